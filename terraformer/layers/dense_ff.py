@@ -1,0 +1,31 @@
+"""The dense feed-forward block.
+
+B batch, T time, D d_model.
+"""
+
+import jax
+from flax import nnx
+
+from terraformer.config import DenseFFConfig
+from terraformer.layers.dense import Dense
+from terraformer.ops.dropout import dropout
+
+
+class DenseFF(nnx.Module):
+  """y = relu(x w1 + b1) w2 + b2."""
+
+  def __init__(self, config: DenseFFConfig, d_model: int, rate: float, *, key: jax.Array):
+    """`rate` is the dropout of the output, one mask for all tokens of an example."""
+    in_key, out_key = jax.random.split(key)
+    self.expand = Dense(d_model, config.d_ff, key=in_key, axes=('embed', 'ff'))
+    self.contract = Dense(config.d_ff, d_model, key=out_key, axes=('ff', 'embed'))
+    self.rate = rate
+
+  def __call__(self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, choices=None) -> tuple[jax.Array, None]:
+    """All positions; there are no discrete choices, so None is returned for them."""
+    y_BxTxD = self.contract(jax.nn.relu(self.expand(x_BxTxD)))
+    return dropout(y_BxTxD, self.rate, key=key, shared_axes=(1,)), None
+
+  def step(self, x_BxD: jax.Array) -> jax.Array:
+    """One position."""
+    return self.contract(jax.nn.relu(self.expand(x_BxD)))

@@ -1,0 +1,86 @@
+"""The sparse feed-forward block: a controller picks one unit of each block, and only its weights are read (section 3.1).
+
+B batch, T time, D d_model, M blocks, N units a block, R controller rank.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from terraformer.config import SparseFFConfig
+from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
+from terraformer.ops.choice import choose_units, straight_through
+from terraformer.ops.dropout import dropout
+
+
+class SparseFF(nnx.Module):
+  """y = relu((x w1) mask) w2 + b2, where the mask holds one unit a block.
+
+  In training the mask is, drawn once a call, either the straight-through one-hot of a noisy choice or the controller's
+  softmax. It multiplies before the ReLU, whose gradient at 0 is 0: units that were not chosen learn nothing.
+  """
+
+  def __init__(self, config: SparseFFConfig, d_model: int, rate: float, *, key: jax.Array):
+    """`rate` is the dropout of the output, one mask for all tokens of a call as in the authors' code."""
+    self.config = config
+    self.rate = rate
+    m, n, r, d = config.n_blocks, config.block_size, config.rank, d_model
+    keys = jax.random.split(key, 6)
+    self.controller_DxR = parameter(glorot_uniform(keys[0], (d, r), d, r), ('embed', None))
+    self.controller_RxMxN = parameter(glorot_uniform(keys[1], (r, m, n), r, config.d_ff), (None, 'ff_block', 'ff_unit'))
+    self.controller_bias_MxN = parameter(small_normal(keys[2], (m, n)), ('ff_block', 'ff_unit'))
+    self.w1_MxNxD = parameter(glorot_uniform(keys[3], (m, n, d), d, config.d_ff), ('ff_block', 'ff_unit', 'embed'))
+    self.w2_MxNxD = parameter(glorot_uniform(keys[4], (m, n, d), config.d_ff, d), ('ff_block', 'ff_unit', 'embed'))
+    self.bias_D = parameter(small_normal(keys[5], (d,)), ('embed',))
+
+  def logits(self, x_xD: jax.Array) -> jax.Array:
+    """The controller's output, ...xMxN; it has no nonlinearity."""
+    return (
+      jnp.einsum('...D,DR,RMN->...MN', x_xD, self.controller_DxR[...], self.controller_RxMxN[...], optimize='optimal')
+      + self.controller_bias_MxN[...]
+    )
+
+  def _mask(self, logits_xMxN: jax.Array, units_xM: jax.Array, draw_key) -> tuple[jax.Array, jax.Array]:
+    """The mask before the ReLU and the controller's gain after it; without a key, both of evaluation."""
+    soft_xMxN = jax.nn.softmax(logits_xMxN)
+    if draw_key is None:
+      return jax.nn.one_hot(units_xM, self.config.block_size, dtype=soft_xMxN.dtype), soft_xMxN
+    hard = jax.random.bernoulli(draw_key, self.config.hard_probability)
+    mask_xMxN = jnp.where(hard, straight_through(units_xM, soft_xMxN), soft_xMxN)
+    return mask_xMxN, jnp.where(hard, jax.lax.stop_gradient(soft_xMxN), 1)
+
+  def __call__(
+    self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, choices: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array]:
+    """All positions.
+
+    Args:
+      x_BxTxD: input.
+      key: of noise, draw and dropout; None is evaluation, with the plain argmax.
+      choices: units_BxTxM to use instead of choosing, where an earlier call is computed again.
+
+    Returns:
+      y_BxTxD and the chosen units_BxTxM.
+    """
+    noise_key, draw_key, dropout_key = (None, None, None) if key is None else jax.random.split(key, 3)
+    logits_BxTxMxN = self.logits(x_BxTxD)
+    units_BxTxM = choices
+    if units_BxTxM is None:
+      units_BxTxM = choose_units(logits_BxTxMxN, temperature=self.config.temperature, key=noise_key)
+    mask_BxTxMxN, gain_BxTxMxN = self._mask(logits_BxTxMxN, units_BxTxM, draw_key)
+    hidden_BxTxMxN = jax.nn.relu(jnp.einsum('BTD,MND->BTMN', x_BxTxD, self.w1_MxNxD[...]) * mask_BxTxMxN)
+    if self.config.multiply_by_controller_output:
+      hidden_BxTxMxN *= gain_BxTxMxN
+    y_BxTxD = jnp.einsum('BTMN,MND->BTD', hidden_BxTxMxN, self.w2_MxNxD[...]) + self.bias_D[...]
+    return dropout(y_BxTxD, self.rate, key=dropout_key, shared_axes=(0, 1)), units_BxTxM
+
+  def step(self, x_BxD: jax.Array) -> jax.Array:
+    """One position: reads M rows of w1 and of w2."""
+    logits_BxMxN = self.logits(x_BxD)
+    units_BxM = choose_units(logits_BxMxN)
+    block_M = jnp.arange(self.config.n_blocks)
+    hidden_BxM = jax.nn.relu(jnp.einsum('BD,BMD->BM', x_BxD, self.w1_MxNxD[...][block_M, units_BxM]))
+    if self.config.multiply_by_controller_output:
+      soft_BxMxN = jax.nn.softmax(logits_BxMxN)
+      hidden_BxM *= jnp.take_along_axis(soft_BxMxN, units_BxM[..., None].astype(jnp.int32), axis=-1)[..., 0]
+    return jnp.einsum('BM,BMD->BD', hidden_BxM, self.w2_MxNxD[...][block_M, units_BxM]) + self.bias_D[...]

@@ -1,0 +1,51 @@
+"""The simple recurrent unit (Lei et al., 2018) as Terraformer has it (paper, section 4.3).
+
+B batch, T time, W width.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from terraformer.layers.dense import Dense
+from terraformer.ops.positions import last_positions
+from terraformer.ops.recurrence import linear_recurrence
+
+HIGHWAY_SCALE = math.sqrt(3)
+
+
+class SRU(nnx.Module):
+  """c_t = f c_{t-1} + (1 - f) y;  h_t = r c_t + (1 - r) x sqrt(3), with the gates r, f and y from one dense layer."""
+
+  def __init__(self, width: int, *, key: jax.Array):
+    self.gates = Dense(width, 3 * width, key=key, axes=(None, None))
+
+  def _gate(self, x_xW: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    reset_xW, forget_xW, update_xW = jnp.split(self.gates(x_xW), 3, axis=-1)
+    return jax.nn.sigmoid(reset_xW), jax.nn.sigmoid(forget_xW), update_xW
+
+  def _read(self, reset_xW: jax.Array, state_xW: jax.Array, x_xW: jax.Array) -> jax.Array:
+    return reset_xW * state_xW + (1 - reset_xW) * x_xW * HIGHWAY_SCALE
+
+  def __call__(self, x_BxTxW: jax.Array) -> jax.Array:
+    """All positions, left to right; same shape."""
+    return self.prefill(x_BxTxW, jnp.zeros(x_BxTxW.shape[0], jnp.int32))[0]
+
+  def prefill(self, x_BxTxW: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """All positions, and the state state_BxW after the first `length_B` of them."""
+    reset_BxTxW, forget_BxTxW, update_BxTxW = self._gate(x_BxTxW)
+    state_BxTxW = linear_recurrence(forget_BxTxW, update_BxTxW, self.init_cache(x_BxTxW.shape[0]))
+    last_BxW = last_positions(state_BxTxW, length_B, 1)[:, 0]
+    return self._read(reset_BxTxW, state_BxTxW, x_BxTxW), last_BxW
+
+  def init_cache(self, batch: int) -> jax.Array:
+    """The state before the first token, BxW."""
+    return jnp.zeros((batch, self.gates.kernel_DxF[...].shape[0]))
+
+  def step(self, x_BxW: jax.Array, state_BxW: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One position: its output and the new state."""
+    reset_BxW, forget_BxW, update_BxW = self._gate(x_BxW)
+    state_BxW = forget_BxW * state_BxW + (1 - forget_BxW) * update_BxW
+    return self._read(reset_BxW, state_BxW, x_BxW), state_BxW
