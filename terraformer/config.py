@@ -205,7 +205,7 @@ class TerraformerConfig(_Checked):
     n_decoder_attentions: attention sub-layers in one decoder layer.
     keep_activations: whether training stores what the backward pass needs instead of recomputing it from the output of
       each reversible stack; the function is the same, the memory grows with depth.
-    block: what a layer is made of.
+    encoder, decoder: what a layer of either stack is made of; of one d_model.
     output: dense or sparse output layer.
   """
 
@@ -215,14 +215,24 @@ class TerraformerConfig(_Checked):
   n_decoder_layers: int = 2
   n_decoder_attentions: int = 2
   keep_activations: bool = False
-  block: BlockConfig = BlockConfig()
+  encoder: BlockConfig = BlockConfig()
+  decoder: BlockConfig = BlockConfig()
   output: DenseOutputConfig | SparseOutputConfig = SparseOutputConfig()
 
   def check(self):
     self._at_least(2, 'vocab_size')
     self._at_least(1, 'max_length', 'n_encoder_layers', 'n_decoder_layers', 'n_decoder_attentions')
+    _expect(
+      self.encoder.d_model == self.decoder.d_model,
+      f'TerraformerConfig.decoder: expected the d_model of the encoder ({self.encoder.d_model}), '
+      f'found {self.decoder.d_model}',
+    )
     if isinstance(self.output, SparseOutputConfig):
       _divides('TerraformerConfig.vocab_size', self.vocab_size, 'SparseOutputConfig.n_modules', self.output.n_modules)
+
+  @property
+  def d_model(self) -> int:
+    return self.encoder.d_model
 
 
 # --- The data --------------------------------------------------------------------------------------------------------

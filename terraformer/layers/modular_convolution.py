@@ -28,18 +28,12 @@ class ModularConvolution(nnx.Module):
   def valid(self, x_BxTxSxW: jax.Array) -> jax.Array:
     """Only the positions that have C - 1 others before them: B x (T - C + 1) x S x W."""
     kernel_CxExWxW = self.kernel_CxExWxW[...]
-    length_kernel, module_kernel, _, _ = kernel_CxExWxW.shape
-    time, n_modules = x_BxTxSxW.shape[1:3]
-    padding = module_kernel // 2
-    padded_BxTxSxW = jnp.pad(x_BxTxSxW, ((0, 0), (0, 0), (padding, padding), (0, 0)))
-    # One matrix product over the gathered taps: on CPU three times as fast as the convolution primitive's gradient.
-    taps_BxTxSxCW = jnp.concatenate(
-      [
-        padded_BxTxSxW[:, c : time - length_kernel + 1 + c, e : n_modules + e]
-        for c in range(length_kernel)
-        for e in range(module_kernel)
-      ],
-      axis=-1,
+    padding = kernel_CxExWxW.shape[1] // 2
+    y_BxTxSxW = jax.lax.conv_general_dilated(
+      x_BxTxSxW,
+      kernel_CxExWxW,
+      window_strides=(1, 1),
+      padding=((0, 0), (padding, padding)),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
-    kernel_CWxW = kernel_CxExWxW.reshape(-1, kernel_CxExWxW.shape[-1])
-    return taps_BxTxSxCW @ kernel_CWxW + self.bias_W[...]
+    return y_BxTxSxW + self.bias_W[...]

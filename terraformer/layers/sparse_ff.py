@@ -1,4 +1,4 @@
-"""The sparse feed-forward block: a controller picks one unit of each block, and only its weights are read (section 3.1).
+"""The sparse feed-forward block: a controller picks one unit of each block, only its weights are read (section 3.1).
 
 B batch, T time, D d_model, M blocks, N units a block, R controller rank.
 """

@@ -40,13 +40,18 @@ class Terraformer(nnx.Module):
 
   def __init__(self, config: TerraformerConfig, *, key: jax.Array):
     embedding_key, encoder_key, decoder_key, output_key = jax.random.split(key, 4)
-    d_model = config.block.d_model
+    d_model = config.d_model
     self.embedding = Embedding(config.vocab_size, d_model, key=embedding_key)
     self.encoder_positions = PositionTable(config.max_length, d_model)
     self.decoder_positions = PositionTable(config.max_length, d_model)
-    self.encoder = Stack(config.block, config.n_encoder_layers, 1, False, config.keep_activations, key=encoder_key)
+    self.encoder = Stack(config.encoder, config.n_encoder_layers, 1, False, config.keep_activations, key=encoder_key)
     self.decoder = Stack(
-      config.block, config.n_decoder_layers, config.n_decoder_attentions, True, config.keep_activations, key=decoder_key
+      config.decoder,
+      config.n_decoder_layers,
+      config.n_decoder_attentions,
+      True,
+      config.keep_activations,
+      key=decoder_key,
     )
     self.norm = LayerNorm(d_model)
     if isinstance(config.output, DenseOutputConfig):
@@ -57,12 +62,12 @@ class Terraformer(nnx.Module):
       )
     self.config = config
 
-  def _embed(self, tokens_BxT: jax.Array, positions: PositionTable, key: jax.Array | None) -> jax.Array:
-    x_BxTxD = dropout(self.embedding(tokens_BxT), self.config.block.dropout, key=key, shared_axes=(1,))
+  def _embed(self, tokens_BxT: jax.Array, positions: PositionTable, rate: float, key: jax.Array | None) -> jax.Array:
+    x_BxTxD = dropout(self.embedding(tokens_BxT), rate, key=key, shared_axes=(1,))
     return positions(x_BxTxD)
 
   def _encode(self, inputs_BxS: jax.Array, embed_key, stack_key) -> tuple[jax.Array, jax.Array]:
-    e_BxSxD = self._embed(inputs_BxS, self.encoder_positions, embed_key)
+    e_BxSxD = self._embed(inputs_BxS, self.encoder_positions, self.config.encoder.dropout, embed_key)
     return self.encoder((e_BxSxD, e_BxSxD), Padding(inputs_BxS != 0), key=stack_key)
 
   def _read_out(self, streams) -> jax.Array:
@@ -82,7 +87,7 @@ class Terraformer(nnx.Module):
     keys = (None,) * 4 if key is None else jax.random.split(key, 4)
     n_inputs_B = (inputs_BxS != 0).sum(1)
     encoded = self._encode(inputs_BxS, keys[0], keys[1])
-    d_BxTxD = self._embed(shift_right(targets_BxT), self.decoder_positions, keys[2])
+    d_BxTxD = self._embed(shift_right(targets_BxT), self.decoder_positions, self.config.decoder.dropout, keys[2])
     streams = tuple(write_after(e_BxSxD, n_inputs_B, d_BxTxD) for e_BxSxD in encoded)
     streams = self.decoder(streams, Padding(None), key=keys[3])
     time = targets_BxT.shape[1]
