@@ -1,0 +1,98 @@
+"""What every config can do: check its fields when it is built, and turn into JSON and back."""
+
+import dataclasses
+import re
+import types
+import typing
+from typing import Any
+
+
+class UserError(ValueError):
+  """Bad input: its message is one sentence that says what was expected and what was found."""
+
+
+def expect(condition: bool, message: str) -> None:
+  if not condition:
+    raise UserError(message)
+
+
+def _admits(annotation: Any, value: Any) -> bool:
+  """Whether `value` is of the annotated type; an int is taken for a float, a bool for neither."""
+  origin = typing.get_origin(annotation)
+  if origin in (typing.Union, types.UnionType):
+    return any(_admits(option, value) for option in typing.get_args(annotation))
+  if origin is tuple:
+    return isinstance(value, tuple) and all(_admits(typing.get_args(annotation)[0], item) for item in value)
+  if annotation is float:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+  if annotation is int:
+    return isinstance(value, int) and not isinstance(value, bool)
+  return isinstance(value, annotation)
+
+
+class Checked:
+  """A config whose fields are checked against their annotations before its own `check`."""
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if typing.get_origin(field.type) is tuple and isinstance(value, list):
+        value = tuple(value)
+        object.__setattr__(self, field.name, value)
+      if not _admits(field.type, value):
+        expected = getattr(field.type, '__name__', None) if isinstance(field.type, type) else str(field.type)
+        expected = re.sub(r'terraformer\.config\.\w+\.', '', expected)
+        raise UserError(f'{type(self).__name__}.{field.name}: expected {expected}, found {value!r}')
+    self.check()
+
+  def check(self) -> None:
+    """Raises UserError where the fields contradict each other."""
+
+  def _at_least(self, least: float, *names: str) -> None:
+    for name in names:
+      value = getattr(self, name)
+      expect(value >= least, f'{type(self).__name__}.{name}: expected at least {least}, found {value}')
+
+  def _probability(self, *names: str) -> None:
+    for name in names:
+      value = getattr(self, name)
+      expect(0 <= value <= 1, f'{type(self).__name__}.{name}: expected a number from 0 to 1, found {value}')
+
+
+def to_dict(config: Checked) -> dict[str, Any]:
+  """The config as plain JSON values; `kind` names each dataclass."""
+
+  def encode(value):
+    if isinstance(value, Checked):
+      return to_dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+  return {'kind': type(config).__name__} | {f.name: encode(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def from_dict(values: dict[str, Any]) -> Any:
+  """The config that `to_dict` wrote.
+
+  Raises:
+    UserError: if a kind or a field is not known, or a value is not valid.
+  """
+  fields = dict(values)
+  kinds = {kind.__name__: kind for kind in Checked.__subclasses__()}
+  kind = kinds.get(fields.pop('kind', None))
+  expect(kind is not None, f'config: expected a kind of this version, found {values.get("kind")!r}')
+  known = {f.name for f in dataclasses.fields(kind)}
+  for name in fields:
+    expect(name in known, f'{kind.__name__}: expected fields {sorted(known)}, found {name!r}')
+  return kind(**{name: from_dict(v) if isinstance(v, dict) else v for name, v in fields.items()})
+
+
+def differences(stored: Checked, given: Checked, prefix: str = '') -> list[str]:
+  """One `path: stored -> given` for every field in which two configs of one kind differ."""
+  found = []
+  for field in dataclasses.fields(stored):
+    path, old, new = f'{prefix}{field.name}', getattr(stored, field.name), getattr(given, field.name)
+    if isinstance(old, Checked) and type(old) is type(new):
+      found += differences(old, new, f'{path}.')
+    elif old != new:
+      found.append(f'{path}: {old!r} -> {new!r}')
+  return found

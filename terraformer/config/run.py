@@ -1,0 +1,150 @@
+"""How a model is trained and decoded with."""
+
+import dataclasses
+
+from terraformer.config.base import Checked, expect
+from terraformer.config.data import DataConfig
+from terraformer.config.model import TerraformerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class RsqrtScheduleConfig(Checked):
+  """Linear warm-up to `peak`, then decay by the inverse square root of the step (the paper's schedule)."""
+
+  peak: float = 1e-2
+  warmup_steps: int = 10_000
+
+  def check(self):
+    self._at_least(0, 'peak')
+    self._at_least(1, 'warmup_steps')
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineScheduleConfig(Checked):
+  """Linear warm-up to `peak`, then a half cosine down to `floor` at step `decay_steps`."""
+
+  peak: float = 1e-3
+  warmup_steps: int = 100
+  decay_steps: int = 1000
+  floor: float = 0.0
+
+  def check(self):
+    self._at_least(0, 'peak', 'floor')
+    self._at_least(1, 'warmup_steps')
+    expect(
+      self.decay_steps > self.warmup_steps,
+      f'CosineScheduleConfig.decay_steps: expected more than warmup_steps ({self.warmup_steps}), '
+      f'found {self.decay_steps}',
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AdafactorConfig(Checked):
+  """Adafactor with the paper's settings: no momentum, factored, steps scaled by the parameter's size."""
+
+  schedule: RsqrtScheduleConfig | CosineScheduleConfig = RsqrtScheduleConfig()
+  decay: float = 0.8
+  clip: float = 1.0
+  epsilon: float = 1e-16
+  weight_decay: float = 1e-5
+
+  def check(self):
+    self._probability('decay')
+    self._at_least(0, 'clip', 'epsilon', 'weight_decay')
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamWConfig(Checked):
+  """AdamW with gradients clipped to a global norm; biases and normalisation are not decayed."""
+
+  schedule: RsqrtScheduleConfig | CosineScheduleConfig = CosineScheduleConfig()
+  beta1: float = 0.9
+  beta2: float = 0.98
+  clip: float = 1.0
+  weight_decay: float = 0.01
+
+  def check(self):
+    self._probability('beta1', 'beta2')
+    self._at_least(0, 'clip', 'weight_decay')
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig(Checked):
+  """How devices are arranged; those that are left are copies that split the batch.
+
+  Attributes:
+    fsdp: devices that parameters, and the batch again, are split over.
+    model: devices that wide dimensions (feed-forward blocks, heads, vocabulary) are split over.
+  """
+
+  fsdp: int = 1
+  model: int = 1
+
+  def check(self):
+    self._at_least(1, 'fsdp', 'model')
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(Checked):
+  """A training run.
+
+  Attributes:
+    steps: optimiser steps in all.
+    batch_size: examples a step, over all devices.
+    seed: of parameters, noise and the order of examples.
+    optimizer: Adafactor or AdamW.
+    mesh: how devices are arranged.
+    log_every, eval_every, sample_every, checkpoint_every: steps between two of each; 0 turns evaluation or samples off.
+    eval_batches: batches of the validation split that an evaluation reads at most.
+    keep_checkpoints: newest checkpoints that are kept.
+  """
+
+  steps: int = 1000
+  batch_size: int = 32
+  seed: int = 0
+  optimizer: AdafactorConfig | AdamWConfig = AdafactorConfig()
+  mesh: MeshConfig = MeshConfig()
+  log_every: int = 10
+  eval_every: int = 200
+  eval_batches: int = 8
+  sample_every: int = 500
+  checkpoint_every: int = 200
+  keep_checkpoints: int = 3
+
+  def check(self):
+    self._at_least(1, 'steps', 'batch_size', 'log_every', 'eval_batches', 'checkpoint_every', 'keep_checkpoints')
+    self._at_least(0, 'eval_every', 'sample_every', 'seed')
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig(Checked):
+  """Everything that a run is: the model, its data and its training."""
+
+  model: TerraformerConfig = TerraformerConfig()
+  data: DataConfig = DataConfig()
+  train: TrainConfig = TrainConfig()
+
+  def check(self):
+    longest = max(self.data.inputs_length, self.data.targets_length)
+    expect(
+      self.model.max_length >= longest,
+      f'TerraformerConfig.max_length: expected at least the longest example ({longest}), found {self.model.max_length}',
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeConfig(Checked):
+  """How text is generated.
+
+  Attributes:
+    max_tokens: tokens that are generated at most.
+    temperature: of the softmax that tokens are drawn from; 0 takes the likeliest.
+    seed: of the draws.
+  """
+
+  max_tokens: int = 64
+  temperature: float = 0.0
+  seed: int = 0
+
+  def check(self):
+    self._at_least(0, 'max_tokens', 'temperature', 'seed')

@@ -1,0 +1,214 @@
+"""Batches of prepared data: every one is a function of its step, so the step is the whole state of the input.
+
+Examples are read with grain and arranged by numpy; TensorFlow is not involved. Letters: B batch, S inputs' length,
+T targets' length.
+"""
+
+import collections
+import concurrent.futures
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+
+from terraformer.config import DataConfig, UserError
+from terraformer.data import store
+from terraformer.data.store import Manifest
+from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
+
+Batch = dict[str, np.ndarray]
+
+_ORDER_SEED = 0  # of the order in which held-out examples are read, and of where their windows are split
+
+
+def open_prepared(config: DataConfig) -> 'Prepared':
+  """Opens `config.directory/config.task`.
+
+  Raises:
+    UserError: if it is missing, damaged, or prepared with another format, configuration or vocabulary.
+  """
+  manifest, folder = store.read_manifest(config), store.folder_of(config)
+  for shards in manifest.shards.values():
+    for name, size in shards.items():
+      path = folder / name
+      found = f'{path.stat().st_size} bytes' if path.exists() else 'no such file'
+      if found != f'{size} bytes':
+        raise UserError(f'{path}: expected {size} bytes, found {found}; prepare it again')
+  vocabulary = Vocabulary.open(folder / store.VOCABULARY, manifest.sentinels)
+  if vocabulary.fingerprint != manifest.vocabulary_fingerprint or vocabulary.size != manifest.vocabulary_size:
+    raise UserError(f'{folder / store.VOCABULARY}: expected the vocabulary of the manifest, found another')
+  try:
+    counts = np.load(folder / store.UNIGRAMS)
+  except (OSError, ValueError, EOFError) as error:
+    raise UserError(f'{folder / store.UNIGRAMS}: expected counts of tokens, found no readable file') from error
+  return Prepared(config, manifest, vocabulary, counts + 1, folder)
+
+
+class Prepared:
+  """Prepared data, open for reading.
+
+  Attributes:
+    manifest: what was prepared.
+    vocabulary: its tokens.
+    unigram_counts: how often each id occurs in the training targets, plus one, so that none has no probability,
+      int64[V].
+  """
+
+  def __init__(
+    self, config: DataConfig, manifest: Manifest, vocabulary: Vocabulary, unigrams: np.ndarray, folder: Path
+  ):
+    self.manifest, self.vocabulary, self.unigram_counts = manifest, vocabulary, unigrams
+    self._config, self._folder = config, folder
+    self._records: dict[str, _Records] = {}
+
+  @property
+  def fingerprint(self) -> str:
+    """sha256 of all records and the vocabulary."""
+    return self.manifest.fingerprint
+
+  def size(self, split: str) -> int:
+    """Examples of a split."""
+    return self.manifest.examples[split]
+
+  def train_batches(self, batch_size: int, seed: int, host: int = 0, hosts: int = 1) -> 'TrainBatches':
+    """Endless shuffled batches of the training split; see `TrainBatches`."""
+    return TrainBatches(self._source('train'), self._arrange, batch_size, seed, host, hosts)
+
+  def eval_batches(self, split: str, batch_size: int, max_batches: int | None = None) -> Iterator[Batch]:
+    """Batches of a split in a fixed mixed order, the same at every call, so that the first few are a fair sample.
+
+    The last batch is filled up with examples of zeros alone whose index is -1.
+
+    Raises:
+      UserError: if the split is empty.
+    """
+    order = self._order(split)[: None if max_batches is None else batch_size * max_batches]
+    source = self._source(split)
+    for start in range(0, len(order), batch_size):
+      rows = [self._held_out(source[int(index)]) for index in order[start : start + batch_size]]
+      empty = {name: np.zeros_like(value) for name, value in rows[0].items()} | {'index': np.int64(-1)}
+      yield _stack(rows + [empty] * (batch_size - len(rows)))
+
+  def eval_texts(self, split: str, n: int) -> list[tuple[str, str]]:
+    """The (inputs, targets) texts of the first `n` examples of `eval_batches`, not cut.
+
+    Of running text they are decoded from the window's two parts.
+    """
+    texts = []
+    for index in self._order(split)[:n]:
+      record = self._source(split)[int(index)]
+      tokens = self._held_out(record) if self.manifest.is_text else record
+      pair = [record.get(f'{name}_pretokenized') for name in store.FEATURES]
+      decoded = [
+        text if text is not None else self._text(tokens[n]) for text, n in zip(pair, store.FEATURES, strict=True)
+      ]
+      texts.append(tuple(decoded))
+    return texts
+
+  def _text(self, ids: np.ndarray) -> str:
+    """The text of ids in which ends of sequence separate documents."""
+    parts = np.split(ids, np.flatnonzero(ids == EOS_ID))
+    return '\n\n'.join(text for part in parts if (text := self.vocabulary.decode(part[part != EOS_ID])))
+
+  def _source(self, split: str) -> '_Records':
+    if not self.size(split):
+      raise UserError(f'{self._folder}: expected examples in the split {split}, found none')
+    if split not in self._records:
+      self._records[split] = _Records([self._folder / name for name in self.manifest.shards[split]])
+    return self._records[split]
+
+  def _order(self, split: str) -> np.ndarray:
+    self._source(split)
+    return np.random.default_rng(_ORDER_SEED).permutation(self.size(split))
+
+  def _held_out(self, record: dict[str, Any]) -> dict[str, np.ndarray]:
+    return self._arrange(record, np.random.default_rng((_ORDER_SEED, int(record['index']))))
+
+  def _arrange(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """An example of fixed lengths, int32[S] and int32[T].
+
+    Of a pair, each feature is cut to one token less than its length and closed by an end of sequence. A window of
+    running text becomes prefix language modelling: it is split at a random point; up to S - 1 tokens before it, closed
+    by an end of sequence, are the inputs, and the T tokens after it the targets, in which only a document's own end
+    counts as an end. Zeros fill up on the right.
+    """
+    inputs_length, targets_length = self._config.inputs_length, self._config.targets_length
+    if not self.manifest.is_text:
+      inputs = _closed(record['inputs'], inputs_length)
+      targets = _closed(record['targets'], targets_length)
+    else:
+      window = record['targets']
+      split = int(rng.integers(1, max(2, len(window) - targets_length + 1)))
+      inputs = _closed(window[max(0, split - inputs_length + 1) : split], inputs_length)
+      targets = _padded(window[split : split + targets_length], targets_length)
+    return {'inputs': inputs, 'targets': targets, 'index': np.int64(record['index'])}
+
+
+class TrainBatches:
+  """Training batches by step: each example once an epoch, every epoch in another order.
+
+  The batches of a step are the same for any number of hosts: each holds its own rows of the global batch.
+  """
+
+  def __init__(self, source: '_Records', arrange: Callable, batch_size: int, seed: int, host: int = 0, hosts: int = 1):
+    if batch_size % hosts:
+      raise UserError(
+        f'TrainConfig.batch_size: expected a multiple of the number of hosts ({hosts}), found {batch_size}'
+      )
+    self._rows = range(host * (batch_size // hosts), (host + 1) * (batch_size // hosts))
+    self._batch_size = batch_size
+    self._examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None).random_map(arrange)
+
+  def batch(self, step: int) -> Batch:
+    """The batch of a step: inputs int32[B, S], targets int32[B, T], index int64[B] (of the record in its split)."""
+    return _stack([self._examples[step * self._batch_size + row] for row in self._rows])
+
+  __call__ = batch
+
+
+class _Records:
+  """Records of several shards by index, as grain's random access sources are; `index` is added to each."""
+
+  def __init__(self, paths: list[Path]):
+    self._source = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
+    self._name = json.dumps([path.name for path in paths])
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return store.unpack(self._source[index]) | {'index': index}
+
+  def __repr__(self) -> str:
+    return f'Records({self._name})'
+
+
+def _closed(ids: np.ndarray, length: int) -> np.ndarray:
+  return _padded(np.append(ids[: length - 1], EOS_ID), length)
+
+
+def _padded(ids: np.ndarray, length: int) -> np.ndarray:
+  return np.pad(ids, (0, length - len(ids)), constant_values=PAD_ID).astype(np.int32)
+
+
+def _stack(rows: list[dict[str, np.ndarray]]) -> Batch:
+  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def prefetch(batch_at: Callable[[int], Any], start: int, stop: int, ahead: int = 2) -> Iterator[Any]:
+  """Yields `batch_at(step)` for start <= step < stop, computing up to `ahead` steps early in one background thread.
+
+  An exception of `batch_at` is raised where its step is due; closing the generator stops the thread.
+  """
+  pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='prefetch')
+  pending = collections.deque()
+  try:
+    for step in range(start, stop):
+      while len(pending) <= ahead and step + len(pending) < stop:
+        pending.append(pool.submit(batch_at, step + len(pending)))
+      yield pending.popleft().result()
+  finally:
+    pool.shutdown(wait=True, cancel_futures=True)

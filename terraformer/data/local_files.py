@@ -1,0 +1,119 @@
+"""Reads a user's own `.txt` and `.jsonl` files into examples."""
+
+import glob
+import hashlib
+import json
+from pathlib import Path
+
+from terraformer.config import LocalFilesConfig, UserError
+
+Example = dict[str, str]
+
+_HELD_OUT = 20  # one example in so many
+
+
+def local_files(config: LocalFilesConfig) -> dict[str, list[Example]]:
+  """The examples of each split, `targets` and, of a `.jsonl` with an `inputs_field`, `inputs`.
+
+  A `.txt` file gives one example for every paragraph (lines up to a blank one), a `.jsonl` one for every line. Where
+  `validation` or `test` is not given, a twentieth of the training examples takes its place, chosen by a hash of their
+  text; equal texts stay together, and at least one example is moved unless training would be left without any.
+
+  Raises:
+    UserError: in one sentence, for whatever is wrong with a file.
+  """
+  paths = source_paths(config)
+  kinds = {path.suffix for found in paths.values() for path in found}
+  if len(kinds) > 1:
+    raise UserError(f'LocalFilesConfig: expected files of one kind, found {" and ".join(sorted(kinds))}')
+  read = _read_text if kinds == {'.txt'} else _read_json_lines
+  splits = {split: [example for path in found for example in read(path, config)] for split, found in paths.items()}
+  for split in ('validation', 'test'):
+    if not paths[split]:
+      splits['train'], splits[split] = _hold_out(splits['train'], split)
+  return splits
+
+
+def source_paths(config: LocalFilesConfig) -> dict[str, list[Path]]:
+  """The files of each split, sorted.
+
+  Raises:
+    UserError: if a path does not exist, a pattern matches nothing, or a file is of another kind.
+  """
+  if not config.train:
+    raise UserError('LocalFilesConfig.train: expected paths or patterns of .txt or .jsonl files, found none')
+  paths = {}
+  for split in ('train', 'validation', 'test'):
+    found = set()
+    for pattern in getattr(config, split):
+      matches = [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)  # noqa: PTH207
+      if not matches:
+        raise UserError(f'LocalFilesConfig.{split}: expected a file or a pattern that matches, found none at {pattern}')
+      found |= {Path(match) for match in matches}
+    for path in found:
+      if path.is_dir() or path.suffix not in ('.txt', '.jsonl'):
+        kind = 'a folder' if path.is_dir() else f'{path.suffix or "a name without ending"}'
+        raise UserError(f'{path}: expected a .txt or .jsonl file, found {kind}')
+    paths[split] = sorted(found)
+  return paths
+
+
+def _read(path: Path) -> str:
+  try:
+    data = path.read_bytes()
+  except OSError as error:
+    raise UserError(f'{path}: expected a file that can be read, found {error.strerror.lower()}') from error
+  if not data.strip():
+    raise UserError(f'{path}: expected text, found an empty file')
+  try:
+    return data.decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    at = error.start
+    raise UserError(f'{path}: expected UTF-8, found the byte 0x{error.object[at]:02x} at offset {at}') from error
+
+
+def _read_text(path: Path, config: LocalFilesConfig) -> list[Example]:
+  paragraphs, lines = [], []
+  for line in [*_read(path).splitlines(), '']:
+    if line.strip():
+      lines.append(line)
+    elif lines:
+      paragraphs.append('\n'.join(lines))
+      lines = []
+  return [{'targets': paragraph} for paragraph in paragraphs]
+
+
+def _read_json_lines(path: Path, config: LocalFilesConfig) -> list[Example]:
+  fields = {'inputs': config.inputs_field, 'targets': config.targets_field}
+  examples = []
+  for number, line in enumerate(_read(path).split('\n'), 1):
+    if not line.strip():
+      continue
+    try:
+      value = json.loads(line)
+    except ValueError as error:
+      raise UserError(f'{path}, line {number}: expected a JSON object, found {error}') from error
+    if not isinstance(value, dict):
+      raise UserError(f'{path}, line {number}: expected a JSON object, found {type(value).__name__}')
+    example = {}
+    for feature, field in fields.items():
+      if not field and feature == 'inputs':
+        continue
+      if field not in value:
+        raise UserError(f'{path}, line {number}: expected the field {field!r}, found the fields {sorted(value)}')
+      if not isinstance(value[field], str) or not value[field].strip():
+        raise UserError(f'{path}, line {number}: expected text in the field {field!r}, found {value[field]!r:.80}')
+      example[feature] = value[field]
+      if any('\ud800' <= character <= '\udfff' for character in value[field]):
+        raise UserError(f'{path}, line {number}: expected text in the field {field!r}, found half a surrogate pair')
+    examples.append(example)
+  return examples
+
+
+def _hold_out(examples: list[Example], split: str) -> tuple[list[Example], list[Example]]:
+  """Moves about a twentieth of the examples to a split, equal ones together."""
+  keys = [hashlib.sha256(f'{split}\0{sorted(example.items())}'.encode()).digest() for example in examples]
+  distinct = sorted(set(keys))
+  moved = set(distinct[: max(1, len(distinct) // _HELD_OUT)]) if len(distinct) > 1 else set()
+  stay = [example for example, key in zip(examples, keys, strict=True) if key not in moved]
+  return stay, [example for example, key in zip(examples, keys, strict=True) if key in moved]

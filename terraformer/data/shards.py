@@ -1,0 +1,108 @@
+"""Writes records into ArrayRecord shards and keeps the counts that the manifest needs."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from terraformer.data.vocabulary import EOS_ID
+
+SHARD_BYTES = 256_000_000
+
+T = TypeVar('T')
+
+
+class SplitWriter:
+  """Writes the records of one split; `close` gives the shards their final names.
+
+  Attributes:
+    examples: records so far.
+    tokens: tokens so far, by feature.
+    shards: bytes by file name, after `close`.
+  """
+
+  def __init__(self, folder: Path, split: str, shard_bytes: int = SHARD_BYTES):
+    self._folder, self._split, self._shard_bytes = folder, split, shard_bytes
+    self._paths: list[Path] = []
+    self._writer, self._written = None, 0
+    self.examples, self.tokens, self.shards = 0, {}, {}
+
+  def add(self, record: bytes, tokens: dict[str, np.ndarray]) -> None:
+    if self._writer is None:
+      self._paths.append(self._folder / f'{self._split}-{len(self._paths):05d}.array_record')
+      self._writer, self._written = ArrayRecordWriter(str(self._paths[-1]), 'group_size:1,zstd:1'), 0
+    self._writer.write(record)
+    self._written += len(record)
+    self.examples += 1
+    for name, ids in tokens.items():
+      self.tokens[name] = self.tokens.get(name, 0) + len(ids)
+    if self._written >= self._shard_bytes:
+      self._end_shard()
+
+  def _end_shard(self) -> None:
+    if self._writer is not None:
+      self._writer.close()
+      self._writer = None
+
+  def close(self) -> None:
+    self._end_shard()
+    for number, path in enumerate(self._paths):
+      final = path.with_name(f'{self._split}-{number:05d}-of-{len(self._paths):05d}.array_record')
+      path.rename(final)
+      self.shards[final.name] = final.stat().st_size
+
+
+class Tally:
+  """What is counted over all splits: unigrams of the training targets, and a fingerprint of every record."""
+
+  def __init__(self, vocabulary_size: int, vocabulary_fingerprint: str):
+    self.unigram_counts = np.zeros(vocabulary_size, np.int64)
+    self._digest = hashlib.sha256(vocabulary_fingerprint.encode())
+
+  def count(self, targets: np.ndarray, is_text: bool) -> None:
+    """Counts a training example; the end of sequence of a pair's targets, which is not stored, counts too."""
+    self.unigram_counts += np.bincount(targets, minlength=len(self.unigram_counts))
+    self.unigram_counts[EOS_ID] += not is_text
+
+  def add(self, split: str, record: bytes) -> None:
+    self._digest.update(f'{split} {len(record)}\n'.encode())
+    self._digest.update(record)
+
+  @property
+  def fingerprint(self) -> str:
+    return self._digest.hexdigest()
+
+
+def windows(documents: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
+  """Documents, each with an end of sequence after it, one after another in windows of `length` tokens.
+
+  The last window is shorter, and left out where it has a single token.
+  """
+  rest, held = [], 0
+  for document in documents:
+    rest.append(np.append(document, EOS_ID).astype(np.int32))
+    held += len(document) + 1
+    if held >= length:
+      joined = np.concatenate(rest)
+      for start in range(0, held - length + 1, length):
+        yield joined[start : start + length]
+      rest = [joined[held - held % length :]]
+      held %= length
+  if held > 1:
+    yield np.concatenate(rest)
+
+
+def evenly(items: Iterable[T], most: int) -> list[T]:
+  """At most `most` items, evenly over all of them, in order; never holds more than twice as many."""
+  kept, stride = [], 1
+  for number, item in enumerate(items):
+    if number % stride == 0:
+      kept.append(item)
+      if len(kept) == 2 * most:
+        kept, stride = kept[::2], 2 * stride
+  if len(kept) <= most:
+    return kept
+  return [kept[i * len(kept) // most] for i in range(most)]

@@ -1,0 +1,131 @@
+"""What a prepared folder holds: records of tokens, a vocabulary, and a manifest that is written last.
+
+train-00000-of-00002.array_record ...   examples, packed by msgpack
+vocabulary.model                        sentencepiece, without sentinels
+unigram_counts.npy                      int64[vocabulary size]
+manifest.json                           `Manifest`; a folder without it does not count
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from terraformer import config as config_lib
+from terraformer.config import DataConfig, UserError
+
+FORMAT = 1
+OWN_TASKS = ('docstring_summarization', 'docstring_text', 'local_files')
+MANIFEST, VOCABULARY, UNIGRAMS = 'manifest.json', 'vocabulary.model', 'unigram_counts.npy'
+FEATURES = ('inputs', 'targets')
+SPLITS = ('train', 'validation', 'test')
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+  """The description of a prepared folder.
+
+  Attributes:
+    config: the DataConfig that it was prepared with.
+    features: `inputs` and `targets`, or `targets` alone: then records are windows of running text.
+    examples: records by split.
+    tokens: tokens by split and feature, ends of sequence not counted.
+    shards: file names with their sizes in bytes, by split.
+    vocabulary_size, sentinels, vocabulary_fingerprint: of the vocabulary.
+    corpus_fingerprint: of the text before tokenising; empty for a task that is not this library's.
+    sources: sha256 of the user's own files, by path.
+    longest: tokens that a feature was cut to when it was stored.
+    dropped: what was left out or cut, counted by reason.
+    fingerprint: sha256 of all records, in order, and of the vocabulary.
+  """
+
+  config: DataConfig
+  features: list[str]
+  examples: dict[str, int]
+  tokens: dict[str, dict[str, int]]
+  shards: dict[str, dict[str, int]]
+  vocabulary_size: int
+  sentinels: int
+  vocabulary_fingerprint: str
+  corpus_fingerprint: str
+  sources: dict[str, str]
+  longest: int
+  dropped: dict[str, int]
+  fingerprint: str
+
+  @property
+  def is_text(self) -> bool:
+    """Whether records are windows of running text, for language modelling."""
+    return 'inputs' not in self.features
+
+  def write(self, folder: Path) -> None:
+    values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    values = {'format': FORMAT, 'task': self.config.task} | values | {'config': config_lib.to_dict(self.config)}
+    (folder / MANIFEST).write_text(json.dumps(values, indent=2) + '\n', encoding='utf-8')
+
+
+def folder_of(config: DataConfig) -> Path:
+  return Path(config.directory) / config.task
+
+
+def read_manifest(config: DataConfig) -> Manifest:
+  """The manifest of the data that a config names.
+
+  Raises:
+    UserError: if there is none, it is damaged, or it was prepared with another format or configuration.
+  """
+  path = folder_of(config) / MANIFEST
+  try:
+    values = json.loads(path.read_text(encoding='utf-8'))
+    written = values.pop('format')
+    values.pop('task')
+  except FileNotFoundError as error:
+    where = 'a folder without manifest.json' if path.parent.exists() else 'no such folder'
+    raise UserError(f'{path.parent}: expected the prepared data of {config.task}, found {where}') from error
+  except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    raise UserError(f'{path}: expected a manifest of prepared data, found a file that is none') from error
+  if written != FORMAT:
+    raise UserError(f'{path}: expected prepared data of format {FORMAT}, found format {written!r}; prepare it again')
+  try:
+    manifest = Manifest(**values | {'config': config_lib.from_dict(values['config'])})
+  except (KeyError, TypeError, AttributeError) as error:
+    raise UserError(f'{path}: expected a complete manifest, found one with missing or unknown entries') from error
+  _require_same(manifest, config, path.parent)
+  return manifest
+
+
+def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
+  """Refuses data of another configuration; lengths may change freely where examples are cut only when they are read."""
+  free = {'directory'} if manifest.is_text else {'directory', 'inputs_length', 'targets_length'}
+  changed = [line for line in config_lib.differences(manifest.config, config) if line.split(':')[0] not in free]
+  if changed:
+    raise UserError(
+      f'{folder}: expected the data of this configuration, found it prepared with another (DataConfig.{changed[0]}); '
+      'remove the folder or choose another directory'
+    )
+  wanted = max(config.inputs_length, config.targets_length)
+  if wanted > manifest.longest and manifest.dropped.get('features cut', 0):
+    raise UserError(f'{folder}: expected examples of {wanted} tokens, found them stored cut to {manifest.longest}')
+
+
+def pack(tokens: dict[str, np.ndarray], texts: dict[str, str]) -> bytes:
+  """A record: tokens as little-endian int32 without end of sequence, and texts under `{feature}_pretokenized`."""
+  record: dict[str, Any] = {name: np.asarray(ids, '<i4').tobytes() for name, ids in tokens.items()}
+  return msgpack.packb(record | {f'{name}_pretokenized': text for name, text in texts.items()})
+
+
+def unpack(record: bytes) -> dict[str, Any]:
+  """What `pack` packed: int32[length] by feature, and the texts under their own names."""
+  return {
+    name: np.frombuffer(value, '<i4') if isinstance(value, bytes) else value
+    for name, value in msgpack.unpackb(record).items()
+  }
+
+
+def sha256_of(path: Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,0 +1,122 @@
+"""This library's seqio tasks, and any other that the user has registered. Imports TensorFlow."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from terraformer.config import DataConfig, UserError
+from terraformer.data.store import FEATURES, OWN_TASKS, SPLITS
+from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
+
+_AT_ONCE = 256  # examples
+
+Examples = Mapping[str, Sequence[Mapping[str, str]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenised:
+  """One example of a task: ids of each feature without end of sequence, and its text where the task kept it."""
+
+  tokens: dict[str, np.ndarray]
+  texts: dict[str, str]
+
+
+def register(config: DataConfig, vocabulary_path: str | Path, examples: Examples) -> seqio.Task:
+  """Registers one of this library's tasks, in the place of an earlier registration, and returns it.
+
+  Args:
+    config: names the task and the sentinels of its vocabulary.
+    vocabulary_path: a sentencepiece file.
+    examples: texts by split, then by feature; every example has the same features.
+  """
+  first = next(example for split in SPLITS for example in examples[split])
+  vocabulary = seqio.SentencePieceVocabulary(str(vocabulary_path), extra_ids=config.vocabulary.sentinels)
+
+  def dataset(split: str, shuffle_files: bool = False, seed: int | None = None) -> tf.data.Dataset:
+    columns = {name: [example[name] for example in examples[split]] for name in first}
+    return tf.data.Dataset.from_tensor_slices({name: tf.constant(texts, tf.string) for name, texts in columns.items()})
+
+  if config.task in seqio.TaskRegistry.names():
+    seqio.TaskRegistry.remove(config.task)
+  return seqio.TaskRegistry.add(
+    config.task,
+    source=seqio.FunctionDataSource(dataset, SPLITS, {split: len(examples[split]) for split in SPLITS}),
+    preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+    output_features={name: seqio.Feature(vocabulary, add_eos=True) for name in FEATURES if name in first},
+    metric_fns=[],
+  )
+
+
+def find(name: str) -> seqio.Task | seqio.Mixture:
+  """A task or mixture that the user has registered.
+
+  Raises:
+    UserError: if there is none of this name, or its features are not `targets` with or without `inputs`.
+  """
+  try:
+    task = seqio.get_mixture_or_task(name)
+  except ValueError as error:
+    known = f'{", ".join(OWN_TASKS)} or the name of a registered seqio task or mixture'
+    raise UserError(f'DataConfig.task: expected {known}, found {name!r}') from error
+  if set(task.output_features) not in ({'inputs', 'targets'}, {'targets'}):
+    found = sorted(task.output_features)
+    raise UserError(f'task {name}: expected the features inputs and targets, or targets alone, found {found}')
+  return task
+
+
+def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Vocabulary:
+  """The vocabulary that a user's task brings.
+
+  Raises:
+    UserError: if its features do not share one sentencepiece vocabulary.
+  """
+  vocabularies = [feature.vocabulary for feature in task.output_features.values()]
+  for vocabulary in vocabularies:
+    if not isinstance(vocabulary, seqio.SentencePieceVocabulary):
+      found = type(vocabulary).__name__
+      raise UserError(f'task {task.name}: expected a seqio.SentencePieceVocabulary, found {found}')
+  if any(vocabulary != vocabularies[0] for vocabulary in vocabularies):
+    raise UserError(f'task {task.name}: expected one vocabulary for all features, found several')
+  with tf.io.gfile.GFile(vocabularies[0].sentencepiece_model_file, 'rb') as file:
+    return Vocabulary.from_bytes(file.read(), vocabularies[0].extra_ids)
+
+
+def run(task: seqio.Task | seqio.Mixture, split: str) -> Iterator[Tokenised]:
+  """The examples of a split, in the task's own order, once each.
+
+  A mixture draws from its tasks at their rates until the first of them is used up (seqio's default).
+  """
+  options = {'copy_pretokenized': True} if isinstance(task, seqio.Mixture) else {}
+  dataset = task.get_dataset(sequence_length=None, split=split, shuffle=False, num_epochs=1, **options)
+  features = sorted(task.output_features)
+  texts = [f'{name}_pretokenized' for name in features]
+  kinds = dataset.element_spec
+  texts = [name for name in texts if name in kinds and kinds[name].dtype == tf.string and kinds[name].shape.rank == 0]
+  # TensorFlow takes about a millisecond to hand over one element, whatever its size: so many at once.
+  dataset = dataset.map(lambda example: {name: example[name] for name in features + texts}).ragged_batch(_AT_ONCE)
+  for batch in dataset.prefetch(2):
+    tokens = {name: _rows(batch[name]) for name in features}
+    strings = {name.removesuffix('_pretokenized'): batch[name].numpy() for name in texts}
+    for row in range(len(tokens['targets'])):
+      yield Tokenised(
+        {name: _without_end(rows[row]) for name, rows in tokens.items()},
+        {name: rows[row].decode('utf-8') for name, rows in strings.items()},
+      )
+
+
+def _rows(ids: tf.Tensor | tf.RaggedTensor) -> Sequence[np.ndarray]:
+  if isinstance(ids, tf.RaggedTensor):
+    return np.split(ids.flat_values.numpy(), ids.row_splits.numpy()[1:-1])
+  return ids.numpy()
+
+
+def _without_end(ids: np.ndarray) -> np.ndarray:
+  """The ids without padding and end of sequence at their right end."""
+  length = len(ids)
+  while length and ids[length - 1] in (PAD_ID, EOS_ID):
+    length -= 1
+  return np.asarray(ids[:length], np.int32)

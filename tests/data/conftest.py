@@ -1,0 +1,125 @@
+"""Prepared data for the tests: one folder written without TensorFlow, and one run of the real thing in a process."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from terraformer.config import DataConfig
+from terraformer.data import prepare, store
+from terraformer.data.vocabulary import train_vocabulary
+
+ROOT = Path(__file__).parents[2]
+_WORDS = 'red green blue tall small quick slow old bright tree river stone house bird road cloud hill door fire'
+WORDS = _WORDS.split()
+
+
+def sentences(count, seed=0, words=12):
+  rng = np.random.default_rng(seed)
+  return [' '.join(rng.choice(WORDS, words)).capitalize() + f' {i}.' for i in range(count)]
+
+
+@pytest.fixture(scope='session')
+def vocabulary():
+  return train_vocabulary(sentences(300) + ['one\n\n  two'], size=450, sentinels=20)
+
+
+@pytest.fixture(scope='session')
+def fake_prepared(vocabulary, tmp_path_factory):
+  """Returns write(task, has_inputs, ...) -> DataConfig: prepares a folder with a stand-in for seqio."""
+
+  def write(task='pairs', has_inputs=True, counts=(40, 11, 7), directory=None, **fields):
+    directory = directory or str(tmp_path_factory.mktemp('prepared'))
+    config = DataConfig(task=task, directory=directory, **fields)
+    features = ('inputs', 'targets') if has_inputs else ('targets',)
+    split_sizes = dict(zip(store.SPLITS, counts, strict=True))
+
+    def run(_, split):
+      for i, text in enumerate(sentences(split_sizes[split], seed=len(split))):
+        texts = (
+          dict(zip(('targets', 'inputs'), (f'Summary {i}', text), strict=True)) if has_inputs else {'targets': text}
+        )
+        tokens = {name: np.array(vocabulary.encode(value), np.int32) for name, value in texts.items()}
+        yield types.SimpleNamespace(tokens=tokens, texts=texts)
+
+    fake = types.SimpleNamespace(output_features=features, splits=store.SPLITS, num_input_examples=split_sizes.get)
+    facts = {'corpus_fingerprint': 'c', 'sources': {}, 'dropped': {}}
+    folder = store.folder_of(config)
+    folder.mkdir(parents=True)
+    (folder / store.VOCABULARY).write_bytes(vocabulary.model_bytes)
+    prepare._write(folder, config, fake, run, vocabulary, facts, progress=False)
+    return config
+
+  return write
+
+
+@pytest.fixture(scope='session')
+def python():
+  """Returns run(code) -> CompletedProcess of a fresh interpreter that can import the package."""
+
+  def run(code, *arguments, check=True):
+    environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'TF_CPP_MIN_LOG_LEVEL': '3'}
+    command = [sys.executable, '-c', code, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done
+
+  return run
+
+
+_REAL = """
+import json, sys
+import seqio, tensorflow as tf
+from terraformer import config as c
+from terraformer.data import prepare, tasks
+folder, out = sys.argv[1], {}
+local = c.LocalFilesConfig(train=(f'{folder}/pairs.jsonl',))
+small = c.VocabularyConfig(size=450, sentinels=20)
+pairs = c.DataConfig(task='local_files', directory=f'{folder}/a', local_files=local, vocabulary=small)
+prepare.prepare(pairs, progress=False)
+path = f'{folder}/a/local_files/vocabulary.model'
+text = c.DataConfig(
+  task='local_files', directory=f'{folder}/b', local_files=c.LocalFilesConfig(train=(f'{folder}/text.txt',)),
+  vocabulary=c.VocabularyConfig(path=path, sentinels=20), inputs_length=8, targets_length=8, max_examples=50)
+prepare.prepare(text, progress=False)
+vocabulary = seqio.SentencePieceVocabulary(path, extra_ids=20)
+source = lambda split, shuffle_files=False, seed=None: tf.data.Dataset.from_tensor_slices(
+  {'inputs': ['red tree', 'blue hill', ''], 'targets': ['a door', 'a road', 'nothing']})
+for name, source in [('mine', source), ('other', source)]:
+  seqio.TaskRegistry.add(
+    name, source=seqio.FunctionDataSource(source, ['train', 'validation']),
+    preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+    output_features={n: seqio.Feature(vocabulary) for n in ('inputs', 'targets')})
+seqio.MixtureRegistry.add('mixed', ['mine', 'other'], default_rate=1.0)
+for name in ('mine', 'mixed'):
+  prepare.prepare(c.DataConfig(task=name, directory=f'{folder}/c'), progress=False)
+try:
+  prepare.prepare(c.DataConfig(task='nobody', directory=f'{folder}/c'), progress=False)
+except c.UserError as error:
+  out['unknown'] = str(error)
+out['twice'] = [tasks.register(pairs, path, {s: [{'targets': s}] for s in prepare.SPLITS}).name for _ in range(2)]
+strings = json.load(open(f'{folder}/strings.json'))
+out['encoded'] = [vocabulary.encode(s) for s in strings]
+out['encoded_tf'] = [vocabulary.encode_tf(s).numpy().tolist() for s in strings]
+out['size'] = vocabulary.vocab_size
+json.dump(out, open(f'{folder}/out.json', 'w'))
+"""
+
+STRINGS = ['red tree', '  two\n\n spaces ', '日本語 and 😀', 'a <extra_id_3> b <extra_id_0>', 'tab\tand 42', '']
+
+
+@pytest.fixture(scope='session')
+def really_prepared(python, tmp_path_factory):
+  """A folder in which seqio has prepared pairs (a), text (b), a user's task and mixture (c), and what it said."""
+  folder = tmp_path_factory.mktemp('real')
+  lines = [json.dumps({'inputs': text, 'targets': f'{text.split()[0]} thing'}) for text in sentences(200)]
+  (folder / 'pairs.jsonl').write_text('\n'.join(lines))
+  (folder / 'text.txt').write_text('\n\n'.join(sentences(100, seed=1)))
+  (folder / 'strings.json').write_text(json.dumps(STRINGS))
+  python(_REAL, folder)
+  return folder, json.loads((folder / 'out.json').read_text())

@@ -1,0 +1,202 @@
+import dataclasses
+import itertools
+import json
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from terraformer.config import UserError
+from terraformer.data import batches, store
+
+
+@pytest.fixture(scope='module')
+def config(fake_prepared):
+  return fake_prepared(inputs_length=10, targets_length=4)
+
+
+@pytest.fixture(scope='module')
+def text_config(fake_prepared):
+  return fake_prepared('text', has_inputs=False, inputs_length=10, targets_length=6)
+
+
+@pytest.fixture(scope='module')
+def data(config):
+  return batches.open_prepared(config)
+
+
+def equal(one, two):
+  return all(np.array_equal(one[name], two[name]) for name in ('inputs', 'targets', 'index'))
+
+
+def test_shapes_types_and_padding(data, vocabulary):
+  batch = data.train_batches(8, seed=0).batch(3)
+  assert batch['inputs'].shape == (8, 10) and batch['targets'].shape == (8, 4) and batch['index'].shape == (8,)
+  assert batch['inputs'].dtype == batch['targets'].dtype == np.int32 and batch['index'].dtype == np.int64
+  assert ((batch['inputs'] == 1).sum(axis=1) == 1).all()
+  assert (batch['inputs'][:, -1] == 1).all()  # sentences are longer than ten tokens
+
+
+def test_short_features_end_and_are_padded(config):
+  data = batches.open_prepared(dataclasses.replace(config, targets_length=40))
+  for row in data.train_batches(4, 0).batch(0)['targets']:
+    end = int(np.argmax(row == 1))
+    assert row[:end].all() and not row[end + 1 :].any()
+
+
+@pytest.mark.parametrize('name', ['config', 'text_config'])
+def test_a_step_is_all_the_state(name, request):
+  config = request.getfixturevalue(name)
+  one = batches.open_prepared(config).train_batches(7, seed=5)
+  ahead = [one.batch(step) for step in range(12)]
+  fresh = batches.open_prepared(config).train_batches(7, seed=5)
+  for step in (11, 4, 0):
+    assert equal(fresh.batch(step), ahead[step])
+
+
+def test_seeds_differ(data):
+  assert not equal(data.train_batches(8, 0).batch(0), data.train_batches(8, 1).batch(0))
+
+
+def test_an_epoch_holds_every_example_once_in_its_own_order(data):
+  train = data.train_batches(8, 0)
+  epochs = [np.concatenate([train.batch(5 * epoch + i)['index'] for i in range(5)]) for epoch in range(3)]
+  assert all(sorted(epoch) == list(range(40)) for epoch in epochs)
+  assert epochs[0].tolist() != epochs[1].tolist() != epochs[2].tolist()
+
+
+@pytest.mark.parametrize('hosts', [2, 4])
+def test_hosts_share_the_global_batch(data, hosts):
+  whole = data.train_batches(8, 0).batch(2)['index']
+  parts = [data.train_batches(8, 0, host, hosts).batch(2)['index'] for host in range(hosts)]
+  assert np.concatenate(parts).tolist() == whole.tolist()
+  with pytest.raises(UserError, match=r'multiple of the number of hosts \(3\), found 8'):
+    data.train_batches(8, 0, 0, 3)
+
+
+def test_evaluation_is_the_same_each_time_and_filled_up(data):
+  first, second = (list(data.eval_batches('validation', 4)) for _ in range(2))
+  assert len(first) == 3 and all(map(equal, first, second))
+  index = np.concatenate([batch['index'] for batch in first])
+  assert sorted(index) == [-1, *range(11)] and index[-1] == -1
+  assert not first[-1]['inputs'][-1].any() and not first[-1]['targets'][-1].any()
+
+
+def test_fewer_batches_are_the_first_ones_whatever_their_size(data):
+  whole = np.concatenate([batch['index'] for batch in data.eval_batches('validation', 4)])
+  some = np.concatenate([batch['index'] for batch in data.eval_batches('validation', 3, max_batches=2)])
+  assert some.tolist() == whole[:6].tolist() != list(range(6))
+
+
+def test_texts_are_those_of_the_batches_and_not_cut(data, vocabulary):
+  texts = data.eval_texts('validation', 5)
+  rows = next(data.eval_batches('validation', 5))
+  for (inputs, targets), ids, index in zip(texts, rows['inputs'], rows['index'], strict=True):
+    assert inputs.startswith(vocabulary.decode(ids)) and targets == f'Summary {index}'
+
+
+def test_a_window_is_split_into_prefix_and_continuation(text_config):
+  data = batches.open_prepared(text_config)
+  source = data._source('train')
+  splits = set()
+  for step in range(20):
+    batch = data.train_batches(4, 0).batch(step)
+    for inputs, targets, index in zip(batch['inputs'], batch['targets'], batch['index'], strict=True):
+      window = source[int(index)]['targets'].tolist()
+      prefix = inputs[: np.flatnonzero(inputs)[-1]].tolist()  # what is before the closing end of sequence
+      both = prefix + targets[: np.flatnonzero(targets)[-1] + 1].tolist()
+      assert any(window[i : i + len(both)] == both for i in range(len(window)))
+      assert inputs[len(prefix)] == 1 and not inputs[len(prefix) + 1 :].any()
+      splits.add(len(prefix))
+  assert splits == set(range(1, 10))
+
+
+def test_windows_of_evaluation_are_split_the_same_each_time(text_config):
+  first, second = (list(batches.open_prepared(text_config).eval_batches('validation', 4)) for _ in range(2))
+  assert all(map(equal, first, second))
+  assert len({int((row != 0).sum()) for batch in first for row in batch['inputs']}) > 2
+
+
+def test_texts_of_windows_continue_each_other(text_config):
+  data = batches.open_prepared(text_config)
+  for inputs, targets in data.eval_texts('validation', 5):
+    assert inputs and targets
+
+
+def test_unigram_counts_are_smoothed_and_of_the_vocabulary(data):
+  counts = data.unigram_counts
+  assert counts.shape == (data.vocabulary.size,) and counts.min() == 1
+  assert counts[1] == 41  # an end of sequence for each of 40 targets
+
+
+def damage(config, change, tmp_path):
+  copy = dataclasses.replace(config, directory=str(tmp_path))
+  shutil.copytree(store.folder_of(config), store.folder_of(copy))
+  change(store.folder_of(copy))
+  return copy
+
+
+def _edit(**fields):
+  def change(folder):
+    path = folder / store.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+  return change
+
+
+def _shorten(name, size):
+  def change(folder):
+    path = next(folder.glob(name))
+    path.write_bytes(path.read_bytes()[:size])
+
+  return change
+
+
+@pytest.mark.parametrize(
+  'change, expected',
+  [
+    (lambda folder: (folder / store.MANIFEST).unlink(), 'found a folder without manifest.json'),
+    (_shorten('manifest.json', 50), 'manifest.json: expected a manifest of prepared data, found a file that is none'),
+    (_edit(extra=1), 'expected a complete manifest'),
+    (_edit(format=99), 'expected prepared data of format 1, found format 99; prepare it again'),
+    (_shorten('train-*', 1000), 'array_record: expected [0-9]+ bytes, found 1000 bytes'),
+    (lambda folder: next(folder.glob('test-*')).unlink(), 'found no such file'),
+    (_shorten('vocabulary.model', 1000), 'vocabulary.model: expected'),
+    (_shorten('unigram_counts.npy', 100), 'expected counts of tokens, found no readable file'),
+    (_edit(vocabulary_fingerprint='0'), 'expected the vocabulary of the manifest, found another'),
+  ],
+)
+def test_damaged_data_is_refused_in_a_sentence(config, change, expected, tmp_path):
+  with pytest.raises(UserError, match=expected) as caught:
+    batches.open_prepared(damage(config, change, tmp_path))
+  assert '\n' not in str(caught.value)
+
+
+def test_missing_data_is_refused(config):
+  with pytest.raises(UserError, match='expected the prepared data of nothing, found no such folder'):
+    batches.open_prepared(dataclasses.replace(config, task='nothing'))
+
+
+def test_prefetch_keeps_the_order_and_runs_ahead():
+  computed = []
+  batches_ahead = batches.prefetch(lambda step: computed.append(step) or step, 3, 20, ahead=2)
+  assert list(itertools.islice(batches_ahead, 4)) == [3, 4, 5, 6]
+  batches_ahead.close()
+  assert computed[:4] == [3, 4, 5, 6] and computed[-1] <= 8
+  assert list(batches.prefetch(lambda step: step, 0, 3)) == [0, 1, 2]
+  assert list(batches.prefetch(lambda step: step, 3, 3)) == []
+
+
+def test_prefetch_raises_where_the_step_is_due_and_stops_its_thread():
+  def batch_at(step):
+    if step == 2:
+      raise ValueError('step 2')
+    return step
+
+  seen = []
+  with pytest.raises(ValueError, match='step 2'):
+    for step in batches.prefetch(batch_at, 0, 9):
+      seen.append(step)
+  assert seen == [0, 1]
+  assert not [thread for thread in threading.enumerate() if thread.name.startswith('prefetch')]

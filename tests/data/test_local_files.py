@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from terraformer.config import LocalFilesConfig, UserError
+from terraformer.data.local_files import local_files
+
+
+@pytest.fixture
+def write(tmp_path):
+  def write_file(name, content):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+  return write_file
+
+
+def test_paragraphs_of_text(write):
+  path = write('a.txt', 'one\ntwo\n\n \nthree\n')
+  splits = local_files(LocalFilesConfig(train=(path,), validation=(path,), test=(path,)))
+  assert splits['train'] == splits['test'] == [{'targets': 'one\ntwo'}, {'targets': 'three'}]
+
+
+def test_named_fields_of_json_lines(write):
+  path = write('a.jsonl', '{"long": "a b", "short": "a"}\n\n{"long": "c", "short": "d", "more": 1}\n')
+  config = LocalFilesConfig((path,), (path,), (path,), inputs_field='long', targets_field='short')
+  assert local_files(config)['train'] == [{'inputs': 'a b', 'targets': 'a'}, {'inputs': 'c', 'targets': 'd'}]
+  assert local_files(LocalFilesConfig((path,), (path,), (path,), '', 'long'))['test'][1] == {'targets': 'c'}
+
+
+def test_patterns_are_read_in_order(write, tmp_path):
+  write('b.txt', 'second')
+  write('a.txt', 'first')
+  pattern = str(tmp_path / '*.txt')
+  splits = local_files(LocalFilesConfig((pattern,), (pattern,), (pattern,)))
+  assert [example['targets'] for example in splits['train']] == ['first', 'second']
+
+
+@pytest.mark.parametrize('count, held_out', [(1, 0), (2, 1), (3, 1), (100, 5), (1000, 50)])
+def test_a_twentieth_is_held_out_and_training_never_empty(write, count, held_out):
+  path = write('a.txt', '\n\n'.join(f'text {i}' for i in range(count)))
+  splits = local_files(LocalFilesConfig((path,)))
+  assert len(splits['validation']) == held_out
+  assert len(splits['train']) >= 1
+  texts = [example['targets'] for split in splits.values() for example in split]
+  assert len(texts) == len(set(texts)) == count
+
+
+def test_what_is_held_out_does_not_depend_on_order_and_keeps_copies_together(write):
+  texts = [f'text {i % 50}' for i in range(200)]
+  one = local_files(LocalFilesConfig((write('a.txt', '\n\n'.join(texts)),)))
+  two = local_files(LocalFilesConfig((write('b.txt', '\n\n'.join(texts[::-1])),)))
+  kinds = [{example['targets'] for example in split} for split in one.values()]
+  assert kinds == [{example['targets'] for example in split} for split in two.values()]
+  assert not kinds[0] & kinds[1] and not kinds[0] & kinds[2] and not kinds[1] & kinds[2]
+
+
+@pytest.mark.parametrize(
+  'name, content, expected',
+  [
+    ('a.txt', b'', 'expected text, found an empty file'),
+    ('a.txt', b'caf\xe9 x', 'expected UTF-8, found the byte 0xe9 at offset 3'),
+    ('a.csv', 'x', 'expected a .txt or .jsonl file, found .csv'),
+    ('a.jsonl', '{"inputs": "a", "targets": "b"}\n{"inputs": }', 'line 2: expected a JSON object'),
+    ('a.jsonl', '{"inputs": "a\\ud800", "targets": "b"}', 'line 1: .* found half a surrogate pair'),
+    ('a.jsonl', '[1]', 'line 1: expected a JSON object, found list'),
+    ('a.jsonl', json.dumps({'text': 'a', 'targets': 'b'}), "expected the field 'inputs', found the fields .*'text'"),
+    ('a.jsonl', '{"inputs": "a", "targets": 3}', "line 1: expected text in the field 'targets', found 3"),
+  ],
+)
+def test_a_bad_file_is_named(write, name, content, expected):
+  path = write(name, content)
+  with pytest.raises(UserError, match=expected) as caught:
+    local_files(LocalFilesConfig((path,)))
+  assert path in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_missing_and_mixed_files(write, tmp_path):
+  with pytest.raises(UserError, match='LocalFilesConfig.train: .* found none'):
+    local_files(LocalFilesConfig())
+  with pytest.raises(UserError, match='found none at .*nowhere'):
+    local_files(LocalFilesConfig((str(tmp_path / 'nowhere*.txt'),)))
+  with pytest.raises(UserError, match='of one kind, found .jsonl and .txt'):
+    local_files(LocalFilesConfig((write('a.txt', 'x'), write('a.jsonl', '{}'))))
+  with pytest.raises(UserError, match='found a folder'):
+    local_files(LocalFilesConfig((str(tmp_path),)))

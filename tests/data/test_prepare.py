@@ -1,0 +1,209 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from terraformer import config as config_lib
+from terraformer.config import DataConfig, LocalFilesConfig, UserError, VocabularyConfig
+from terraformer.data import batches, prepare, shards, store
+from tests.data.conftest import sentences
+
+SMALL = VocabularyConfig(size=450, sentinels=20)
+
+
+@pytest.fixture
+def local(tmp_path):
+  """A config of the user's own files, and a stand-in for the part that needs TensorFlow."""
+  source = tmp_path / 'a.txt'
+  source.write_text('\n\n'.join(sentences(60)))
+  return DataConfig(
+    'local_files', str(tmp_path / 'out'), vocabulary=SMALL, local_files=LocalFilesConfig((str(source),))
+  )
+
+
+def test_nothing_of_tensorflow_is_imported(python):
+  done = python(
+    'import sys, terraformer.data.batches, terraformer.data.prepare, terraformer.data.local_files\n'
+    'print([name for name in ("tensorflow", "seqio", "tensorflow_datasets") if name in sys.modules])'
+  )
+  assert done.stdout == '[]\n'
+
+
+def test_vocabulary_and_corpora_need_no_grain_either(python):
+  code = 'import sys, terraformer.data.vocabulary, terraformer.data.corpora\nprint({"grain", "jax"} & set(sys.modules))'
+  assert python(code).stdout == 'set()\n'
+
+
+def test_real_pairs_hold_every_example_once(really_prepared):
+  folder, _ = really_prepared
+  stored = json.loads((folder / 'a/local_files/manifest.json').read_text())['config']
+  config = DataConfig('local_files', str(folder / 'a'), vocabulary=SMALL, local_files=_local(stored))
+  data = batches.open_prepared(config)
+  lines = [json.loads(line) for line in (folder / 'pairs.jsonl').read_text().splitlines()]
+  pairs = [pair for split in store.SPLITS for pair in data.eval_texts(split, 1000)]
+  assert sorted(pairs) == sorted((line['inputs'], line['targets']) for line in lines)
+  assert data.size('validation') == 10 and data.size('test') == 9
+  assert data.manifest.vocabulary_size == data.vocabulary.size
+  assert data.unigram_counts.sum() == data.vocabulary.size + data.manifest.tokens['train']['targets'] + data.size(
+    'train'
+  )
+  changed = Path(folder / 'pairs.jsonl').read_text()
+  (folder / 'pairs.jsonl').write_text(changed + '\n')
+  with pytest.raises(UserError, match='pairs.jsonl as it was prepared, found it changed'):
+    prepare.ensure_prepared(config)
+  (folder / 'pairs.jsonl').write_text(changed)
+  assert prepare.ensure_prepared(config) == data.manifest
+
+
+def _local(stored):
+  return LocalFilesConfig(train=tuple(stored['local_files']['train']))
+
+
+def test_real_text_is_cut_into_windows(really_prepared):
+  folder, _ = really_prepared
+  stored = json.loads((folder / 'b/local_files/manifest.json').read_text())
+  assert stored['features'] == ['targets'] and stored['examples']['train'] == 50
+  assert stored['tokens']['train']['targets'] == 50 * 16
+
+
+def test_a_users_task_and_mixture_are_prepared_with_their_vocabulary(really_prepared):
+  folder, _ = really_prepared
+  data = batches.open_prepared(DataConfig('mine', str(folder / 'c')))
+  assert sorted(data.eval_texts('validation', 9)) == [('blue hill', 'a road'), ('red tree', 'a door')]
+  assert data.manifest.dropped['empty'] == 2 and data.size('test') == 0
+  assert data.vocabulary.sentinels == 20
+  with pytest.raises(UserError, match='expected examples in the split test, found none'):
+    next(data.eval_batches('test', 2))
+  assert batches.open_prepared(DataConfig('mixed', str(folder / 'c'))).size('train') >= 2
+
+
+def test_an_unknown_task_is_named_and_leaves_nothing(really_prepared):
+  folder, said = really_prepared
+  assert "found 'nobody'" in said['unknown'] and 'docstring_text' in said['unknown']
+  assert {path.name for path in (folder / 'c').iterdir() if path.is_dir()} == {'mine', 'mixed'}
+  assert said['twice'] == ['local_files', 'local_files']
+
+
+def test_lengths_of_pairs_may_change_but_nothing_else(fake_prepared):
+  config = fake_prepared()
+  longer = dataclasses.replace(
+    config, inputs_length=9, targets_length=99, directory=f'{config.directory}/../' + Path(config.directory).name
+  )
+  assert prepare.prepare(longer, progress=False).examples['train'] == 40
+  with pytest.raises(UserError, match='DataConfig.max_examples: 0 -> 3'):
+    prepare.prepare(dataclasses.replace(config, max_examples=3))
+  with pytest.raises(UserError, match='DataConfig.vocabulary.size: 8192 -> 450'):
+    prepare.ensure_prepared(dataclasses.replace(config, vocabulary=VocabularyConfig(size=450)))
+
+
+def test_lengths_of_text_may_not_change(fake_prepared):
+  config = fake_prepared('text', has_inputs=False)
+  with pytest.raises(UserError, match='DataConfig.inputs_length: 128 -> 64'):
+    prepare.prepare(dataclasses.replace(config, inputs_length=64))
+
+
+def test_a_strange_folder_is_refused(tmp_path):
+  config = DataConfig(directory=str(tmp_path))
+  (tmp_path / config.task).mkdir()
+  (tmp_path / config.task / 'thesis.txt').write_text('mine')
+  with pytest.raises(UserError, match='a folder without manifest.json'):
+    prepare.prepare(config)
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='expected a folder that can be written'):
+    prepare.prepare(DataConfig(directory=str(tmp_path / 'file')))
+
+
+def test_an_error_in_the_child_is_one_sentence_here(tmp_path, capfd):
+  source = tmp_path / 'bad.txt'
+  source.write_bytes(b'caf\xe9')
+  config = DataConfig('local_files', str(tmp_path / 'out'), local_files=LocalFilesConfig((str(source),)))
+  with pytest.raises(UserError, match='bad.txt: expected UTF-8, found the byte 0xe9 at offset 3'):
+    prepare.ensure_prepared(config, progress=False)
+  assert capfd.readouterr() == ('', '')
+  assert [path.name for path in (tmp_path / 'out').iterdir()] == ['.local_files.lock']
+
+
+def test_a_users_task_is_not_prepared_in_a_child(tmp_path):
+  with pytest.raises(UserError, match='prepare it first where that seqio task is registered'):
+    prepare.ensure_prepared(DataConfig('mine', str(tmp_path)))
+
+
+def test_missing_tensorflow_is_said(local, monkeypatch):
+  monkeypatch.setattr(prepare.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(UserError, match=r"pip install 'terraformer-jax\[data\]'"):
+    prepare.prepare(local)
+
+
+def test_killed_half_way_leaves_nothing_that_counts(local, python, monkeypatch):
+  code = """
+import os, sys, json
+from terraformer import config
+from terraformer.data import prepare
+def half(folder, *_):
+  (folder / 'train-00000.array_record').write_text('half')
+  os.kill(os.getpid(), 9)
+prepare._prepare_into = half
+prepare.prepare(config.from_dict(json.loads(sys.argv[1])))
+"""
+  assert python(code, json.dumps(config_lib.to_dict(local)), check=False).returncode == -9
+  assert not prepare.is_prepared(local)
+  with pytest.raises(UserError, match='no such folder'):
+    batches.open_prepared(local)
+  parent = Path(local.directory)
+  assert list(parent.glob('.local_files.partial-*'))
+
+  def whole(folder, *_):
+    (folder / 'done').write_text('')
+
+  monkeypatch.setattr(prepare, '_prepare_into', whole)
+  prepare.prepare(local)
+  assert sorted(path.name for path in parent.iterdir()) == ['.local_files.lock', 'local_files']
+
+
+def test_an_exception_half_way_leaves_nothing(local, monkeypatch):
+  def interrupted(folder, *_):
+    (folder / 'x').write_text('')
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(prepare, '_prepare_into', interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    prepare.prepare(local)
+  assert [path.name for path in Path(local.directory).iterdir()] == ['.local_files.lock']
+
+
+@pytest.mark.slow
+def test_ensure_prepared_really_prepares_in_a_child(local):
+  manifest = prepare.ensure_prepared(local, progress=False)
+  assert manifest.examples['validation'] >= 1
+  assert prepare.ensure_prepared(local) == manifest
+
+
+@pytest.mark.parametrize('length', [1, 3, 7, 50])
+def test_windows_are_the_documents_one_after_another(length):
+  rng = np.random.default_rng(0)
+  documents = [rng.integers(3, 99, size) for size in (1, 5, 0, 20, 3)]
+  joined = [i for document in documents for i in [*document.tolist(), 1]]
+  expected = [joined[i : i + length] for i in range(0, len(joined), length)]
+  expected = [window for window in expected if len(window) == length or len(window) > 1]
+  assert [window.tolist() for window in shards.windows(documents, length)] == expected
+
+
+@pytest.mark.parametrize('count, most', [(0, 3), (2, 3), (3, 3), (10, 3), (1000, 7)])
+def test_evenly_spread(count, most):
+  kept = shards.evenly(iter(range(count)), most)
+  assert len(kept) == min(count, most) and kept == sorted(set(kept))
+  if count > most:
+    gaps = np.diff([*kept, count])
+    assert gaps.max() <= 3 * count / most
+
+
+def test_shards_are_cut_and_named(tmp_path):
+  writer = shards.SplitWriter(tmp_path, 'train', shard_bytes=100)
+  for _ in range(10):
+    writer.add(store.pack({'targets': np.arange(10)}, {}), {'targets': np.arange(10)})
+  writer.close()
+  names = [f'train-{i:05d}-of-{len(writer.shards):05d}.array_record' for i in range(len(writer.shards))]
+  assert len(names) > 1 and list(writer.shards) == names == sorted(path.name for path in tmp_path.iterdir())
+  assert writer.examples == 10 and writer.tokens == {'targets': 100}
