@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 
@@ -40,6 +39,6 @@ def logical_axes(tree) -> dict[tuple[str, ...], tuple[str | None, ...]]:
   named = {}
   for path, variable in nnx.to_flat_state(state):
     axes = variable.get_metadata()['axes']
-    stacked = jnp.ndim(variable[...]) - len(axes)
+    stacked = len(variable.get_value().shape) - len(axes)
     named[tuple(str(part) for part in path)] = ('layers',) * stacked + axes
   return named

@@ -16,7 +16,7 @@ from terraformer.layers.embedding import Embedding, PositionTable
 from terraformer.layers.multiplicative import MultiplicativeDense
 from terraformer.layers.norm import LayerNorm
 from terraformer.models.block import Padding
-from terraformer.models.stack import Stack
+from terraformer.models.stack import Stack, UnrolledStack
 from terraformer.ops.dropout import dropout
 from terraformer.ops.positions import read_after, shift_right, write_after
 
@@ -44,14 +44,10 @@ class Terraformer(nnx.Module):
     self.embedding = Embedding(config.vocab_size, d_model, key=embedding_key)
     self.encoder_positions = PositionTable(config.max_length, d_model)
     self.decoder_positions = PositionTable(config.max_length, d_model)
-    self.encoder = Stack(config.encoder, config.n_encoder_layers, 1, False, config.keep_activations, key=encoder_key)
+    memory = (config.keep_activations, config.unroll)
+    self.encoder = Stack(config.encoder, config.n_encoder_layers, 1, False, *memory, key=encoder_key)
     self.decoder = Stack(
-      config.decoder,
-      config.n_decoder_layers,
-      config.n_decoder_attentions,
-      True,
-      config.keep_activations,
-      key=decoder_key,
+      config.decoder, config.n_decoder_layers, config.n_decoder_attentions, True, *memory, key=decoder_key
     )
     self.norm = LayerNorm(d_model)
     if isinstance(config.output, DenseOutputConfig):
@@ -110,3 +106,11 @@ class Terraformer(nnx.Module):
     x_BxD = self.decoder_positions.step(self.embedding(token_B), cache.position_B)
     streams, layers = self.decoder.step((x_BxD, x_BxD), cache.layers)
     return self._read_out(streams), TerraformerCache(layers, cache.position_B + 1)
+
+
+def unroll(model: Terraformer) -> Terraformer:
+  """The same model with its stacks taken apart into layers: the form that is exported and decoded with."""
+  unrolled = jax.tree.map(lambda x: x, model)
+  unrolled.encoder = UnrolledStack(model.encoder)
+  unrolled.decoder = UnrolledStack(model.decoder)
+  return unrolled

@@ -32,7 +32,7 @@ def forward_layer(halves: tuple[Half, ...], streams: Streams, layer, scanned, sh
   return (a, b), tuple(choices)
 
 
-def stack(halves: tuple[Half, ...], layers, streams: Streams, scanned, shared) -> Streams:
+def stack(halves: tuple[Half, ...], layers, streams: Streams, scanned, shared, unroll: int = 1) -> Streams:
   """Runs all layers and leaves the backward pass to automatic differentiation, which stores every activation.
 
   Args:
@@ -41,32 +41,33 @@ def stack(halves: tuple[Half, ...], layers, streams: Streams, scanned, shared) -
     streams: the pair of residual streams, BxTxD each.
     scanned: pytree of inputs with a leading axis of layers, or None.
     shared: pytree of inputs that all layers get, or None.
+    unroll: layers in one turn of the compiled loop.
   """
 
   def advance(streams, per_layer):
     return forward_layer(halves, streams, *per_layer, shared)[0], None
 
-  return jax.lax.scan(advance, streams, (layers, scanned))[0]
+  return jax.lax.scan(advance, streams, (layers, scanned), unroll=unroll)[0]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def reversible_stack(halves: tuple[Half, ...], layers, streams: Streams, scanned, shared) -> Streams:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 5))
+def reversible_stack(halves: tuple[Half, ...], layers, streams: Streams, scanned, shared, unroll: int = 1) -> Streams:
   """The same function as `stack`, with memory that does not grow with the number of layers.
 
   `scanned` and `shared` get no gradient.
   """
-  return stack(halves, layers, streams, scanned, shared)
+  return stack(halves, layers, streams, scanned, shared, unroll)
 
 
-def _forward(halves, layers, streams, scanned, shared):
+def _forward(halves, layers, streams, scanned, shared, unroll):
   def advance(streams, per_layer):
     return forward_layer(halves, streams, *per_layer, shared)
 
-  streams, choices = jax.lax.scan(advance, streams, (layers, scanned))
+  streams, choices = jax.lax.scan(advance, streams, (layers, scanned), unroll=unroll)
   return streams, (layers, streams, scanned, shared, choices)
 
 
-def _backward(halves, residuals, d_streams):
+def _backward(halves, unroll, residuals, d_streams):
   layers, streams, scanned, shared, choices = residuals
 
   def retreat(carry, per_layer):
@@ -81,7 +82,8 @@ def _backward(halves, residuals, d_streams):
       d_layer = d_parameters if d_layer is None else jax.tree.map(jnp.add, d_layer, d_parameters)
     return ((a, b), (d_a, d_b)), d_layer
 
-  (_, d_streams), d_layers = jax.lax.scan(retreat, (streams, d_streams), (layers, scanned, choices), reverse=True)
+  per_layer = (layers, scanned, choices)
+  (_, d_streams), d_layers = jax.lax.scan(retreat, (streams, d_streams), per_layer, reverse=True, unroll=unroll)
   return d_layers, d_streams, None, None
 
 

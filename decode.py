@@ -1,0 +1,8 @@
+"""Write text with a bundle: the command `terraformer decode`, for launchers that start a script."""
+
+import sys
+
+from terraformer.cli import main
+
+if __name__ == '__main__':
+  sys.exit(main(['decode', *sys.argv[1:]]))

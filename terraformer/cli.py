@@ -1,0 +1,357 @@
+"""The command line: flags and gin make one config, a command makes one call."""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib
+import importlib.util  # gin 0.5 uses it without importing it
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import gin
+
+from terraformer import config as config_lib
+from terraformer.config import DecodeConfig, RunConfig, UserError
+
+_HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
+
+_EPILOG = """\
+Any value of terraformer/config is set by gin, in files or on the command line, later ones first:
+  --gin_file=gin_configs/runs/demo.gin --gin_bindings='config.TrainConfig.steps = 100'
+Bad input ends in one sentence and exit status 2, an interruption in 130, a loss that is not finite in 1.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Runs one command and returns its exit status."""
+  flags = _parser().parse_args(arguments)
+  _quiet_libraries()
+  try:
+    return flags.run(flags) or 0
+  except UserError as error:
+    return _fail(flags, error, 2)
+  except KeyboardInterrupt:
+    return _fail(flags, 'interrupted', 130)
+  except BrokenPipeError:
+    # Whoever read the output has gone; Python must not try to flush it at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
+def _fail(flags: argparse.Namespace, what: object, status: int) -> int:
+  print(f'terraformer {flags.command}: {str(what).splitlines()[0]}', file=sys.stderr)
+  return status
+
+
+# --- Commands --------------------------------------------------------------------------------------------------------
+
+
+def _prepare(flags: argparse.Namespace) -> None:
+  from terraformer.data.prepare import ensure_prepared, is_prepared, prepare
+
+  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  task = run.data.task
+  reused = is_prepared(run.data)
+  for module in flags.module:
+    try:
+      importlib.import_module(module)
+    except ImportError as error:
+      raise UserError(f'--module {module}: expected a Python module that can be imported, found {error}') from error
+  manifest = (prepare if flags.module else ensure_prepared)(run.data)
+  examples = ', '.join(f'{count:,} {split}' for split, count in manifest.examples.items())
+  print(
+    f'{Path(run.data.directory) / task}: {"already prepared" if reused else "prepared"}, {examples} examples, '
+    f'{manifest.vocabulary_size:,} tokens in the vocabulary, fingerprint {manifest.fingerprint[:12]}'
+  )
+
+
+def _train(flags: argparse.Namespace) -> int:
+  from terraformer.train import checkpoint
+  from terraformer.train.loop import train
+  from terraformer.train.metrics import DivergedError
+
+  workdir = Path(flags.workdir)
+  _require_folder(workdir)
+  newest = checkpoint.latest_step(workdir)
+  stored = '' if newest is None or flags.gin_file else checkpoint.read_run(workdir, newest)[1]['gin']
+  run, _, gin_text = load_configs(flags.gin_file, flags.gin_bindings, stored)
+  _cache_compilations()
+  try:
+    result = train(run, workdir, gin_text=gin_text, progress=not flags.quiet)
+  except DivergedError as error:
+    return _fail(flags, error, 1)
+  if result.interrupted:
+    print(f'{workdir}: {result.interrupted} at step {result.step}; saved, the same command goes on', file=sys.stderr)
+    return 130
+  figures = ''.join(f', {name} {value:.4g}' for name, value in result.metrics.items())
+  print(f'{workdir}: {result.step:,} steps done{figures}; the curve is {workdir / "loss.png"}')
+  return 0
+
+
+def _evaluate(flags: argparse.Namespace) -> None:
+  from terraformer.eval.evaluate import evaluate
+  from terraformer.eval.report import as_text
+
+  _cache_compilations()
+  run = None
+  if flags.gin_file or flags.gin_bindings:
+    run, _, _ = load_configs(flags.gin_file, flags.gin_bindings, _stored_gin(flags))
+  result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, progress=not flags.json)
+  print(json.dumps(dataclasses.asdict(result), ensure_ascii=False) if flags.json else as_text(result, flags.examples))
+
+
+def _export(flags: argparse.Namespace) -> None:
+  from terraformer.export import export
+
+  load_configs(flags.gin_file, flags.gin_bindings)
+  step = export(Path(flags.workdir), Path(flags.output))
+  size = sum(path.stat().st_size for path in Path(flags.output).iterdir())
+  print(f'{flags.output}: step {step:,} of {flags.workdir}, {size / 1e6:.1f} MB')
+
+
+def _decode(flags: argparse.Namespace) -> None:
+  from terraformer.decode.source import read_sources
+
+  _, decode, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  given = {name: getattr(flags, name) for name in ('max_tokens', 'temperature', 'seed')}
+  decode = dataclasses.replace(decode, **{name: value for name, value in given.items() if value is not None})
+  sources = read_sources(flags.input, flags.input_file, flags.stdin, flags.field)
+  _cache_compilations()
+  from terraformer.decode.decoder import Decoder
+
+  decoder = Decoder.open(flags.bundle)
+  for source in sources:
+    pieces = decoder.generate(source, decode)
+    if flags.json:
+      output = ''.join(pieces)
+      stats = dataclasses.asdict(decoder.stats)
+      print(json.dumps({'input': source, 'output': output, 'stats': stats}, ensure_ascii=False), flush=True)
+    else:
+      with contextlib.closing(pieces):
+        for piece in pieces:
+          print(piece, end='', flush=True)
+      print()
+    _tell_stats(decoder.stats, flags.stats)
+
+
+def _tell_stats(stats, wanted: bool) -> None:
+  if stats.dropped_tokens:
+    print(
+      f'note: the last {stats.dropped_tokens} tokens of the input were not read; the model was trained on '
+      f'{stats.input_tokens}',
+      file=sys.stderr,
+    )
+  if wanted:
+    print(
+      f'{stats.input_tokens} tokens read, {stats.tokens} written; first token after {stats.first_token_seconds:.2f} s '
+      f'({_seconds_since_start():.2f} s since the process began, at the end of this text), '
+      f'then {stats.milliseconds_per_token:.2f} ms a token',
+      file=sys.stderr,
+    )
+
+
+# --- Flags -----------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='terraformer',
+    description='Sparse Transformers: prepare data, train, evaluate, export, and decode on a CPU.',
+    epilog=_EPILOG,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+
+  def add(name, run, summary, description):
+    command = commands.add_parser(
+      name,
+      help=summary,
+      description=f'{summary}\n\n{description}',
+      epilog=_EPILOG,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument('--gin_file', action='append', default=[], metavar='FILE', help='gin file; repeatable')
+    command.add_argument(
+      '--gin_bindings', action='append', default=[], metavar='BINDING', help="'config.Class.field = value'; repeatable"
+    )
+    command.set_defaults(run=run)
+    return command
+
+  prepare = add(
+    'prepare',
+    _prepare,
+    'Turn a task into shards of tokens that training reads.',
+    'Reads the texts, trains the vocabulary if none is given, and writes ArrayRecord shards to\n'
+    'DataConfig.directory/DataConfig.task. What is prepared already is reused. Needs the extra `data`.',
+  )
+  prepare.add_argument(
+    '--module', action='append', default=[], help='Python module that registers your own seqio tasks; repeatable'
+  )
+
+  train = add(
+    'train',
+    _train,
+    'Train a model, or go on where it stopped.',
+    'A folder that holds a run is resumed from its newest checkpoint, as if it had never stopped.\n'
+    'Data that are missing are prepared first. Ctrl-C or SIGTERM saves and stops; the same command goes on.\n'
+    'Writes checkpoints/, tensorboard/, metrics.jsonl and loss.png.',
+  )
+  train.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  train.add_argument('--quiet', action='store_true', help='no progress bar and no samples on the terminal')
+
+  evaluate = add(
+    'evaluate',
+    _evaluate,
+    'Score the newest checkpoint of a run on held-out examples.',
+    "Prints examples, perplexity beside that of a unigram model, and ROUGE beside the source's first ten words;\n"
+    'all texts go to DIR/evaluation_SPLIT.jsonl.',
+  )
+  evaluate.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  evaluate.add_argument('--split', default='test', choices=('test', 'validation'), help='default: %(default)s')
+  evaluate.add_argument('--limit', type=_positive, default=256, help='examples to read at most (default: %(default)s)')
+  evaluate.add_argument('--examples', type=int, default=5, help='examples to print (default: %(default)s)')
+  evaluate.add_argument('--json', action='store_true', help='print one JSON object with all figures and texts')
+
+  export = add(
+    'export',
+    _export,
+    'Write the newest checkpoint as a bundle that decoding reads.',
+    'A bundle is a folder with config.json, model.safetensors and vocabulary.model; nothing else is needed to decode.',
+  )
+  export.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  export.add_argument('--output', required=True, metavar='BUNDLE', help='folder to write; a bundle there is replaced')
+
+  decode = add(
+    'decode',
+    _decode,
+    "Write text with a bundle, token by token, on this machine's CPU.",
+    'The source is a text (--input), a file (--input_file; of a .jsonl file every line is a source) or, for `-`, the\n'
+    'standard input. TensorFlow is not needed. The first call compiles; later ones find the program in\n'
+    '~/.cache/terraformer (TERRAFORMER_CACHE).',
+  )
+  decode.add_argument('--bundle', required=True, metavar='BUNDLE', help='folder that `export` wrote')
+  decode.add_argument('--input', metavar='TEXT', help='the source text')
+  decode.add_argument('--input_file', metavar='FILE', help='a UTF-8 text file, or .jsonl with one object a line')
+  decode.add_argument('stdin', nargs='?', choices=('-',), metavar='-', help='read the standard input')
+  decode.add_argument('--field', default='inputs', help='field of the source in a .jsonl file (default: %(default)s)')
+  decode.add_argument('--max_tokens', type=int, help='tokens to write at most (DecodeConfig.max_tokens)')
+  decode.add_argument('--temperature', type=float, help='0 takes the likeliest token (DecodeConfig.temperature)')
+  decode.add_argument('--seed', type=int, help='of the draws (DecodeConfig.seed)')
+  decode.add_argument('--json', action='store_true', help='one JSON object a line: input, output, stats')
+  decode.add_argument('--stats', action='store_true', help='print the time to the first token and a token after it')
+  return parser
+
+
+def _positive(text: str) -> int:
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError(f'expected at least 1, found {value}')
+  return value
+
+
+# --- Gin -------------------------------------------------------------------------------------------------------------
+
+
+def load_configs(files: list[str], bindings: list[str], stored: str = '') -> tuple[RunConfig, DecodeConfig, str]:
+  """The configs that gin files and bindings make, and the gin text that makes them again.
+
+  Args:
+    files: gin files; their includes are looked up beside the working folder and beside this package.
+    bindings: of the command line, later than the files.
+    stored: gin text of an earlier run, before both.
+
+  Raises:
+    UserError: for a file, name or value that is not valid, and for a binding that nothing uses.
+  """
+  gin.clear_config()
+  package = Path(__file__).parent
+  for folder in (package.parent, package):  # of a checkout, and of an installed wheel
+    gin.add_config_file_search_path(str(folder))
+  gin.parse_config(_HEADER + _default_references())
+  if stored:
+    _parse('the stored config', stored)
+  for path in files:
+    _parse(f'--gin_file {path}', f"include '{path}'")
+  for binding in bindings:
+    _parse(f'--gin_bindings {binding!r}', _HEADER + binding)
+  text = gin.config_str()
+  run, decode = gin.get_configurable(RunConfig)(), gin.get_configurable(DecodeConfig)()
+  used = gin.operative_config_str().replace('\\\n', ' ')
+  for binding in bindings:
+    name = binding.split('=')[0].strip()
+    if re.fullmatch(r'[\w/]*config\.\w+\.\w+', name) and f'\n{name} =' not in used:
+      raise UserError(f'--gin_bindings {binding!r}: expected a field that this configuration uses, found {name}')
+  return run, decode, text
+
+
+def _parse(where: str, text: str) -> None:
+  try:
+    gin.parse_config(text)
+  except UserError:
+    raise
+  except (ValueError, AttributeError, NameError, SyntaxError, ImportError, OSError, TypeError) as error:
+    first, *rest = str(error).splitlines()
+    line = next((line.strip() for line in rest if 'bindings string' not in line and 'line' in line), '')
+    raise UserError(f'{where}: {first.rstrip(".")}{f" ({line})" if line else ""}') from error
+
+
+def _default_references() -> str:
+  """References to every nested config, so that a binding of its fields has an effect without more ado."""
+  lines = ['DECODING = @config.DecodeConfig()']  # known to gin, though no other config refers to it
+  for name in config_lib.__all__:
+    kind = getattr(config_lib, name)
+    for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
+      if dataclasses.is_dataclass(field.default):
+        lines.append(f'config.{name}.{field.name} = @config.{type(field.default).__name__}()')
+  return '\n'.join(lines)
+
+
+def _stored_gin(flags: argparse.Namespace) -> str:
+  from terraformer.train import checkpoint
+
+  workdir = Path(flags.workdir)
+  return checkpoint.read_run(workdir, checkpoint.require_step(workdir))[1]['gin']
+
+
+# --- The process -----------------------------------------------------------------------------------------------------
+
+
+def _require_folder(path: Path) -> None:
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f'{path}: expected a folder that can be written, found {error.strerror.lower()}') from error
+
+
+def _quiet_libraries() -> None:
+  """Libraries' notices are not for users; set before jax is imported."""
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  import logging
+
+  logging.getLogger('absl').setLevel(logging.ERROR)
+
+
+def _cache_compilations() -> None:
+  """Keeps compiled programs between processes: a second start takes a second, not ten."""
+  import jax
+
+  folder = Path(os.environ.get('TERRAFORMER_CACHE', Path.home() / '.cache' / 'terraformer'))
+  jax.config.update('jax_compilation_cache_dir', str(folder / 'xla'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def _seconds_since_start() -> float:
+  """Wall time of this process, from the kernel's clock."""
+  with contextlib.suppress(OSError, ValueError, AttributeError):
+    ticks = int(Path('/proc/self/stat').read_text().rsplit(')', 1)[1].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')
+  return time.process_time()
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,154 @@
+"""The bundle: a folder with all that decoding needs.
+
+`config.json` (format, model, vocabulary, where it comes from), `model.safetensors` (one tensor a parameter, the layers
+taken apart) and `vocabulary.model` (sentencepiece).
+"""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from terraformer.config import TerraformerConfig, UserError, from_dict, to_dict
+from terraformer.data.vocabulary import Vocabulary
+from terraformer.models.parameters import Params, flatten, merge, split, unflatten
+from terraformer.models.terraformer import Terraformer, unroll
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+  """An open bundle.
+
+  Attributes:
+    model: its configuration.
+    weights: nested dicts of arrays, layers apart.
+    vocabulary: its tokens.
+    inputs_length, targets_length: tokens that the model was trained on.
+    origin: where it comes from, as it was written.
+  """
+
+  model: TerraformerConfig
+  weights: Params
+  vocabulary: Vocabulary
+  inputs_length: int
+  targets_length: int
+  origin: dict[str, Any]
+
+
+def abstract_unrolled(config: TerraformerConfig):
+  """The decoder's form of a model, with shapes in the place of arrays."""
+  return jax.eval_shape(lambda key: unroll(Terraformer(config, key=key)), jax.random.key(0))
+
+
+def write_bundle(
+  output: Path,
+  model: TerraformerConfig,
+  params: Params,
+  vocabulary: Vocabulary,
+  inputs_length: int,
+  targets_length: int,
+  origin: dict[str, Any],
+) -> None:
+  """Writes a bundle; the folder appears whole or not at all.
+
+  Args:
+    output: a folder that does not exist, or holds a bundle that is replaced.
+    model: the configuration.
+    params: of the trained model, layers stacked.
+    vocabulary: its tokens.
+    inputs_length, targets_length: tokens that it was trained on.
+    origin: JSON values to keep: step, gin text, fingerprints.
+
+  Raises:
+    UserError: if `output` exists and is not a bundle.
+  """
+  output = Path(output)
+  if output.exists() and not (output / 'config.json').is_file() and (output.is_file() or any(output.iterdir())):
+    raise UserError(f'{output}: expected a bundle to replace or a new folder, found something else')
+  structure, _ = split(jax.eval_shape(lambda key: Terraformer(model, key=key), jax.random.key(0)))
+  _, weights = split(unroll(merge(structure, params)))
+  tensors = {name: np.ascontiguousarray(array) for name, array in flatten(weights).items()}
+  config = {
+    'format': FORMAT,
+    'model': to_dict(model),
+    'vocabulary': {'sentinels': vocabulary.sentinels, 'fingerprint': vocabulary.fingerprint},
+    'inputs_length': inputs_length,
+    'targets_length': targets_length,
+    'origin': origin,
+  }
+  temporary = output.with_name(output.name + '.tmp')
+  shutil.rmtree(temporary, ignore_errors=True)
+  temporary.mkdir(parents=True)
+  safetensors.numpy.save_file(tensors, temporary / 'model.safetensors')
+  (temporary / 'vocabulary.model').write_bytes(vocabulary.model_bytes)
+  (temporary / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+  replaced = output.with_name(output.name + '.old')
+  shutil.rmtree(replaced, ignore_errors=True)
+  if output.exists():
+    output.rename(replaced)
+  temporary.rename(output)
+  shutil.rmtree(replaced, ignore_errors=True)
+
+
+def open_bundle(path: Path) -> Bundle:
+  """Reads a bundle.
+
+  Raises:
+    UserError: if it is missing, of another format, or its files are damaged or do not belong together.
+  """
+  path = Path(path)
+  config = _read_config(path)
+  try:
+    model = from_dict(config['model'])
+    sentinels, fingerprint = config['vocabulary']['sentinels'], config['vocabulary']['fingerprint']
+    lengths = config['inputs_length'], config['targets_length']
+    origin = config['origin']
+  except (KeyError, TypeError, AttributeError) as error:
+    raise UserError(f'{path / "config.json"}: expected the fields of a bundle, found no {error}') from error
+  weights = _read_weights(path / 'model.safetensors', model)
+  vocabulary = Vocabulary.open(path / 'vocabulary.model', sentinels)
+  if vocabulary.fingerprint != fingerprint:
+    raise UserError(f'{path / "vocabulary.model"}: expected the vocabulary of config.json, found another')
+  return Bundle(model, weights, vocabulary, *lengths, origin)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+  if not path.is_dir():
+    raise UserError(f'{path}: expected the folder of a bundle, found {"a file" if path.exists() else "nothing"}')
+  try:
+    config = json.loads((path / 'config.json').read_text())
+  except FileNotFoundError:
+    raise UserError(f'{path}: expected a bundle, found a folder without config.json') from None
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise UserError(f'{path / "config.json"}: expected JSON, found {error}') from error
+  found = config.get('format') if isinstance(config, dict) else None
+  if found != FORMAT:
+    raise UserError(f'{path}: expected a bundle of format {FORMAT}, found format {found}; export it again')
+  return config
+
+
+def _read_weights(path: Path, model: TerraformerConfig) -> Params:
+  expected = flatten(split(abstract_unrolled(model))[1])
+  try:
+    tensors = safetensors.numpy.load_file(path)
+  except FileNotFoundError:
+    raise UserError(f'{path}: expected the weights of the bundle, found no such file') from None
+  except (safetensors.SafetensorError, OSError) as error:
+    raise UserError(f'{path}: expected readable weights, found {error}') from error
+  for name, shape in expected.items():
+    found = tensors.pop(name, None)
+    if found is None or found.shape != shape.shape or found.dtype != shape.dtype:
+      what = 'none' if found is None else f'{found.dtype}{list(found.shape)}'
+      raise UserError(f'{path}: expected the tensor {name} of {shape.dtype}{list(shape.shape)}, found {what}')
+    expected[name] = found
+  if tensors:
+    raise UserError(f'{path}: expected the tensors of config.json alone, found {min(tensors)} as well')
+  return unflatten(expected)

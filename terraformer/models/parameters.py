@@ -1,0 +1,46 @@
+"""A module as its structure and a plain dict of arrays: the form that is trained, saved and exported."""
+
+from typing import Any
+
+import jax
+from flax import nnx
+
+Params = dict[str, Any]
+
+
+def split(module: nnx.Module) -> tuple[nnx.GraphDef, Params]:
+  """The module's structure, and its parameters as nested dicts with string keys; arrays may be abstract."""
+  structure, state = nnx.split(module)
+  return structure, _rename(nnx.to_pure_dict(state), str)
+
+
+def merge(structure: nnx.GraphDef, params: Params) -> Any:
+  """The module of `split`; cheap enough for the inside of a jitted function."""
+  return nnx.merge(structure, _rename(params, lambda key: int(key) if key.isdigit() else key))
+
+
+def flatten(params: Params, separator: str = '.') -> dict[str, Any]:
+  """`path.to.parameter` -> array, in a fixed order."""
+  leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+  return {separator.join(entry.key for entry in path): leaf for path, leaf in leaves}
+
+
+def unflatten(flat: dict[str, Any], separator: str = '.') -> Params:
+  """The nested dict that `flatten` took apart."""
+  params: Params = {}
+  for path, leaf in flat.items():
+    *parents, name = path.split(separator)
+    node = params
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[name] = leaf
+  return params
+
+
+def count(params: Params) -> int:
+  """Numbers in all arrays together."""
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _rename(node, rename):
+  return {rename(key): _rename(value, rename) for key, value in node.items()} if isinstance(node, dict) else node

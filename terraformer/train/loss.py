@@ -1,0 +1,32 @@
+"""What training minimises.
+
+B batch, T time, V vocabulary.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def token_losses(logits_BxTxV: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
+  """Cross-entropy of every target token, in nats and float32.
+
+  Args:
+    logits_BxTxV: of the model.
+    targets_BxT: 0 is padding.
+
+  Returns:
+    `loss_BxT`, `correct_BxT` (1 where the likeliest token is the target) and `mask` BxT (1 at real tokens).
+  """
+  logits_BxTxV = logits_BxTxV.astype(jnp.float32)
+  log_normaliser_BxT = jax.nn.logsumexp(logits_BxTxV, axis=-1)
+  target_BxT = jnp.take_along_axis(logits_BxTxV, targets_BxT[..., None], axis=-1)[..., 0]
+  return {
+    'loss_BxT': log_normaliser_BxT - target_BxT,
+    'correct_BxT': (logits_BxTxV.argmax(-1) == targets_BxT).astype(jnp.float32),
+    'mask': (targets_BxT != 0).astype(jnp.float32),
+  }
+
+
+def mean_loss(losses: dict[str, jax.Array]) -> jax.Array:
+  """Mean over the real tokens; 0 where there are none."""
+  return (losses['loss_BxT'] * losses['mask']).sum() / jnp.maximum(losses['mask'].sum(), 1)

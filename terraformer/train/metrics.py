@@ -1,0 +1,88 @@
+"""Metrics: gathered by clu on the device, written for TensorBoard and as JSON lines."""
+
+import json
+import math
+from pathlib import Path
+
+import flax
+from clu import metrics
+from tensorboardX import SummaryWriter
+
+
+class DivergedError(RuntimeError):
+  """The loss or the gradient is not a finite number."""
+
+
+_Loss = metrics.Average.from_output('loss_BxT')
+_Accuracy = metrics.Average.from_output('correct_BxT')
+
+
+@flax.struct.dataclass
+class EvalMetrics(metrics.Collection):
+  """Means over real tokens, of what `loss.token_losses` returns."""
+
+  loss: _Loss
+  accuracy: _Accuracy
+
+
+@flax.struct.dataclass
+class TrainMetrics(metrics.Collection):
+  """Those and the step's own numbers; clu does not look at inherited fields."""
+
+  loss: _Loss
+  accuracy: _Accuracy
+  gradient_norm: metrics.LastValue.from_output('gradient_norm')
+  learning_rate: metrics.LastValue.from_output('learning_rate')
+
+
+def summarise(collections: list[metrics.Collection]) -> dict[str, float]:
+  """One dict of floats of the metrics of several steps, with perplexity; waits for the device."""
+  total = collections[0]
+  for collection in collections[1:]:
+    total = total.merge(collection)
+  values = {name: float(value) for name, value in total.compute().items()}
+  return values | {'perplexity': math.exp(min(values['loss'], 700))}
+
+
+class MetricsLog:
+  """Writes scalars and texts to TensorBoard, and scalars to `metrics.jsonl` as well.
+
+  Rows of steps after `first_step`, left by a run that was killed, are dropped: they will be written again.
+  """
+
+  def __init__(self, workdir: Path, first_step: int):
+    self._path = workdir / 'metrics.jsonl'
+    kept = [row for row in read_metrics(workdir) if row['step'] <= first_step]
+    temporary = self._path.with_suffix('.tmp')
+    temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+    temporary.replace(self._path)
+    self._lines = self._path.open('a')
+    self._tensorboard = SummaryWriter(str(workdir / 'tensorboard'), purge_step=first_step + 1, flush_secs=10)
+
+  def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
+    """Scalars of one split at one step."""
+    for name, value in scalars.items():
+      self._tensorboard.add_scalar(f'{split}/{name}', value, step)
+    self._lines.write(json.dumps({'step': step, 'split': split} | scalars) + '\n')
+    self._lines.flush()
+
+  def write_text(self, step: int, name: str, text: str) -> None:
+    """A text sample, in Markdown, for TensorBoard."""
+    self._tensorboard.add_text(name, text, step)
+
+  def close(self) -> None:
+    """Writes what is buffered."""
+    self._lines.close()
+    self._tensorboard.close()
+
+
+def read_metrics(workdir: Path) -> list[dict]:
+  """The rows of `metrics.jsonl`, without a last line that a kill cut short; empty where there is no file."""
+  path = workdir / 'metrics.jsonl'
+  rows = []
+  for line in path.read_text().splitlines() if path.exists() else []:
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return rows

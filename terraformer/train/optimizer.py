@@ -1,0 +1,54 @@
+"""Optimisers and learning-rate schedules, all from optax."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from terraformer.config import AdafactorConfig, AdamWConfig, CosineScheduleConfig, RsqrtScheduleConfig
+
+
+def make_schedule(config: RsqrtScheduleConfig | CosineScheduleConfig) -> optax.Schedule:
+  """Step -> learning rate; the first step is number 0 and already moves."""
+  if isinstance(config, CosineScheduleConfig):
+    return optax.schedules.warmup_cosine_decay_schedule(
+      init_value=config.peak / config.warmup_steps,
+      peak_value=config.peak,
+      warmup_steps=config.warmup_steps,
+      decay_steps=config.decay_steps,
+      end_value=config.floor,
+    )
+
+  def rsqrt(step):
+    n = jnp.asarray(step, jnp.float32) + 1
+    return config.peak * jnp.minimum(n / config.warmup_steps, jnp.sqrt(config.warmup_steps / n))
+
+  return rsqrt
+
+
+def make_optimizer(config: AdafactorConfig | AdamWConfig) -> optax.GradientTransformation:
+  """The optimiser of a run (paper, appendix: Adafactor without momentum)."""
+  schedule = make_schedule(config.schedule)
+  if isinstance(config, AdafactorConfig):
+    return optax.adafactor(
+      schedule,
+      decay_rate=config.decay,
+      clipping_threshold=config.clip,
+      eps=config.epsilon,
+      weight_decay_rate=config.weight_decay,
+      multiply_by_parameter_scale=True,
+      momentum=None,
+    )
+  return optax.chain(
+    optax.clip_by_global_norm(config.clip),
+    optax.adamw(schedule, config.beta1, config.beta2, weight_decay=config.weight_decay, mask=_decayed),
+  )
+
+
+def _decayed(params):
+  """Weight decay is for matrices: biases and normalisation are named so."""
+
+  def is_matrix(path, _):
+    name = path[-1].key
+    return not name.startswith(('bias', 'scale', 'controller_bias'))
+
+  return jax.tree_util.tree_map_with_path(is_matrix, params)

@@ -1,0 +1,48 @@
+"""Which device holds what: logical axis names to axes of the mesh.
+
+The mesh has the axes `data` (batch), `fsdp` (parameters, and batch again) and `model` (wide dimensions).
+"""
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from terraformer.config import MeshConfig, UserError
+
+# A name that is not here is not split. A feed-forward block stays whole (`ff_unit`): its argmax is local.
+RULES = {'embed': 'fsdp', 'ff': 'model', 'ff_block': 'model', 'heads': 'model', 'vocab': 'model'}
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+  """The mesh over all devices.
+
+  Raises:
+    UserError: if `fsdp * model` does not divide the number of devices.
+  """
+  n_devices, split = jax.device_count(), config.fsdp * config.model
+  if n_devices % split:
+    raise UserError(f'MeshConfig: expected fsdp x model ({split}) to divide the number of devices, found {n_devices}')
+  shape = (n_devices // split, config.fsdp, config.model)
+  return jax.make_mesh(shape, ('data', 'fsdp', 'model'), axis_types=(AxisType.Auto,) * 3)
+
+
+def parameter_sharding(mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
+  """Where a parameter lies; a dimension that its mesh axis does not divide is not split."""
+  spec, used = [], set()
+  for name, size in zip(axes, shape, strict=True):
+    axis = RULES.get(name)
+    if axis in used or axis is None or size % mesh.shape[axis]:
+      axis = None
+    used.add(axis)
+    spec.append(axis)
+  return NamedSharding(mesh, P(*spec))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Examples are split over `data` and `fsdp`."""
+  return NamedSharding(mesh, P(('data', 'fsdp')))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The same on every device."""
+  return NamedSharding(mesh, P())

@@ -1,0 +1,8 @@
+"""Train a model: the command `terraformer train`, for launchers that start a script."""
+
+import sys
+
+from terraformer.cli import main
+
+if __name__ == '__main__':
+  sys.exit(main(['train', *sys.argv[1:]]))
