@@ -26,7 +26,7 @@ def local_files(config: LocalFilesConfig) -> dict[str, list[Example]]:
   kinds = {path.suffix for found in paths.values() for path in found}
   if len(kinds) > 1:
     raise UserError(f'LocalFilesConfig: expected files of one kind, found {" and ".join(sorted(kinds))}')
-  read = _read_text if kinds == {'.txt'} else _read_json_lines
+  read = _read_paragraphs if kinds == {'.txt'} else _read_json_lines
   splits = {split: [example for path in found for example in read(path, config)] for split, found in paths.items()}
   for split in ('validation', 'test'):
     if not paths[split]:
@@ -58,23 +58,58 @@ def source_paths(config: LocalFilesConfig) -> dict[str, list[Path]]:
   return paths
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+  """A whole UTF-8 file.
+
+  Raises:
+    UserError: if it cannot be read, is empty or is not UTF-8.
+  """
   try:
     data = path.read_bytes()
   except OSError as error:
     raise UserError(f'{path}: expected a file that can be read, found {error.strerror.lower()}') from error
+  return decode_utf8(data, str(path))
+
+
+def decode_utf8(data: bytes, name: str) -> str:
+  """The text of bytes that came from `name`; raises UserError as `read_text`."""
   if not data.strip():
-    raise UserError(f'{path}: expected text, found an empty file')
+    raise UserError(f'{name}: expected text, found nothing')
   try:
     return data.decode('utf-8-sig')
   except UnicodeDecodeError as error:
     at = error.start
-    raise UserError(f'{path}: expected UTF-8, found the byte 0x{error.object[at]:02x} at offset {at}') from error
+    raise UserError(f'{name}: expected UTF-8, found the byte 0x{error.object[at]:02x} at offset {at}') from error
 
 
-def _read_text(path: Path, config: LocalFilesConfig) -> list[Example]:
+def read_rows(path: Path, fields: dict[str, str]) -> list[dict[str, str]]:
+  """The texts of a file with one JSON object a line: for each name in `fields`, the text in the field it names.
+
+  Raises:
+    UserError: if a line is not an object, or lacks a field, or has no text there; or as `read_text`.
+  """
+  rows = []
+  for number, line in enumerate(read_text(path).split('\n'), 1):
+    if not line.strip():
+      continue
+    try:
+      value = json.loads(line)
+    except ValueError as error:
+      raise UserError(f'{path}, line {number}: expected a JSON object, found {error}') from error
+    if not isinstance(value, dict):
+      raise UserError(f'{path}, line {number}: expected a JSON object, found {type(value).__name__}')
+    for field in fields.values():
+      if field not in value:
+        raise UserError(f'{path}, line {number}: expected the field {field!r}, found the fields {sorted(value)}')
+      if not isinstance(value[field], str) or not value[field].strip():
+        raise UserError(f'{path}, line {number}: expected text in the field {field!r}, found {value[field]!r:.80}')
+    rows.append({name: value[field] for name, field in fields.items()})
+  return rows
+
+
+def _read_paragraphs(path: Path, config: LocalFilesConfig) -> list[Example]:
   paragraphs, lines = [], []
-  for line in [*_read(path).splitlines(), '']:
+  for line in [*read_text(path).splitlines(), '']:
     if line.strip():
       lines.append(line)
     elif lines:
@@ -85,29 +120,7 @@ def _read_text(path: Path, config: LocalFilesConfig) -> list[Example]:
 
 def _read_json_lines(path: Path, config: LocalFilesConfig) -> list[Example]:
   fields = {'inputs': config.inputs_field, 'targets': config.targets_field}
-  examples = []
-  for number, line in enumerate(_read(path).split('\n'), 1):
-    if not line.strip():
-      continue
-    try:
-      value = json.loads(line)
-    except ValueError as error:
-      raise UserError(f'{path}, line {number}: expected a JSON object, found {error}') from error
-    if not isinstance(value, dict):
-      raise UserError(f'{path}, line {number}: expected a JSON object, found {type(value).__name__}')
-    example = {}
-    for feature, field in fields.items():
-      if not field and feature == 'inputs':
-        continue
-      if field not in value:
-        raise UserError(f'{path}, line {number}: expected the field {field!r}, found the fields {sorted(value)}')
-      if not isinstance(value[field], str) or not value[field].strip():
-        raise UserError(f'{path}, line {number}: expected text in the field {field!r}, found {value[field]!r:.80}')
-      example[feature] = value[field]
-      if any('\ud800' <= character <= '\udfff' for character in value[field]):
-        raise UserError(f'{path}, line {number}: expected text in the field {field!r}, found half a surrogate pair')
-    examples.append(example)
-  return examples
+  return read_rows(path, {name: field for name, field in fields.items() if field or name == 'targets'})
 
 
 def _hold_out(examples: list[Example], split: str) -> tuple[list[Example], list[Example]]:

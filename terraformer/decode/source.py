@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from terraformer.config import UserError
-from terraformer.data.local_files import decode_utf8, json_rows, read_text
+from terraformer.data.local_files import decode_utf8, read_rows, read_text
 
 
 def read_sources(text: str | None, file: str | None, stdin: str | None, field: str) -> list[str]:
@@ -25,7 +25,7 @@ def read_sources(text: str | None, file: str | None, stdin: str | None, field: s
   elif stdin is not None:
     sources = [decode_utf8(sys.stdin.buffer.read(), 'standard input')]
   elif Path(file).suffix == '.jsonl':
-    sources = [row['inputs'] for row in json_rows(Path(file), {'inputs': field})]
+    sources = [row['inputs'] for row in read_rows(Path(file), {'inputs': field})]
   else:
     sources = [read_text(Path(file))]
   if not all(source.strip() for source in sources):

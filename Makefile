@@ -1,0 +1,39 @@
+# `make demo` and `make test` do all the set-up: a virtual environment in .venv, and the package with what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO := demo
+GIN := --gin_file=gin_configs/runs/demo.gin
+SHELL := /bin/bash
+
+.PHONY: demo test test-slow lint format clean
+.DELETE_ON_ERROR:
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "expected Python 3.11 or newer, found $$($(PYTHON) --version); set PYTHON=..." >&2; exit 2; }
+	@echo "installing into $(VENV), about two minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	@PATH="$(abspath $(BIN)):$$PATH" bash tools/demo.sh $(DEMO)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest --durations=10
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(DEMO) .pytest_cache .ruff_cache

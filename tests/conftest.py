@@ -1,0 +1,9 @@
+"""Settings of the whole suite, made before JAX starts."""
+
+import os
+
+# The stated tolerances are those of float32 on a CPU.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Tests compile far more than they compute: without these two the suite takes several times as long.
+_QUICK_COMPILATION = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+os.environ['XLA_FLAGS'] = f'{_QUICK_COMPILATION} {os.environ.get("XLA_FLAGS", "")}'

@@ -1,0 +1,88 @@
+"""Initial values are those of the authors' code: bounds and standard deviations of arrays of at least 1,000 numbers."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from terraformer.config import DenseFFConfig, SparseFFConfig, SparseProjectionConfig
+from terraformer.layers.dense import Dense
+from terraformer.layers.dense_ff import DenseFF
+from terraformer.layers.embedding import Embedding
+from terraformer.layers.modular_convolution import ModularConvolution
+from terraformer.layers.multiplicative import MultiplicativeDense
+from terraformer.layers.norm import LayerNorm
+from terraformer.layers.parameter import parameter
+from terraformer.layers.sparse_ff import SparseFF
+from terraformer.layers.sparse_qkv import SparseProjection
+from terraformer.layers.sru import SRU
+
+KEY = jax.random.key(0)
+
+
+def _glorot(fan_in, fan_out):
+  return math.sqrt(6 / (fan_in + fan_out))
+
+
+def _sparse_ff():
+  return SparseFF(SparseFFConfig(d_ff=1200, block_size=12, rank=20), 60, 0.0, key=KEY)
+
+
+UNIFORM = {
+  'dense': (lambda: Dense(60, 40, key=KEY).kernel_DxF, _glorot(60, 40)),
+  'dense_ff_in': (lambda: DenseFF(DenseFFConfig(200), 60, 0.0, key=KEY).expand.kernel_DxF, _glorot(60, 200)),
+  'sru_gates': (lambda: SRU(40, key=KEY).gates.kernel_DxF, _glorot(40, 120)),
+  'multiplicative_projection': (lambda: MultiplicativeDense(4, 60, 80, key=KEY).projection_DxW, _glorot(60, 20)),
+  'controller_in': (lambda: _sparse_ff().controller_DxR, _glorot(60, 20)),
+  'controller_out': (lambda: _sparse_ff().controller_RxMxN, _glorot(20, 1200)),
+  'sparse_ff_in': (lambda: _sparse_ff().w1_MxNxD, _glorot(60, 1200)),
+  'sparse_ff_out': (lambda: _sparse_ff().w2_MxNxD, _glorot(1200, 60)),
+  'embedding': (lambda: Embedding(90, 60, key=KEY).table_VxD, math.sqrt(3 / 60)),
+}
+
+NORMAL = {
+  'gating': (lambda: MultiplicativeDense(8, 200, 80, key=KEY).gating_SxD, 0.5),
+  # The fans are the widths of a module alone: the kernel's 9 taps are not counted.
+  'convolution': (lambda: ModularConvolution(20, 3, 3, key=KEY).kernel_CxExWxW, math.sqrt(2 / 40)),
+  'dense_bias': (lambda: Dense(2, 1500, key=KEY).bias_F, 1e-6),
+  'convolution_bias': (lambda: ModularConvolution(1500, 1, 1, key=KEY).bias_W, 1e-6),
+  'multiplicative_bias': (lambda: MultiplicativeDense(4, 2, 1600, key=KEY).bias_SxW, 1e-6),
+  'controller_bias': (lambda: _sparse_ff().controller_bias_MxN, 1e-6),
+  'sparse_ff_bias': (lambda: SparseFF(SparseFFConfig(4, 2, 2), 1500, 0.0, key=KEY).bias_D, 1e-6),
+}
+
+
+@pytest.mark.parametrize('name', UNIFORM)
+def test_matrices_are_uniform_within_the_bound(name):
+  make, bound = UNIFORM[name]
+  values = np.asarray(make()[...])
+  # The variance of n uniform numbers has a relative standard deviation of 0.9 / sqrt(n), their root half of it.
+  assert np.abs(values).max() <= bound
+  np.testing.assert_allclose(values.std(), bound / math.sqrt(3), rtol=4 * 0.45 / math.sqrt(values.size))
+
+
+@pytest.mark.parametrize('name', NORMAL)
+def test_others_are_normal_of_the_deviation(name):
+  make, deviation = NORMAL[name]
+  values = np.asarray(make()[...])
+  np.testing.assert_allclose(values.std(), deviation, rtol=4 / math.sqrt(2 * values.size))
+  # A uniform of this deviation ends at 1.73; of 1,000 normal numbers the largest is beyond 2.5 but for one case in 1e5.
+  assert np.abs(values).max() > 2.5 * deviation
+
+
+def test_normalisation_starts_as_the_identity():
+  layer = LayerNorm(24)
+  assert (layer.scale_D[...] == 1).all() and (layer.bias_D[...] == 0).all()
+
+
+@pytest.mark.parametrize(('one', 'other'), [('query', 'key'), ('query', 'value'), ('key', 'value')])
+def test_submodules_start_from_draws_of_their_own(one, other):
+  layer = SparseProjection(SparseProjectionConfig(4, 3, 1), 24, 3, key=KEY)
+  kernels = (getattr(layer, name).kernel_CxExWxW[...] for name in (one, other))
+  assert not np.allclose(*kernels)
+
+
+def test_every_dimension_needs_a_name():
+  with pytest.raises(ValueError, match='expected one name for each of 2 dimensions'):
+    parameter(np.zeros((2, 3)), ('embed',))

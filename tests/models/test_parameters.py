@@ -1,0 +1,36 @@
+import jax
+import numpy as np
+import pytest
+
+from terraformer.config import BlockConfig, DenseFFConfig, DenseProjectionConfig, SRUConfig
+from terraformer.models.block import Block
+from terraformer.models.parameters import count, flatten, merge, split, unflatten
+from tests.weights import build
+
+
+def _block():
+  config = BlockConfig(8, 2, DenseProjectionConfig(), DenseFFConfig(6), SRUConfig(3))
+  return build(lambda key: Block(config, 2, True, key=key))
+
+
+def test_a_merged_module_is_the_one_that_was_split():
+  block = _block()
+  assert jax.tree.structure(merge(*split(block))) == jax.tree.structure(block)
+  for one, other in zip(jax.tree.leaves(merge(*split(block))), jax.tree.leaves(block), strict=True):
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_path_leads_to_its_parameter():
+  block = _block()
+  found = flatten(split(block)[1])['attentions.1.attention.projection.query.kernel_DxF']
+  np.testing.assert_array_equal(found, block.attentions[1].attention.projection.query.kernel_DxF[...])
+
+
+@pytest.mark.parametrize('separator', ['.', '/'])
+def test_unflatten_reverts_flatten(separator):
+  _, params = split(_block())
+  assert jax.tree.structure(unflatten(flatten(params, separator), separator)) == jax.tree.structure(params)
+
+
+def test_count_adds_up_all_arrays():
+  assert count({'a': np.zeros((2, 3)), 'b': {'c': np.zeros(5)}}) == 11
