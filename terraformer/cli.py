@@ -75,10 +75,10 @@ def _train(flags: argparse.Namespace) -> int:
   from terraformer.train.metrics import DivergedError
 
   workdir = Path(flags.workdir)
-  _require_folder(workdir)
   newest = checkpoint.latest_step(workdir)
   stored = '' if newest is None or flags.gin_file else checkpoint.read_run(workdir, newest)[1]['gin']
   run, _, gin_text = load_configs(flags.gin_file, flags.gin_bindings, stored)
+  _require_folder(workdir)
   _cache_compilations()
   try:
     result = train(run, workdir, gin_text=gin_text, progress=not flags.quiet)

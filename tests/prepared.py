@@ -1,1 +1,155 @@
-"""Small prepared data and a small run, shared by all tests that need one."""
+"""Small prepared data, a small run on them, and real processes: fixtures for every folder of tests."""
+
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from terraformer.config import DataConfig
+from terraformer.data import prepare, store
+from terraformer.data.vocabulary import train_vocabulary
+
+ROOT = Path(__file__).parents[1]
+_WORDS = 'red green blue tall small quick slow old bright tree river stone house bird road cloud hill door fire'
+WORDS = _WORDS.split()
+
+
+def sentences(count, seed=0, words=12):
+  rng = np.random.default_rng(seed)
+  return [' '.join(rng.choice(WORDS, words)).capitalize() + f' {i}.' for i in range(count)]
+
+
+@pytest.fixture(scope='session')
+def vocabulary():
+  return train_vocabulary(sentences(300) + ['one\n\n  two'], size=450, sentinels=20)
+
+
+@pytest.fixture(scope='session')
+def fake_prepared(vocabulary, tmp_path_factory):
+  """Returns write(task, has_inputs, ...) -> DataConfig: prepares a folder with a stand-in for seqio."""
+
+  def write(task='pairs', has_inputs=True, counts=(40, 11, 7), directory=None, **fields):
+    directory = directory or str(tmp_path_factory.mktemp('prepared'))
+    config = DataConfig(task=task, directory=directory, **fields)
+    features = ('inputs', 'targets') if has_inputs else ('targets',)
+    split_sizes = dict(zip(store.SPLITS, counts, strict=True))
+
+    def run(_, split):
+      for i, text in enumerate(sentences(split_sizes[split], seed=len(split))):
+        texts = (
+          dict(zip(('targets', 'inputs'), (f'Summary {i}', text), strict=True)) if has_inputs else {'targets': text}
+        )
+        tokens = {name: np.array(vocabulary.encode(value), np.int32) for name, value in texts.items()}
+        yield types.SimpleNamespace(tokens=tokens, texts=texts)
+
+    fake = types.SimpleNamespace(output_features=features, splits=store.SPLITS, num_input_examples=split_sizes.get)
+    facts = {'corpus_fingerprint': 'c', 'sources': {}, 'dropped': {}}
+    folder = store.folder_of(config)
+    folder.mkdir(parents=True)
+    (folder / store.VOCABULARY).write_bytes(vocabulary.model_bytes)
+    prepare._write(folder, config, fake, run, vocabulary, facts, progress=False)
+    return config
+
+  return write
+
+
+@pytest.fixture(scope='session')
+def python():
+  """Returns run(code) -> CompletedProcess of a fresh interpreter that can import the package."""
+
+  def run(code, *arguments, check=True):
+    environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'TF_CPP_MIN_LOG_LEVEL': '3'}
+    command = [sys.executable, '-c', code, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done
+
+  return run
+
+
+TINY_GIN = """
+from __gin__ import dynamic_registration
+from terraformer import config
+
+config.TerraformerConfig.vocab_size = 452
+config.TerraformerConfig.max_length = 16
+config.TerraformerConfig.n_encoder_layers = 2
+config.TerraformerConfig.n_decoder_layers = 2
+config.TerraformerConfig.n_decoder_attentions = 1
+config.BlockConfig.d_model = 16
+config.BlockConfig.n_heads = 2
+config.SparseProjectionConfig.n_modules = 4
+config.SparseFFConfig.d_ff = 32
+config.SparseFFConfig.block_size = 4
+config.SparseFFConfig.rank = 4
+config.SRUConfig.width = 4
+
+config.DataConfig.task = 'pairs'
+config.DataConfig.inputs_length = 12
+config.DataConfig.targets_length = 6
+
+config.TrainConfig.steps = 24
+config.TrainConfig.batch_size = 8
+config.TrainConfig.log_every = 2
+config.TrainConfig.eval_every = 12
+config.TrainConfig.eval_batches = 2
+config.TrainConfig.sample_every = 24
+config.TrainConfig.checkpoint_every = 4
+config.TrainConfig.optimizer = @config.AdamWConfig()
+config.AdamWConfig.schedule = @config.CosineScheduleConfig()
+config.CosineScheduleConfig.warmup_steps = 5
+config.CosineScheduleConfig.decay_steps = 24
+"""
+
+
+@pytest.fixture(scope='session')
+def gin_file(fake_prepared, tmp_path_factory):
+  """A gin file of a tiny run, its data prepared."""
+  path = tmp_path_factory.mktemp('gin') / 'tiny.gin'
+  directory = tmp_path_factory.mktemp('tiny')
+  fake_prepared('pairs', directory=str(directory), inputs_length=12, targets_length=6)
+  path.write_text(f"{TINY_GIN}\nconfig.DataConfig.directory = '{directory}'\n")
+  return path
+
+
+@pytest.fixture(scope='session')
+def compilations(tmp_path_factory):
+  """Environment in which all processes of this session share one compilation cache."""
+  return {'TERRAFORMER_CACHE': str(tmp_path_factory.mktemp('compilations'))}
+
+
+@pytest.fixture(scope='session')
+def terraformer(compilations):
+  """Returns start(*arguments) -> Popen of the command line in a process of its own."""
+
+  def start(*arguments, **options):
+    environment = os.environ | compilations | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
+    command = [sys.executable, '-m', 'terraformer', *map(str, arguments)]
+    pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, **(pipes | options))
+
+  return start
+
+
+@pytest.fixture(scope='session')
+def finished_run(gin_file, terraformer, tmp_path_factory):
+  """The folder of a tiny run that was never stopped."""
+  workdir = tmp_path_factory.mktemp('runs') / 'undisturbed'
+  process = terraformer('train', f'--workdir={workdir}', f'--gin_file={gin_file}')
+  _, errors = process.communicate(timeout=300)
+  assert process.returncode == 0, errors[-3000:]
+  return workdir
+
+
+@pytest.fixture(scope='session')
+def bundle(finished_run, tmp_path_factory):
+  """The bundle of that run."""
+  from terraformer.export import export
+
+  path = tmp_path_factory.mktemp('bundles') / 'tiny'
+  export(finished_run, path)
+  return path

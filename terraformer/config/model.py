@@ -112,7 +112,7 @@ class BlockConfig(Checked):
     projection: dense or sparse queries, keys and values.
     feed_forward: dense or sparse feed-forward block.
     recurrence: the SRU branch beside the feed-forward block, or None.
-    dropout: probability that an entry of a branch's output is dropped in training.
+    dropout: probability, below 1, that an entry of a branch's output is dropped in training.
   """
 
   d_model: int = 256
@@ -125,6 +125,7 @@ class BlockConfig(Checked):
   def check(self):
     self._at_least(1, 'd_model', 'n_heads')
     self._probability('dropout')
+    expect(self.dropout < 1, f'BlockConfig.dropout: expected less than 1, found {self.dropout}')
     _divides('BlockConfig.d_model', self.d_model, 'n_heads', self.n_heads)
     if isinstance(self.projection, SparseProjectionConfig):
       _divides('BlockConfig.d_model', self.d_model, 'SparseProjectionConfig.n_modules', self.projection.n_modules)

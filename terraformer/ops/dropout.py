@@ -11,7 +11,7 @@ def dropout(x: jax.Array, rate: float, *, key: jax.Array | None, shared_axes: Se
 
   Args:
     x: any shape.
-    rate: from 0 to 1.
+    rate: from 0, below 1.
     key: of the draw; None returns `x`.
     shared_axes: axes along which one draw is shared.
   """

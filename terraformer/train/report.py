@@ -22,20 +22,15 @@ class Report:
     self._running: tuple[int, TrainMetrics, np.ndarray] | None = None
     self._fetched: list[tuple[int, TrainMetrics]] = []
     self._since = time.perf_counter()
-    if progress:
-      print(f'{n_params:,} parameters, steps {first_step:,} to {run.train.steps:,}', file=sys.stderr)
-    self._bar = tqdm(
-      total=run.train.steps,
-      initial=first_step,
-      desc='train',
-      unit='step',
-      disable=not progress,
-      mininterval=0.5 if sys.stderr.isatty() else 15,
-    )
+    self._progress, self._first_step, self._steps = progress, first_step, run.train.steps
+    self._bar: tqdm | None = None
+    if progress and first_step < self._steps:
+      print(f'{n_params:,} parameters, steps {first_step:,} to {self._steps:,}; compiling the step', file=sys.stderr)
 
   def close(self) -> None:
     """Leaves the bar as it is."""
-    self._bar.close()
+    if self._bar is not None:
+      self._bar.close()
 
   def note(self, step: int, metrics: TrainMetrics, index_B: np.ndarray) -> None:
     """A step was dispatched; waits for the one before.
@@ -45,7 +40,6 @@ class Report:
     """
     self.settle()
     self._running = (step, metrics, index_B)
-    self._bar.update()
 
   def settle(self) -> None:
     """Waits for the last step; raises as `note` does."""
@@ -60,6 +54,7 @@ class Report:
         f'step {step}: expected a finite loss and gradient norm, found {values} on the examples {index_B.tolist()}'
       )
     self._fetched.append((step, metrics))
+    self._advance(step)
 
   def log(self) -> None:
     """Writes the means of the steps that were fetched since the last time."""
@@ -73,7 +68,8 @@ class Report:
     scalars = summarise(list(collections))
     scalars |= {'step_time': step_time, 'tokens_per_second': self._tokens_a_step / step_time}
     self._log.write(steps[-1], 'train', scalars)
-    self._bar.set_postfix_str(f'loss {scalars["loss"]:.3f}', refresh=False)
+    if self._bar is not None:
+      self._bar.set_postfix_str(f'loss {scalars["loss"]:.3f}', refresh=False)
 
   def evaluation(self, step: int, scalars: dict[str, float]) -> None:
     """The validation split was read."""
@@ -91,7 +87,20 @@ class Report:
       self._say(f'  reference: {reference}\n  model:     {written}')
     self._log.write_text(step, 'samples', '\n\n---\n\n'.join(rows))
 
+  def _advance(self, step: int) -> None:
+    if self._bar is None:  # begun after the first step, so that the estimate leaves compilation out
+      self._bar = tqdm(
+        total=self._steps,
+        initial=step,
+        desc='train',
+        unit='step',
+        disable=not self._progress,
+        mininterval=0.5 if sys.stderr.isatty() else 15,
+      )
+    else:
+      self._bar.update()
+
   def _say(self, text: str) -> None:
     self._since = time.perf_counter()  # an evaluation is not part of the next step's time
-    if not self._bar.disable:
+    if self._bar is not None and not self._bar.disable:
       self._bar.write(text, file=sys.stderr)

@@ -1,76 +1,10 @@
-"""Prepared data for the tests: one folder written without TensorFlow, and one run of the real thing in a process."""
+"""One run of the real thing, seqio and all, in a process."""
 
 import json
-import os
-import subprocess
-import sys
-import types
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from terraformer.config import DataConfig
-from terraformer.data import prepare, store
-from terraformer.data.vocabulary import train_vocabulary
-
-ROOT = Path(__file__).parents[2]
-_WORDS = 'red green blue tall small quick slow old bright tree river stone house bird road cloud hill door fire'
-WORDS = _WORDS.split()
-
-
-def sentences(count, seed=0, words=12):
-  rng = np.random.default_rng(seed)
-  return [' '.join(rng.choice(WORDS, words)).capitalize() + f' {i}.' for i in range(count)]
-
-
-@pytest.fixture(scope='session')
-def vocabulary():
-  return train_vocabulary(sentences(300) + ['one\n\n  two'], size=450, sentinels=20)
-
-
-@pytest.fixture(scope='session')
-def fake_prepared(vocabulary, tmp_path_factory):
-  """Returns write(task, has_inputs, ...) -> DataConfig: prepares a folder with a stand-in for seqio."""
-
-  def write(task='pairs', has_inputs=True, counts=(40, 11, 7), directory=None, **fields):
-    directory = directory or str(tmp_path_factory.mktemp('prepared'))
-    config = DataConfig(task=task, directory=directory, **fields)
-    features = ('inputs', 'targets') if has_inputs else ('targets',)
-    split_sizes = dict(zip(store.SPLITS, counts, strict=True))
-
-    def run(_, split):
-      for i, text in enumerate(sentences(split_sizes[split], seed=len(split))):
-        texts = (
-          dict(zip(('targets', 'inputs'), (f'Summary {i}', text), strict=True)) if has_inputs else {'targets': text}
-        )
-        tokens = {name: np.array(vocabulary.encode(value), np.int32) for name, value in texts.items()}
-        yield types.SimpleNamespace(tokens=tokens, texts=texts)
-
-    fake = types.SimpleNamespace(output_features=features, splits=store.SPLITS, num_input_examples=split_sizes.get)
-    facts = {'corpus_fingerprint': 'c', 'sources': {}, 'dropped': {}}
-    folder = store.folder_of(config)
-    folder.mkdir(parents=True)
-    (folder / store.VOCABULARY).write_bytes(vocabulary.model_bytes)
-    prepare._write(folder, config, fake, run, vocabulary, facts, progress=False)
-    return config
-
-  return write
-
-
-@pytest.fixture(scope='session')
-def python():
-  """Returns run(code) -> CompletedProcess of a fresh interpreter that can import the package."""
-
-  def run(code, *arguments, check=True):
-    environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'TF_CPP_MIN_LOG_LEVEL': '3'}
-    command = [sys.executable, '-c', code, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, done.stderr[-3000:]
-    return done
-
-  return run
-
+from tests.prepared import sentences
 
 _REAL = """
 import json, sys

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from terraformer.data import corpora, duplicates
-from tests.data.conftest import WORDS
+from tests.prepared import WORDS
 
 STDLIB = corpora.installed_roots()[0]
 

@@ -8,7 +8,7 @@ import pytest
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, LocalFilesConfig, UserError, VocabularyConfig
 from terraformer.data import batches, prepare, shards, store
-from tests.data.conftest import sentences
+from tests.prepared import sentences
 
 SMALL = VocabularyConfig(size=450, sentinels=20)
 

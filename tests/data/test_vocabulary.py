@@ -4,7 +4,8 @@ import pytest
 
 from terraformer.config import UserError
 from terraformer.data.vocabulary import EOS_ID, Vocabulary, train_vocabulary
-from tests.data.conftest import STRINGS, sentences
+from tests.data.conftest import STRINGS
+from tests.prepared import sentences
 
 TEXTS = [
   'hello',

@@ -1,0 +1,138 @@
+"""Bundles that are whole, and bundles that are not."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from terraformer.config import UserError
+from terraformer.decode.bundle import open_bundle
+from terraformer.export import export
+from terraformer.models.parameters import flatten, split
+from terraformer.models.terraformer import unroll
+from terraformer.train import checkpoint
+
+
+@pytest.fixture
+def bundle_copy(bundle, tmp_path):
+  return shutil.copytree(bundle, tmp_path / 'copy')
+
+
+def test_it_holds_the_checkpoint_layer_by_layer(bundle, finished_run):
+  opened = open_bundle(bundle)
+  run, stored = checkpoint.read_run(finished_run, 24)
+  assert opened.model == run.model
+  assert opened.origin == {'step': 24, 'gin': stored['gin'], 'data_fingerprint': stored['data_fingerprint']}
+  params = flatten(checkpoint.restore_params(finished_run, 24, run))
+  weights = flatten(opened.weights)
+  stacked = params['decoder.blocks.feed_forward.feed_forward.w1_MxNxD']
+  for layer in range(2):
+    single = weights[f'decoder.blocks.{layer}.feed_forward.feed_forward.w1_MxNxD']
+    np.testing.assert_array_equal(single, stacked[layer], strict=True)
+  assert sum(array.size for array in weights.values()) == sum(array.size for array in params.values())
+
+
+def test_any_safetensors_reader_opens_it(bundle):
+  tensors = safetensors.numpy.load_file(bundle / 'model.safetensors')
+  assert tensors['embedding.table_VxD'].shape == (452, 16)
+
+
+def test_export_replaces_a_bundle_and_nothing_else(finished_run, bundle_copy, tmp_path):
+  (bundle_copy / 'model.safetensors').write_bytes(b'old')
+  export(finished_run, bundle_copy)
+  open_bundle(bundle_copy)
+  other = tmp_path / 'thesis'
+  other.mkdir()
+  (other / 'chapter.txt').write_text('irreplaceable')
+  with pytest.raises(UserError, match='thesis: expected a bundle to replace or a new folder, found something else'):
+    export(finished_run, other)
+  assert [path.name for path in other.iterdir()] == ['chapter.txt']
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['copy', 'thesis']
+
+
+def change_config(path, **values):
+  config = json.loads((path / 'config.json').read_text())
+  (path / 'config.json').write_text(json.dumps(config | values))
+
+
+def break_format(path):
+  change_config(path, format=2)
+
+
+def break_json(path):
+  (path / 'config.json').write_text('{"format": 1, ')
+
+
+def lose_field(path):
+  config = json.loads((path / 'config.json').read_text())
+  del config['vocabulary']
+  (path / 'config.json').write_text(json.dumps(config))
+
+
+def unknown_field(path):
+  model = json.loads((path / 'config.json').read_text())['model']
+  change_config(path, model=model | {'n_experts': 4})
+
+
+def lose_weights(path):
+  (path / 'model.safetensors').unlink()
+
+
+def cut_weights(path):
+  data = (path / 'model.safetensors').read_bytes()
+  (path / 'model.safetensors').write_bytes(data[: len(data) // 2])
+
+
+def other_shape(path):
+  tensors = safetensors.numpy.load_file(path / 'model.safetensors')
+  tensors['norm.scale_D'] = tensors['norm.scale_D'][:-1].copy()
+  safetensors.numpy.save_file(tensors, path / 'model.safetensors')
+
+
+def extra_tensor(path):
+  tensors = safetensors.numpy.load_file(path / 'model.safetensors')
+  safetensors.numpy.save_file(tensors | {'adapter': np.zeros(1)}, path / 'model.safetensors')
+
+
+def other_vocabulary(path):
+  (path / 'vocabulary.model').write_bytes(b'not a model')
+
+
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (break_format, 'expected a bundle of format 1, found format 2'),
+    (break_json, 'config.json: expected JSON'),
+    (lose_field, "expected the fields of a bundle, found no 'vocabulary'"),
+    (unknown_field, "TerraformerConfig: expected fields .*found 'n_experts'"),
+    (lose_weights, 'model.safetensors: expected the weights of the bundle, found no such file'),
+    (cut_weights, 'model.safetensors: expected readable weights'),
+    (other_shape, r'expected the tensor norm.scale_D of float32\[16\], found float32\[15\]'),
+    (extra_tensor, 'expected the tensors of config.json alone, found adapter as well'),
+    (other_vocabulary, 'vocabulary.model: expected'),
+  ],
+)
+def test_a_damaged_bundle_is_named(bundle_copy, damage, message):
+  damage(bundle_copy)
+  with pytest.raises(UserError, match=message) as raised:
+    open_bundle(bundle_copy)
+  assert str(bundle_copy) in str(raised.value) or 'TerraformerConfig' in str(raised.value)
+  assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(('name', 'found'), [('nowhere', 'nothing'), ('file', 'a file'), ('empty', 'a folder without')])
+def test_what_is_not_a_bundle_is_named(tmp_path, name, found):
+  (tmp_path / 'file').write_text('x')
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(UserError, match=f'{name}: expected .*found {found}'):
+    open_bundle(tmp_path / name)
+
+
+def test_unrolled_weights_have_the_names_of_the_bundle(bundle, finished_run):
+  opened = open_bundle(bundle)
+  from terraformer.decode.bundle import abstract_unrolled
+
+  assert flatten(split(abstract_unrolled(opened.model))[1]).keys() == flatten(opened.weights).keys()
+  assert callable(unroll)

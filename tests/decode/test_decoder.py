@@ -1,0 +1,66 @@
+"""What the bundle writes is what the trained model writes."""
+
+import jax
+import numpy as np
+import pytest
+
+from terraformer.config import DecodeConfig, UserError
+from terraformer.decode.decoder import Decoder
+from terraformer.decode.sample import sample
+from terraformer.models.generate import generate
+from terraformer.models.parameters import merge, split
+from terraformer.train import checkpoint
+from terraformer.train.state import abstract_model
+
+TEXTS = ['Red tree river stone house bird 3.', 'Small hill.', 'Blue road cloud ' * 20]
+
+
+@pytest.fixture(scope='module')
+def decoder(bundle):
+  return Decoder.open(bundle)
+
+
+@pytest.fixture(scope='module')
+def trained(finished_run):
+  """The training-side model."""
+  run, _ = checkpoint.read_run(finished_run, 24)
+  return merge(split(abstract_model(run.model))[0], checkpoint.restore_params(finished_run, 24, run))
+
+
+@pytest.mark.parametrize('text', TEXTS)
+def test_greedy_tokens_are_those_of_the_training_side_model(decoder, trained, text):
+  ids = decoder.bundle.vocabulary.encode(text)[:11] + [1]
+  inputs_BxS = np.zeros((1, 12), np.int32)
+  inputs_BxS[0, : len(ids)] = ids
+  expected = np.asarray(jax.jit(generate, static_argnums=2)(trained, inputs_BxS, 6))[0]
+  expected = [int(token) for token in expected if token > 1]
+  assert list(decoder.tokens(text, DecodeConfig(max_tokens=6))) == expected
+  assert ''.join(decoder.generate(text, DecodeConfig(max_tokens=6))) == decoder.bundle.vocabulary.decode(expected)
+
+
+def test_a_seed_repeats_its_draws_and_another_draws_otherwise(decoder):
+  draw = lambda seed: list(decoder.tokens(TEXTS[0], DecodeConfig(max_tokens=12, temperature=5.0, seed=seed)))  # noqa: E731
+  assert draw(1) == draw(1) != draw(2)
+
+
+def test_lengths_and_statistics(decoder):
+  assert list(decoder.tokens(TEXTS[0], DecodeConfig(max_tokens=0))) == []
+  tokens = list(decoder.tokens(TEXTS[2], DecodeConfig(max_tokens=3, temperature=5.0)))
+  assert len(tokens) <= 3
+  assert decoder.stats.input_tokens == 12 and decoder.stats.dropped_tokens > 0
+  assert 0 < decoder.stats.first_token_seconds <= decoder.stats.seconds
+
+
+def test_an_empty_text_is_refused(decoder):
+  with pytest.raises(UserError, match='expected a text, found nothing but white space'):
+    next(decoder.generate('  \n'))
+
+
+def test_sampling_follows_the_softmax_and_never_draws_padding():
+  logits_BxV = np.tile(np.array([9.0, 0.0, 1.0, 2.0], np.float32), (4000, 1))
+  token_B = np.asarray(sample(logits_BxV, 2.0, jax.random.key(0)))
+  weights = np.exp(np.array([0.0, 1.0, 2.0]) / 2)
+  share = np.bincount(token_B, minlength=4) / 4000
+  assert share[0] == 0
+  np.testing.assert_allclose(share[1:], weights / weights.sum(), atol=0.025)  # three standard deviations
+  assert (np.asarray(sample(logits_BxV, 0.0, jax.random.key(0))) == 3).all()

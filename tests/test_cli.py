@@ -1,0 +1,179 @@
+"""Bad input ends in one sentence, exit status 2, no traceback, and nothing overwritten."""
+
+import json
+import shutil
+
+import pytest
+
+from terraformer.cli import load_configs, main
+from terraformer.config import AdamWConfig, DenseFFConfig, from_dict, to_dict
+
+
+def said(capsys, *arguments):
+  """Exit status and what a command wrote to the standard error."""
+  status = main([str(argument) for argument in arguments])
+  return status, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('binding', 'words'),
+  [
+    ('config.TrainConfig.stesp = 3', "'config.TrainConfig' doesn't have a parameter named 'stesp'"),
+    ('config.TrianConfig.steps = 3', 'has no attribute TrianConfig'),
+    ('config.TrainConfig.steps = three', "token 'three'"),
+    ('config.TrainConfig.steps = 0', 'TrainConfig.steps: expected at least 1, found 0'),
+    ("config.TrainConfig.steps = '3'", "TrainConfig.steps: expected int, found '3'"),
+    ('config.TrainConfig.steps', '--gin_bindings'),
+    ('config.DenseFFConfig.d_ff = 3', 'expected a field that this configuration uses'),
+    (
+      'config.BlockConfig.d_model = 100',
+      'BlockConfig.d_model: expected a multiple of SparseProjectionConfig.n_modules',
+    ),
+    ('config.BlockConfig.n_heads = 3', 'BlockConfig.d_model: expected a multiple of n_heads (3), found 256'),
+    ('config.SparseOutputConfig.n_modules = 5', 'expected a multiple of SparseOutputConfig.n_modules (5), found 8192'),
+    ('config.DataConfig.inputs_length = 5000', 'TerraformerConfig.max_length: expected at least the longest example'),
+  ],
+)
+@pytest.mark.parametrize('command', ['train', 'prepare', 'decode'])
+def test_a_bad_binding_is_named(capsys, tmp_path, command, binding, words):
+  where = {'train': [f'--workdir={tmp_path / "run"}'], 'prepare': [], 'decode': ['--bundle=none', '--input=x']}[command]
+  status, errors = said(capsys, command, *where, '--gin_bindings', binding)
+  assert status == 2
+  assert words in errors and errors.startswith(f'terraformer {command}: ') and errors.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+  ('text', 'words'),
+  [
+    (None, 'nowhere.gin'),
+    ('config.TrainConfig.steps = 3', 'nowhere.gin'),
+    ('from terraformer import confg\n', 'confg'),
+    ('from __gin__ import dynamic_registration\nfrom terraformer import config\nconfig.TrainConfig.stesp = 3', 'stesp'),
+    ("include 'gin_configs/none.gin'", 'none.gin'),
+  ],
+)
+def test_a_bad_gin_file_is_named(capsys, tmp_path, text, words):
+  path = tmp_path / 'nowhere.gin'
+  if text is not None:
+    path.write_text(text)
+  status, errors = said(capsys, 'train', f'--workdir={tmp_path / "run"}', f'--gin_file={path}')
+  assert status == 2
+  assert words in errors and errors.count('\n') == 1
+
+
+def test_a_binding_has_an_effect_however_deep(tmp_path):
+  bindings = [
+    'config.CosineScheduleConfig.peak = 0.5',
+    'config.TrainConfig.optimizer = @config.AdamWConfig()',
+    'config.BlockConfig.feed_forward = @config.DenseFFConfig()',
+    'config.DenseFFConfig.d_ff = 77',
+    'encoder/config.BlockConfig.dropout = 0.0',
+    'config.TerraformerConfig.encoder = @encoder/config.BlockConfig()',
+    'config.DecodeConfig.max_tokens = 5',
+  ]
+  run, decode, text = load_configs([], bindings)
+  assert isinstance(run.train.optimizer, AdamWConfig) and run.train.optimizer.schedule.peak == 0.5
+  assert run.model.encoder.feed_forward == run.model.decoder.feed_forward == DenseFFConfig(77)
+  assert (run.model.encoder.dropout, run.model.decoder.dropout) == (0.0, 0.1)
+  assert decode.max_tokens == 5
+  assert load_configs([], [], text)[:2] == (run, decode)
+  assert from_dict(json.loads(json.dumps(to_dict(run)))) == run
+
+
+@pytest.mark.parametrize('command', ['evaluate', 'export'])
+def test_a_run_without_checkpoint_is_named(capsys, tmp_path, command):
+  more = [f'--output={tmp_path / "bundle"}'] if command == 'export' else []
+  status, errors = said(capsys, command, f'--workdir={tmp_path}', *more)
+  assert status == 2
+  assert errors == f'terraformer {command}: {tmp_path}: expected a run with at least one checkpoint, found none\n'
+  assert not (tmp_path / 'bundle').exists()
+
+
+@pytest.mark.parametrize('command', ['train', 'evaluate', 'export'])
+def test_a_half_written_checkpoint_is_named(capsys, finished_run, tmp_path, command):
+  run = shutil.copytree(finished_run, tmp_path / 'run')
+  shutil.rmtree(run / 'checkpoints' / '24' / 'state')
+  more = [f'--output={tmp_path / "bundle"}'] if command == 'export' else []
+  status, errors = said(capsys, command, f'--workdir={run}', *more)
+  assert status == 2
+  assert 'checkpoints/24: expected a complete checkpoint, found no state/_METADATA' in errors
+  assert errors.count('\n') == 1
+  assert sorted(path.name for path in (run / 'checkpoints').iterdir() if path.name.isdigit()) == ['16', '20', '24']
+  assert not (tmp_path / 'bundle').exists()
+
+
+def test_resuming_with_another_model_is_refused(capsys, finished_run, gin_file):
+  before = sorted((path, path.stat().st_mtime_ns) for path in finished_run.rglob('*'))
+  status, errors = said(
+    capsys, 'train', f'--workdir={finished_run}', f'--gin_file={gin_file}',
+    '--gin_bindings', 'config.SRUConfig.width = 5',
+  )  # fmt: skip
+  assert status == 2
+  assert 'expected the configuration of the run that it holds, found model.encoder.recurrence.width: 4 -> 5' in errors
+  assert sorted((path, path.stat().st_mtime_ns) for path in finished_run.rglob('*')) == before
+
+
+def test_a_vocabulary_larger_than_the_model_is_refused(capsys, gin_file, tmp_path):
+  status, errors = said(
+    capsys, 'train', f'--workdir={tmp_path / "run"}', f'--gin_file={gin_file}',
+    '--gin_bindings', 'config.TerraformerConfig.vocab_size = 448',
+  )  # fmt: skip
+  assert status == 2
+  assert 'TerraformerConfig.vocab_size: expected at least the vocabulary of the data (450), found 448' in errors
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(capsys, gin_file, tmp_path):
+  status, errors = said(
+    capsys, 'train', f'--workdir={tmp_path}', f'--gin_file={gin_file}', '--quiet',
+    '--gin_bindings', 'config.CosineScheduleConfig.peak = 1e30',
+  )  # fmt: skip
+  assert status == 1
+  assert 'expected a finite loss and gradient norm' in errors and 'on the examples [' in errors
+  assert not [path for path in (tmp_path / 'checkpoints').iterdir() if path.name.isdigit()]
+
+
+@pytest.mark.parametrize(
+  ('name', 'data', 'words'),
+  [
+    ('missing.txt', None, 'found no such file'),
+    ('empty.txt', b'', 'expected text, found nothing'),
+    ('latin.txt', b'caf\xe9', 'expected UTF-8, found the byte 0xe9 at offset 3'),
+    (
+      'rows.jsonl',
+      b'{"inputs": "a"}\n{"input": "b"}',
+      "line 2: expected the field 'inputs', found the fields ['input']",
+    ),
+    ('bad.jsonl', b'{"inputs": ', 'line 1: expected a JSON object'),
+  ],
+)
+def test_a_bad_input_file_is_named(capsys, bundle, tmp_path, name, data, words):
+  if data is not None:
+    (tmp_path / name).write_bytes(data)
+  status, errors = said(capsys, 'decode', f'--bundle={bundle}', f'--input_file={tmp_path / name}')
+  assert status == 2
+  assert words in errors and name in errors and errors.count('\n') == 1
+
+
+@pytest.mark.parametrize('arguments', [[], ['--input=a', '-'], ['--input= ']])
+def test_exactly_one_text_is_expected(capsys, arguments):
+  status, errors = said(capsys, 'decode', '--bundle=none', *arguments)
+  assert status == 2 and 'expected' in errors and errors.count('\n') == 1
+
+
+@pytest.mark.parametrize('command', ['prepare', 'train', 'evaluate', 'export', 'decode'])
+def test_help_says_what_a_command_is_for(capsys, command):
+  with pytest.raises(SystemExit) as ended:
+    main([command, '--help'])
+  text = capsys.readouterr().out
+  assert ended.value.code == 0 and '--gin_file' in text and '--gin_bindings' in text and len(text) > 600
+
+
+def test_an_evaluation_prints_examples_and_baselines_and_keeps_all_texts(capsys, finished_run):
+  assert main(['evaluate', f'--workdir={finished_run}', '--limit=7', '--examples=2']) == 0
+  text = capsys.readouterr().out
+  assert text.count('--- example') == 2
+  for words in ('perplexity', 'unigram model', 'token accuracy', 'ROUGE-1', 'ROUGE-2', 'ROUGE-Lsum', 'first ten words'):
+    assert words in text
+  rows = [json.loads(line) for line in (finished_run / 'evaluation_test.jsonl').read_text().splitlines()]
+  assert len(rows) == 7 and rows[0].keys() == {'source', 'reference', 'prediction'}
+  assert (finished_run / 'loss.png').read_bytes().startswith(b'\x89PNG')

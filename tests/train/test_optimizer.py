@@ -1,0 +1,37 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from terraformer.config import AdafactorConfig, AdamWConfig, CosineScheduleConfig, RsqrtScheduleConfig
+from terraformer.train.optimizer import make_optimizer, make_schedule
+
+
+def test_rsqrt_rises_to_the_peak_and_halves_at_four_times_the_warmup():
+  schedule = make_schedule(RsqrtScheduleConfig(peak=0.5, warmup_steps=100))
+  np.testing.assert_allclose([schedule(0), schedule(49), schedule(99), schedule(399)], [0.005, 0.25, 0.5, 0.25])
+
+
+def test_cosine_ends_at_its_floor_and_never_starts_at_zero():
+  schedule = make_schedule(CosineScheduleConfig(peak=1.0, warmup_steps=10, decay_steps=110, floor=0.1))
+  np.testing.assert_allclose([schedule(0), schedule(10), schedule(60), schedule(110)], [0.1, 1.0, 0.55, 0.1], rtol=1e-5)
+
+
+@pytest.mark.parametrize('config', [AdafactorConfig(RsqrtScheduleConfig(0.1, 1)), AdamWConfig()])
+def test_an_optimizer_finds_the_minimum_of_a_parabola(config):
+  optimizer = make_optimizer(config)
+  params = {'kernel': jnp.full((3, 2), 2.0)}
+  state = optimizer.init(params)
+  start = float((params['kernel'] ** 2).sum())
+  for _ in range(200):
+    updates, state = optimizer.update({'kernel': 2 * params['kernel']}, state, params)
+    params = {'kernel': params['kernel'] + updates['kernel']}
+  assert float((params['kernel'] ** 2).sum()) < start * 0.9
+
+
+def test_adamw_decays_matrices_and_neither_biases_nor_scales():
+  optimizer = make_optimizer(AdamWConfig(weight_decay=0.5))
+  params = {'norm': {'scale_D': jnp.ones(2), 'bias_D': jnp.ones(2)}, 'kernel_DxF': jnp.ones((2, 2))}
+  zero = {'norm': {'scale_D': jnp.zeros(2), 'bias_D': jnp.zeros(2)}, 'kernel_DxF': jnp.zeros((2, 2))}
+  updates, _ = optimizer.update(zero, optimizer.init(params), params)
+  assert (updates['norm']['scale_D'] == 0).all() and (updates['norm']['bias_D'] == 0).all()
+  assert (updates['kernel_DxF'] < 0).all()
