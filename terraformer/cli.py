@@ -125,20 +125,22 @@ def _decode(flags: argparse.Namespace) -> None:
 
   decoder = Decoder.open(flags.bundle)
   for source in sources:
-    pieces = decoder.generate(source, decode)
-    if flags.json:
-      output = ''.join(pieces)
-      stats = dataclasses.asdict(decoder.stats)
-      print(json.dumps({'input': source, 'output': output, 'stats': stats}, ensure_ascii=False), flush=True)
-    else:
-      with contextlib.closing(pieces):
-        for piece in pieces:
+    written, first_at = [], None
+    with contextlib.closing(decoder.generate(source, decode)) as pieces:
+      for piece in pieces:
+        first_at = first_at or _seconds_since_start()
+        written.append(piece)
+        if not flags.json:
           print(piece, end='', flush=True)
+    if flags.json:
+      row = {'input': source, 'output': ''.join(written), 'stats': dataclasses.asdict(decoder.stats)}
+      print(json.dumps(row, ensure_ascii=False), flush=True)
+    else:
       print()
-    _tell_stats(decoder.stats, flags.stats)
+    _tell_stats(decoder.stats, first_at, flags.stats)
 
 
-def _tell_stats(stats, wanted: bool) -> None:
+def _tell_stats(stats, first_at: float | None, wanted: bool) -> None:
   if stats.dropped_tokens:
     print(
       f'note: the last {stats.dropped_tokens} tokens of the input were not read; the model was trained on '
@@ -146,10 +148,10 @@ def _tell_stats(stats, wanted: bool) -> None:
       file=sys.stderr,
     )
   if wanted:
+    process = '' if first_at is None else f' ({first_at:.2f} s after the process began)'
     print(
-      f'{stats.input_tokens} tokens read, {stats.tokens} written; first token after {stats.first_token_seconds:.2f} s '
-      f'({_seconds_since_start():.2f} s since the process began, at the end of this text), '
-      f'then {stats.milliseconds_per_token:.2f} ms a token',
+      f'{stats.input_tokens} tokens read, {stats.tokens} written; first token after {stats.first_token_seconds:.2f} s'
+      f'{process}, then {stats.milliseconds_per_token:.2f} ms a token',
       file=sys.stderr,
     )
 
@@ -293,7 +295,10 @@ def _parse(where: str, text: str) -> None:
     gin.parse_config(text)
   except UserError:
     raise
-  except (ValueError, AttributeError, NameError, SyntaxError, ImportError, OSError, TypeError) as error:
+  except TypeError as error:  # gin 0.5, of an include in a file that it cannot find
+    include = next((line.strip() for line in str(error).splitlines() if 'include' in line), str(error))
+    raise UserError(f'{where}: expected a file that exists, found none for {include}') from error
+  except (ValueError, AttributeError, NameError, SyntaxError, ImportError, OSError) as error:
     first, *rest = str(error).splitlines()
     line = next((line.strip() for line in rest if 'bindings string' not in line and 'line' in line), '')
     raise UserError(f'{where}: {first.rstrip(".")}{f" ({line})" if line else ""}') from error
@@ -333,6 +338,8 @@ def _quiet_libraries() -> None:
   import logging
 
   logging.getLogger('absl').setLevel(logging.ERROR)
+  # gin raises an error as well, and that one is told in a sentence.
+  logging.getLogger().addFilter(lambda record: not str(record.msg).startswith('Path not found'))
 
 
 def _cache_compilations() -> None:

@@ -74,9 +74,10 @@ class Decoder:
     begun = time.perf_counter()
     inputs_BxS = self._encode(text)
     n_tokens = min(config.max_tokens, self.bundle.model.max_length)
-    prefill, step = compile_decoder(self.bundle.model, _bucket(n_tokens, self.bundle.model.max_length))
     if n_tokens == 0:
       return
+    room = _bucket(n_tokens, self.bundle.model.max_length)
+    prefill, step = compile_decoder(self.bundle.model, room, self.bundle.vocabulary.size)
     cache = prefill(self._weights, inputs_BxS)
     key = jax.random.key(config.seed)
     token_B = np.zeros(1, np.int32)
@@ -121,4 +122,4 @@ class Decoder:
 
 def _bucket(length: int, most: int) -> int:
   """A length that few compiled programs serve: the next power of two from 16 on, at most `most`."""
-  return min(max(16, 1 << (length - 1).bit_length()), most) if length else 0
+  return min(max(16, 1 << (length - 1).bit_length()), most)

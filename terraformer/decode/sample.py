@@ -6,12 +6,14 @@ B batch, V vocabulary.
 import jax
 import jax.numpy as jnp
 
+from terraformer.models.generate import writable
 
-def sample(logits_BxV: jax.Array, temperature: jax.Array, key: jax.Array) -> jax.Array:
+
+def sample(logits_BxV: jax.Array, n_ids: int, temperature: jax.Array, key: jax.Array) -> jax.Array:
   """The likeliest token where `temperature` is 0, else a draw from softmax(logits / temperature); token_B.
 
-  Padding (token 0) is never drawn.
+  Only tokens from 1 to `n_ids` - 1 are drawn: not padding, nor ids that the vocabulary does not have.
   """
-  logits_BxV = logits_BxV.astype(jnp.float32).at[:, 0].set(-jnp.inf)
+  logits_BxV = writable(logits_BxV, n_ids)
   drawn_B = jax.random.categorical(key, logits_BxV / jnp.maximum(temperature, 1e-6))
   return jnp.where(temperature > 0, drawn_B, logits_BxV.argmax(-1)).astype(jnp.int32)

@@ -11,12 +11,13 @@ from terraformer.models.parameters import merge, split
 
 
 @functools.lru_cache(maxsize=8)
-def compile_decoder(config: TerraformerConfig, n_tokens: int):
+def compile_decoder(config: TerraformerConfig, n_tokens: int, n_ids: int):
   """The jitted functions `prefill` and `step` of one model, compiled at their first call for each shape.
 
   Args:
     config: of the model.
     n_tokens: target tokens that the cache has room for.
+    n_ids: size of the vocabulary.
 
   Returns:
     prefill(weights, inputs_BxS) -> cache, and
@@ -31,6 +32,6 @@ def compile_decoder(config: TerraformerConfig, n_tokens: int):
   @functools.partial(jax.jit, donate_argnames='cache')
   def step(weights, cache, token_B, temperature, key):
     logits_BxV, cache = merge(structure, weights).step(token_B, cache)
-    return sample(logits_BxV, temperature, key), cache
+    return sample(logits_BxV, n_ids, temperature, key), cache
 
   return prefill, step

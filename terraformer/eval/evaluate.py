@@ -67,7 +67,7 @@ def evaluate(
   params = checkpoint.restore_params(workdir, step, run)
   structure, _ = split(abstract_model(run.model))
   eval_step = jax.jit(make_eval_step(structure))
-  sample_step = jax.jit(make_sample_step(structure, run.data.targets_length))
+  sample_step = jax.jit(make_sample_step(structure, run.data.targets_length, data.vocabulary.size))
 
   n_examples = min(limit, data.size(split_name))
   batch_size = min(32, n_examples)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from terraformer.layers.parameter import glorot_normal, parameter, small_normal
+from terraformer.ops.constrain import split_by_example
 
 
 class ModularConvolution(nnx.Module):
@@ -29,11 +30,12 @@ class ModularConvolution(nnx.Module):
     """Only the positions that have C - 1 others before them: B x (T - C + 1) x S x W."""
     kernel_CxExWxW = self.kernel_CxExWxW[...]
     padding = kernel_CxExWxW.shape[1] // 2
+    # Divided along the modules as well, the gradient of a kernel that sees several of them comes out wrong (XLA).
     y_BxTxSxW = jax.lax.conv_general_dilated(
-      x_BxTxSxW,
+      split_by_example(x_BxTxSxW),
       kernel_CxExWxW,
       window_strides=(1, 1),
       padding=((0, 0), (padding, padding)),
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
-    return y_BxTxSxW + self.bias_W[...]
+    return split_by_example(y_BxTxSxW) + self.bias_W[...]

@@ -93,7 +93,7 @@ def train(run: RunConfig, workdir: Path, *, gin_text: str = '', progress: bool =
 
   train_step = jax.jit(make_train_step(structure, optimizer, schedule, noise_key), donate_argnums=0)
   eval_step = jax.jit(make_eval_step(structure))
-  sample_step = jax.jit(make_sample_step(structure, run.data.targets_length))
+  sample_step = jax.jit(make_sample_step(structure, run.data.targets_length, data.vocabulary.size))
   place = batch_sharding(mesh)
   batches = data.train_batches(config.batch_size, config.seed)
 
@@ -111,6 +111,7 @@ def train(run: RunConfig, workdir: Path, *, gin_text: str = '', progress: bool =
   log = MetricsLog(workdir, first_step)
   last_eval: dict[str, float] = {}
   with (
+    jax.set_mesh(mesh),
     contextlib.closing(checkpoints),
     contextlib.closing(log),
     contextlib.closing(Report(log, run, first_step, progress, count(state['params']))) as report,
@@ -121,6 +122,8 @@ def train(run: RunConfig, workdir: Path, *, gin_text: str = '', progress: bool =
       report.note(step, metrics, index_B)
       stopping = bool(asked)
       done = stopping or step == config.steps
+      if done:
+        report.settle()
       if done or step % config.log_every == 0:
         report.log()
       if not stopping and config.eval_every and (done or step % config.eval_every == 0):
@@ -133,7 +136,7 @@ def train(run: RunConfig, workdir: Path, *, gin_text: str = '', progress: bool =
         checkpoints.save(step, state, stored)
       if stopping:
         break
-  plot_loss(workdir, {'unigram perplexity': unigram_perplexity(data, 'validation', config)})
+  plot_loss(workdir, {'unigram model': unigram_perplexity(data, 'validation', config)})
   return TrainResult(int(state['step']), asked.signal.name if asked else None, last_eval)
 
 

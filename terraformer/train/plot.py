@@ -28,7 +28,9 @@ def plot_loss(workdir: Path, baselines: dict[str, float] | None = None) -> Path:
     if points:
       axes.plot(*zip(*points, strict=True), label=split, **style)
   for name, perplexity in (baselines or {}).items():
-    axes.axhline(math.log(perplexity), linestyle='--', linewidth=1, color='gray', label=f'{name} ({perplexity:.0f})')
+    axes.axhline(
+      math.log(perplexity), linestyle='--', linewidth=1, color='gray', label=f'{name} (perplexity {perplexity:.0f})'
+    )
   axes.set(xlabel='step', ylabel='loss (nats a token)', title=f'{Path(workdir).name}: loss')
   perplexity_axis = axes.secondary_yaxis('right', functions=(_exp, _log))
   perplexity_axis.set_ylabel('perplexity')

@@ -39,7 +39,7 @@ def make_train_step(
       'step': state['step'] + 1,
     }
     metrics = TrainMetrics.single_from_model_output(
-      **losses, gradient_norm=optax.global_norm(gradients), learning_rate=schedule(state['step'])
+      **losses, gradient_norm=optax.tree.norm(gradients), learning_rate=schedule(state['step'])
     )
     return new_state, metrics
 
@@ -56,6 +56,6 @@ def make_eval_step(structure: nnx.GraphDef) -> Callable[[Params, Batch], EvalMet
   return eval_step
 
 
-def make_sample_step(structure: nnx.GraphDef, n_tokens: int) -> Callable[[Params, jax.Array], jax.Array]:
+def make_sample_step(structure: nnx.GraphDef, n_tokens: int, n_ids: int) -> Callable[[Params, jax.Array], jax.Array]:
   """The function (parameters, inputs BxS) -> greedy tokens BxT."""
-  return lambda params, inputs_BxS: generate(merge(structure, params), inputs_BxS, n_tokens)
+  return lambda params, inputs_BxS: generate(merge(structure, params), inputs_BxS, n_tokens, n_ids)

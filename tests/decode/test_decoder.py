@@ -32,7 +32,9 @@ def test_greedy_tokens_are_those_of_the_training_side_model(decoder, trained, te
   ids = decoder.bundle.vocabulary.encode(text)[:11] + [1]
   inputs_BxS = np.zeros((1, 12), np.int32)
   inputs_BxS[0, : len(ids)] = ids
-  expected = np.asarray(jax.jit(generate, static_argnums=2)(trained, inputs_BxS, 6))[0]
+  expected = np.asarray(
+    jax.jit(generate, static_argnums=(2, 3))(trained, inputs_BxS, 6, decoder.bundle.vocabulary.size)
+  )[0]
   expected = [int(token) for token in expected if token > 1]
   assert list(decoder.tokens(text, DecodeConfig(max_tokens=6))) == expected
   assert ''.join(decoder.generate(text, DecodeConfig(max_tokens=6))) == decoder.bundle.vocabulary.decode(expected)
@@ -58,9 +60,10 @@ def test_an_empty_text_is_refused(decoder):
 
 def test_sampling_follows_the_softmax_and_never_draws_padding():
   logits_BxV = np.tile(np.array([9.0, 0.0, 1.0, 2.0], np.float32), (4000, 1))
-  token_B = np.asarray(sample(logits_BxV, 2.0, jax.random.key(0)))
+  token_B = np.asarray(sample(logits_BxV, 4, 2.0, jax.random.key(0)))
   weights = np.exp(np.array([0.0, 1.0, 2.0]) / 2)
   share = np.bincount(token_B, minlength=4) / 4000
   assert share[0] == 0
   np.testing.assert_allclose(share[1:], weights / weights.sum(), atol=0.025)  # three standard deviations
-  assert (np.asarray(sample(logits_BxV, 0.0, jax.random.key(0))) == 3).all()
+  assert (np.asarray(sample(logits_BxV, 4, 0.0, jax.random.key(0))) == 3).all()
+  assert (np.asarray(sample(logits_BxV, 3, 0.0, jax.random.key(0))) == 2).all()  # an id that nothing stands for

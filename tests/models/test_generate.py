@@ -30,11 +30,13 @@ SUCCESSORS = jnp.asarray([[2, 0, 3, 1, 0, 0], [5, 0, 0, 0, 5, 4], [1, 0, 0, 0, 0
 
 
 def test_each_token_is_read_to_generate_the_next():
-  np.testing.assert_array_equal(generate(_Lookup(), SUCCESSORS[1:2], 5), [[5, 4, 5, 4, 5]])
+  np.testing.assert_array_equal(generate(_Lookup(), SUCCESSORS[1:2], 5, 6), [[5, 4, 5, 4, 5]])
 
 
 def test_zeros_stand_after_the_end():
-  np.testing.assert_array_equal(generate(_Lookup(), SUCCESSORS, 5), [[2, 3, 1, 0, 0], [5, 4, 5, 4, 5], [1, 0, 0, 0, 0]])
+  np.testing.assert_array_equal(
+    generate(_Lookup(), SUCCESSORS, 5, 6), [[2, 3, 1, 0, 0], [5, 4, 5, 4, 5], [1, 0, 0, 0, 0]]
+  )
 
 
 def test_generation_stops_when_all_have_ended():
@@ -48,6 +50,11 @@ def test_generation_stops_when_all_have_ended():
       return super().step(token_B, cache)
 
   steps = []
-  generate(_Counting(), SUCCESSORS[::2], 5).block_until_ready()
+  generate(_Counting(), SUCCESSORS[::2], 5, 6).block_until_ready()
   jax.effects_barrier()
   assert len(steps) == 3
+
+
+def test_ids_that_the_vocabulary_does_not_have_are_never_written():
+  # Of V 6 only 5 ids are tokens: the model's 5 is out of reach, and the first of the others is taken.
+  assert (np.asarray(generate(_Lookup(), SUCCESSORS[1:2], 5, 5)) < 5).all()
