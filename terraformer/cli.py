@@ -56,10 +56,11 @@ def _prepare(flags: argparse.Namespace) -> None:
   run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
   task = run.data.task
   reused = is_prepared(run.data)
+  sys.path.insert(0, '')  # a module beside the user, whichever way the command was started
   for module in flags.module:
     try:
       importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, SyntaxError, ValueError) as error:
       raise UserError(f'--module {module}: expected a Python module that can be imported, found {error}') from error
   manifest = (prepare if flags.module else ensure_prepared)(run.data)
   examples = ', '.join(f'{count:,} {split}' for split, count in manifest.examples.items())
@@ -107,7 +108,11 @@ def _evaluate(flags: argparse.Namespace) -> None:
 def _export(flags: argparse.Namespace) -> None:
   from terraformer.export import export
 
-  load_configs(flags.gin_file, flags.gin_bindings)
+  stored = _stored_gin(flags)
+  if flags.gin_file or flags.gin_bindings:
+    given, kept = load_configs(flags.gin_file, flags.gin_bindings, stored)[0], load_configs([], [], stored)[0]
+    if changed := config_lib.differences(kept, given):
+      raise UserError(f'{flags.workdir}: expected the configuration of the run, found {changed[0]}')
   step = export(Path(flags.workdir), Path(flags.output))
   size = sum(path.stat().st_size for path in Path(flags.output).iterdir())
   print(f'{flags.output}: step {step:,} of {flags.workdir}, {size / 1e6:.1f} MB')
@@ -117,6 +122,9 @@ def _decode(flags: argparse.Namespace) -> None:
   from terraformer.decode.source import read_sources
 
   _, decode, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  for binding in flags.gin_bindings:
+    if 'config.DecodeConfig.' not in binding:
+      raise UserError(f'--gin_bindings {binding!r}: expected a field of DecodeConfig; a bundle fixes all others')
   given = {name: getattr(flags, name) for name in ('max_tokens', 'temperature', 'seed')}
   decode = dataclasses.replace(decode, **{name: value for name, value in given.items() if value is not None})
   sources = read_sources(flags.input, flags.input_file, flags.stdin, flags.field)
@@ -281,9 +289,14 @@ def load_configs(files: list[str], bindings: list[str], stored: str = '') -> tup
   for binding in bindings:
     _parse(f'--gin_bindings {binding!r}', _HEADER + binding)
   text = gin.config_str()
-  run, decode = gin.get_configurable(RunConfig)(), gin.get_configurable(DecodeConfig)()
+  try:
+    run, decode = gin.get_configurable(RunConfig)(), gin.get_configurable(DecodeConfig)()
+  except UserError:
+    raise
+  except (TypeError, ValueError, RecursionError) as error:
+    raise UserError(f'gin: expected values that make a configuration, found {str(error).splitlines()[0]}') from error
   used = gin.operative_config_str().replace('\\\n', ' ')
-  for binding in bindings:
+  for binding in '\n'.join(bindings).splitlines():
     name = binding.split('=')[0].strip()
     if re.fullmatch(r'[\w/]*config\.\w+\.\w+', name) and f'\n{name} =' not in used:
       raise UserError(f'--gin_bindings {binding!r}: expected a field that this configuration uses, found {name}')
@@ -330,6 +343,8 @@ def _require_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(f'{path}: expected a folder that can be written, found {error.strerror.lower()}') from error
+  if not os.access(path, os.W_OK):
+    raise UserError(f'{path}: expected a folder that can be written, found it read-only')
 
 
 def _quiet_libraries() -> None:
@@ -352,12 +367,12 @@ def _cache_compilations() -> None:
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
-def _seconds_since_start() -> float:
-  """Wall time of this process, from the kernel's clock."""
+def _seconds_since_start() -> float | None:
+  """Wall time of this process by the kernel's clock; None where the system does not tell."""
   with contextlib.suppress(OSError, ValueError, AttributeError):
     ticks = int(Path('/proc/self/stat').read_text().rsplit(')', 1)[1].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')
-  return time.process_time()
+  return None
 
 
 if __name__ == '__main__':

@@ -1,16 +1,18 @@
 """Settings of the whole suite, made before JAX starts."""
 
 import os
+import tempfile
 
 # The stated tolerances are those of float32 on a CPU.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Compiled programs of the tests are not for the user's own cache.
+os.environ['TERRAFORMER_CACHE'] = tempfile.mkdtemp(prefix='terraformer-tests-')
 # Tests compile far more than they compute: without these two the suite takes several times as long.
 _QUICK_COMPILATION = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
 os.environ['XLA_FLAGS'] = f'{_QUICK_COMPILATION} {os.environ.get("XLA_FLAGS", "")}'
 
 from tests.prepared import (  # noqa: E402, F401
   bundle,
-  compilations,
   fake_prepared,
   finished_run,
   gin_file,

@@ -117,17 +117,11 @@ def gin_file(fake_prepared, tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def compilations(tmp_path_factory):
-  """Environment in which all processes of this session share one compilation cache."""
-  return {'TERRAFORMER_CACHE': str(tmp_path_factory.mktemp('compilations'))}
-
-
-@pytest.fixture(scope='session')
-def terraformer(compilations):
+def terraformer():
   """Returns start(*arguments) -> Popen of the command line in a process of its own."""
 
   def start(*arguments, **options):
-    environment = os.environ | compilations | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
+    environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
     command = [sys.executable, '-m', 'terraformer', *map(str, arguments)]
     pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
     return subprocess.Popen(command, env=environment, text=True, **(pipes | options))

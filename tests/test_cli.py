@@ -24,6 +24,8 @@ def said(capsys, *arguments):
     ('config.TrainConfig.steps = 0', 'TrainConfig.steps: expected at least 1, found 0'),
     ("config.TrainConfig.steps = '3'", "TrainConfig.steps: expected int, found '3'"),
     ('config.TrainConfig.steps', '--gin_bindings'),
+    ('config.TrainConfig.steps = %STEPS', 'expected values that make a configuration'),
+    ('config.TrainConfig.seed = 5000000000', 'TrainConfig.seed: expected less than 2**32'),
     ('config.DenseFFConfig.d_ff = 3', 'expected a field that this configuration uses'),
     (
       'config.BlockConfig.d_model = 100',
@@ -77,6 +79,13 @@ def test_a_binding_has_an_effect_however_deep(tmp_path):
   assert decode.max_tokens == 5
   assert load_configs([], [], text)[:2] == (run, decode)
   assert from_dict(json.loads(json.dumps(to_dict(run)))) == run
+
+
+def test_decoding_refuses_what_a_bundle_fixes(capsys):
+  status, errors = said(
+    capsys, 'decode', '--bundle=none', '--input=x', '--gin_bindings', 'config.TrainConfig.steps = 3'
+  )
+  assert status == 2 and 'expected a field of DecodeConfig' in errors
 
 
 @pytest.mark.parametrize('command', ['evaluate', 'export'])

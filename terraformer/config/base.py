@@ -76,6 +76,7 @@ def from_dict(values: dict[str, Any]) -> Any:
   Raises:
     UserError: if a kind or a field is not known, or a value is not valid.
   """
+  expect(isinstance(values, dict), f'config: expected an object, found {values!r:.80}')
   fields = dict(values)
   kinds = {kind.__name__: kind for kind in Checked.__subclasses__()}
   kind = kinds.get(fields.pop('kind', None))
@@ -83,6 +84,8 @@ def from_dict(values: dict[str, Any]) -> Any:
   known = {f.name for f in dataclasses.fields(kind)}
   for name in fields:
     expect(name in known, f'{kind.__name__}: expected fields {sorted(known)}, found {name!r}')
+  missing = sorted(known - fields.keys())
+  expect(not missing, f'{kind.__name__}: expected the field {missing[0] if missing else None!r}, found none')
   return kind(**{name: from_dict(v) if isinstance(v, dict) else v for name, v in fields.items()})
 
 

@@ -1,6 +1,7 @@
 """How a model is trained and decoded with."""
 
 import dataclasses
+import math
 
 from terraformer.config.base import Checked, expect
 from terraformer.config.data import DataConfig
@@ -50,7 +51,8 @@ class AdafactorConfig(Checked):
 
   def check(self):
     self._probability('decay')
-    self._at_least(0, 'clip', 'epsilon', 'weight_decay')
+    self._at_least(0, 'epsilon', 'weight_decay')
+    expect(self.clip > 0, f'AdafactorConfig.clip: expected more than 0, found {self.clip}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +67,9 @@ class AdamWConfig(Checked):
 
   def check(self):
     self._probability('beta1', 'beta2')
-    self._at_least(0, 'clip', 'weight_decay')
+    self._at_least(0, 'weight_decay')
+    expect(max(self.beta1, self.beta2) < 1, f'AdamWConfig: expected betas below 1, found {self.beta1}, {self.beta2}')
+    expect(self.clip > 0, f'AdamWConfig.clip: expected more than 0, found {self.clip}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +118,7 @@ class TrainConfig(Checked):
   def check(self):
     self._at_least(1, 'steps', 'batch_size', 'log_every', 'eval_batches', 'checkpoint_every', 'keep_checkpoints')
     self._at_least(0, 'eval_every', 'sample_every', 'seed')
+    expect(self.seed < 2**32, f'TrainConfig.seed: expected less than 2**32, found {self.seed}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,14 +142,16 @@ class DecodeConfig(Checked):
   """How text is generated.
 
   Attributes:
-    max_tokens: tokens that are generated at most.
+    max_tokens: tokens that are generated at most; None for as many as the model was trained on.
     temperature: of the softmax that tokens are drawn from; 0 takes the likeliest.
     seed: of the draws.
   """
 
-  max_tokens: int = 64
+  max_tokens: int | None = None
   temperature: float = 0.0
   seed: int = 0
 
   def check(self):
-    self._at_least(0, 'max_tokens', 'temperature', 'seed')
+    self._at_least(0, 'temperature', 'seed', *([] if self.max_tokens is None else ['max_tokens']))
+    expect(math.isfinite(self.temperature), f'DecodeConfig.temperature: expected a number, found {self.temperature}')
+    expect(self.seed < 2**32, f'DecodeConfig.seed: expected less than 2**32, found {self.seed}')

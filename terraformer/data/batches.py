@@ -77,7 +77,12 @@ class Prepared:
     """Endless shuffled batches of the training split; see `TrainBatches`."""
     return TrainBatches(self._source('train'), self._arrange, batch_size, seed, host, hosts)
 
-  def eval_batches(self, split: str, batch_size: int, max_batches: int | None = None) -> Iterator[Batch]:
+  def unigram_losses(self, targets: np.ndarray) -> np.ndarray:
+    """-log p, in nats, of each token of `targets` that is not padding, under the training targets' frequencies."""
+    counts_V = self.unigram_counts
+    return np.log(counts_V.sum()) - np.log(counts_V[targets[targets != PAD_ID]])
+
+  def eval_batches(self, split: str, batch_size: int, max_examples: int | None = None) -> Iterator[Batch]:
     """Batches of a split in a fixed mixed order, the same at every call, so that the first few are a fair sample.
 
     The last batch is filled up with examples of zeros alone whose index is -1.
@@ -85,7 +90,7 @@ class Prepared:
     Raises:
       UserError: if the split is empty.
     """
-    order = self._order(split)[: None if max_batches is None else batch_size * max_batches]
+    order = self._order(split)[:max_examples]
     source = self._source(split)
     for start in range(0, len(order), batch_size):
       rows = [self._held_out(source[int(index)]) for index in order[start : start + batch_size]]
@@ -165,8 +170,6 @@ class TrainBatches:
   def batch(self, step: int) -> Batch:
     """The batch of a step: inputs int32[B, S], targets int32[B, T], index int64[B] (of the record in its split)."""
     return _stack([self._examples[step * self._batch_size + row] for row in self._rows])
-
-  __call__ = batch
 
 
 class _Records:

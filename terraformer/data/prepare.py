@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,15 @@ def ensure_prepared(config: DataConfig, progress: bool = True) -> Manifest:
       start_new_session=True,
     )
     try:
-      answer, _ = child.communicate(json.dumps({'config': config_lib.to_dict(config), 'progress': progress}))
-    except BaseException:
-      child.send_signal(signal.SIGINT)
-      with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(20)
-      child.kill()
-      raise
+      with _terminable():
+        answer, _ = child.communicate(json.dumps({'config': config_lib.to_dict(config), 'progress': progress}))
+    finally:
+      if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+        try:
+          child.wait(20)
+        finally:
+          child.kill()
     if child.returncode == 2:
       raise UserError(json.loads(answer.splitlines()[-1])['error'])
     if child.returncode:
@@ -82,6 +85,23 @@ def ensure_prepared(config: DataConfig, progress: bool = True) -> Manifest:
       said = noise.read().decode(errors='replace')[-4000:]
       raise RuntimeError(f'preparing {config.task} ended with status {child.returncode}:\n{said}')
   return store.read_manifest(config)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+  """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that no child is left at work."""
+
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  previous = signal.signal(signal.SIGTERM, interrupt)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, previous)
 
 
 def _child(terminal: int) -> int:

@@ -6,7 +6,7 @@ taken apart) and `vocabulary.model` (sentencepiece).
 
 import dataclasses
 import json
-import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import safetensors.numpy
 from terraformer.config import TerraformerConfig, UserError, from_dict, to_dict
 from terraformer.data.vocabulary import Vocabulary
 from terraformer.models.parameters import Params, flatten, merge, split, unflatten
-from terraformer.models.terraformer import Terraformer, unroll
+from terraformer.models.terraformer import abstract_model, unroll
 
 FORMAT = 1
+_FILES = {'config.json', 'model.safetensors', 'vocabulary.model'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Bundle:
 
 def abstract_unrolled(config: TerraformerConfig):
   """The decoder's form of a model, with shapes in the place of arrays."""
-  return jax.eval_shape(lambda key: unroll(Terraformer(config, key=key)), jax.random.key(0))
+  return jax.eval_shape(unroll, abstract_model(config))
 
 
 def write_bundle(
@@ -68,12 +69,11 @@ def write_bundle(
     origin: JSON values to keep: step, gin text, fingerprints.
 
   Raises:
-    UserError: if `output` exists and is not a bundle.
+    UserError: if `output` holds anything but a bundle, or cannot be written.
   """
-  output = Path(output)
-  if output.exists() and not (output / 'config.json').is_file() and (output.is_file() or any(output.iterdir())):
-    raise UserError(f'{output}: expected a bundle to replace or a new folder, found something else')
-  structure, _ = split(jax.eval_shape(lambda key: Terraformer(model, key=key), jax.random.key(0)))
+  output = Path(output).absolute()
+  _require_replaceable(output)
+  structure, _ = split(abstract_model(model))
   _, weights = split(unroll(merge(structure, params)))
   tensors = {name: np.ascontiguousarray(array) for name, array in flatten(weights).items()}
   config = {
@@ -84,18 +84,30 @@ def write_bundle(
     'targets_length': targets_length,
     'origin': origin,
   }
-  temporary = output.with_name(output.name + '.tmp')
-  shutil.rmtree(temporary, ignore_errors=True)
-  temporary.mkdir(parents=True)
-  safetensors.numpy.save_file(tensors, temporary / 'model.safetensors')
-  (temporary / 'vocabulary.model').write_bytes(vocabulary.model_bytes)
-  (temporary / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
-  replaced = output.with_name(output.name + '.old')
-  shutil.rmtree(replaced, ignore_errors=True)
-  if output.exists():
-    output.rename(replaced)
-  temporary.rename(output)
-  shutil.rmtree(replaced, ignore_errors=True)
+  try:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'.{output.name}-', dir=output.parent) as folder:
+      new, replaced = Path(folder) / 'new', Path(folder) / 'replaced'
+      new.mkdir()
+      safetensors.numpy.save_file(tensors, new / 'model.safetensors')
+      (new / 'vocabulary.model').write_bytes(vocabulary.model_bytes)
+      (new / 'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+      if output.exists():
+        output.rename(replaced)
+      new.rename(output)
+  except OSError as error:
+    raise UserError(f'{output}: expected a folder that can be written, found {error.strerror.lower()}') from error
+
+
+def _require_replaceable(output: Path) -> None:
+  """Only an empty folder, or one with a bundle's files and no others, makes way."""
+  if not output.exists():
+    return
+  if not output.is_dir():
+    raise UserError(f'{output}: expected a bundle to replace or a new folder, found a file')
+  others = sorted({path.name for path in output.iterdir()} - _FILES)
+  if others:
+    raise UserError(f'{output}: expected a bundle to replace or a new folder, found one with {others[0]}')
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -113,6 +125,8 @@ def open_bundle(path: Path) -> Bundle:
     origin = config['origin']
   except (KeyError, TypeError, AttributeError) as error:
     raise UserError(f'{path / "config.json"}: expected the fields of a bundle, found no {error}') from error
+  except UserError as error:
+    raise UserError(f'{path / "config.json"}: {error}') from error
   weights = _read_weights(path / 'model.safetensors', model)
   vocabulary = Vocabulary.open(path / 'vocabulary.model', sentinels)
   if vocabulary.fingerprint != fingerprint:
@@ -124,10 +138,10 @@ def _read_config(path: Path) -> dict[str, Any]:
   if not path.is_dir():
     raise UserError(f'{path}: expected the folder of a bundle, found {"a file" if path.exists() else "nothing"}')
   try:
-    config = json.loads((path / 'config.json').read_text())
+    config = json.loads((path / 'config.json').read_text(encoding='utf-8'))
   except FileNotFoundError:
     raise UserError(f'{path}: expected a bundle, found a folder without config.json') from None
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+  except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
     raise UserError(f'{path / "config.json"}: expected JSON, found {error}') from error
   found = config.get('format') if isinstance(config, dict) else None
   if found != FORMAT:

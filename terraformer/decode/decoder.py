@@ -73,7 +73,8 @@ class Decoder:
     """
     begun = time.perf_counter()
     inputs_BxS = self._encode(text)
-    n_tokens = min(config.max_tokens, self.bundle.model.max_length)
+    wanted = self.bundle.targets_length if config.max_tokens is None else config.max_tokens
+    n_tokens = min(wanted, self.bundle.model.max_length)
     if n_tokens == 0:
       return
     room = _bucket(n_tokens, self.bundle.model.max_length)

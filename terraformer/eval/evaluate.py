@@ -8,14 +8,13 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from terraformer.config import RunConfig
+from terraformer.config import RunConfig, UserError, differences
 from terraformer.data.batches import open_prepared
 from terraformer.eval.rouge import lead, rouge
 from terraformer.models.parameters import split
+from terraformer.models.terraformer import abstract_model
 from terraformer.train import checkpoint
 from terraformer.train.metrics import summarise
-from terraformer.train.plot import plot_loss
-from terraformer.train.state import abstract_model
 from terraformer.train.step import make_eval_step, make_sample_step
 
 
@@ -54,32 +53,38 @@ def evaluate(
     workdir: the run.
     split_name: `test` or `validation`.
     limit: examples that are read at most; always the same ones.
-    run: in the place of the checkpoint's configuration, such as another place of the prepared data.
+    run: in the place of the checkpoint's configuration, where the prepared data are in another place.
     progress: whether to show a progress bar.
 
   Raises:
-    UserError: if there is no complete checkpoint or no prepared data.
+    UserError: if there is no complete checkpoint, data or model are not those of the run, or the split is empty.
   """
   step = checkpoint.require_step(workdir)
-  stored_run, _ = checkpoint.read_run(workdir, step)
+  stored_run, stored = checkpoint.read_run(workdir, step)
   run = run or stored_run
   data = open_prepared(run.data)
+  changed = differences(stored_run.model, run.model)
+  if changed:
+    raise UserError(f'{workdir}: expected the model of the run, found {changed[0]}')
+  if data.fingerprint != stored['data_fingerprint']:
+    raise UserError(f'{run.data.directory}: expected the data that the run was trained on, found others')
   params = checkpoint.restore_params(workdir, step, run)
   structure, _ = split(abstract_model(run.model))
   eval_step = jax.jit(make_eval_step(structure))
   sample_step = jax.jit(make_sample_step(structure, run.data.targets_length, data.vocabulary.size))
 
   n_examples = min(limit, data.size(split_name))
+  if not n_examples:
+    raise UserError(f'task {run.data.task}: expected examples in the split {split_name}, found none')
   batch_size = min(32, n_examples)
   n_batches = -(-n_examples // batch_size)
-  log_probability_V = np.log(data.unigram_counts / data.unigram_counts.sum())
   metrics, unigram_losses, written = [], [], []
-  batches = data.eval_batches(split_name, batch_size, n_batches)
+  batches = data.eval_batches(split_name, batch_size, n_examples)
   for batch in tqdm(batches, total=n_batches, desc='evaluate', unit='batch', disable=not progress):
     metrics.append(eval_step(params, {name: batch[name] for name in ('inputs', 'targets')}))
     tokens_BxT = np.asarray(sample_step(params, batch['inputs']))
     written += [data.vocabulary.decode(tokens) for tokens in tokens_BxT.tolist()]
-    unigram_losses.append(-log_probability_V[batch['targets'][batch['targets'] != 0]])
+    unigram_losses.append(data.unigram_losses(batch['targets']))
 
   pairs = data.eval_texts(split_name, n_examples)
   texts = [(*pair, text) for pair, text in zip(pairs, written, strict=False)]
@@ -96,12 +101,11 @@ def evaluate(
     texts=texts,
   )
   _keep_texts(Path(workdir) / f'evaluation_{split_name}.jsonl', texts)
-  plot_loss(workdir, {'unigram model': result.unigram_perplexity})
   return result
 
 
 def _keep_texts(path: Path, texts: list[tuple[str, str, str]]) -> None:
   rows = [dict(zip(('source', 'reference', 'prediction'), row, strict=True)) for row in texts]
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows))
+  temporary.write_text(''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows), encoding='utf-8')
   temporary.replace(path)

@@ -19,17 +19,17 @@ def merge(structure: nnx.GraphDef, params: Params) -> Any:
   return nnx.merge(structure, _rename(params, lambda key: int(key) if key.isdigit() else key))
 
 
-def flatten(params: Params, separator: str = '.') -> dict[str, Any]:
+def flatten(params: Params) -> dict[str, Any]:
   """`path.to.parameter` -> array, in a fixed order."""
   leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-  return {separator.join(entry.key for entry in path): leaf for path, leaf in leaves}
+  return {'.'.join(entry.key for entry in path): leaf for path, leaf in leaves}
 
 
-def unflatten(flat: dict[str, Any], separator: str = '.') -> Params:
+def unflatten(flat: dict[str, Any]) -> Params:
   """The nested dict that `flatten` took apart."""
   params: Params = {}
   for path, leaf in flat.items():
-    *parents, name = path.split(separator)
+    *parents, name = path.split('.')
     node = params
     for parent in parents:
       node = node.setdefault(parent, {})

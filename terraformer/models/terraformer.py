@@ -108,6 +108,11 @@ class Terraformer(nnx.Module):
     return self._read_out(streams), TerraformerCache(layers, cache.position_B + 1)
 
 
+def abstract_model(config: TerraformerConfig) -> Terraformer:
+  """The model with shapes in the place of arrays: its structure, at no cost."""
+  return jax.eval_shape(lambda key: Terraformer(config, key=key), jax.random.key(0))
+
+
 def unroll(model: Terraformer) -> Terraformer:
   """The same model with its stacks taken apart into layers: the form that is exported and decoded with."""
   unrolled = jax.tree.map(lambda x: x, model)

@@ -12,7 +12,8 @@ import orbax.checkpoint as ocp
 
 from terraformer.config import RunConfig, UserError, from_dict
 from terraformer.models.parameters import Params, flatten, split
-from terraformer.train.state import State, abstract_model
+from terraformer.models.terraformer import abstract_model
+from terraformer.train.state import State
 
 FORMAT = 1
 
@@ -65,9 +66,16 @@ def read_run(workdir: Path, step: int) -> tuple[RunConfig, dict[str, Any]]:
     stored = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path)
   except (ValueError, OSError) as error:
     raise UserError(f'{path}: expected the JSON of a run, found {error}') from error
-  if stored.get('format') != FORMAT:
-    raise UserError(f'{path}: expected a checkpoint of format {FORMAT}, found {stored.get("format")}')
-  return from_dict(stored['config']), stored
+  found = stored.get('format') if isinstance(stored, dict) else None
+  if found != FORMAT:
+    raise UserError(f'{path}: expected a checkpoint of format {FORMAT}, found {found}')
+  missing = sorted({'config', 'gin', 'data_fingerprint', 'vocabulary'} - stored.keys())
+  if missing:
+    raise UserError(f'{path}: expected the field {missing[0]}, found none')
+  try:
+    return from_dict(stored['config']), stored
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
 
 
 class Checkpoints:
@@ -94,10 +102,6 @@ class Checkpoints:
     except (ValueError, KeyError, OSError) as error:
       raise UserError(f'{path}: expected the state of this run, found {_first_line(error)}') from error
     return restored
-
-  def wait(self) -> None:
-    """Returns when the last step is on disk."""
-    self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits, and lets go of the folder."""

@@ -2,8 +2,11 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +15,7 @@ from terraformer.config import RunConfig, UserError, differences, to_dict
 from terraformer.data.batches import Prepared, open_prepared, prefetch
 from terraformer.data.prepare import ensure_prepared
 from terraformer.models.parameters import count, split
+from terraformer.models.terraformer import abstract_model
 from terraformer.train import checkpoint
 from terraformer.train.interruption import interruption
 from terraformer.train.metrics import MetricsLog, summarise
@@ -19,11 +23,11 @@ from terraformer.train.optimizer import make_optimizer, make_schedule
 from terraformer.train.plot import plot_loss
 from terraformer.train.report import Report
 from terraformer.train.sharding import batch_sharding, make_mesh
-from terraformer.train.state import abstract_model, abstract_state, init_state
+from terraformer.train.state import abstract_state, init_state
 from terraformer.train.step import make_eval_step, make_sample_step, make_train_step
 
-# What may differ between a checkpoint and the command that resumes it: it changes what is reported and when, or how
-# long the run is, and not what a step computes.
+# What may differ between a checkpoint and the command that resumes it: how long the run is, what is reported and when,
+# where things are, and how many devices share the work (which changes the order of sums, and so the last bits).
 _MAY_CHANGE = (
   'train.steps',
   'train.log_every',
@@ -65,13 +69,23 @@ def train(run: RunConfig, workdir: Path, *, gin_text: str = '', progress: bool =
     UserError: if the data do not fit the model, or the folder holds a run of another configuration.
     DivergedError: if the loss or the gradient's norm is not finite; nothing is saved after that.
   """
-  workdir, config = Path(workdir), run.train
+  workdir = Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  with _locked(workdir):
+    return _train(run, workdir, gin_text, progress)
+
+
+def _train(run: RunConfig, workdir: Path, gin_text: str, progress: bool) -> TrainResult:
+  config = run.train
   newest = checkpoint.latest_step(workdir)
-  if newest is not None:
-    _require_same_run(workdir, newest, run)
-  ensure_prepared(run.data)
+  stored = None if newest is None else checkpoint.read_run(workdir, newest)
+  if stored is not None:
+    _require_same_run(workdir, stored[0], run)
+  ensure_prepared(run.data, progress)
   data = open_prepared(run.data)
-  _require_fit(run, data, workdir, newest)
+  _require_fit(run, data)
+  if stored is not None:
+    _require_same_data(workdir, stored[1], data)
 
   mesh = make_mesh(config.mesh)
   init_key, noise_key = jax.random.split(jax.random.key(config.seed))
@@ -83,13 +97,13 @@ def train(run: RunConfig, workdir: Path, *, gin_text: str = '', progress: bool =
     state = checkpoints.restore(newest, abstract_state(run.model, optimizer, mesh))
   first_step = newest or 0
   structure, _ = split(abstract_model(run.model))
-  stored = {
+  description = {
     'config': to_dict(run),
     'gin': gin_text,
     'data_fingerprint': data.fingerprint,
     'vocabulary': {'sentinels': data.vocabulary.sentinels, 'fingerprint': data.vocabulary.fingerprint},
   }
-  (workdir / 'vocabulary.model').write_bytes(data.vocabulary.model_bytes)
+  _keep_vocabulary(workdir / 'vocabulary.model', data.vocabulary.model_bytes)
 
   train_step = jax.jit(make_train_step(structure, optimizer, schedule, noise_key), donate_argnums=0)
   eval_step = jax.jit(make_eval_step(structure))
@@ -97,16 +111,18 @@ def train(run: RunConfig, workdir: Path, *, gin_text: str = '', progress: bool =
   place = batch_sharding(mesh)
   batches = data.train_batches(config.batch_size, config.seed)
 
+  def put(batch):
+    return jax.device_put({name: batch[name] for name in ('inputs', 'targets')}, place)
+
   def load(step):
     batch = batches.batch(step)
-    return batch['index'], jax.device_put({name: batch[name] for name in ('inputs', 'targets')}, place)
+    return batch['index'], put(batch)
+
+  def held_out():
+    return data.eval_batches('validation', config.batch_size, config.batch_size * config.eval_batches)
 
   def evaluate(params):
-    found = [
-      eval_step(params, jax.device_put({name: batch[name] for name in ('inputs', 'targets')}, place))
-      for batch in data.eval_batches('validation', config.batch_size, config.eval_batches)
-    ]
-    return summarise(found)
+    return summarise([eval_step(params, put(batch)) for batch in held_out()])
 
   log = MetricsLog(workdir, first_step)
   last_eval: dict[str, float] = {}
@@ -120,59 +136,85 @@ def train(run: RunConfig, workdir: Path, *, gin_text: str = '', progress: bool =
     for step, (index_B, batch) in enumerate(prefetch(load, first_step, config.steps), first_step + 1):
       state, metrics = train_step(state, batch)
       report.note(step, metrics, index_B)
-      stopping = bool(asked)
-      done = stopping or step == config.steps
-      if done:
-        report.settle()
-      if done or step % config.log_every == 0:
+      last = step == config.steps
+      stopping = bool(asked) and not last
+      saving = stopping or last or step % config.checkpoint_every == 0
+      if saving:
+        report.settle()  # a state that is not finite must not replace a good one
+      if saving or step % config.log_every == 0:
         report.log()
-      if not stopping and config.eval_every and (done or step % config.eval_every == 0):
+      if not stopping and config.eval_every and (last or step % config.eval_every == 0):
         last_eval = evaluate(state['params'])
         report.evaluation(step, last_eval)
-      if not stopping and config.sample_every and (done or step % config.sample_every == 0):
+      if not stopping and config.sample_every and (last or step % config.sample_every == 0):
         report.samples(step, _samples(sample_step, state['params'], data))
-      if done or step % config.checkpoint_every == 0:
-        report.settle()  # a state that is not finite must not replace a good one
-        checkpoints.save(step, state, stored)
+      if saving:
+        checkpoints.save(step, state, description)
       if stopping:
         break
-  plot_loss(workdir, {'unigram model': unigram_perplexity(data, 'validation', config)})
-  return TrainResult(int(state['step']), asked.signal.name if asked else None, last_eval)
-
-
-def unigram_perplexity(data: Prepared, split: str, config) -> float:
-  """Perplexity, on what an evaluation reads, of the training targets' token frequencies (plus one)."""
-  log_probability_V = np.log(data.unigram_counts / data.unigram_counts.sum())
-  targets = [batch['targets'] for batch in data.eval_batches(split, config.batch_size, config.eval_batches)]
-  tokens = np.concatenate([batch[batch != 0] for batch in targets])
-  return math.exp(-log_probability_V[tokens].mean())
+  baselines = {}
+  if data.size('validation'):
+    losses = np.concatenate([data.unigram_losses(batch['targets']) for batch in held_out()])
+    baselines['unigram model'] = math.exp(losses.mean())
+  plot_loss(workdir, baselines)
+  step = int(state['step'])
+  return TrainResult(step, asked.signal.name if asked and step < config.steps else None, last_eval)
 
 
 def _samples(sample_step, params, data: Prepared, n: int = 2) -> list[tuple[str, str, str]]:
   """(source, reference, what the model wrote) of the first validation examples."""
-  batch = next(iter(data.eval_batches('validation', n, 1)))
+  batch = next(iter(data.eval_batches('validation', n, n)))
   tokens_BxT = np.asarray(sample_step(params, batch['inputs']))
   texts = data.eval_texts('validation', n)
   return [(*pair, data.vocabulary.decode(tokens)) for pair, tokens in zip(texts, tokens_BxT.tolist(), strict=False)]
 
 
-def _require_same_run(workdir: Path, step: int, run: RunConfig) -> None:
-  stored, _ = checkpoint.read_run(workdir, step)
+def _require_same_run(workdir: Path, stored: RunConfig, run: RunConfig) -> None:
   changed = [change for change in differences(stored, run) if not change.startswith(_MAY_CHANGE)]
   if changed:
     raise UserError(f'{workdir}: expected the configuration of the run that it holds, found {changed[0]}')
 
 
-def _require_fit(run: RunConfig, data: Prepared, workdir: Path, newest: int | None) -> None:
+def _require_same_data(workdir: Path, stored: dict[str, Any], data: Prepared) -> None:
+  if stored['data_fingerprint'] != data.fingerprint:
+    raise UserError(
+      f'{workdir}: expected the data that the run began with ({stored["data_fingerprint"][:12]}), '
+      f'found others ({data.fingerprint[:12]})'
+    )
+
+
+def _require_fit(run: RunConfig, data: Prepared) -> None:
   if data.vocabulary.size > run.model.vocab_size:
     raise UserError(
       f'TerraformerConfig.vocab_size: expected at least the vocabulary of the data ({data.vocabulary.size}), '
       f'found {run.model.vocab_size}'
     )
-  if newest is not None:
-    _, stored = checkpoint.read_run(workdir, newest)
-    if stored['data_fingerprint'] != data.fingerprint:
-      raise UserError(
-        f'{workdir}: expected the data that the run began with ({stored["data_fingerprint"][:12]}), '
-        f'found others ({data.fingerprint[:12]})'
-      )
+  if (run.train.eval_every or run.train.sample_every) and not data.size('validation'):
+    raise UserError(
+      f'task {run.data.task}: expected validation examples for evaluation and samples, found none; '
+      'set TrainConfig.eval_every and sample_every to 0 to train without'
+    )
+  shares = jax.device_count() // run.train.mesh.model
+  if run.train.batch_size % shares:
+    raise UserError(
+      f'TrainConfig.batch_size: expected a multiple of the devices that share it ({shares}), '
+      f'found {run.train.batch_size}'
+    )
+
+
+def _keep_vocabulary(path: Path, model_bytes: bytes) -> None:
+  if not path.exists() or path.read_bytes() != model_bytes:
+    temporary = path.with_suffix('.tmp')
+    temporary.write_bytes(model_bytes)
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+  """One process a run: a second one would clean away what the first is saving. A killed process lets go by itself."""
+  with (workdir / '.lock').open('a') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UserError(f'{workdir}: expected to be the only process that trains here, found another at work') from None
+    yield

@@ -11,15 +11,10 @@ from jax.sharding import Mesh
 from terraformer.config import TerraformerConfig
 from terraformer.layers.parameter import logical_axes
 from terraformer.models.parameters import flatten, split, unflatten
-from terraformer.models.terraformer import Terraformer
+from terraformer.models.terraformer import Terraformer, abstract_model
 from terraformer.train.sharding import parameter_sharding, replicated
 
 State = dict[str, Any]
-
-
-def abstract_model(config: TerraformerConfig) -> Terraformer:
-  """The model with shapes in the place of arrays: its structure costs no memory."""
-  return jax.eval_shape(lambda key: Terraformer(config, key=key), jax.random.key(0))
 
 
 def parameter_shardings(model: nnx.Module, mesh: Mesh) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_evaluation_is_the_same_each_time_and_filled_up(data):
 
 def test_fewer_batches_are_the_first_ones_whatever_their_size(data):
   whole = np.concatenate([batch['index'] for batch in data.eval_batches('validation', 4)])
-  some = np.concatenate([batch['index'] for batch in data.eval_batches('validation', 3, max_batches=2)])
+  some = np.concatenate([batch['index'] for batch in data.eval_batches('validation', 3, max_examples=6)])
   assert some.tolist() == whole[:6].tolist() != list(range(6))
 
 

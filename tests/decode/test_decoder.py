@@ -9,8 +9,8 @@ from terraformer.decode.decoder import Decoder
 from terraformer.decode.sample import sample
 from terraformer.models.generate import generate
 from terraformer.models.parameters import merge, split
+from terraformer.models.terraformer import abstract_model
 from terraformer.train import checkpoint
-from terraformer.train.state import abstract_model
 
 TEXTS = ['Red tree river stone house bird 3.', 'Small hill.', 'Blue road cloud ' * 20]
 

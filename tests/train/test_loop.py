@@ -1,0 +1,25 @@
+"""Runs that are refused before they begin."""
+
+import dataclasses
+import fcntl
+
+import pytest
+
+from terraformer.cli import load_configs
+from terraformer.config import UserError
+from terraformer.train.loop import train
+
+
+def test_evaluation_without_validation_examples_is_refused_at_once(gin_file, fake_prepared, tmp_path):
+  run, _, _ = load_configs([str(gin_file)], [])
+  data = fake_prepared('pairs', counts=(9, 0, 0), inputs_length=12, targets_length=6)
+  with pytest.raises(UserError, match='expected validation examples for evaluation and samples, found none'):
+    train(dataclasses.replace(run, data=data), tmp_path / 'run', progress=False)
+
+
+def test_a_second_process_is_kept_out(gin_file, tmp_path):
+  run, _, _ = load_configs([str(gin_file)], [])
+  with (tmp_path / '.lock').open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(UserError, match='expected to be the only process that trains here'):
+      train(run, tmp_path, progress=False)
