@@ -62,7 +62,7 @@ def train(run: RunConfig, workdir: Path, *, gin_text: str = '', progress: bool =
   Args:
     run: the whole configuration.
     workdir: takes checkpoints, metrics, TensorBoard events and a plot of the loss.
-    gin_text: the operative gin config, kept in every checkpoint for people to read.
+    gin_text: gin that makes `run` again, kept in every checkpoint: for people, and to resume without any gin file.
     progress: whether to show a progress bar with an estimate on the standard error.
 
   Raises:
@@ -83,11 +83,11 @@ def _train(run: RunConfig, workdir: Path, gin_text: str, progress: bool) -> Trai
     _require_same_run(workdir, stored[0], run)
   ensure_prepared(run.data, progress)
   data = open_prepared(run.data)
-  _require_fit(run, data)
+  mesh = make_mesh(config.mesh)
+  _require_fit(run, data, mesh)
   if stored is not None:
     _require_same_data(workdir, stored[1], data)
 
-  mesh = make_mesh(config.mesh)
   init_key, noise_key = jax.random.split(jax.random.key(config.seed))
   optimizer, schedule = make_optimizer(config.optimizer), make_schedule(config.optimizer.schedule)
   checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints)
@@ -101,6 +101,7 @@ def _train(run: RunConfig, workdir: Path, gin_text: str, progress: bool) -> Trai
     'config': to_dict(run),
     'gin': gin_text,
     'data_fingerprint': data.fingerprint,
+    'corpus_fingerprint': data.manifest.corpus_fingerprint,
     'vocabulary': {'sentinels': data.vocabulary.sentinels, 'fingerprint': data.vocabulary.fingerprint},
   }
   _keep_vocabulary(workdir / 'vocabulary.model', data.vocabulary.model_bytes)
@@ -183,7 +184,7 @@ def _require_same_data(workdir: Path, stored: dict[str, Any], data: Prepared) ->
     )
 
 
-def _require_fit(run: RunConfig, data: Prepared) -> None:
+def _require_fit(run: RunConfig, data: Prepared, mesh: jax.sharding.Mesh) -> None:
   if data.vocabulary.size > run.model.vocab_size:
     raise UserError(
       f'TerraformerConfig.vocab_size: expected at least the vocabulary of the data ({data.vocabulary.size}), '
@@ -194,7 +195,7 @@ def _require_fit(run: RunConfig, data: Prepared) -> None:
       f'task {run.data.task}: expected validation examples for evaluation and samples, found none; '
       'set TrainConfig.eval_every and sample_every to 0 to train without'
     )
-  shares = jax.device_count() // run.train.mesh.model
+  shares = mesh.shape['data'] * mesh.shape['fsdp']
   if run.train.batch_size % shares:
     raise UserError(
       f'TrainConfig.batch_size: expected a multiple of the devices that share it ({shares}), '

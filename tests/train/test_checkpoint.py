@@ -21,6 +21,7 @@ def test_the_newest_are_kept_with_the_config_and_the_fingerprints(finished_run):
   run, stored = checkpoint.read_run(finished_run, 24)
   assert run.model.d_model == 16
   assert 'config.BlockConfig.d_model = 16' in stored['gin']
+  assert stored['corpus_fingerprint'] == 'c'  # as the stand-in for the miner says
   assert len(stored['data_fingerprint']) == 64 and len(stored['vocabulary']['fingerprint']) == 64
 
 
