@@ -103,6 +103,8 @@ def read_rows(path: Path, fields: dict[str, str]) -> list[dict[str, str]]:
         raise UserError(f'{path}, line {number}: expected the field {field!r}, found the fields {sorted(value)}')
       if not isinstance(value[field], str) or not value[field].strip():
         raise UserError(f'{path}, line {number}: expected text in the field {field!r}, found {value[field]!r:.80}')
+      if any('\ud800' <= character <= '\udfff' for character in value[field]):
+        raise UserError(f'{path}, line {number}: expected text in the field {field!r}, found half a surrogate pair')
     rows.append({name: value[field] for name, field in fields.items()})
   return rows
 

@@ -1,6 +1,5 @@
 import jax
 import numpy as np
-import pytest
 
 from terraformer.config import BlockConfig, DenseFFConfig, DenseProjectionConfig, SRUConfig
 from terraformer.models.block import Block
@@ -26,10 +25,9 @@ def test_a_path_leads_to_its_parameter():
   np.testing.assert_array_equal(found, block.attentions[1].attention.projection.query.kernel_DxF[...])
 
 
-@pytest.mark.parametrize('separator', ['.', '/'])
-def test_unflatten_reverts_flatten(separator):
+def test_unflatten_reverts_flatten():
   _, params = split(_block())
-  assert jax.tree.structure(unflatten(flatten(params, separator), separator)) == jax.tree.structure(params)
+  assert jax.tree.structure(unflatten(flatten(params))) == jax.tree.structure(params)
 
 
 def test_count_adds_up_all_arrays():
