@@ -323,7 +323,7 @@ def _default_references() -> str:
   for name in config_lib.__all__:
     kind = getattr(config_lib, name)
     for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
-      if dataclasses.is_dataclass(field.default):
+      if dataclasses.is_dataclass(field.default) and field.default == type(field.default)():
         lines.append(f'config.{name}.{field.name} = @config.{type(field.default).__name__}()')
   return '\n'.join(lines)
 

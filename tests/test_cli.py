@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from terraformer.cli import load_configs, main
-from terraformer.config import AdamWConfig, DenseFFConfig, from_dict, to_dict
+from terraformer.config import AdamWConfig, DecodeConfig, DenseFFConfig, RunConfig, from_dict, to_dict
 
 
 def said(capsys, *arguments):
@@ -62,7 +62,12 @@ def test_a_bad_gin_file_is_named(capsys, tmp_path, text, words):
   assert words in errors and errors.count('\n') == 1
 
 
-def test_a_binding_has_an_effect_however_deep(tmp_path):
+def test_without_gin_the_configs_are_those_of_the_dataclasses():
+  run, decode, _ = load_configs([], [])
+  assert run == RunConfig() and decode == DecodeConfig()
+
+
+def test_a_binding_has_an_effect_however_deep():
   bindings = [
     'config.CosineScheduleConfig.peak = 0.5',
     'config.TrainConfig.optimizer = @config.AdamWConfig()',
