@@ -132,8 +132,7 @@ def prepare(config: DataConfig, progress: bool = True) -> Manifest:
   folder = store.folder_of(config)
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = _locked(folder)
-    with lock:
+    with _locked(folder):
       if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         return _reuse(config)
       with _new_folder(folder) as partial:

@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from terraformer.config import TerraformerConfig, UserError, from_dict, to_dict
 from terraformer.data.vocabulary import Vocabulary
-from terraformer.models.parameters import Params, flatten, merge, split, unflatten
+from terraformer.models.parameters import Params, describe, flatten, merge, split, unflatten
 from terraformer.models.terraformer import abstract_model, unroll
 
 FORMAT = 1
@@ -92,9 +92,13 @@ def write_bundle(
       safetensors.numpy.save_file(tensors, new / 'model.safetensors')
       (new / 'vocabulary.model').write_bytes(vocabulary.model_bytes)
       (new / 'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
-      if output.exists():
-        output.rename(replaced)
-      new.rename(output)
+      try:
+        if output.exists():
+          output.rename(replaced)
+        new.rename(output)
+      finally:
+        if replaced.exists() and not output.exists():  # interrupted between the two: the old one comes back
+          replaced.rename(output)
   except OSError as error:
     raise UserError(f'{output}: expected a folder that can be written, found {error.strerror.lower()}') from error
 
@@ -159,9 +163,8 @@ def _read_weights(path: Path, model: TerraformerConfig) -> Params:
     raise UserError(f'{path}: expected readable weights, found {error}') from error
   for name, shape in expected.items():
     found = tensors.pop(name, None)
-    if found is None or found.shape != shape.shape or found.dtype != shape.dtype:
-      what = 'none' if found is None else f'{found.dtype}{list(found.shape)}'
-      raise UserError(f'{path}: expected the tensor {name} of {shape.dtype}{list(shape.shape)}, found {what}')
+    if describe(found) != describe(shape):
+      raise UserError(f'{path}: expected the tensor {name} of {describe(shape)}, found {describe(found)}')
     expected[name] = found
   if tensors:
     raise UserError(f'{path}: expected the tensors of config.json alone, found {min(tensors)} as well')

@@ -14,6 +14,7 @@ from terraformer.eval.rouge import lead, rouge
 from terraformer.models.parameters import split
 from terraformer.models.terraformer import abstract_model
 from terraformer.train import checkpoint
+from terraformer.train.files import write_whole
 from terraformer.train.metrics import summarise
 from terraformer.train.step import make_eval_step, make_sample_step
 
@@ -106,6 +107,4 @@ def evaluate(
 
 def _keep_texts(path: Path, texts: list[tuple[str, str, str]]) -> None:
   rows = [dict(zip(('source', 'reference', 'prediction'), row, strict=True)) for row in texts]
-  temporary = path.with_suffix('.tmp')
-  temporary.write_text(''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows), encoding='utf-8')
-  temporary.replace(path)
+  write_whole(path, ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows).encode())

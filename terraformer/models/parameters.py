@@ -37,6 +37,11 @@ def unflatten(flat: dict[str, Any]) -> Params:
   return params
 
 
+def describe(array) -> str:
+  """Type and shape as messages give them, `float32[2, 3]`; `none` for None."""
+  return 'none' if array is None else f'{array.dtype}{list(array.shape)}'
+
+
 def count(params: Params) -> int:
   """Numbers in all arrays together."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))

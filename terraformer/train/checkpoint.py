@@ -11,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from terraformer.config import RunConfig, UserError, from_dict
-from terraformer.models.parameters import Params, flatten, split
+from terraformer.models.parameters import Params, describe, flatten, split
 from terraformer.models.terraformer import abstract_model
 from terraformer.train.state import State
 
@@ -139,10 +139,9 @@ def _check_shapes(path: Path, target: dict[str, Any]) -> None:
     raise UserError(f'{path}: expected a readable checkpoint, found {_first_line(error)}') from error
   stored = flatten({'params': stored.get('params', {})})
   for name, expected in flatten(target).items():
-    found = stored.get(name)
-    if found is None or tuple(found.shape) != expected.shape or found.dtype != expected.dtype:
-      what = 'none' if found is None else f'{found.dtype}{list(found.shape)}'
-      raise UserError(f'{path}: expected {name} of {expected.dtype}{list(expected.shape)}, found {what}')
+    wanted, found = describe(expected), describe(stored.get(name))
+    if found != wanted:
+      raise UserError(f'{path}: expected {name} of {wanted}, found {found}')
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from terraformer.data.prepare import ensure_prepared
 from terraformer.models.parameters import count, split
 from terraformer.models.terraformer import abstract_model
 from terraformer.train import checkpoint
+from terraformer.train.files import write_whole
 from terraformer.train.interruption import interruption
 from terraformer.train.metrics import MetricsLog, summarise
 from terraformer.train.optimizer import make_optimizer, make_schedule
@@ -205,9 +206,7 @@ def _require_fit(run: RunConfig, data: Prepared, mesh: jax.sharding.Mesh) -> Non
 
 def _keep_vocabulary(path: Path, model_bytes: bytes) -> None:
   if not path.exists() or path.read_bytes() != model_bytes:
-    temporary = path.with_suffix('.tmp')
-    temporary.write_bytes(model_bytes)
-    temporary.replace(path)
+    write_whole(path, model_bytes)
 
 
 @contextlib.contextmanager

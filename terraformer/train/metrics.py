@@ -8,6 +8,8 @@ import flax
 from clu import metrics
 from tensorboardX import SummaryWriter
 
+from terraformer.train.files import write_whole
+
 
 class DivergedError(RuntimeError):
   """The loss or the gradient is not a finite number."""
@@ -53,9 +55,7 @@ class MetricsLog:
   def __init__(self, workdir: Path, first_step: int):
     self._path = workdir / 'metrics.jsonl'
     kept = [row for row in read_metrics(workdir) if row['step'] <= first_step]
-    temporary = self._path.with_suffix('.tmp')
-    temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-    temporary.replace(self._path)
+    write_whole(self._path, ''.join(json.dumps(row) + '\n' for row in kept).encode())
     self._lines = self._path.open('a')
     self._tensorboard = SummaryWriter(str(workdir / 'tensorboard'), purge_step=first_step + 1, flush_secs=10)
 

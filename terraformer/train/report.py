@@ -22,7 +22,7 @@ class Report:
     self._running: tuple[int, TrainMetrics, np.ndarray] | None = None
     self._fetched: list[tuple[int, TrainMetrics]] = []
     self._since = time.perf_counter()
-    self._progress, self._first_step, self._steps = progress, first_step, run.train.steps
+    self._progress, self._steps = progress, run.train.steps
     self._bar: tqdm | None = None
     if progress and first_step < self._steps:
       print(f'{n_params:,} parameters, steps {first_step:,} to {self._steps:,}; compiling the step', file=sys.stderr)

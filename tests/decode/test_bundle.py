@@ -2,16 +2,16 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from terraformer.config import UserError
-from terraformer.decode.bundle import open_bundle
+from terraformer.decode.bundle import abstract_unrolled, open_bundle
 from terraformer.export import export
 from terraformer.models.parameters import flatten, split
-from terraformer.models.terraformer import unroll
 from terraformer.train import checkpoint
 
 
@@ -50,6 +50,21 @@ def test_export_replaces_a_bundle_and_nothing_else(finished_run, bundle_copy, tm
     export(finished_run, other)
   assert [path.name for path in other.iterdir()] == ['chapter.txt']
   assert sorted(path.name for path in tmp_path.iterdir()) == ['copy', 'thesis']
+
+
+def test_an_export_that_fails_leaves_the_old_bundle(finished_run, bundle_copy, monkeypatch):
+  rename, before = Path.rename, (bundle_copy / 'model.safetensors').read_bytes()
+
+  def interrupted(path, target):
+    if path.name == 'new':
+      raise KeyboardInterrupt
+    return rename(path, target)
+
+  monkeypatch.setattr(Path, 'rename', interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    export(finished_run, bundle_copy)
+  assert (bundle_copy / 'model.safetensors').read_bytes() == before
+  assert [path.name for path in bundle_copy.parent.iterdir()] == ['copy']
 
 
 def change_config(path, **values):
@@ -132,7 +147,4 @@ def test_what_is_not_a_bundle_is_named(tmp_path, name, found):
 
 def test_unrolled_weights_have_the_names_of_the_bundle(bundle, finished_run):
   opened = open_bundle(bundle)
-  from terraformer.decode.bundle import abstract_unrolled
-
   assert flatten(split(abstract_unrolled(opened.model))[1]).keys() == flatten(opened.weights).keys()
-  assert callable(unroll)
