@@ -16,19 +16,14 @@ import gin
 
 from terraformer import config as config_lib
 from terraformer.config import DecodeConfig, RunConfig, UserError
+from terraformer.flags import make_parser
 
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
-
-_EPILOG = """\
-Any value of terraformer/config is set by gin, in files or on the command line, later ones first:
-  --gin_file=gin_configs/runs/demo.gin --gin_bindings='config.TrainConfig.steps = 100'
-Bad input ends in one sentence and exit status 2, an interruption in 130, a loss that is not finite in 1.
-"""
 
 
 def main(arguments: list[str] | None = None) -> int:
   """Runs one command and returns its exit status."""
-  flags = _parser().parse_args(arguments)
+  flags = make_parser(_COMMANDS).parse_args(arguments)
   _quiet_libraries()
   try:
     return flags.run(flags) or 0
@@ -148,6 +143,21 @@ def _decode(flags: argparse.Namespace) -> None:
     _tell_stats(decoder.stats, first_at, flags.stats)
 
 
+def _describe(flags: argparse.Namespace) -> None:
+  from terraformer.describe import as_json, as_table
+
+  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  print(as_json(run.model, flags.context) if flags.json else as_table(run.model, flags.context))
+
+
+def _bench_attention(flags: argparse.Namespace) -> None:
+  from terraformer.bench.attention import as_line, bench_attention
+
+  sizes = ('lengths', 'd_model', 'n_heads', 'n_rounds', 'chunk_length', 'repeats', 'max_bytes')
+  for result in bench_attention(**{name: getattr(flags, name) for name in sizes}):
+    print(json.dumps(dataclasses.asdict(result)) if flags.json else as_line(result), flush=True)
+
+
 def _tell_stats(stats, first_at: float | None, wanted: bool) -> None:
   if stats.dropped_tokens:
     print(
@@ -164,103 +174,15 @@ def _tell_stats(stats, first_at: float | None, wanted: bool) -> None:
     )
 
 
-# --- Flags -----------------------------------------------------------------------------------------------------------
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='terraformer',
-    description='Sparse Transformers: prepare data, train, evaluate, export, and decode on a CPU.',
-    epilog=_EPILOG,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-
-  def add(name, run, summary, description):
-    command = commands.add_parser(
-      name,
-      help=summary,
-      description=f'{summary}\n\n{description}',
-      epilog=_EPILOG,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_argument('--gin_file', action='append', default=[], metavar='FILE', help='gin file; repeatable')
-    command.add_argument(
-      '--gin_bindings', action='append', default=[], metavar='BINDING', help="'config.Class.field = value'; repeatable"
-    )
-    command.set_defaults(run=run)
-    return command
-
-  prepare = add(
-    'prepare',
-    _prepare,
-    'Turn a task into shards of tokens that training reads.',
-    'Reads the texts, trains the vocabulary if none is given, and writes ArrayRecord shards to\n'
-    'DataConfig.directory/DataConfig.task. What is prepared already is reused. Needs the extra `data`.',
-  )
-  prepare.add_argument(
-    '--module', action='append', default=[], help='Python module that registers your own seqio tasks; repeatable'
-  )
-
-  train = add(
-    'train',
-    _train,
-    'Train a model, or go on where it stopped.',
-    'A folder that holds a run is resumed from its newest checkpoint, as if it had never stopped.\n'
-    'Data that are missing are prepared first. Ctrl-C or SIGTERM saves and stops; the same command goes on.\n'
-    'Writes checkpoints/, tensorboard/, metrics.jsonl and loss.png.',
-  )
-  train.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
-  train.add_argument('--quiet', action='store_true', help='no progress bar and no samples on the terminal')
-
-  evaluate = add(
-    'evaluate',
-    _evaluate,
-    'Score the newest checkpoint of a run on held-out examples.',
-    "Prints examples, perplexity beside that of a unigram model, and ROUGE beside the source's first ten words;\n"
-    'all texts go to DIR/evaluation_SPLIT.jsonl.',
-  )
-  evaluate.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
-  evaluate.add_argument('--split', default='test', choices=('test', 'validation'), help='default: %(default)s')
-  evaluate.add_argument('--limit', type=_positive, default=256, help='examples to read at most (default: %(default)s)')
-  evaluate.add_argument('--examples', type=int, default=5, help='examples to print (default: %(default)s)')
-  evaluate.add_argument('--json', action='store_true', help='print one JSON object with all figures and texts')
-
-  export = add(
-    'export',
-    _export,
-    'Write the newest checkpoint as a bundle that decoding reads.',
-    'A bundle is a folder with config.json, model.safetensors and vocabulary.model; nothing else is needed to decode.',
-  )
-  export.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
-  export.add_argument('--output', required=True, metavar='BUNDLE', help='folder to write; a bundle there is replaced')
-
-  decode = add(
-    'decode',
-    _decode,
-    "Write text with a bundle, token by token, on this machine's CPU.",
-    'The source is a text (--input), a file (--input_file; of a .jsonl file every line is a source) or, for `-`, the\n'
-    'standard input. TensorFlow is not needed. The first call compiles; later ones find the program in\n'
-    '~/.cache/terraformer (TERRAFORMER_CACHE).',
-  )
-  decode.add_argument('--bundle', required=True, metavar='BUNDLE', help='folder that `export` wrote')
-  decode.add_argument('--input', metavar='TEXT', help='the source text')
-  decode.add_argument('--input_file', metavar='FILE', help='a UTF-8 text file, or .jsonl with one object a line')
-  decode.add_argument('stdin', nargs='?', choices=('-',), metavar='-', help='read the standard input')
-  decode.add_argument('--field', default='inputs', help='field of the source in a .jsonl file (default: %(default)s)')
-  decode.add_argument('--max_tokens', type=int, help='tokens to write at most (DecodeConfig.max_tokens)')
-  decode.add_argument('--temperature', type=float, help='0 takes the likeliest token (DecodeConfig.temperature)')
-  decode.add_argument('--seed', type=int, help='of the draws (DecodeConfig.seed)')
-  decode.add_argument('--json', action='store_true', help='one JSON object a line: input, output, stats')
-  decode.add_argument('--stats', action='store_true', help='print the time to the first token and a token after it')
-  return parser
-
-
-def _positive(text: str) -> int:
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'expected at least 1, found {value}')
-  return value
+_COMMANDS = {
+  'prepare': _prepare,
+  'train': _train,
+  'evaluate': _evaluate,
+  'export': _export,
+  'decode': _decode,
+  'describe': _describe,
+  'bench attention': _bench_attention,
+}
 
 
 # --- Gin -------------------------------------------------------------------------------------------------------------

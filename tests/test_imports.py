@@ -19,7 +19,10 @@ ALLOWED = {
   'decode': {'config', 'ops', 'layers', 'models', 'data'},
   'export': {'config', 'models', 'data', 'train', 'decode'},
   'eval': {'config', 'models', 'data', 'train', 'decode'},
-  'cli': {'config', 'data', 'train', 'decode', 'export', 'eval'},
+  'describe': {'config', 'models'},
+  'bench': {'config', 'ops', 'layers', 'models'},
+  'flags': set(),
+  'cli': {'config', 'data', 'train', 'decode', 'export', 'eval', 'describe', 'bench', 'flags'},
   '__main__': {'cli'},
   '__init__': set(),
 }

@@ -4,18 +4,41 @@ A config names a mechanism by its type: `SparseFFConfig` in the place of `DenseF
 every dense baseline is another value of the same field and no layer reads a mode string.
 """
 
+from terraformer.config.attention import (
+  DenseProjectionConfig,
+  FullAttentionConfig,
+  LSHAttentionConfig,
+  ModularProjectionConfig,
+  SparseProjectionConfig,
+)
 from terraformer.config.base import UserError, differences, from_dict, to_dict
 from terraformer.config.data import DataConfig, LocalFilesConfig, VocabularyConfig
-from terraformer.config.model import (
-  BlockConfig,
+from terraformer.config.layers import (
+  BlockSparseFFConfig,
   DenseFFConfig,
   DenseOutputConfig,
-  DenseProjectionConfig,
+  LayerNormConfig,
+  LowRankOutputConfig,
+  PlainResidualConfig,
+  ReversibleResidualConfig,
+  RMSNormConfig,
   SparseFFConfig,
   SparseOutputConfig,
-  SparseProjectionConfig,
   SRUConfig,
+  SwitchFFConfig,
+)
+from terraformer.config.model import (
+  BlockConfig,
+  EncoderDecoderConfig,
+  LanguageModelConfig,
+  ModelConfig,
   TerraformerConfig,
+)
+from terraformer.config.positions import (
+  AxialPositionsConfig,
+  FixedBasePositionsConfig,
+  SinusoidPositionsConfig,
+  TablePositionsConfig,
 )
 from terraformer.config.run import (
   AdafactorConfig,
@@ -31,21 +54,38 @@ from terraformer.config.run import (
 __all__ = [
   'AdafactorConfig',
   'AdamWConfig',
+  'AxialPositionsConfig',
   'BlockConfig',
+  'BlockSparseFFConfig',
   'CosineScheduleConfig',
   'DataConfig',
   'DecodeConfig',
   'DenseFFConfig',
   'DenseOutputConfig',
   'DenseProjectionConfig',
+  'EncoderDecoderConfig',
+  'FixedBasePositionsConfig',
+  'FullAttentionConfig',
+  'LSHAttentionConfig',
+  'LanguageModelConfig',
+  'LayerNormConfig',
   'LocalFilesConfig',
+  'LowRankOutputConfig',
   'MeshConfig',
+  'ModelConfig',
+  'ModularProjectionConfig',
+  'PlainResidualConfig',
+  'RMSNormConfig',
+  'ReversibleResidualConfig',
   'RsqrtScheduleConfig',
   'RunConfig',
   'SRUConfig',
+  'SinusoidPositionsConfig',
   'SparseFFConfig',
   'SparseOutputConfig',
   'SparseProjectionConfig',
+  'SwitchFFConfig',
+  'TablePositionsConfig',
   'TerraformerConfig',
   'TrainConfig',
   'UserError',

@@ -16,6 +16,11 @@ def expect(condition: bool, message: str) -> None:
     raise UserError(message)
 
 
+def divides(name: str, value: int, divisor_name: str, divisor: int) -> None:
+  """Raises UserError unless `value` is a multiple of `divisor`."""
+  expect(value % divisor == 0, f'{name}: expected a multiple of {divisor_name} ({divisor}), found {value}')
+
+
 def _admits(annotation: Any, value: Any) -> bool:
   """Whether `value` is of the annotated type; an int is taken for a float, a bool for neither."""
   origin = typing.get_origin(annotation)
@@ -70,6 +75,14 @@ def to_dict(config: Checked) -> dict[str, Any]:
   return {'kind': type(config).__name__} | {f.name: encode(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 
+def _kinds(base: type) -> dict[str, type]:
+  """Every config by its name."""
+  kinds = {}
+  for kind in base.__subclasses__():
+    kinds |= {kind.__name__: kind} | _kinds(kind)
+  return kinds
+
+
 def from_dict(values: dict[str, Any]) -> Any:
   """The config that `to_dict` wrote.
 
@@ -78,8 +91,7 @@ def from_dict(values: dict[str, Any]) -> Any:
   """
   expect(isinstance(values, dict), f'config: expected an object, found {values!r:.80}')
   fields = dict(values)
-  kinds = {kind.__name__: kind for kind in Checked.__subclasses__()}
-  kind = kinds.get(fields.pop('kind', None))
+  kind = _kinds(Checked).get(fields.pop('kind', None))
   expect(kind is not None, f'config: expected a kind of this version, found {values.get("kind")!r}')
   known = {f.name for f in dataclasses.fields(kind)}
   for name in fields:

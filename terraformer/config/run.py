@@ -5,7 +5,7 @@ import math
 
 from terraformer.config.base import Checked, expect
 from terraformer.config.data import DataConfig
-from terraformer.config.model import TerraformerConfig
+from terraformer.config.model import EncoderDecoderConfig, LanguageModelConfig, TerraformerConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,15 +128,16 @@ class TrainConfig(Checked):
 class RunConfig(Checked):
   """Everything that a run is: the model, its data and its training."""
 
-  model: TerraformerConfig = TerraformerConfig()
+  model: TerraformerConfig | EncoderDecoderConfig | LanguageModelConfig = TerraformerConfig()
   data: DataConfig = DataConfig()
   train: TrainConfig = TrainConfig()
 
   def check(self):
-    longest = max(self.data.inputs_length, self.data.targets_length)
+    longest = self.model.positions_for(self.data.inputs_length, self.data.targets_length)
     expect(
       self.model.max_length >= longest,
-      f'TerraformerConfig.max_length: expected at least the longest example ({longest}), found {self.model.max_length}',
+      f'{type(self.model).__name__}.max_length: expected at least the longest example ({longest}), '
+      f'found {self.model.max_length}',
     )
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from terraformer.config import TerraformerConfig, UserError, from_dict, to_dict
+from terraformer.config import ModelConfig, UserError, from_dict, to_dict
 from terraformer.data.vocabulary import Vocabulary
+from terraformer.models.make import abstract_model, unroll
 from terraformer.models.parameters import Params, describe, flatten, merge, split, unflatten
-from terraformer.models.terraformer import abstract_model, unroll
 
 FORMAT = 1
 _FILES = {'config.json', 'model.safetensors', 'vocabulary.model'}
@@ -36,7 +36,7 @@ class Bundle:
     origin: where it comes from, as it was written.
   """
 
-  model: TerraformerConfig
+  model: ModelConfig
   weights: Params
   vocabulary: Vocabulary
   inputs_length: int
@@ -44,14 +44,14 @@ class Bundle:
   origin: dict[str, Any]
 
 
-def abstract_unrolled(config: TerraformerConfig):
+def abstract_unrolled(config: ModelConfig):
   """The decoder's form of a model, with shapes in the place of arrays."""
   return jax.eval_shape(unroll, abstract_model(config))
 
 
 def write_bundle(
   output: Path,
-  model: TerraformerConfig,
+  model: ModelConfig,
   params: Params,
   vocabulary: Vocabulary,
   inputs_length: int,
@@ -72,6 +72,7 @@ def write_bundle(
     UserError: if `output` holds anything but a bundle, or cannot be written.
   """
   output = Path(output).absolute()
+  model = dataclasses.replace(model, bfloat16=False)  # which a CPU is slow at; the parameters are float32 anyway
   _require_replaceable(output)
   structure, _ = split(abstract_model(model))
   _, weights = split(unroll(merge(structure, params)))
@@ -153,7 +154,7 @@ def _read_config(path: Path) -> dict[str, Any]:
   return config
 
 
-def _read_weights(path: Path, model: TerraformerConfig) -> Params:
+def _read_weights(path: Path, model: ModelConfig) -> Params:
   expected = flatten(split(abstract_unrolled(model))[1])
   try:
     tensors = safetensors.numpy.load_file(path)

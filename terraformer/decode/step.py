@@ -4,14 +4,14 @@ import functools
 
 import jax
 
-from terraformer.config import TerraformerConfig
+from terraformer.config import ModelConfig
 from terraformer.decode.bundle import abstract_unrolled
 from terraformer.decode.sample import sample
 from terraformer.models.parameters import merge, split
 
 
 @functools.lru_cache(maxsize=8)
-def compile_decoder(config: TerraformerConfig, n_tokens: int, n_ids: int):
+def compile_decoder(config: ModelConfig, n_tokens: int, n_ids: int):
   """The jitted functions `prefill` and `step` of one model, compiled at their first call for each shape.
 
   Args:

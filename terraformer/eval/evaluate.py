@@ -11,8 +11,8 @@ from tqdm import tqdm
 from terraformer.config import RunConfig, UserError, differences
 from terraformer.data.batches import open_prepared
 from terraformer.eval.rouge import lead, rouge
+from terraformer.models.make import abstract_model
 from terraformer.models.parameters import split
-from terraformer.models.terraformer import abstract_model
 from terraformer.train import checkpoint
 from terraformer.train.files import write_whole
 from terraformer.train.metrics import summarise

@@ -1,4 +1,4 @@
-"""Attention over all positions, causal or in both directions, with dense or sparse projections.
+"""Attention over all positions, causal or in both directions.
 
 B batch, T queries, P keys, D d_model, H heads, K head width.
 """
@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import BlockConfig, DenseProjectionConfig
-from terraformer.layers.dense_qkv import DenseProjection
-from terraformer.layers.sparse_qkv import SparseProjection
-from terraformer.ops.attention import dot_product_attention
+from terraformer.config import BlockConfig
+from terraformer.layers.projections import make_projection
+from terraformer.ops.attention import by_query_chunk, dot_product_attention, visible_keys
 
 
 @jax.tree_util.register_dataclass
@@ -24,58 +23,68 @@ class AttentionCache:
   Attributes:
     k_BxHxPxK, v_BxHxPxK: keys and values; position `length_B` and those after it do not count.
     length_B: positions filled, per example.
-    projection: what the projections keep.
+    projection, merge: what the projections keep.
   """
 
   k_BxHxPxK: jax.Array
   v_BxHxPxK: jax.Array
   length_B: jax.Array
   projection: Any
+  merge: Any
 
 
 class Attention(nnx.Module):
   """Multi-head dot-product attention of a sequence to itself."""
 
   def __init__(self, config: BlockConfig, causal: bool, *, key: jax.Array):
-    projection = DenseProjection if isinstance(config.projection, DenseProjectionConfig) else SparseProjection
-    self.projection = projection(config.projection, config.d_model, config.n_heads, key=key)
+    self.projection = make_projection(config, key=key)
+    self.config = config.attention
     self.head_shape = (config.n_heads, config.d_model // config.n_heads)
     self.causal = causal
 
-  def _attend(self, q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, real_BxT: jax.Array | None) -> jax.Array:
-    visible_BxTxP = None if real_BxT is None else real_BxT[:, None, :]
-    if self.causal:
-      position_T = jnp.arange(q_BxTxHxK.shape[1])
-      before_1xTxP = (position_T[:, None] >= position_T)[None]
-      visible_BxTxP = before_1xTxP if visible_BxTxP is None else visible_BxTxP & before_1xTxP
+  def _attend(self, q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, real_BxT: jax.Array | None, key=None) -> jax.Array:
     k_BxHxTxK, v_BxHxTxK = k_BxTxHxK.swapaxes(1, 2), v_BxTxHxK.swapaxes(1, 2)
-    return self.projection.merge(dot_product_attention(q_BxTxHxK, k_BxHxTxK, v_BxHxTxK, visible_BxTxP))
 
-  def __call__(self, x_BxTxD: jax.Array, *, real_BxT: jax.Array | None = None) -> jax.Array:
+    def attend(q_BxCxHxK, position_C, chunk):
+      visible_BxCxT = visible_keys(position_C, k_BxHxTxK.shape[2], real_BxT, self.causal)
+      chunk_key = None if key is None else jax.random.fold_in(key, chunk)
+      return dot_product_attention(
+        q_BxCxHxK, k_BxHxTxK, v_BxHxTxK, visible_BxCxT, rate=self.config.dropout, key=chunk_key
+      )
+
+    return by_query_chunk(attend, q_BxTxHxK, self.config.query_chunk)
+
+  def __call__(
+    self, x_BxTxD: jax.Array, *, real_BxT: jax.Array | None = None, key: jax.Array | None = None, choices: None = None
+  ) -> tuple[jax.Array, None]:
     """All positions.
 
     Args:
       x_BxTxD: input.
       real_BxT: False at padding, which no position sees; None where there is none.
+      key: of dropout; None is evaluation.
+      choices: full attention makes none.
 
     Returns:
-      BxTxD.
+      BxTxD, and None for the choices.
     """
-    return self._attend(*self.projection(x_BxTxD), real_BxT)
+    return self.projection.merge(self._attend(*self.projection(x_BxTxD), real_BxT, key)), None
 
   def init_cache(self, batch: int, capacity: int) -> AttentionCache:
     """An empty cache for `capacity` positions."""
     n_heads, head_width = self.head_shape
     empty = jnp.zeros((batch, n_heads, capacity, head_width))
-    return AttentionCache(empty, empty, jnp.zeros(batch, jnp.int32), self.projection.init_cache(batch))
+    projection, merge = self.projection.init_cache(batch), self.projection.init_merge_cache(batch)
+    return AttentionCache(empty, empty, jnp.zeros(batch, jnp.int32), projection, merge)
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array, capacity: int) -> tuple[jax.Array, AttentionCache]:
     """All positions at once, and the cache after the first `length_B` of them; `capacity` is at least T."""
     (q_BxTxHxK, k_BxTxHxK, v_BxTxHxK), projection = self.projection.prefill(x_BxTxD, length_B)
     room = ((0, 0), (0, 0), (0, capacity - x_BxTxD.shape[1]), (0, 0))
     k_BxHxPxK, v_BxHxPxK = (jnp.pad(kv.swapaxes(1, 2), room) for kv in (k_BxTxHxK, v_BxTxHxK))
-    cache = AttentionCache(k_BxHxPxK, v_BxHxPxK, length_B, projection)
-    return self._attend(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, None), cache
+    y_BxTxHxK = self._attend(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, None)
+    y_BxTxD, merge = self.projection.merge_prefill(y_BxTxHxK, length_B)
+    return y_BxTxD, AttentionCache(k_BxHxPxK, v_BxHxPxK, length_B, projection, merge)
 
   def step(self, x_BxD: jax.Array, cache: AttentionCache) -> tuple[jax.Array, AttentionCache]:
     """One position, which sees itself and the positions in the cache; nothing can be added to a full cache."""
@@ -85,5 +94,5 @@ class Attention(nnx.Module):
     v_BxHxPxK = cache.v_BxHxPxK.at[batch_B, :, cache.length_B].set(v_BxHxK, mode='drop')
     visible_Bx1xP = (jnp.arange(k_BxHxPxK.shape[2]) <= cache.length_B[:, None])[:, None]
     y_Bx1xHxK = dot_product_attention(q_BxHxK[:, None], k_BxHxPxK, v_BxHxPxK, visible_Bx1xP)
-    cache = AttentionCache(k_BxHxPxK, v_BxHxPxK, cache.length_B + 1, projection)
-    return self.projection.merge(y_Bx1xHxK[:, 0]), cache
+    y_BxD, merge = self.projection.merge_step(y_Bx1xHxK[:, 0], cache.merge)
+    return y_BxD, AttentionCache(k_BxHxPxK, v_BxHxPxK, cache.length_B + 1, projection, merge)

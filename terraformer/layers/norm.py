@@ -1,4 +1,4 @@
-"""Layer normalisation.
+"""Normalisation of the last axis.
 
 D d_model.
 """
@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from terraformer.config import LayerNormConfig, RMSNormConfig
 from terraformer.layers.parameter import parameter
+
+EPSILON = 1e-6
+
+
+def _unit_square(x_xD: jax.Array) -> jax.Array:
+  """`x` of mean square 1, up to the epsilon inside the root."""
+  return x_xD * jax.lax.rsqrt((x_xD * x_xD).mean(-1, keepdims=True) + EPSILON)
 
 
 class LayerNorm(nnx.Module):
@@ -20,6 +28,23 @@ class LayerNorm(nnx.Module):
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Normalises the last axis; same shape."""
     x_xD = x_xD.astype(jnp.float32)
-    x_xD -= x_xD.mean(-1, keepdims=True)
-    x_xD *= jax.lax.rsqrt((x_xD * x_xD).mean(-1, keepdims=True) + 1e-6)
-    return x_xD * self.scale_D[...] + self.bias_D[...]
+    return _unit_square(x_xD - x_xD.mean(-1, keepdims=True)) * self.scale_D[...] + self.bias_D[...]
+
+
+class RMSNorm(nnx.Module):
+  """Divided by the root of the mean square + 1e-6 and scaled, neither centred nor shifted; float32 inside."""
+
+  def __init__(self, d_model: int):
+    self.scale_D = parameter(jnp.ones((d_model,)), (None,))
+
+  def __call__(self, x_xD: jax.Array) -> jax.Array:
+    """Normalises the last axis; same shape."""
+    return _unit_square(x_xD.astype(jnp.float32)) * self.scale_D[...]
+
+
+_NORMS = {LayerNormConfig: LayerNorm, RMSNormConfig: RMSNorm}
+
+
+def make_norm(config: LayerNormConfig | RMSNormConfig, d_model: int) -> LayerNorm | RMSNorm:
+  """The normalisation that a config asks for; it starts as scale 1 and bias 0."""
+  return _NORMS[type(config)](d_model)

@@ -34,11 +34,11 @@ class SparseFF(nnx.Module):
     self.bias_D = parameter(small_normal(keys[5], (d,)), ('embed',))
 
   def logits(self, x_xD: jax.Array) -> jax.Array:
-    """The controller's output, ...xMxN; it has no nonlinearity."""
-    return (
-      jnp.einsum('...D,DR,RMN->...MN', x_xD, self.controller_DxR[...], self.controller_RxMxN[...], optimize='optimal')
-      + self.controller_bias_MxN[...]
+    """The controller's output, float32 ...xMxN; it has no nonlinearity."""
+    logits_xMxN = jnp.einsum(
+      '...D,DR,RMN->...MN', x_xD, self.controller_DxR[...], self.controller_RxMxN[...], optimize='optimal'
     )
+    return (logits_xMxN + self.controller_bias_MxN[...]).astype(jnp.float32)
 
   def _mask(self, logits_xMxN: jax.Array, units_xM: jax.Array, draw_key) -> tuple[jax.Array, jax.Array]:
     """The mask before the ReLU and the controller's gain after it; without a key, both of evaluation."""
@@ -68,9 +68,10 @@ class SparseFF(nnx.Module):
     if units_BxTxM is None:
       units_BxTxM = choose_units(logits_BxTxMxN, temperature=self.config.temperature, key=noise_key)
     mask_BxTxMxN, gain_BxTxMxN = self._mask(logits_BxTxMxN, units_BxTxM, draw_key)
+    mask_BxTxMxN = mask_BxTxMxN.astype(x_BxTxD.dtype)
     hidden_BxTxMxN = jax.nn.relu(jnp.einsum('BTD,MND->BTMN', x_BxTxD, self.w1_MxNxD[...]) * mask_BxTxMxN)
     if self.config.multiply_by_controller_output:
-      hidden_BxTxMxN *= gain_BxTxMxN
+      hidden_BxTxMxN *= gain_BxTxMxN.astype(x_BxTxD.dtype)
     y_BxTxD = jnp.einsum('BTMN,MND->BTD', hidden_BxTxMxN, self.w2_MxNxD[...]) + self.bias_D[...]
     return dropout(y_BxTxD, self.rate, key=dropout_key, shared_axes=(0, 1)), units_BxTxM
 

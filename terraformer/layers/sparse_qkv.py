@@ -1,64 +1,127 @@
 """Sparse queries, keys and values: one multiplicative dense layer, then a convolution each (section 3.2).
 
-B batch, T time, D d_model, S modules, W width of a module, C positions of the kernel, H heads, K head width.
+B batch, T time, D d_model, S modules, W width of a module, C positions that the kernel sees, H heads, K head width.
 """
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from terraformer.config import SparseProjectionConfig
 from terraformer.layers.modular_convolution import ModularConvolution
 from terraformer.layers.multiplicative import MultiplicativeDense
+from terraformer.layers.projection import QKV, Projection, join_heads, split_heads
 from terraformer.ops.positions import last_positions
 
 
-class SparseProjection(nnx.Module):
-  """Queries and keys see neighbouring modules, values do not; attention's result is not projected again."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class History:
+  """The last C - 1 positions, that the convolutions of the next one see.
+
+  Attributes:
+    shared_BxCxD: the multiplicative layer's output.
+    input_BxCxD: the layer's input, where values see it too; else None.
+  """
+
+  shared_BxCxD: jax.Array
+  input_BxCxD: jax.Array | None
+
+
+class SparseProjection(Projection):
+  """Queries and keys see neighbouring modules, values do not; by default attention's result is not projected again."""
 
   def __init__(self, config: SparseProjectionConfig, d_model: int, n_heads: int, *, key: jax.Array):
-    shared_key, query_key, key_key, value_key = jax.random.split(key, 4)
+    shared_key, query_key, key_key, value_key, multiplicative_key, convolution_key = jax.random.split(key, 6)
     width = d_model // config.n_modules
+    value_width = 2 * width if config.value_reads_input else width
+    wide = (config.length_kernel, config.module_kernel)
     self.shared = MultiplicativeDense(config.n_modules, d_model, d_model, key=shared_key)
-    self.query = ModularConvolution(width, config.length_kernel, config.module_kernel, key=query_key)
-    self.key = ModularConvolution(width, config.length_kernel, config.module_kernel, key=key_key)
-    self.value = ModularConvolution(width, config.length_kernel, 1, key=value_key)
+    self.query = ModularConvolution(width, *wide, key=query_key)
+    self.key = None if config.share_qk else ModularConvolution(width, *wide, key=key_key)
+    self.value = ModularConvolution(width, config.length_kernel, 1, width_in=value_width, key=value_key)
+    self.output = (
+      MultiplicativeDense(config.n_modules, d_model, d_model, key=multiplicative_key)
+      if config.output_multiplicative
+      else None
+    )
+    self.output_convolution = (
+      ModularConvolution(width, *wide, key=convolution_key) if config.output_convolution else None
+    )
     self.config = config
     self.n_heads = n_heads
 
-  def _convolve(self, shared_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Queries, keys and values of the positions that have C - 1 others before them, BxTxHxK each."""
-    batch, time, d_model = shared_BxTxD.shape
-    shared_BxTxSxW = shared_BxTxD.reshape(batch, time, self.config.n_modules, -1)
-    heads = (batch, time - self.config.length_kernel + 1, self.n_heads, d_model // self.n_heads)
-    q, k, v = (convolution.valid(shared_BxTxSxW) for convolution in (self.query, self.key, self.value))
-    return q.reshape(heads), k.reshape(heads), v.reshape(heads)
+  def _modules(self, x_BxTxD: jax.Array) -> jax.Array:
+    return x_BxTxD.reshape(*x_BxTxD.shape[:2], self.config.n_modules, -1)
 
-  def __call__(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """All positions: queries, keys and values, BxTxHxK each."""
+  def _value_input(self, shared_BxTxD: jax.Array, input_BxTxD: jax.Array | None) -> jax.Array:
+    if input_BxTxD is None:
+      return self._modules(shared_BxTxD)
+    if self.config.value_by_module:
+      return jnp.concatenate([self._modules(shared_BxTxD), self._modules(input_BxTxD)], axis=-1)
+    return self._modules(jnp.concatenate([shared_BxTxD, input_BxTxD], axis=-1))
+
+  def _convolve(self, shared_BxTxD: jax.Array, input_BxTxD: jax.Array | None) -> QKV:
+    """Queries, keys and values of the positions that have C - 1 others before them, BxTxHxK each."""
+    shared_BxTxSxW = self._modules(shared_BxTxD)
+    q_BxTxSxW = self.query.valid(shared_BxTxSxW)
+    k_BxTxSxW = q_BxTxSxW if self.key is None else self.key.valid(shared_BxTxSxW)
+    v_BxTxSxW = self.value.valid(self._value_input(shared_BxTxD, input_BxTxD))
+    q, k, v = (split_heads(join_heads(x), self.n_heads) for x in (q_BxTxSxW, k_BxTxSxW, v_BxTxSxW))
+    return q, k, v
+
+  def __call__(self, x_BxTxD: jax.Array) -> QKV:
+    """Queries, keys and values of all positions, BxTxHxK each."""
     return self.prefill(x_BxTxD, jnp.zeros(x_BxTxD.shape[0], jnp.int32))[0]
 
-  def prefill(
-    self, x_BxTxD: jax.Array, length_B: jax.Array
-  ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array]:
+  def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array) -> tuple[QKV, History]:
     """All positions, and the cache after the first `length_B` of them."""
-    shared_BxTxD = self.shared(x_BxTxD)
+    read = History(self.shared(x_BxTxD), x_BxTxD if self.config.value_reads_input else None)
     history = self.config.length_kernel - 1
-    qkv = self._convolve(jnp.pad(shared_BxTxD, ((0, 0), (history, 0), (0, 0))))
-    return qkv, last_positions(shared_BxTxD, length_B, history)
+    padded = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (history, 0), (0, 0))), read)
+    kept = jax.tree.map(lambda x: last_positions(x, length_B, history), read)
+    return self._convolve(padded.shared_BxCxD, padded.input_BxCxD), kept
 
-  def merge(self, y_xHxK: jax.Array) -> jax.Array:
-    """The heads' results to ...xD."""
-    return y_xHxK.reshape(*y_xHxK.shape[:-2], -1)
+  def init_cache(self, batch: int) -> History:
+    """Zeros stand before the first position."""
+    zeros_BxCxD = self._empty(batch)
+    return History(zeros_BxCxD, zeros_BxCxD if self.config.value_reads_input else None)
 
-  def init_cache(self, batch: int) -> jax.Array:
-    """The shared projection of the last C - 1 positions, B x (C - 1) x D."""
-    return jnp.zeros((batch, self.config.length_kernel - 1, self.shared.gating_SxD[...].shape[1]))
-
-  def step(
-    self, x_BxD: jax.Array, history_BxCxD: jax.Array
-  ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array]:
+  def step(self, x_BxD: jax.Array, cache: History) -> tuple[QKV, History]:
     """One position: queries, keys and values, BxHxK each, and the new cache."""
-    window_BxCxD = jnp.concatenate([history_BxCxD, self.shared(x_BxD)[:, None]], axis=1)
-    q, k, v = self._convolve(window_BxCxD)
-    return (q[:, 0], k[:, 0], v[:, 0]), window_BxCxD[:, 1:]
+    read = History(self.shared(x_BxD), x_BxD if self.config.value_reads_input else None)
+    window = jax.tree.map(lambda old, new: jnp.concatenate([old, new[:, None]], axis=1), cache, read)
+    q, k, v = self._convolve(window.shared_BxCxD, window.input_BxCxD)
+    return (q[:, 0], k[:, 0], v[:, 0]), jax.tree.map(lambda x: x[:, 1:], window)
+
+  def _mix(self, y_xHxK: jax.Array) -> jax.Array:
+    y_xD = join_heads(y_xHxK)
+    return y_xD if self.output is None else self.output(y_xD)
+
+  def merge(self, y_BxTxHxK: jax.Array) -> jax.Array:
+    """The heads' results of all positions to BxTxD."""
+    return self.merge_prefill(y_BxTxHxK, jnp.zeros(y_BxTxHxK.shape[0], jnp.int32))[0]
+
+  def init_merge_cache(self, batch: int) -> jax.Array | None:
+    """What the output's convolution sees before the first position, B x (C - 1) x D; None without one."""
+    return None if self.output_convolution is None else self._empty(batch)
+
+  def merge_prefill(self, y_BxTxHxK: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """All positions, BxTxD, and the cache after the first `length_B` of them."""
+    y_BxTxD = self._mix(y_BxTxHxK)
+    if self.output_convolution is None:
+      return y_BxTxD, None
+    kept_BxCxD = last_positions(y_BxTxD, length_B, self.config.length_kernel - 1)
+    return join_heads(self.output_convolution(self._modules(y_BxTxD))), kept_BxCxD
+
+  def merge_step(self, y_BxHxK: jax.Array, cache: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """One position, BxD, and the new cache."""
+    y_BxD = self._mix(y_BxHxK)
+    if self.output_convolution is None:
+      return y_BxD, None
+    window_BxCxD = jnp.concatenate([cache, y_BxD[:, None]], axis=1)
+    return join_heads(self.output_convolution.valid(self._modules(window_BxCxD)))[:, 0], window_BxCxD[:, 1:]
+
+  def _empty(self, batch: int) -> jax.Array:
+    return jnp.zeros((batch, self.config.length_kernel - 1, self.shared.gating_SxD.get_value().shape[1]))

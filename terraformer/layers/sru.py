@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from terraformer.config import SRUConfig
 from terraformer.layers.dense import Dense
 from terraformer.ops.positions import last_positions
 from terraformer.ops.recurrence import linear_recurrence
@@ -17,17 +18,22 @@ HIGHWAY_SCALE = math.sqrt(3)
 
 
 class SRU(nnx.Module):
-  """c_t = f c_{t-1} + (1 - f) y;  h_t = r c_t + (1 - r) x sqrt(3), with the gates r, f and y from one dense layer."""
+  """c_t = f c_{t-1} + (1 - f) y;  h_t = r c_t + (1 - r) x sqrt(3), with the gates r, f and y from one dense layer.
 
-  def __init__(self, width: int, *, key: jax.Array):
-    self.gates = Dense(width, 3 * width, key=key, axes=(None, None))
+  With `config.tanh` what is read is tanh(c_t); the state itself stays as it is.
+  """
+
+  def __init__(self, config: SRUConfig, *, key: jax.Array):
+    self.gates = Dense(config.width, 3 * config.width, key=key, axes=(None, None))
+    self.config = config
 
   def _gate(self, x_xW: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     reset_xW, forget_xW, update_xW = jnp.split(self.gates(x_xW), 3, axis=-1)
     return jax.nn.sigmoid(reset_xW), jax.nn.sigmoid(forget_xW), update_xW
 
   def _read(self, reset_xW: jax.Array, state_xW: jax.Array, x_xW: jax.Array) -> jax.Array:
-    return reset_xW * state_xW + (1 - reset_xW) * x_xW * HIGHWAY_SCALE
+    read_xW = jnp.tanh(state_xW) if self.config.tanh else state_xW
+    return reset_xW * read_xW + (1 - reset_xW) * x_xW * HIGHWAY_SCALE
 
   def __call__(self, x_BxTxW: jax.Array) -> jax.Array:
     """All positions, left to right; same shape."""
@@ -42,7 +48,7 @@ class SRU(nnx.Module):
 
   def init_cache(self, batch: int) -> jax.Array:
     """The state before the first token, BxW."""
-    return jnp.zeros((batch, self.gates.kernel_DxF[...].shape[0]))
+    return jnp.zeros((batch, self.config.width))
 
   def step(self, x_BxW: jax.Array, state_BxW: jax.Array) -> tuple[jax.Array, jax.Array]:
     """One position: its output and the new state."""

@@ -1,99 +1,198 @@
-"""A reversible stack of layers: scanned over stacked parameters to train, unrolled layer by layer to decode.
+"""A stack of layers: scanned over stacked parameters to train, unrolled layer by layer to decode.
 
-B batch, T time, D d_model, L layers.
+B batch, T time, S time of the memory, D d_model, L layers.
 """
 
 import functools
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import BlockConfig
-from terraformer.models.block import Block, Padding
-from terraformer.ops.reversible import Streams, forward_layer, reversible_stack, stack
+from terraformer.config import BlockConfig, ModelConfig, PlainResidualConfig
+from terraformer.config.model import ResidualConfig
+from terraformer.layers.dense import Dense
+from terraformer.models.block import Block
+from terraformer.models.halves import Padding
+from terraformer.ops.fixed_point import to_grid
+from terraformer.ops.reversible import Streams, forward_layer, rematerialised_stack, reversible_stack, stack
+
+_NO_PADDING = Padding(None)
 
 
 @functools.cache  # so that two models of one config have equal structures, and share compiled programs
 def _half(index: int):
   """The half-residual number `index` of a layer, as `ops.reversible` calls it."""
 
-  def apply(block: Block, x_BxTxD, key, padding: Padding, choices):
+  def apply(block: Block, x_BxTxD, key, padding: Padding, memory_BxSxD, choices):
     key = None if key is None else jax.random.fold_in(key, index)
-    return block.halves[index](x_BxTxD, padding, key=key, choices=choices)
+    return block.delta(index, x_BxTxD, padding, memory_BxSxD, key, choices)
 
   return apply
 
 
-class Stack(nnx.Module):
-  """`n_layers` blocks over a pair of residual streams."""
+def _runner(residual: ResidualConfig):
+  """The function of `ops.reversible` that a config asks for."""
+  if residual.keep_activations:
+    return stack
+  return rematerialised_stack if isinstance(residual, PlainResidualConfig) else reversible_stack
+
+
+class Residual(nnx.Module):
+  """How a vector enters the residual streams, and how it leaves them."""
+
+  def __init__(self, config: ResidualConfig):
+    self.config = config
+
+  def enter(self, x: jax.Array) -> Streams:
+    """One stream, or two equal ones."""
+    if isinstance(self.config, PlainResidualConfig):
+      return (x,)
+    if self.config.fixed_point:
+      x = to_grid(x)
+    return x, x
+
+  def leave(self, streams: Streams) -> jax.Array:
+    """Their mean."""
+    return sum(streams) / len(streams)
+
+
+class Segmented(nnx.Module):
+  """What the scanned and the unrolled form share: where layers forget."""
+
+  def segments(self) -> list[tuple[int, int]]:
+    """(first layer, last layer + 1) of the runs of layers between which the streams are merged."""
+    length = (0 if isinstance(self.residual.config, PlainResidualConfig) else self.residual.config.forget_every) or (
+      self.n_layers
+    )
+    return [(first, min(first + length, self.n_layers)) for first in range(0, self.n_layers, length)]
+
+  def forget(self, streams: Streams, forget: Dense) -> Streams:
+    """Merges the streams into one vector, from which both go on."""
+    return self.residual.enter(forget(self.residual.leave(streams)))
+
+
+class Stack(Segmented):
+  """`n_layers` blocks over the residual streams, their parameters stacked."""
 
   def __init__(
     self,
-    config: BlockConfig,
+    model: ModelConfig,
+    block: BlockConfig,
     n_layers: int,
     n_attentions: int,
-    causal: bool,
-    keep_activations: bool,
-    unroll: int,
     *,
+    causal: bool,
+    cross: bool = False,
     key: jax.Array,
   ):
-    self.blocks = jax.vmap(lambda key: Block(config, n_attentions, causal, key=key))(jax.random.split(key, n_layers))
-    self.halves = tuple(_half(index) for index in range(n_attentions + 1))
+    block_key, forget_key = jax.random.split(key)
+    make = lambda key: Block(model, block, n_attentions, causal, cross, key=key)  # noqa: E731
+    self.blocks = jax.vmap(make)(jax.random.split(block_key, n_layers))
+    self.halves = tuple(_half(index) for index in range(n_attentions + cross + 1))
     self.n_layers = n_layers
-    self.run = stack if keep_activations else reversible_stack
-    self.unroll = min(unroll, n_layers)
+    self.residual = Residual(model.residual)
+    self.run = _runner(model.residual)
+    self.unroll = model.unroll
+    make_forget = lambda key: Dense(block.d_model, block.d_model, key=key, axes=('embed', None))  # noqa: E731
+    n_forgets = len(self.segments()) - 1
+    self.forgets = jax.vmap(make_forget)(jax.random.split(forget_key, n_forgets)) if n_forgets else None
 
-  def __call__(self, streams: Streams, padding: Padding, *, key: jax.Array | None = None) -> Streams:
-    """All positions of the two streams BxTxD."""
+  def _run_segments(self, run, streams: Streams, inputs) -> tuple[Streams, Any]:
+    """`run(streams, inputs of some layers) -> (streams, results of each layer)`, one segment after the other."""
+    segments = self.segments()
+    if len(segments) == 1:
+      return run(streams, inputs)
+    results = []
+    for index, (first, last) in enumerate(segments):
+      if index:
+        streams = self.forget(streams, jax.tree.map(lambda x, index=index: x[index - 1], self.forgets))
+      streams, result = run(streams, jax.tree.map(lambda x, first=first, last=last: x[first:last], inputs))
+      results.append(result)
+    return streams, jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
+
+  def _scan(self, layer, streams: Streams, inputs) -> tuple[Streams, Any]:
+    return self._run_segments(lambda streams, inputs: jax.lax.scan(layer, streams, inputs), streams, inputs)
+
+  def __call__(
+    self, streams: Streams, padding: Padding, memory_BxSxD: jax.Array | None = None, *, key: jax.Array | None = None
+  ) -> Streams:
+    """All positions of the streams BxTxD.
+
+    Args:
+      streams: of `residual.enter`.
+      padding: which positions are real.
+      memory_BxSxD: what cross-attention reads; None without it.
+      key: of all noise; None is evaluation.
+    """
     keys_L = None if key is None else jax.random.split(key, self.n_layers)
-    return self.run(self.halves, self.blocks, streams, keys_L, padding, self.unroll)
 
-  def init_cache(self, batch: int, capacity: int):
+    def run(streams, layers):
+      blocks, keys = layers
+      unroll = min(self.unroll, len(jax.tree.leaves(blocks)[0]))
+      return self.run(self.halves, blocks, streams, keys, padding, memory_BxSxD, unroll), None
+
+    return self._run_segments(run, streams, (self.blocks, keys_L))[0]
+
+  def init_cache(self, batch: int, capacity: int, memory: jax.Array | None = None, padding: Padding = _NO_PADDING):
     """The caches of all layers, each array with a leading axis of layers."""
-    return jax.vmap(lambda block: block.init_cache(batch, capacity))(self.blocks)
+    return jax.vmap(lambda block: block.init_cache(batch, capacity, memory, padding))(self.blocks)
 
   def prefill(self, streams: Streams, length_B: jax.Array, capacity: int):
     """All positions, and the caches after the first `length_B` of them; `capacity` is at least T."""
-    return jax.lax.scan(lambda streams, block: block.prefill(streams, length_B, capacity), streams, self.blocks)
+    return self._scan(lambda streams, block: block.prefill(streams, length_B, capacity), streams, self.blocks)
 
   def step(self, streams: Streams, caches):
-    """One position of the two streams BxD."""
-    return jax.lax.scan(lambda streams, layer: layer[0].step(streams, layer[1]), streams, (self.blocks, caches))
+    """One position of the streams BxD."""
+    return self._scan(lambda streams, layer: layer[0].step(streams, layer[1]), streams, (self.blocks, caches))
 
 
-class UnrolledStack(nnx.Module):
+class UnrolledStack(Segmented):
   """The same layers as separate modules, each with arrays of its own that a decoder reads where they lie."""
 
   def __init__(self, stack: Stack):
     """Takes the layers of a scanned stack apart."""
-    self.blocks = nnx.List(
-      [jax.tree.map(lambda x, layer=layer: x[layer], stack.blocks) for layer in range(stack.n_layers)]
-    )
+
+    def apart(tree, count):
+      return nnx.List([jax.tree.map(lambda x, index=index: x[index], tree) for index in range(count)])
+
+    self.n_layers = stack.n_layers
+    self.residual = stack.residual
+    self.blocks = apart(stack.blocks, stack.n_layers)
+    self.forgets = apart(stack.forgets, len(stack.segments()) - 1)
     self.halves = stack.halves
 
-  def __call__(self, streams: Streams, padding: Padding, *, key: None = None) -> Streams:
-    """All positions of the two streams BxTxD, for evaluation."""
-    for block in self.blocks:
-      streams, _ = forward_layer(self.halves, streams, block, key, padding)
-    return streams
+  def _each(self, layer, streams: Streams) -> tuple[Streams, tuple]:
+    """Applies `layer(index, streams)` one by one, and merges the streams where segments meet."""
+    starts = [first for first, _ in self.segments()]
+    results = []
+    for index in range(self.n_layers):
+      if index and index in starts:
+        streams = self.forget(streams, self.forgets[starts.index(index) - 1])
+      streams, result = layer(index, streams)
+      results.append(result)
+    return streams, tuple(results)
 
-  def init_cache(self, batch: int, capacity: int) -> tuple:
+  def __call__(
+    self, streams: Streams, padding: Padding, memory_BxSxD: jax.Array | None = None, *, key: None = None
+  ) -> Streams:
+    """All positions of the streams BxTxD, for evaluation."""
+    return self._each(
+      lambda index, streams: forward_layer(self.halves, streams, self.blocks[index], key, padding, memory_BxSxD),
+      streams,
+    )[0]
+
+  def init_cache(
+    self, batch: int, capacity: int, memory: jax.Array | None = None, padding: Padding = _NO_PADDING
+  ) -> tuple:
     """A cache for each layer."""
-    return tuple(block.init_cache(batch, capacity) for block in self.blocks)
+    return tuple(block.init_cache(batch, capacity, memory, padding) for block in self.blocks)
 
   def prefill(self, streams: Streams, length_B: jax.Array, capacity: int) -> tuple[Streams, tuple]:
     """All positions, and the caches after the first `length_B` of them; `capacity` is at least T."""
-    caches = []
-    for block in self.blocks:
-      streams, cache = block.prefill(streams, length_B, capacity)
-      caches.append(cache)
-    return streams, tuple(caches)
+    return self._each(lambda index, streams: self.blocks[index].prefill(streams, length_B, capacity), streams)
 
   def step(self, streams: Streams, caches: tuple) -> tuple[Streams, tuple]:
-    """One position of the two streams BxD."""
-    new_caches = []
-    for block, cache in zip(self.blocks, caches, strict=True):
-      streams, cache = block.step(streams, cache)
-      new_caches.append(cache)
-    return streams, tuple(new_caches)
+    """One position of the streams BxD."""
+    return self._each(lambda index, streams: self.blocks[index].step(streams, caches[index]), streams)

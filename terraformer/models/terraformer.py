@@ -1,121 +1,73 @@
-"""Terraformer (paper, section 4): a reversible encoder whose output is the prefix of one causal reversible decoder.
+"""Terraformer (paper, section 4): an encoder whose output is the prefix of one causal decoder stack.
 
-B batch, S source time, T target time, D d_model, V vocabulary.
+B batch, S source time, T target time, P both together, D d_model, V vocabulary.
 """
-
-import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
-from terraformer.config import DenseOutputConfig, TerraformerConfig
+from terraformer.config import TerraformerConfig
 from terraformer.layers.dense import Dense
-from terraformer.layers.embedding import Embedding, PositionTable
-from terraformer.layers.multiplicative import MultiplicativeDense
-from terraformer.layers.norm import LayerNorm
-from terraformer.models.block import Padding
-from terraformer.models.stack import Stack, UnrolledStack
-from terraformer.ops.dropout import dropout
+from terraformer.layers.norm import make_norm
+from terraformer.layers.positions import make_positions
+from terraformer.models.base import DecodingCache, Model, causal_padding, n_tokens, split_key
+from terraformer.models.halves import Padding
+from terraformer.models.stack import Stack
 from terraformer.ops.positions import read_after, shift_right, write_after
+from terraformer.ops.reversible import Streams
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TerraformerCache:
-  """What decoding keeps between tokens.
-
-  Attributes:
-    layers: the decoder layers' caches, each array with a leading axis of layers.
-    position_B: target tokens read so far.
-  """
-
-  layers: Any
-  position_B: jax.Array
-
-
-class Terraformer(nnx.Module):
-  """Inputs BxS and targets BxT, right-padded with token 0, to logits BxTxV."""
+class Terraformer(Model):
+  """The decoder's tokens stand right behind the encoder's output, and attend to it and to each other alike."""
 
   def __init__(self, config: TerraformerConfig, *, key: jax.Array):
-    embedding_key, encoder_key, decoder_key, output_key = jax.random.split(key, 4)
+    base_key, encoder_key, decoder_key, merge_key, *position_keys = jax.random.split(key, 6)
+    super().__init__(config, key=base_key)
     d_model = config.d_model
-    self.embedding = Embedding(config.vocab_size, d_model, key=embedding_key)
-    self.encoder_positions = PositionTable(config.max_length, d_model)
-    self.decoder_positions = PositionTable(config.max_length, d_model)
-    memory = (config.keep_activations, config.unroll)
-    self.encoder = Stack(config.encoder, config.n_encoder_layers, 1, False, *memory, key=encoder_key)
-    self.decoder = Stack(
-      config.decoder, config.n_decoder_layers, config.n_decoder_attentions, True, *memory, key=decoder_key
+    self.encoder_positions, self.decoder_positions = (
+      make_positions(config.positions, config.max_length, d_model, key=key) for key in position_keys
     )
-    self.norm = LayerNorm(d_model)
-    if isinstance(config.output, DenseOutputConfig):
-      self.output = Dense(d_model, config.vocab_size, key=output_key, axes=('embed', 'vocab'))
-    else:
-      self.output = MultiplicativeDense(
-        config.output.n_modules, d_model, config.vocab_size, key=output_key, output_axis='vocab'
-      )
-    self.config = config
+    self.encoder = Stack(config, config.encoder, config.n_encoder_layers, 1, causal=False, key=encoder_key)
+    self.decoder = Stack(
+      config, config.decoder, config.n_decoder_layers, config.n_decoder_attentions, causal=True, key=decoder_key
+    )
+    self.merge = Dense(d_model, d_model, key=merge_key, axes=('embed', None)) if config.merge_encoder else None
+    self.merge_norm = make_norm(config.encoder.norm, d_model) if config.merge_encoder else None
 
-  def _embed(self, tokens_BxT: jax.Array, positions: PositionTable, rate: float, key: jax.Array | None) -> jax.Array:
-    x_BxTxD = dropout(self.embedding(tokens_BxT), rate, key=key, shared_axes=(1,))
-    return positions(x_BxTxD)
+  def _encode(self, inputs_BxS: jax.Array, key) -> Streams:
+    embed_key, position_key, stack_key = split_key(key, 3)
+    e_BxSxD = self.embed(inputs_BxS, self.config.encoder.dropout, embed_key)
+    e_BxSxD = self.encoder_positions(e_BxSxD, key=position_key)
+    residual = self.encoder.residual
+    streams = self.encoder(residual.enter(e_BxSxD), Padding(inputs_BxS != 0), key=stack_key)
+    if self.merge is None:
+      return streams
+    return residual.enter(self.merge_norm(self.merge(residual.leave(streams))))
 
-  def _encode(self, inputs_BxS: jax.Array, embed_key, stack_key) -> tuple[jax.Array, jax.Array]:
-    e_BxSxD = self._embed(inputs_BxS, self.encoder_positions, self.config.encoder.dropout, embed_key)
-    return self.encoder((e_BxSxD, e_BxSxD), Padding(inputs_BxS != 0), key=stack_key)
+  def hidden(self, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    """The decoder's vectors BxTxD from which `logits` predicts the targets; arguments as in `__call__`."""
+    encoder_key, embed_key, position_key, decoder_key = split_key(key, 4)
+    n_inputs_B, n_targets_B = n_tokens(inputs_BxS), n_tokens(targets_BxT)
+    d_BxTxD = self.embed(shift_right(targets_BxT), self.config.decoder.dropout, embed_key)
+    entering = self.decoder.residual.enter(self.decoder_positions(d_BxTxD, key=position_key))
+    encoded = self._encode(inputs_BxS, encoder_key)
+    streams = tuple(
+      write_after(e_BxSxD, n_inputs_B, d_BxTxD) for e_BxSxD, d_BxTxD in zip(encoded, entering, strict=True)
+    )
+    real_BxP = jnp.arange(streams[0].shape[1]) < (n_inputs_B + n_targets_B)[:, None]
+    both_BxPxD = self.decoder.residual.leave(
+      self.decoder(streams, Padding(causal_padding(self.config.decoder, real_BxP)), key=decoder_key)
+    )
+    return read_after(both_BxPxD, n_inputs_B, targets_BxT.shape[1])
 
-  def _read_out(self, streams) -> jax.Array:
-    return self.output(self.norm((streams[0] + streams[1]) / 2))
+  def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodingCache:
+    """Reads the inputs and makes room for `n_new` target tokens behind them."""
+    n_inputs_B = n_tokens(inputs_BxS)
+    _, layers = self.decoder.prefill(self._encode(inputs_BxS, None), n_inputs_B, inputs_BxS.shape[1] + n_new)
+    return DecodingCache(layers, jnp.zeros_like(n_inputs_B))
 
-  def __call__(self, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-    """Logits of every target token given the inputs and the target tokens before it.
-
-    Args:
-      inputs_BxS: source tokens; 0 is padding, which stands on the right.
-      targets_BxT: target tokens; shifted to the right here.
-      key: of dropout and of the controllers' noise; None is evaluation.
-
-    Returns:
-      BxTxV.
-    """
-    keys = (None,) * 4 if key is None else jax.random.split(key, 4)
-    n_inputs_B = (inputs_BxS != 0).sum(1)
-    encoded = self._encode(inputs_BxS, keys[0], keys[1])
-    d_BxTxD = self._embed(shift_right(targets_BxT), self.decoder_positions, self.config.decoder.dropout, keys[2])
-    streams = tuple(write_after(e_BxSxD, n_inputs_B, d_BxTxD) for e_BxSxD in encoded)
-    streams = self.decoder(streams, Padding(None), key=keys[3])
-    time = targets_BxT.shape[1]
-    return self._read_out(tuple(read_after(x_BxPxD, n_inputs_B, time) for x_BxPxD in streams))
-
-  def prefill(self, inputs_BxS: jax.Array, n_tokens: int) -> TerraformerCache:
-    """Reads the inputs and makes room for `n_tokens` target tokens behind them."""
-    n_inputs_B = (inputs_BxS != 0).sum(1).astype(jnp.int32)
-    streams = self._encode(inputs_BxS, None, None)
-    _, layers = self.decoder.prefill(streams, n_inputs_B, inputs_BxS.shape[1] + n_tokens)
-    return TerraformerCache(layers, jnp.zeros_like(n_inputs_B))
-
-  def step(self, token_B: jax.Array, cache: TerraformerCache) -> tuple[jax.Array, TerraformerCache]:
-    """Logits BxV of the next target token.
-
-    Args:
-      token_B: the last target token; 0 before the first one.
-      cache: of `prefill` or of the step before.
-    """
+  def step(self, token_B: jax.Array, cache: DecodingCache) -> tuple[jax.Array, DecodingCache]:
+    """Logits BxV of the next target token; `token_B` is the last one, 0 before the first."""
     x_BxD = self.decoder_positions.step(self.embedding(token_B), cache.position_B)
-    streams, layers = self.decoder.step((x_BxD, x_BxD), cache.layers)
-    return self._read_out(streams), TerraformerCache(layers, cache.position_B + 1)
-
-
-def abstract_model(config: TerraformerConfig) -> Terraformer:
-  """The model with shapes in the place of arrays: its structure, at no cost."""
-  return jax.eval_shape(lambda key: Terraformer(config, key=key), jax.random.key(0))
-
-
-def unroll(model: Terraformer) -> Terraformer:
-  """The same model with its stacks taken apart into layers: the form that is exported and decoded with."""
-  unrolled = jax.tree.map(lambda x: x, model)
-  unrolled.encoder = UnrolledStack(model.encoder)
-  unrolled.decoder = UnrolledStack(model.decoder)
-  return unrolled
+    streams, layers = self.decoder.step(self.decoder.residual.enter(x_BxD), cache.layers)
+    return self.logits(self.decoder.residual.leave(streams)), DecodingCache(layers, cache.position_B + 1)

@@ -1,6 +1,6 @@
 """Scaled dot-product attention.
 
-B batch, T queries, P keys, H heads, K head width.
+B batch, T queries, P keys, H heads, K head width, C queries of a chunk.
 """
 
 import math
@@ -8,12 +8,21 @@ import math
 import jax
 import jax.numpy as jnp
 
+from terraformer.ops.chunks import map_chunks
+from terraformer.ops.dropout import dropout
+
 # Added in place of a hidden score. Finite, so that a query that sees no key at all gives an average and not a NaN.
 HIDDEN = -1e9
 
 
 def dot_product_attention(
-  q_BxTxHxK: jax.Array, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array, visible_BxTxP: jax.Array | None
+  q_BxTxHxK: jax.Array,
+  k_BxHxPxK: jax.Array,
+  v_BxHxPxK: jax.Array,
+  visible_BxTxP: jax.Array | None,
+  *,
+  rate: float = 0.0,
+  key: jax.Array | None = None,
 ) -> jax.Array:
   """softmax(q k / sqrt(K)) v, with the softmax in float32.
 
@@ -21,6 +30,8 @@ def dot_product_attention(
     q_BxTxHxK: queries.
     k_BxHxPxK, v_BxHxPxK: keys and values, heads first as the cache keeps them.
     visible_BxTxP: which keys a query sees (the batch axis may be 1); None for all.
+    rate: of the dropout of attention weights.
+    key: of that dropout; None for none.
 
   Returns:
     BxTxHxK.
@@ -29,5 +40,33 @@ def dot_product_attention(
   score_BxHxTxP /= math.sqrt(q_BxTxHxK.shape[-1])
   if visible_BxTxP is not None:
     score_BxHxTxP = jnp.where(visible_BxTxP[:, None], score_BxHxTxP, HIDDEN)
-  weight_BxHxTxP = jax.nn.softmax(score_BxHxTxP).astype(v_BxHxPxK.dtype)
-  return jnp.einsum('BHTP,BHPK->BTHK', weight_BxHxTxP, v_BxHxPxK)
+  weight_BxHxTxP = dropout(jax.nn.softmax(score_BxHxTxP), rate, key=key)
+  return jnp.einsum('BHTP,BHPK->BTHK', weight_BxHxTxP.astype(v_BxHxPxK.dtype), v_BxHxPxK)
+
+
+def visible_keys(position_T: jax.Array, n_keys: int, real_BxP: jax.Array | None, causal: bool) -> jax.Array | None:
+  """Which keys the queries at `position_T` see, BxTxP (the batch axis may be 1): real ones, and none that follow."""
+  visible_BxTxP = None if real_BxP is None else real_BxP[:, None, :]
+  if causal:
+    before_1xTxP = (position_T[:, None] >= jnp.arange(n_keys))[None]
+    visible_BxTxP = before_1xTxP if visible_BxTxP is None else visible_BxTxP & before_1xTxP
+  return visible_BxTxP
+
+
+def by_query_chunk(attend, q_BxTxHxK: jax.Array, query_chunk: int) -> jax.Array:
+  """Attention a chunk of queries at a time, forwards and backwards, so that TxP scores are never alive.
+
+  Args:
+    attend: (q_BxCxHxK, position_C, chunk's index) -> BxCxHxK; it is computed again in the backward pass.
+    q_BxTxHxK: queries.
+    query_chunk: C; 0 or T and more for one call of `attend`.
+
+  Returns:
+    BxTxHxK.
+  """
+
+  def one(index, q_BxCxHxK):
+    n_queries = q_BxCxHxK.shape[1]
+    return attend(q_BxCxHxK, index * n_queries + jnp.arange(n_queries), index)
+
+  return map_chunks(one, q_BxTxHxK, query_chunk)

@@ -11,8 +11,8 @@ import jax
 import orbax.checkpoint as ocp
 
 from terraformer.config import RunConfig, UserError, from_dict
+from terraformer.models.make import abstract_model
 from terraformer.models.parameters import Params, describe, flatten, split
-from terraformer.models.terraformer import abstract_model
 from terraformer.train.state import State
 
 FORMAT = 1

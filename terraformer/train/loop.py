@@ -14,8 +14,8 @@ import numpy as np
 from terraformer.config import RunConfig, UserError, differences, to_dict
 from terraformer.data.batches import Prepared, open_prepared, prefetch
 from terraformer.data.prepare import ensure_prepared
+from terraformer.models.make import abstract_model
 from terraformer.models.parameters import count, split
-from terraformer.models.terraformer import abstract_model
 from terraformer.train import checkpoint
 from terraformer.train.files import write_whole
 from terraformer.train.interruption import interruption
@@ -188,7 +188,7 @@ def _require_same_data(workdir: Path, stored: dict[str, Any], data: Prepared) ->
 def _require_fit(run: RunConfig, data: Prepared, mesh: jax.sharding.Mesh) -> None:
   if data.vocabulary.size > run.model.vocab_size:
     raise UserError(
-      f'TerraformerConfig.vocab_size: expected at least the vocabulary of the data ({data.vocabulary.size}), '
+      f'{type(run.model).__name__}.vocab_size: expected at least the vocabulary of the data ({data.vocabulary.size}), '
       f'found {run.model.vocab_size}'
     )
   if (run.train.eval_every or run.train.sample_every) and not data.size('validation'):

@@ -1,10 +1,35 @@
 """What training minimises.
 
-B batch, T time, V vocabulary.
+B batch, T time, D d_model, V vocabulary.
 """
 
 import jax
 import jax.numpy as jnp
+
+from terraformer.models.base import Model
+from terraformer.ops.chunks import map_chunks
+
+
+def model_losses(
+  model: Model, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None
+) -> dict[str, jax.Array]:
+  """The losses of a model on a batch, `loss_chunk` target positions at a time: logits of BxTxV are then never alive.
+
+  Args:
+    model: of whose config `loss_chunk` is; 0 takes all positions at once.
+    inputs_BxS, targets_BxT: tokens, 0 is padding.
+    key: of the model's noise; None is evaluation.
+
+  Returns:
+    As `token_losses`.
+  """
+  x_BxTxD = model.hidden(inputs_BxS, targets_BxT, key=key)
+
+  def one(_, x_and_targets):
+    x_BxCxD, targets_BxC = x_and_targets
+    return token_losses(model.logits(x_BxCxD), targets_BxC)
+
+  return map_chunks(one, (x_BxTxD, targets_BxT), model.config.loss_chunk)
 
 
 def token_losses(logits_BxTxV: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from terraformer.config import MeshConfig, UserError
 
 # A name that is not here is not split. A feed-forward block stays whole (`ff_unit`): its argmax is local.
-RULES = {'embed': 'fsdp', 'ff': 'model', 'ff_block': 'model', 'heads': 'model', 'vocab': 'model'}
+RULES = {'embed': 'fsdp', 'expert': 'model', 'ff': 'model', 'ff_block': 'model', 'heads': 'model', 'vocab': 'model'}
 
 
 def make_mesh(config: MeshConfig) -> Mesh:

@@ -8,10 +8,10 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from terraformer.config import TerraformerConfig
+from terraformer.config import ModelConfig
 from terraformer.layers.parameter import logical_axes
+from terraformer.models.make import abstract_model, make_model
 from terraformer.models.parameters import flatten, split, unflatten
-from terraformer.models.terraformer import Terraformer, abstract_model
 from terraformer.train.sharding import parameter_sharding, replicated
 
 State = dict[str, Any]
@@ -24,7 +24,7 @@ def parameter_shardings(model: nnx.Module, mesh: Mesh) -> dict[str, Any]:
   return unflatten({path: parameter_sharding(mesh, axes[path], shapes[path].shape) for path in shapes})
 
 
-def abstract_state(config: TerraformerConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> State:
+def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> State:
   """Shapes, types and places of the train state; what a checkpoint is restored to."""
   model = abstract_model(config)
   _, params = split(model)
@@ -50,11 +50,11 @@ def abstract_state(config: TerraformerConfig, optimizer: optax.GradientTransform
   }
 
 
-def init_state(config: TerraformerConfig, optimizer: optax.GradientTransformation, mesh: Mesh, key: jax.Array) -> State:
+def init_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, key: jax.Array) -> State:
   """A fresh train state; every array is made on the devices that keep it."""
 
   def init(key):
-    _, params = split(Terraformer(config, key=key))
+    _, params = split(make_model(config, key=key))
     return {'params': params, 'optimizer': optimizer.init(params), 'step': jnp.zeros((), jnp.int32)}
 
   shardings = jax.tree.map(lambda x: x.sharding, abstract_state(config, optimizer, mesh))

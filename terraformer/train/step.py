@@ -8,7 +8,7 @@ from flax import nnx
 
 from terraformer.models.generate import generate
 from terraformer.models.parameters import Params, merge
-from terraformer.train.loss import mean_loss, token_losses
+from terraformer.train.loss import mean_loss, model_losses
 from terraformer.train.metrics import EvalMetrics, TrainMetrics
 from terraformer.train.state import State
 
@@ -27,8 +27,7 @@ def make_train_step(
     step_key = jax.random.fold_in(key, state['step'])
 
     def loss_of(params: Params):
-      logits_BxTxV = merge(structure, params)(batch['inputs'], batch['targets'], key=step_key)
-      losses = token_losses(logits_BxTxV, batch['targets'])
+      losses = model_losses(merge(structure, params), batch['inputs'], batch['targets'], key=step_key)
       return mean_loss(losses), losses
 
     (_, losses), gradients = jax.value_and_grad(loss_of, has_aux=True)(state['params'])
@@ -50,8 +49,8 @@ def make_eval_step(structure: nnx.GraphDef) -> Callable[[Params, Batch], EvalMet
   """The function (parameters, batch) -> metrics, without dropout or noise."""
 
   def eval_step(params: Params, batch: Batch) -> EvalMetrics:
-    logits_BxTxV = merge(structure, params)(batch['inputs'], batch['targets'])
-    return EvalMetrics.single_from_model_output(**token_losses(logits_BxTxV, batch['targets']))
+    losses = model_losses(merge(structure, params), batch['inputs'], batch['targets'])
+    return EvalMetrics.single_from_model_output(**losses)
 
   return eval_step
 

@@ -15,7 +15,7 @@ def _layer(length_kernel, module_kernel, seed=0):
 
 
 def _slow(layer, x_BxTxSxW):
-  kernel, bias = np.asarray(layer.kernel_CxExWxW[...]), np.asarray(layer.bias_W[...])
+  kernel, bias = np.asarray(layer.kernel_CxExVxW[...]), np.asarray(layer.bias_W[...])
   y_BxTxSxW = np.zeros_like(x_BxTxSxW) + bias
   for t, s, c, e in np.ndindex(*x_BxTxSxW.shape[1:3], *kernel.shape[:2]):
     from_t, from_s = t + c - (kernel.shape[0] - 1), s + e - kernel.shape[1] // 2
@@ -37,7 +37,7 @@ def test_the_output_is_that_of_the_reference(tag):
   r = load('locally_conv_dense')
   module_kernel, length_kernel = int(r[f'{tag}_kernel_size']), int(r[f'{tag}_length_kernel_size'])
   layer = build(lambda key: ModularConvolution(4, length_kernel, module_kernel, key=key))
-  assign(layer, kernel_CxExWxW=r[f'{tag}_w_kernel'], bias_W=r[f'{tag}_w_bias'])
+  assign(layer, kernel_CxExVxW=r[f'{tag}_w_kernel'], bias_W=r[f'{tag}_w_bias'])
   y_BxTxSxW = call(layer, r['x'].reshape(2, 7, 4, 4))
   np.testing.assert_allclose(y_BxTxSxW.reshape(2, 7, 16), r[f'{tag}_y'], atol=TOLERANCE)
 

@@ -5,28 +5,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from terraformer.config import SRUConfig
 from terraformer.layers.sru import SRU
 from tests.reference.vectors import TOLERANCE, assign, load
 from tests.weights import build, call, step
 
 by_seed = pytest.mark.parametrize('seed', range(3))
+by_tanh = pytest.mark.parametrize('tanh', [False, True])
 
 
-def _layer_and_input(seed):
+def _layer_and_input(seed, tanh=False):
   x_BxTxW = np.random.default_rng(seed).normal(size=(3, 9, 5)).astype(np.float32)
-  return build(lambda key: SRU(5, key=key), seed), x_BxTxW
+  return build(lambda key: SRU(SRUConfig(5, tanh), key=key), seed), x_BxTxW
 
 
-def _reference():
+def _reference(tanh=False):
   r = load('sru')
-  layer = build(lambda key: SRU(8, key=key))
+  layer = build(lambda key: SRU(SRUConfig(8, tanh), key=key))
   assign(layer.gates, kernel_DxF=r['w_kernel'], bias_F=r['w_bias'])
   return layer, r
 
 
+@by_tanh
 @by_seed
-def test_step_equals_call(seed):
-  layer, x_BxTxW = _layer_and_input(seed)
+def test_step_equals_call(seed, tanh):
+  layer, x_BxTxW = _layer_and_input(seed, tanh)
   state_BxW, stepped = layer.init_cache(3), []
   for t in range(9):
     y_BxW, state_BxW = step(layer, x_BxTxW[:, t], state_BxW)
@@ -43,9 +46,10 @@ def test_a_step_after_prefill_continues_each_example_where_it_ends(seed):
   np.testing.assert_allclose(stepped, call(layer, x_BxTxW)[batch_B, length_B], atol=1e-4)
 
 
-def test_the_output_is_that_of_the_reference():
-  layer, r = _reference()
-  np.testing.assert_allclose(call(layer, r['x']), r['y'], atol=TOLERANCE)
+@by_tanh
+def test_the_output_is_that_of_the_reference(tanh):
+  layer, r = _reference(tanh)
+  np.testing.assert_allclose(call(layer, r['x']), r['y_tanh' if tanh else 'y'], atol=TOLERANCE)
 
 
 def test_steps_are_those_of_the_reference():

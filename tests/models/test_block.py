@@ -9,16 +9,29 @@ from terraformer.config import (
   BlockConfig,
   DenseFFConfig,
   DenseProjectionConfig,
+  PlainResidualConfig,
+  ReversibleResidualConfig,
   SparseFFConfig,
   SparseProjectionConfig,
   SRUConfig,
+  TerraformerConfig,
 )
-from terraformer.models.block import AttentionHalf, Block, FeedForwardHalf, Padding
-from tests.weights import build
+from terraformer.models.block import Block
+from terraformer.models.halves import AttentionHalf, CrossAttentionHalf, FeedForwardHalf, Padding
+from tests.weights import build, shapes
 
 X_BXTXD = np.random.default_rng(0).normal(size=(2, 9, 24)).astype(np.float32)
 FEED_FORWARDS = {'dense': DenseFFConfig(30), 'sparse': SparseFFConfig(30, 6, 7)}
-NO_PADDING = Padding(None)
+MEMORY_BXSXD = np.random.default_rng(1).normal(size=(2, 6, 24)).astype(np.float32)
+PADDING = Padding(None, np.arange(6) < np.asarray([[6], [4]]))
+
+
+def _feed_forward(*arguments, seed=0):
+  return build(lambda key: FeedForwardHalf(_config(*arguments), jnp.float32, key=key), seed)
+
+
+def _attention(*arguments):
+  return build(lambda key: AttentionHalf(_config(*arguments), True, jnp.float32, key=key))
 
 
 def _config(feed_forward='dense', recurrence=None, dropout=0.0):
@@ -28,51 +41,95 @@ def _config(feed_forward='dense', recurrence=None, dropout=0.0):
 
 @jax.jit
 def _call_and_steps(half, x_BxTxD):
-  cache = half.init_cache(x_BxTxD.shape[0], x_BxTxD.shape[1])
+  cache = half.init_cache(*x_BxTxD.shape[:2], MEMORY_BXSXD, PADDING)
   _, y_TxBxD = jax.lax.scan(lambda cache, x_BxD: half.step(x_BxD, cache)[::-1], cache, x_BxTxD.swapaxes(0, 1))
-  return half(x_BxTxD, NO_PADDING)[0], y_TxBxD.swapaxes(0, 1)
+  return half(x_BxTxD, PADDING, MEMORY_BXSXD)[0], y_TxBxD.swapaxes(0, 1)
 
 
 @pytest.mark.parametrize('feed_forward', FEED_FORWARDS)
 @pytest.mark.parametrize('recurrence', [None, SRUConfig(5)])
 def test_step_of_the_feed_forward_half_equals_call(feed_forward, recurrence):
-  called, stepped = _call_and_steps(
-    build(lambda key: FeedForwardHalf(_config(feed_forward, recurrence), key=key)), X_BXTXD
-  )
+  called, stepped = _call_and_steps(_feed_forward(feed_forward, recurrence), X_BXTXD)
+  np.testing.assert_allclose(stepped, called, atol=1e-4)
+
+
+@pytest.mark.parametrize('projection', ['dense', 'sparse'])
+def test_step_of_the_cross_attention_half_equals_call(projection):
+  half = build(lambda key: CrossAttentionHalf(_config(projection), jnp.float32, key=key))
+  called, stepped = _call_and_steps(half, X_BXTXD)
   np.testing.assert_allclose(stepped, called, atol=1e-4)
 
 
 @pytest.mark.parametrize('projection', ['dense', 'sparse'])
 def test_step_of_the_attention_half_equals_call(projection):
-  called, stepped = _call_and_steps(build(lambda key: AttentionHalf(_config(projection), True, key=key)), X_BXTXD)
+  called, stepped = _call_and_steps(_attention(projection), X_BXTXD)
   np.testing.assert_allclose(stepped, called, atol=1e-4)
 
 
 def test_the_recurrent_branch_reads_the_stream_through_its_own_norm():
-  half = build(lambda key: FeedForwardHalf(_config('dense', SRUConfig(5)), key=key))
+  half = _feed_forward('dense', SRUConfig(5))
   branch = half.recurrence
   expected = half.feed_forward(half.norm(X_BXTXD))[0] + branch.expand(branch.sru(branch.contract(branch.norm(X_BXTXD))))
-  np.testing.assert_allclose(half(X_BXTXD, NO_PADDING)[0], expected, atol=1e-5)
+  np.testing.assert_allclose(half(X_BXTXD, PADDING, None)[0], expected, atol=1e-5)
 
 
 def test_attention_dropout_is_one_draw_for_all_tokens_of_an_example():
-  half = build(lambda key: AttentionHalf(_config(dropout=0.5), True, key=key))
-  dropped = np.asarray(half(X_BXTXD, NO_PADDING, key=jax.random.key(0))[0]) == 0
+  half = _attention('dense', None, 0.5)
+  dropped = np.asarray(half(X_BXTXD, PADDING, None, key=jax.random.key(0))[0]) == 0
   assert (dropped == dropped[:, :1]).all() and (dropped[0] != dropped[1]).any()
 
 
 def test_dropout_spares_the_recurrent_branch():
-  half = build(lambda key: FeedForwardHalf(_config('sparse', SRUConfig(5), dropout=0.5), key=key))
-  y_BxTxD, _ = half(X_BXTXD, NO_PADDING, key=jax.random.key(0))
+  half = _feed_forward('sparse', SRUConfig(5), 0.5)
+  y_BxTxD, _ = half(X_BXTXD, PADDING, None, key=jax.random.key(0))
   dropped_BxTxD = np.abs(y_BxTxD - half.recurrence(X_BXTXD)) < 1e-5
   assert dropped_BxTxD.all((0, 1)).any() and not dropped_BxTxD.all()
 
 
-def test_a_block_adds_and_swaps_as_in_the_paper():
-  block = build(lambda key: Block(_config(), 2, True, key=key))
-  a, b = X_BXTXD[:, 0], X_BXTXD[:, 1]
-  (found_a, found_b), _ = jax.jit(lambda block, streams: block.step(streams, block.init_cache(2, 1)))(block, (a, b))
+@jax.jit
+def _one_step(block, streams):
+  return block.step(streams, block.init_cache(2, 1, MEMORY_BXSXD, PADDING))[0]
+
+
+def _block(residual, cross=False):
+  model = TerraformerConfig(residual=residual)
+  return build(lambda key: Block(model, _config(), 2, causal=True, cross=cross, key=key))
+
+
+def _branches(block):
+  """What each half-residual of a block makes of one position BxD, by the layers alone."""
   for half in block.attentions:
-    a, b = b, a + half.attention(half.norm(b)[:, None])[:, 0]
-  a, b = b, a + block.feed_forward.feed_forward.step(block.feed_forward.norm(b))
-  np.testing.assert_allclose(jnp.stack([found_a, found_b]), jnp.stack([a, b]), atol=1e-4)
+    yield lambda x_BxD, half=half: half.attention(half.norm(x_BxD)[:, None])[0][:, 0]
+  if block.cross is not None:
+    yield lambda x_BxD: block.cross.attention(block.cross.norm(x_BxD)[:, None], MEMORY_BXSXD, PADDING.memory_BxS)[:, 0]
+  yield lambda x_BxD: block.feed_forward.feed_forward.step(block.feed_forward.norm(x_BxD))
+
+
+@pytest.mark.parametrize('cross', [False, True])
+def test_a_reversible_block_adds_and_swaps_as_in_the_paper(cross):
+  block = _block(ReversibleResidualConfig(), cross)
+  a, b = X_BXTXD[:, 0], X_BXTXD[:, 1]
+  found = _one_step(block, (a, b))
+  for branch in _branches(block):
+    a, b = b, a + branch(b)
+  np.testing.assert_allclose(jnp.stack(found), jnp.stack([a, b]), atol=1e-4)
+
+
+@pytest.mark.parametrize('cross', [False, True])
+def test_a_plain_block_adds_to_the_stream_it_reads(cross):
+  block = _block(PlainResidualConfig(), cross)
+  x = X_BXTXD[:, 0]
+  (found,) = _one_step(block, (x,))
+  for branch in _branches(block):
+    x = x + branch(x)
+  np.testing.assert_allclose(found, x, atol=1e-4)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize('index', range(3))
+def test_what_a_half_adds_is_float32(index, dtype):
+  model = TerraformerConfig(bfloat16=dtype == jnp.bfloat16)
+  block = shapes(lambda key: Block(model, _config('sparse', SRUConfig(5)), 1, causal=True, cross=True, key=key))
+  assert block.halves[index].dtype == dtype
+  delta, _ = jax.eval_shape(lambda block: block.delta(index, X_BXTXD, PADDING, MEMORY_BXSXD, None, None), block)
+  assert (delta.shape, delta.dtype) == (X_BXTXD.shape, jnp.float32)

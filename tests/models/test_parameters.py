@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 
-from terraformer.config import BlockConfig, DenseFFConfig, DenseProjectionConfig, SRUConfig
+from terraformer.config import BlockConfig, DenseFFConfig, DenseProjectionConfig, SRUConfig, TerraformerConfig
 from terraformer.models.block import Block
 from terraformer.models.parameters import count, flatten, merge, split, unflatten
 from tests.weights import build
@@ -9,7 +9,7 @@ from tests.weights import build
 
 def _block():
   config = BlockConfig(8, 2, DenseProjectionConfig(), DenseFFConfig(6), SRUConfig(3))
-  return build(lambda key: Block(config, 2, True, key=key))
+  return build(lambda key: Block(TerraformerConfig(), config, 2, causal=True, cross=False, key=key))
 
 
 def test_a_merged_module_is_the_one_that_was_split():

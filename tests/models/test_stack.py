@@ -16,7 +16,7 @@ from terraformer.config import (
   SparseProjectionConfig,
   SRUConfig,
 )
-from terraformer.models.block import Padding
+from terraformer.models.halves import Padding
 from terraformer.models.stack import Stack, UnrolledStack
 from tests.weights import build, filled, shapes
 

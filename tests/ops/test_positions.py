@@ -1,10 +1,21 @@
 """B 4 examples, S 5 source positions, T 3 target positions, D 7 (odd)."""
 
+import math
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.ops.positions import last_positions, read_after, shift_right, sinusoid_table, write_after
+from terraformer.ops.positions import (
+  example_positions,
+  expect_room,
+  last_positions,
+  read_after,
+  shift_right,
+  sinusoids,
+  write_after,
+)
 from tests.reference.vectors import TOLERANCE, load
 
 N_FIRST = np.asarray([0, 3, 5, 1])
@@ -15,18 +26,61 @@ def _sequences(seed):
   return rng.normal(size=(4, 5, 7)).astype(np.float32), rng.normal(size=(4, 3, 7)).astype(np.float32)
 
 
-def test_sinusoids_alternate_sines_and_cosines():
-  table_PxD = sinusoid_table(9, 7)
-  slow = [
-    [(np.cos if column % 2 else np.sin)(position / 1e4 ** (column // 2 * 2 / 7)) for column in range(7)]
-    for position in range(9)
-  ]
-  np.testing.assert_allclose(table_PxD, slow, atol=1e-6)
+def _slow_sinusoid(position, column):
+  return (math.cos if column % 2 else math.sin)(position / 1e4 ** (column // 2 * 2 / 7))
+
+
+@pytest.mark.parametrize('first', [0, 1020, 1_000_000, 123_456_789])
+def test_sinusoids_alternate_sines_and_cosines(first):
+  # The angle of a multiple of 1024 is rounded by at most half of 2^-32 turns for each 1024.
+  position_T = first + np.arange(9)
+  slow_TxD = [[_slow_sinusoid(position, column) for column in range(7)] for position in position_T]
+  tolerance = 2e-6 + math.pi / 2**32 / 1024 * first
+  np.testing.assert_allclose(jax.jit(sinusoids, static_argnums=1)(position_T, 7), slow_TxD, atol=tolerance)
 
 
 def test_sinusoids_are_those_of_the_reference():
   expected_PxD = load('layernorm_positional')['pos_initial_table']
-  np.testing.assert_allclose(sinusoid_table(*expected_PxD.shape), expected_PxD, atol=TOLERANCE)
+  n_positions, d_model = expected_PxD.shape
+  np.testing.assert_allclose(sinusoids(jnp.arange(n_positions), d_model), expected_PxD, atol=TOLERANCE)
+
+
+def test_sinusoids_take_positions_of_any_shape():
+  position_BxT = jnp.asarray([[3, 1], [4, 1], [5, 9]])
+  np.testing.assert_array_equal(sinusoids(position_BxT, 7)[2, 1], sinusoids(jnp.asarray([9]), 7)[0])
+
+
+def _starts(n_starts, start_from_zero):
+  return np.asarray(example_positions(2000, 3, n_starts, start_from_zero, key=jax.random.key(0)))[:, 0]
+
+
+def test_without_a_key_all_examples_start_at_zero():
+  np.testing.assert_array_equal(example_positions(4, 3, 10, 0.0, key=None), [[0, 1, 2]])
+
+
+def test_positions_follow_the_start():
+  position_BxT = np.asarray(example_positions(50, 4, 10, 0.0, key=jax.random.key(0)))
+  np.testing.assert_array_equal(position_BxT - position_BxT[:, :1], np.tile(np.arange(4), (50, 1)))
+
+
+def test_starts_are_uniform_below_their_number():
+  # 2,000 draws: 0.036 is four standard deviations.
+  np.testing.assert_allclose(np.bincount(_starts(5, 0.0)) / 2000, [0.2] * 5, atol=0.036)
+
+
+def test_a_share_of_the_examples_starts_at_zero_all_the_same():
+  # 2,000 draws: 0.041 is four standard deviations.
+  assert abs((_starts(10**6, 0.3) == 0).mean() - 0.3) < 0.041
+
+
+@pytest.mark.parametrize('n_starts', [1, 0, -3])
+def test_where_there_is_no_room_all_examples_start_at_zero(n_starts):
+  assert not _starts(n_starts, 0.0).any()
+
+
+def test_more_tokens_than_positions_are_refused():
+  with pytest.raises(ValueError, match='expected at most 9, found a sequence of 10'):
+    expect_room(10, 9)
 
 
 def test_shifted_tokens_start_with_zero_and_lose_the_last():

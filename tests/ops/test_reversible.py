@@ -4,49 +4,54 @@ Its halves add a constant of 512 to the streams, so that recomputing them loses 
 one of two weights by the parity of floor(1e5 x): every recomputed choice is as good as a coin flip.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.ops.reversible import reversible_stack, stack
+from terraformer.ops.reversible import add, rematerialised_stack, reversible_stack, stack
 
 L, B, T, D = 4, 2, 5, 6
 
 
 def _half(name, records=True):
-  def apply(layer, x_BxTxD, scanned, shared, choices):
+  def apply(layer, x_BxTxD, scanned, shared, context, choices):
     if choices is None or not records:
       choices = (jnp.floor(x_BxTxD.sum(-1) * 1e5) % 2).astype(jnp.int32)
     keep_BxTx1 = jax.random.bernoulli(jax.random.fold_in(scanned, len(name)), 0.8, (B, T, 1))
     y_BxTxD = jnp.sin(x_BxTxD) @ layer[f'mix_{name}'] * layer[name][choices] * keep_BxTx1
-    return y_BxTxD * shared[..., None] + 512, choices
+    return y_BxTxD * shared[..., None] * jnp.cos(context) + 512, choices
 
   return apply
 
 
-def _arguments(seed):
+def _arguments(seed, n_streams=2):
   rng = np.random.default_rng(seed)
   layers = {name: rng.normal(size=(L, 2, D)) for name in ('first', 'second')}
   layers |= {f'mix_{name}': rng.normal(size=(L, D, D)) * 0.2 for name in ('first', 'second')}
-  streams = tuple(jnp.asarray(rng.normal(size=(B, T, D)), jnp.float32) for _ in range(2))
-  cotangents = tuple(jnp.asarray(rng.normal(size=(B, T, D)), jnp.float32) for _ in range(2))
-  keys_L = jax.random.split(jax.random.key(seed), L)
-  shared_BxT = jnp.asarray(rng.random((B, T)) < 0.8, jnp.float32)
-  return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), layers), streams, keys_L, shared_BxT, cotangents
+  streams, cotangents = (tuple(rng.normal(size=(n_streams, B, T, D))) for _ in range(2))
+  shared_BxT, context_BxTxD = rng.random((B, T)) < 0.8, rng.normal(size=(B, T, D))
+  *arrays, cotangents = jax.tree.map(
+    lambda x: jnp.asarray(x, jnp.float32), (layers, streams, shared_BxT, context_BxTxD, cotangents)
+  )
+  layers, streams, shared_BxT, context_BxTxD = arrays
+  return layers, streams, jax.random.split(jax.random.key(seed), L), shared_BxT, context_BxTxD, cotangents
 
 
 def _gradients(run, records=True, unroll=1):
   halves = (_half('first', records), _half('second', records))
 
-  def loss(layers, streams, keys_L, shared_BxT, cotangents):
-    y = run(halves, layers, streams, keys_L, shared_BxT, unroll)
+  def loss(layers, streams, keys_L, shared_BxT, context_BxTxD, cotangents):
+    y = run(halves, layers, streams, keys_L, shared_BxT, context_BxTxD, unroll)
     return sum((y * cotangent).sum() for y, cotangent in zip(y, cotangents, strict=True))
 
-  return jax.jit(jax.grad(loss, argnums=(0, 1)))
+  return jax.jit(jax.grad(loss, argnums=(0, 1, 4)))
 
 
 plain = _gradients(stack)
+rematerialised = _gradients(rematerialised_stack)
 reversible = _gradients(reversible_stack)
 forgetful = _gradients(reversible_stack, records=False)
 unrolled = _gradients(reversible_stack, unroll=3)
@@ -56,10 +61,11 @@ def largest_difference(one, other):
   return max(np.abs(x - y).max() for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
-def test_the_value_is_that_of_the_plain_stack():
+@pytest.mark.parametrize('run', [reversible_stack, rematerialised_stack])
+def test_the_value_is_that_of_the_plain_stack(run):
   *arguments, _ = _arguments(0)
   halves = (_half('first'), _half('second'))
-  for one, other in zip(reversible_stack(halves, *arguments), stack(halves, *arguments), strict=True):
+  for one, other in zip(run(halves, *arguments), stack(halves, *arguments), strict=True):
     np.testing.assert_array_equal(one, other)
 
 
@@ -81,9 +87,40 @@ def test_unrolling_the_loop_does_not_change_the_gradient(seed):
   assert largest_difference(plain(*_arguments(seed)), unrolled(*_arguments(seed))) < 2e-2
 
 
+@pytest.mark.parametrize('n_streams', [1, 2])
+def test_rematerialising_does_not_change_the_gradient(n_streams):
+  # It starts from the stored streams: the same choices, and the same rounding but for the order of sums.
+  arguments = _arguments(0, n_streams)
+  assert largest_difference(plain(*arguments), rematerialised(*arguments)) < 1e-4
+
+
 def test_streams_swap_after_every_half():
   halves = (lambda *_: (jnp.full((1, 1, 1), 10.0), None), lambda *_: (jnp.full((1, 1, 1), 100.0), None))
   streams = jnp.ones((1, 1, 1)), 2 * jnp.ones((1, 1, 1))
   # (a, b) -> (b, a + 10) -> (a + 10, b + 100)
-  a, b = stack(halves, jnp.zeros(1), streams, None, None)
+  a, b = stack(halves, jnp.zeros(1), streams, None, None, None)
   assert (a.item(), b.item()) == (11, 102)
+
+
+def test_one_stream_reads_what_the_half_before_added():
+  halves = (lambda layer, x, *_: (10 * x, None), lambda layer, x, *_: (100 * x, None))
+  # x -> 11 x -> 1111 x
+  (x,) = stack(halves, jnp.zeros(1), (jnp.ones((1, 1, 1)),), None, None, None)
+  assert x.item() == 1111
+
+
+def test_adding_goes_to_the_first_stream_which_becomes_the_last():
+  assert add((1, 2), 10) == (2, 11) and add((1,), 10) == (11,)
+
+
+def test_a_stack_without_keys_padding_or_context_has_a_gradient():
+  # Three Nones in the place of arrays.
+  half = lambda layer, x, *_: (layer * jnp.sin(x), None)  # noqa: E731
+  layers, streams = jnp.asarray([0.3, 0.5]), (jnp.ones((1, 1, 1)), 2 * jnp.ones((1, 1, 1)))
+
+  @functools.partial(jax.grad, argnums=(1, 2))
+  def gradients(run, layers, streams):
+    return sum(y.sum() for y in run((half,), layers, streams, None, None, None))
+
+  one, other = gradients(stack, layers, streams), gradients(reversible_stack, layers, streams)
+  assert largest_difference(one, other) < 1e-6

@@ -1,18 +1,24 @@
 """The reference's Terraformer in our terms: its config, and its weights or gradients by the path of our parameters."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from flax import nnx
 
 from terraformer.config import (
   BlockConfig,
   DenseProjectionConfig,
+  FixedBasePositionsConfig,
   SparseFFConfig,
   SparseOutputConfig,
   SparseProjectionConfig,
   SRUConfig,
+  TablePositionsConfig,
   TerraformerConfig,
 )
 from terraformer.models.parameters import flatten, merge, split, unflatten
+
+BASES = (11, 13, 14, 15)
 
 # Parts of our paths and what they are there, replaced in this order.
 _NAMES = (
@@ -20,6 +26,7 @@ _NAMES = (
   ('decoder.blocks.attentions.', 'decoder/block{layer}/attn'),
   ('encoder.blocks.', 'encoder/block{layer}/'),
   ('decoder.blocks.', 'decoder/block{layer}/'),
+  ('attentions.', 'attn'),
   ('feed_forward.recurrence.sru.gates', 'ff/sru_branch/sru'),
   ('feed_forward.recurrence.contract', 'ff/sru_branch/dense_in'),
   ('feed_forward.recurrence.expand', 'ff/sru_branch/dense_out'),
@@ -38,13 +45,15 @@ _NAMES = (
   ('query', 'q'),
   ('key', 'k'),
   ('value', 'v'),
-  ('.kernel_CxExWxW', '_kernel'),
+  ('.kernel_CxExVxW', '_kernel'),
   ('.bias_W', '_bias'),
   ('gating_SxD', 'gating'),
   ('projection_DxW', 'projection'),
   ('embedding.table_VxD', 'embedding'),
-  ('encoder_positions.table_PxD', 'encoder_pos/table'),
-  ('decoder_positions.table_PxD', 'decoder_pos/table'),
+  ('encoder_positions.', 'encoder_pos.'),
+  ('decoder_positions.', 'decoder_pos.'),
+  ('table_PxD', 'table'),
+  ('start_D', 'start_vec'),
   ('scale_D', 'scale'),
   ('bias_D', 'bias'),
   ('bias_F', 'bias'),
@@ -52,10 +61,14 @@ _NAMES = (
   ('kernel_DxF', 'kernel'),
   ('.', '/'),
 )
+_OUTSIDE = {'norm': 'final_ln', 'output': 'loss', 'merge': 'encoder.final_dense', 'merge_norm': 'encoder.final_ln'}
 
 
-def config(r: dict[str, np.ndarray], **sparse_ff) -> TerraformerConfig:
-  """Dense projections in the encoder, sparse ones in the decoder; sparse feed-forward blocks, an SRU, no dropout."""
+def config(r: Mapping[str, np.ndarray], **sparse_ff) -> TerraformerConfig:
+  """What a file of the reference is: its sizes, and which mechanisms, as its weights tell.
+
+  Dense projections in the encoder, sparse ones in the decoder; sparse feed-forward blocks, an SRU, no dropout.
+  """
   feed_forward = SparseFFConfig(
     d_ff=int(r['cfg_d_ff']),
     block_size=int(r['cfg_ff']),
@@ -73,21 +86,32 @@ def config(r: dict[str, np.ndarray], **sparse_ff) -> TerraformerConfig:
       dropout=0.0,
     )
 
+  by_digits = 'w/encoder_pos/start_vec' in r
+  convolution_CxExVxW = r['w/decoder/block0/attn0/q_kernel']
+  lengths = int(r['cfg_Le']), int(r['cfg_Ld'])
   return TerraformerConfig(
     vocab_size=int(r['cfg_vocab']),
-    max_length=r['w/encoder_pos/table'].shape[0],
+    max_length=max(lengths) if by_digits else r['w/encoder_pos/table'].shape[0],
+    positions=_digits(r) if by_digits else TablePositionsConfig(),
     n_encoder_layers=int(r['cfg_enc']),
     n_decoder_layers=int(r['cfg_dec']),
-    encoder=block(DenseProjectionConfig()),
-    decoder=block(SparseProjectionConfig(int(r['cfg_sp']), 3, 3)),
+    n_decoder_attentions=2 if 'w/decoder/block0/attn1/gating' in r else 1,
+    encoder=block(DenseProjectionConfig(bias='w/encoder/block0/attn/q/bias' in r)),
+    decoder=block(SparseProjectionConfig(int(r['cfg_sp']), *convolution_CxExVxW.shape[:2])),
     output=SparseOutputConfig(int(r['cfg_loss'])),
+    merge_encoder='w/encoder/final_dense/kernel' in r,
   )
+
+
+def _digits(r: Mapping[str, np.ndarray]) -> FixedBasePositionsConfig:
+  n_bases = next(n for n in range(len(BASES) + 1) if f'w/encoder_pos/base{n}_digit0' not in r)
+  n_digits = next(n for n in range(100) if f'w/encoder_pos/base0_digit{n}' not in r)
+  return FixedBasePositionsConfig(BASES[:n_bases], n_digits)
 
 
 def _name(path: str) -> str:
   head, _, tail = path.partition('.')
-  outside = {'norm': 'final_ln', 'output': 'loss'}
-  path = f'{outside[head]}.{tail}' if head in outside else path.replace('.norm.', '.ln.').replace('.output.', '.o.')
+  path = f'{_OUTSIDE[head]}.{tail}' if head in _OUTSIDE else path.replace('.norm.', '.ln.').replace('.output.', '.o.')
   for ours, theirs in _NAMES:
     path = path.replace(ours, theirs)
   return path
@@ -101,15 +125,30 @@ def _in_our_layout(path: str, array: np.ndarray) -> np.ndarray:
   return array
 
 
-def in_our_terms(r: dict[str, np.ndarray], kind: str, model: nnx.Module) -> nnx.Module:
+def _read(r: Mapping[str, np.ndarray], kind: str, path: str, layer: int, size: int) -> np.ndarray:
+  """The reference's array for one of our parameters."""
+  name = f'{kind}/{_name(path).format(layer=layer)}'
+  if path.endswith('weights_NxIxW'):
+    where = name.rsplit('/', 1)[0]
+    n_bases = next(n for n in range(len(BASES) + 1) if f'{where}/base{n}_digit0' not in r)
+    n_digits = next(n for n in range(100) if f'{where}/base0_digit{n}' not in r)
+    return np.stack([r[f'{where}/base{n}_digit{i}'] for n in range(n_bases) for i in range(n_digits)])
+  head_major = name.replace('/kernel', '')
+  head_major = f'{head_major[:-1]}w_{head_major[-1]}'
+  if name not in r and head_major in r:  # HxDxK, and HxKxD for the output
+    array = r[head_major]
+    return array.reshape(-1, array.shape[-1]) if name.endswith('o/kernel') else array.swapaxes(0, 1).reshape(size, -1)
+  return _in_our_layout(path, r[name])
+
+
+def in_our_terms(r: Mapping[str, np.ndarray], kind: str, model: nnx.Module) -> nnx.Module:
   """`model` (or shapes of it) with the arrays of the reference, weights (`kind` 'w') or gradients ('grad')."""
   structure, params = split(model)
 
   def find(path, leaf):
-    name = f'{kind}/{_name(path)}'
-    if '{layer}' not in name:
-      return _in_our_layout(path, r[name]).reshape(leaf.shape)
-    layers = [_in_our_layout(path, r[name.format(layer=layer)]) for layer in range(leaf.shape[0])]
+    if '{layer}' not in _name(path):
+      return _read(r, kind, path, 0, leaf.shape[0]).reshape(leaf.shape)
+    layers = [_read(r, kind, path, layer, leaf.shape[1]) for layer in range(leaf.shape[0])]
     return np.stack(layers).reshape(leaf.shape)
 
   return merge(structure, unflatten({path: find(path, leaf) for path, leaf in flatten(params).items()}))

@@ -1,0 +1,115 @@
+"""LSH attention beside full attention: time and memory of one causal layer over random vectors.
+
+T time, D d_model.
+"""
+
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+
+from terraformer.config import BlockConfig, DenseProjectionConfig, FullAttentionConfig, LSHAttentionConfig
+from terraformer.layers.attention import Attention
+from terraformer.layers.lsh_attention import LSHAttention
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionTime:
+  """One kind of attention at one length; medians.
+
+  Attributes:
+    kind: `lsh` or `full`.
+    length: positions of the one sequence.
+    forward_ms: of the layer, projections included.
+    train_ms: forwards, and backwards to parameters and input.
+    temp_bytes: what the compiled training program needs besides arguments and results.
+  """
+
+  kind: str
+  length: int
+  forward_ms: float
+  train_ms: float
+  temp_bytes: int
+
+  @property
+  def microseconds_per_token(self) -> tuple[float, float]:
+    """Forwards and in training."""
+    return 1000 * self.forward_ms / self.length, 1000 * self.train_ms / self.length
+
+
+def bench_attention(
+  lengths: tuple[int, ...], d_model: int, n_heads: int, n_rounds: int, chunk_length: int, repeats: int, max_bytes: float
+) -> Iterator[AttentionTime]:
+  """Measures both kinds at each length, one after the other in every repetition, so that a slow moment hits both.
+
+  Args:
+    lengths: of the sequence.
+    d_model, n_heads: of the layer; its projections are dense.
+    n_rounds, chunk_length: of LSH attention.
+    repeats: measurements, of which the median counts.
+    max_bytes: what would take more is left out, with a note on the standard error.
+  """
+  kinds = {
+    'lsh': (LSHAttention, LSHAttentionConfig(chunk_length, n_rounds, full_below=0)),
+    'full': (Attention, FullAttentionConfig()),
+  }
+  for length in lengths:
+    programs = {}
+    for kind, (layer, attention) in kinds.items():
+      projection = DenseProjectionConfig(share_qk=kind == 'lsh')
+      config = BlockConfig(d_model, n_heads, projection, attention=attention)
+      if kind == 'full' and 4 * n_heads * length**2 > max_bytes:
+        print(f'full attention at {length:,} tokens is left out: its scores alone exceed --max_bytes', file=sys.stderr)
+        continue
+      forward, train, temp_bytes = _compile(layer, config, length)
+      if temp_bytes > max_bytes:
+        print(f'{kind} attention at {length:,} tokens is left out: {temp_bytes / 1e9:.1f} GB', file=sys.stderr)
+        continue
+      programs[kind] = forward, train, temp_bytes
+    times = {kind: ([], []) for kind in programs}
+    for _ in range(repeats):
+      for kind, (forward, train, _) in programs.items():
+        times[kind][0].append(_milliseconds(forward))
+        times[kind][1].append(_milliseconds(train))
+    for kind, (forward_ms, train_ms) in times.items():
+      temp_bytes = programs[kind][2]
+      yield AttentionTime(kind, length, statistics.median(forward_ms), statistics.median(train_ms), temp_bytes)
+
+
+def _compile(layer, config: BlockConfig, length: int) -> tuple[Callable, Callable, int]:
+  """Compiled forward and training passes of a layer as functions without arguments, and bytes of the latter."""
+  module = jax.jit(lambda key: layer(config, True, key=key))(jax.random.key(0))
+  x_1xTxD = jax.random.normal(jax.random.key(1), (1, length, config.d_model), jnp.float32)
+  # A random cotangent, so that no part of the backward pass is trivial.
+  cotangent_1xTxD = jax.random.normal(jax.random.key(2), x_1xTxD.shape, jnp.float32)
+
+  def forward(module, x_1xTxD):
+    return module(x_1xTxD)[0]
+
+  def loss(module, x_1xTxD, cotangent_1xTxD):
+    return (forward(module, x_1xTxD) * cotangent_1xTxD).sum()
+
+  arguments = module, x_1xTxD
+  compiled_forward = jax.jit(forward).lower(*arguments).compile()
+  compiled_train = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*arguments, cotangent_1xTxD).compile()
+  temp_bytes = compiled_train.memory_analysis().temp_size_in_bytes
+  return lambda: compiled_forward(*arguments), lambda: compiled_train(*arguments, cotangent_1xTxD), temp_bytes
+
+
+def _milliseconds(program: Callable) -> float:
+  begun = time.perf_counter()
+  jax.block_until_ready(program())
+  return 1000 * (time.perf_counter() - begun)
+
+
+def as_line(result: AttentionTime) -> str:
+  """One measurement for people."""
+  forward, train = result.microseconds_per_token
+  return (
+    f'{result.kind:5} {result.length:9,} tokens: forward {result.forward_ms:10,.1f} ms ({forward:8.2f} us a token), '
+    f'training {result.train_ms:10,.1f} ms ({train:8.2f} us a token), {result.temp_bytes / 1e6:10,.1f} MB temporary'
+  )

@@ -1,0 +1,103 @@
+"""Where a token stands."""
+
+import dataclasses
+import math
+
+from terraformer.config.base import Checked, expect
+
+
+@dataclasses.dataclass(frozen=True)
+class TablePositionsConfig(Checked):
+  """A trainable vector a position, sinusoids at first.
+
+  Attributes:
+    max_offset: largest number that is added to the positions of an example in training.
+    start_from_zero: share of the training examples to which none is added.
+  """
+
+  max_offset: int = 0
+  start_from_zero: float = 1.0
+
+  def check(self):
+    self._at_least(0, 'max_offset')
+    self._probability('start_from_zero')
+
+  def n_positions(self, max_length: int) -> int:
+    """As many as the model has."""
+    return max_length
+
+
+@dataclasses.dataclass(frozen=True)
+class SinusoidPositionsConfig(Checked):
+  """Sinusoids that are computed, not stored or trained (Vaswani et al., 2017).
+
+  Attributes:
+    max_offset: largest number that is added to the positions of an example in training.
+    start_from_zero: share of the training examples to which none is added.
+  """
+
+  max_offset: int = 0
+  start_from_zero: float = 1.0
+
+  def check(self):
+    self._at_least(0, 'max_offset')
+    self._probability('start_from_zero')
+
+  def n_positions(self, max_length: int) -> int:
+    """As many as the model has."""
+    return max_length
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedBasePositionsConfig(Checked):
+  """A position's digits in several bases, each times a trainable vector (the authors' `fixed-base`).
+
+  Attributes:
+    bases: of the number systems; their vectors are added.
+    n_digits: of each, least significant first; must divide d_model.
+    start_from_zero: share of the training examples that start at position 0 and not at a random one.
+    drop: share of the training examples that see no positions.
+  """
+
+  bases: tuple[int, ...] = (11, 13, 14, 15)
+  n_digits: int = 8
+  start_from_zero: float = 0.01
+  drop: float = 0.01
+
+  def check(self):
+    self._at_least(1, 'n_digits')
+    self._probability('start_from_zero', 'drop')
+    expect(
+      self.bases and min(self.bases) >= 2, f'FixedBasePositionsConfig.bases: expected bases from 2, found {self.bases}'
+    )
+
+  def n_positions(self, max_length: int) -> int:
+    """Positions that the smallest base can write, at most those of a 32-bit integer."""
+    return min(min(self.bases) ** self.n_digits, 2**31 - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class AxialPositionsConfig(Checked):
+  """Position t as coordinates of a grid, each with a trainable vector for a part of d_model (Reformer).
+
+  Attributes:
+    shape: of the grid, slowest coordinate first; the product is the number of positions.
+    widths: of the coordinates' vectors; their sum is d_model.
+  """
+
+  shape: tuple[int, ...] = (32, 32)
+  widths: tuple[int, ...] = (128, 128)
+
+  def check(self):
+    expect(
+      len(self.shape) == len(self.widths) > 0,
+      f'AxialPositionsConfig.widths: expected one for each of {self.shape}, found {self.widths}',
+    )
+    expect(
+      min(self.shape + self.widths) >= 1,
+      f'AxialPositionsConfig: expected numbers from 1, found shape {self.shape} and widths {self.widths}',
+    )
+
+  def n_positions(self, max_length: int) -> int:
+    """Points of the grid."""
+    return math.prod(self.shape)

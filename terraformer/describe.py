@@ -1,0 +1,71 @@
+"""A model as a table: its parts, and what one decoded token reads of them, beside its dense twin."""
+
+import dataclasses
+import json
+
+from terraformer.config import ModelConfig
+from terraformer.models.cost import Cost, Part, cost
+from terraformer.models.twin import dense_twin
+
+_NONE = Part(0, 0)
+
+
+def as_json(config: ModelConfig, context: int) -> str:
+  """One object with `model` and `twin`, each with `parts`, `parameters`, `read`, `cache_numbers` and `flops`."""
+  costs = {'model': cost(config, context), 'twin': cost(dense_twin(config), context)}
+  return json.dumps({name: dataclasses.asdict(one) | _totals(one) for name, one in costs.items()})
+
+
+def _totals(one: Cost) -> dict[str, int]:
+  return {'parameters': one.parameters, 'read': one.read, 'read_bytes': 4 * (one.read + one.cache_numbers)}
+
+
+def as_table(config: ModelConfig, context: int) -> str:
+  """The same for people; counts in millions of float32 numbers."""
+  twin = dense_twin(config)
+  ours, dense = cost(config, context), cost(twin, context)
+  d_ff = ' and '.join(sorted({f'{block.feed_forward.d_ff:,}' for block in twin.blocks.values()}))
+  names = sorted({*ours.parts, *dense.parts}, key=_place)
+  lines = [
+    f'{type(config).__name__.removesuffix("Config")}, beside its dense twin (d_ff {d_ff}); millions of parameters',
+    '',
+    f'{"":32}{"model":>12}{"share":>8}{"read a token":>14}{"twin":>12}{"share":>8}{"read a token":>14}',
+  ]
+  for name in names:
+    lines.append(_row(name, (ours.parts.get(name, _NONE), ours), (dense.parts.get(name, _NONE), dense)))
+  total = Part(ours.parameters, ours.read), Part(dense.parameters, dense.read)
+  lines += ['-' * 100, _row('all', (total[0], ours), (total[1], dense)), '']
+  lines += [
+    _pair(f'key-value cache at {context:,} tokens, MB', ours.cache_numbers * 4 / 1e6, dense.cache_numbers * 4 / 1e6),
+    _pair('bytes read a token, float32, MB', *((one.read + one.cache_numbers) * 4 / 1e6 for one in (ours, dense))),
+    _pair('operations a token, MFLOP', ours.flops / 1e6, dense.flops / 1e6),
+    _pair('all weights in float32, GB', ours.parameters * 4 / 1e9, dense.parameters * 4 / 1e9),
+    '',
+    f'A decoded token reads {_times(dense.read + dense.cache_numbers, ours.read + ours.cache_numbers)} fewer bytes and '
+    f'takes {_times(dense.flops, ours.flops)} fewer operations than in the twin.',
+  ]
+  return '\n'.join(lines)
+
+
+def _place(name: str) -> tuple[int, int]:
+  """Sorts stacks and parts as a token passes them."""
+  stacks = ('embedding', 'positions', 'encoder', 'merging', 'decoder', 'normalisation', 'output')
+  parts = ('positions', 'QKV', 'attention output', 'controller', 'feed-forward', 'recurrence', 'merging', 'normal')
+  stack = next((index for index, start in enumerate(stacks) if name.startswith(start)), len(stacks))
+  return stack, next((index for index, part in enumerate(parts) if part in name), len(parts))
+
+
+def _row(name: str, *columns: tuple[Part, Cost]) -> str:
+  cells = (
+    f'{part.parameters / 1e6:12,.3f}{part.parameters / of.parameters:8.1%}{part.read / 1e6:14,.3f}'
+    for part, of in columns
+  )
+  return f'{name:32}' + ''.join(cells)
+
+
+def _pair(name: str, ours: float, dense: float) -> str:
+  return f'{name:42}{ours:12,.1f} {"twin":>19}{dense:13,.1f}'
+
+
+def _times(many: int, few: int) -> str:
+  return f'{many / max(few, 1):.1f} times'

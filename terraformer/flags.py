@@ -1,0 +1,147 @@
+"""The flags of each command, and their help."""
+
+import argparse
+from collections.abc import Callable
+
+_EPILOG = """\
+Any value of terraformer/config is set by gin, in files or on the command line, later ones first:
+  --gin_file=gin_configs/runs/demo.gin --gin_bindings='config.TrainConfig.steps = 100'
+Bad input ends in one sentence and exit status 2, an interruption in 130, a loss that is not finite in 1.
+"""
+
+
+def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]]) -> argparse.ArgumentParser:
+  """The parser; `flags.run` of what it parses is the function of the command.
+
+  Args:
+    commands: name -> function.
+  """
+  parser = argparse.ArgumentParser(
+    prog='terraformer',
+    description='Sparse Transformers: prepare data, train, evaluate, export, and decode on a CPU.',
+    epilog=_EPILOG,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+
+  def add(name, summary, description, group=subparsers):
+    command = group.add_parser(
+      name.split()[-1],
+      help=summary,
+      description=f'{summary}\n\n{description}',
+      epilog=_EPILOG if group is subparsers else None,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if group is subparsers:
+      command.add_argument('--gin_file', action='append', default=[], metavar='FILE', help='gin file; repeatable')
+      command.add_argument(
+        '--gin_bindings',
+        action='append',
+        default=[],
+        metavar='BINDING',
+        help="'config.Class.field = value'; repeatable",
+      )
+    command.set_defaults(run=commands[name])
+    return command
+
+  prepare = add(
+    'prepare',
+    'Turn a task into shards of tokens that training reads.',
+    'Reads the texts, trains the vocabulary if none is given, and writes ArrayRecord shards to\n'
+    'DataConfig.directory/DataConfig.task. What is prepared already is reused. Needs the extra `data`.',
+  )
+  prepare.add_argument(
+    '--module', action='append', default=[], help='Python module that registers your own seqio tasks; repeatable'
+  )
+
+  train = add(
+    'train',
+    'Train a model, or go on where it stopped.',
+    'A folder that holds a run is resumed from its newest checkpoint, as if it had never stopped.\n'
+    'Data that are missing are prepared first. Ctrl-C or SIGTERM saves and stops; the same command goes on.\n'
+    'Writes checkpoints/, tensorboard/, metrics.jsonl and loss.png.',
+  )
+  train.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  train.add_argument('--quiet', action='store_true', help='no progress bar and no samples on the terminal')
+
+  evaluate = add(
+    'evaluate',
+    'Score the newest checkpoint of a run on held-out examples.',
+    "Prints examples, perplexity beside that of a unigram model, and ROUGE beside the source's first ten words;\n"
+    'all texts go to DIR/evaluation_SPLIT.jsonl.',
+  )
+  evaluate.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  evaluate.add_argument('--split', default='test', choices=('test', 'validation'), help='default: %(default)s')
+  evaluate.add_argument('--limit', type=_positive, default=256, help='examples to read at most (default: %(default)s)')
+  evaluate.add_argument('--examples', type=int, default=5, help='examples to print (default: %(default)s)')
+  evaluate.add_argument('--json', action='store_true', help='print one JSON object with all figures and texts')
+
+  export = add(
+    'export',
+    'Write the newest checkpoint as a bundle that decoding reads.',
+    'A bundle is a folder with config.json, model.safetensors and vocabulary.model; nothing else is needed to decode.',
+  )
+  export.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  export.add_argument('--output', required=True, metavar='BUNDLE', help='folder to write; a bundle there is replaced')
+
+  decode = add(
+    'decode',
+    "Write text with a bundle, token by token, on this machine's CPU.",
+    'The source is a text (--input), a file (--input_file; of a .jsonl file every line is a source) or, for `-`, the\n'
+    'standard input. TensorFlow is not needed. The first call compiles; later ones find the program in\n'
+    '~/.cache/terraformer (TERRAFORMER_CACHE).',
+  )
+  decode.add_argument('--bundle', required=True, metavar='BUNDLE', help='folder that `export` wrote')
+  decode.add_argument('--input', metavar='TEXT', help='the source text')
+  decode.add_argument('--input_file', metavar='FILE', help='a UTF-8 text file, or .jsonl with one object a line')
+  decode.add_argument('stdin', nargs='?', choices=('-',), metavar='-', help='read the standard input')
+  decode.add_argument('--field', default='inputs', help='field of the source in a .jsonl file (default: %(default)s)')
+  decode.add_argument('--max_tokens', type=int, help='tokens to write at most (DecodeConfig.max_tokens)')
+  decode.add_argument('--temperature', type=float, help='0 takes the likeliest token (DecodeConfig.temperature)')
+  decode.add_argument('--seed', type=int, help='of the draws (DecodeConfig.seed)')
+  decode.add_argument('--json', action='store_true', help='one JSON object a line: input, output, stats')
+  decode.add_argument('--stats', action='store_true', help='print the time to the first token and a token after it')
+
+  describe = add(
+    'describe',
+    'Show what a model consists of and what one decoded token of it costs.',
+    'Parameters by part, those that a decoded token reads, bytes and operations, beside its dense twin: the same\n'
+    'model with dense projections, feed-forward blocks and output, of as many parameters. Allocates nothing.',
+  )
+  describe.add_argument(
+    '--context', type=_positive, default=64, help='tokens that the decoded token sees (default: %(default)s)'
+  )
+  describe.add_argument('--json', action='store_true', help='print one JSON object with `model` and `twin`')
+
+  bench = subparsers.add_parser('bench', help='Measure a mechanism on this machine.')
+  benches = bench.add_subparsers(dest='what', required=True, metavar='WHAT')
+  attention = add(
+    'bench attention',
+    'Measure LSH attention beside full attention.',
+    'Milliseconds of one causal layer forwards and in training, and temporary bytes, at several lengths.',
+    group=benches,
+  )
+  attention.add_argument(
+    '--lengths', type=_lengths, default=(4096, 16384, 65536), metavar='N,N', help='tokens (default: 4096,16384,65536)'
+  )
+  attention.add_argument('--d_model', type=_positive, default=128, help='width (default: %(default)s)')
+  attention.add_argument('--n_heads', type=_positive, default=2, help='heads (default: %(default)s)')
+  attention.add_argument('--n_rounds', type=_positive, default=2, help='LSH rounds (default: %(default)s)')
+  attention.add_argument('--chunk_length', type=_positive, default=128, help='LSH chunk (default: %(default)s)')
+  attention.add_argument('--repeats', type=_positive, default=3, help='measurements of each (default: %(default)s)')
+  attention.add_argument(
+    '--max_bytes', type=float, default=8e9, help='leave out what takes more (default: %(default).0e)'
+  )
+  attention.add_argument('--json', action='store_true', help='print one JSON object a kind and length')
+  return parser
+
+
+def _positive(text: str) -> int:
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError(f'expected at least 1, found {value}')
+  return value
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+  return tuple(_positive(part) for part in text.split(','))

@@ -1,0 +1,88 @@
+"""Attention of a sequence to another one: of a decoder to its encoder's output.
+
+B batch, T queries, S keys, D d_model, H heads, K head width.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import nnx
+
+from terraformer.config import BlockConfig, FullAttentionConfig
+from terraformer.layers.projections import make_projection
+from terraformer.ops.attention import by_query_chunk, dot_product_attention, visible_keys
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CrossAttentionCache:
+  """What decoding keeps.
+
+  Attributes:
+    k_BxHxSxK, v_BxHxSxK: keys and values of the other sequence.
+    real_BxS: False at its padding.
+    projection, merge: what the projections keep of the positions seen.
+  """
+
+  k_BxHxSxK: jax.Array
+  v_BxHxSxK: jax.Array
+  real_BxS: jax.Array
+  projection: Any
+  merge: Any
+
+
+class CrossAttention(nnx.Module):
+  """Queries of one sequence, keys and values of another; every query sees every real key.
+
+  One projection serves both sequences, of which the compiler leaves out what is not used: the queries of the one, the
+  keys and values of the other.
+  """
+
+  def __init__(self, config: BlockConfig, *, key: jax.Array):
+    self.projection = make_projection(config, key=key)
+    self.rate = config.attention.dropout
+    full = isinstance(config.attention, FullAttentionConfig)
+    self.query_chunk = config.attention.query_chunk if full else config.attention.chunk_length
+
+  def _read(self, memory_BxSxD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    _, k_BxSxHxK, v_BxSxHxK = self.projection(memory_BxSxD)
+    return k_BxSxHxK.swapaxes(1, 2), v_BxSxHxK.swapaxes(1, 2)
+
+  def _attend(self, q_BxTxHxK, k_BxHxSxK, v_BxHxSxK, real_BxS, key=None) -> jax.Array:
+    def attend(q_BxCxHxK, position_C, chunk):
+      visible_BxCxS = visible_keys(position_C, k_BxHxSxK.shape[2], real_BxS, causal=False)
+      chunk_key = None if key is None else jax.random.fold_in(key, chunk)
+      return dot_product_attention(q_BxCxHxK, k_BxHxSxK, v_BxHxSxK, visible_BxCxS, rate=self.rate, key=chunk_key)
+
+    return by_query_chunk(attend, q_BxTxHxK, self.query_chunk)
+
+  def __call__(
+    self, x_BxTxD: jax.Array, memory_BxSxD: jax.Array, real_BxS: jax.Array | None, *, key: jax.Array | None = None
+  ) -> jax.Array:
+    """All positions.
+
+    Args:
+      x_BxTxD: of the queries.
+      memory_BxSxD: of the keys and values.
+      real_BxS: False at padding, which no query sees; None where there is none.
+      key: of dropout; None is evaluation.
+
+    Returns:
+      BxTxD.
+    """
+    q_BxTxHxK, _, _ = self.projection(x_BxTxD)
+    return self.projection.merge(self._attend(q_BxTxHxK, *self._read(memory_BxSxD), real_BxS, key))
+
+  def init_cache(self, memory_BxSxD: jax.Array, real_BxS: jax.Array) -> CrossAttentionCache:
+    """The cache before the first query."""
+    batch = memory_BxSxD.shape[0]
+    projection, merge = self.projection.init_cache(batch), self.projection.init_merge_cache(batch)
+    return CrossAttentionCache(*self._read(memory_BxSxD), real_BxS, projection, merge)
+
+  def step(self, x_BxD: jax.Array, cache: CrossAttentionCache) -> tuple[jax.Array, CrossAttentionCache]:
+    """One query."""
+    (q_BxHxK, _, _), projection = self.projection.step(x_BxD, cache.projection)
+    y_Bx1xHxK = dot_product_attention(q_BxHxK[:, None], cache.k_BxHxSxK, cache.v_BxHxSxK, cache.real_BxS[:, None])
+    y_BxD, merge = self.projection.merge_step(y_Bx1xHxK[:, 0], cache.merge)
+    return y_BxD, dataclasses.replace(cache, projection=projection, merge=merge)

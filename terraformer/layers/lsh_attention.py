@@ -1,0 +1,186 @@
+"""Attention in buckets: a query sees the keys that random projections put near it (Reformer, Kitaev et al., 2020).
+
+B batch, T time, P positions of the cache, D d_model, H heads, K head width, R rounds, S positions that a
+bucket keeps, I those of all rounds.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from terraformer.config import BlockConfig
+from terraformer.layers.projections import make_projection
+from terraformer.ops.lsh import lsh_attention
+from terraformer.ops.lsh_hash import fixed_rotations, hash_queries, make_rotations
+from terraformer.ops.recent_keys import RecentKeys, enter, keys_of, no_keys
+from terraformer.ops.shared_qk import attend_to_others, shared_qk_attention, unit_keys
+
+# Queries of the plain path whose scores are alive at one time.
+_QUERY_CHUNK = 512
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LSHCache:
+  """What LSH attention keeps of the positions it has seen.
+
+  Attributes:
+    k_BxHxPxK, v_BxHxPxK: keys of length 1, and values; position `length_B` and those after it do not count.
+    length_B: positions filled, per example.
+    recent: positions by bucket; None where the whole cache is seen.
+    projection, merge: what the projections keep.
+  """
+
+  k_BxHxPxK: jax.Array
+  v_BxHxPxK: jax.Array
+  length_B: jax.Array
+  recent: RecentKeys | None
+  projection: Any
+  merge: Any
+
+
+class LSHAttention(nnx.Module):
+  """Multi-head attention whose queries are its keys, within sorted buckets.
+
+  Sequences and caches of at most `full_below` positions are attended in whole, with the same keys.
+
+  With a key (training) the hashes are drawn from it; without one they are those of the config's seed. The number of
+  buckets follows from the sequence's length in `__call__`, and from the capacity in `prefill` and `step`, unless
+  `n_buckets` sets it: then all three hash alike.
+  """
+
+  def __init__(self, config: BlockConfig, causal: bool, *, key: jax.Array):
+    self.projection = make_projection(config, key=key)
+    self.config = config.attention
+    self.head_shape = (config.n_heads, config.d_model // config.n_heads)
+    self.causal = causal
+
+  def _hash(self, q_BxHxTxK: jax.Array, factors: tuple[int, ...], key: jax.Array | None = None) -> jax.Array:
+    """Buckets BxHxRxT, of the smallest unsigned type that holds them."""
+    sizes = (*self.head_shape, self.config.n_rounds, factors)
+    rotations_HxKxRxF = fixed_rotations(self.config.seed, *sizes) if key is None else make_rotations(key, *sizes)
+    hash_heads = jax.vmap(lambda q_TxK, rotations_KxRxF: hash_queries(q_TxK, rotations_KxRxF, factors))
+    buckets_BxHxRxT = jax.vmap(hash_heads, (0, None))(q_BxHxTxK, jnp.asarray(rotations_HxKxRxF))
+    last = math.prod(factors) - 1
+    return buckets_BxHxRxT.astype(jnp.uint8 if last < 2**8 else jnp.uint16 if last < 2**16 else jnp.uint32)
+
+  def _attend_whole(self, q_BxTxHxK, v_BxTxHxK, real_BxT: jax.Array | None, key: jax.Array | None = None) -> jax.Array:
+    return shared_qk_attention(
+      q_BxTxHxK,
+      v_BxTxHxK,
+      real_BxT,
+      causal=self.causal,
+      query_chunk=_QUERY_CHUNK,
+      rate=self.config.dropout,
+      key=key,
+    )
+
+  def _attend_in_buckets(
+    self, q_BxHxTxK, v_BxTxHxK, buckets_BxHxRxT, real_BxT, factors, key: jax.Array | None = None
+  ) -> jax.Array:
+    y_BxHxTxK = lsh_attention(
+      q_BxHxTxK,
+      v_BxTxHxK.swapaxes(1, 2),
+      buckets_BxHxRxT,
+      real_BxT,
+      n_buckets=math.prod(factors),
+      chunk_length=self.config.chunk_length,
+      chunks_before=self.config.chunks_before,
+      chunks_after=0 if self.causal else self.config.chunks_after,
+      causal=self.causal,
+      rate=self.config.dropout,
+      key=key,
+    )
+    return y_BxHxTxK.swapaxes(1, 2)
+
+  def __call__(
+    self,
+    x_BxTxD: jax.Array,
+    *,
+    real_BxT: jax.Array | None = None,
+    key: jax.Array | None = None,
+    choices: jax.Array | None = None,
+  ) -> tuple[jax.Array, jax.Array | None]:
+    """All positions.
+
+    Args:
+      x_BxTxD: input.
+      real_BxT: False at padding, which no position sees; None where there is none.
+      key: of the hashes and of dropout; None is evaluation.
+      choices: buckets BxHxRxT to repeat; None hashes the queries.
+
+    Returns:
+      BxTxD, and the buckets BxHxRxT; None for them where all keys are seen.
+    """
+    q_BxTxHxK, _, v_BxTxHxK = self.projection(x_BxTxD)
+    length = x_BxTxD.shape[1]
+    hash_key, dropout_key = (None, None) if key is None else jax.random.split(key)
+    if length <= self.config.full_below:
+      return self.projection.merge(self._attend_whole(q_BxTxHxK, v_BxTxHxK, real_BxT, dropout_key)), None
+    q_BxHxTxK, factors = q_BxTxHxK.swapaxes(1, 2), self.config.bucket_factors(length)
+    buckets_BxHxRxT = self._hash(q_BxHxTxK, factors, hash_key) if choices is None else choices
+    y_BxTxHxK = self._attend_in_buckets(q_BxHxTxK, v_BxTxHxK, buckets_BxHxRxT, real_BxT, factors, dropout_key)
+    return self.projection.merge(y_BxTxHxK), buckets_BxHxRxT
+
+  def init_cache(self, batch: int, capacity: int) -> LSHCache:
+    """An empty cache for `capacity` positions."""
+    n_heads, head_width = self.head_shape
+    empty = jnp.zeros((batch, n_heads, capacity, head_width))
+    recent = None
+    if capacity > self.config.full_below:
+      n_buckets = math.prod(self.config.bucket_factors(capacity))
+      recent = no_keys(batch, n_heads, self.config.n_rounds, n_buckets, self.config.window)
+    projection, merge = self.projection.init_cache(batch), self.projection.init_merge_cache(batch)
+    return LSHCache(empty, empty, jnp.zeros(batch, jnp.int32), recent, projection, merge)
+
+  def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array, capacity: int) -> tuple[jax.Array, LSHCache]:
+    """All positions at once, and the cache after the first `length_B` of them; `capacity` is at least T.
+
+    Positions from `length_B` on are padding: they are not seen and not cached, and what is returned there is arbitrary.
+    """
+    (q_BxTxHxK, _, v_BxTxHxK), projection = self.projection.prefill(x_BxTxD, length_B)
+    q_BxHxTxK, length, recent = q_BxTxHxK.swapaxes(1, 2), x_BxTxD.shape[1], None
+    if capacity > self.config.full_below:
+      factors = self.config.bucket_factors(capacity)
+      buckets_BxHxRxT = self._hash(q_BxHxTxK, factors)
+      recent = keys_of(buckets_BxHxRxT, length_B, math.prod(factors), self.config.window)
+    real_BxT = jnp.arange(length) < length_B[:, None]
+    if length <= self.config.full_below:
+      y_BxTxHxK = self._attend_whole(q_BxTxHxK, v_BxTxHxK, real_BxT)
+    else:
+      y_BxTxHxK = self._attend_in_buckets(q_BxHxTxK, v_BxTxHxK, buckets_BxHxRxT, real_BxT, factors)
+    y_BxTxD, merge = self.projection.merge_prefill(y_BxTxHxK, length_B)
+    room = ((0, 0), (0, 0), (0, capacity - length), (0, 0))
+    k_BxHxPxK, v_BxHxPxK = jnp.pad(unit_keys(q_BxHxTxK), room), jnp.pad(v_BxTxHxK.swapaxes(1, 2), room)
+    return y_BxTxD, LSHCache(k_BxHxPxK, v_BxHxPxK, length_B, recent, projection, merge)
+
+  def step(self, x_BxD: jax.Array, cache: LSHCache) -> tuple[jax.Array, LSHCache]:
+    """One position; nothing can be added to a full cache.
+
+    In a cache of at most `full_below` positions it sees all that are filled. In a larger one it sees, in each round,
+    exactly the last `window` positions that share its bucket, whatever chunks `__call__` would have cut; one that is
+    found in two rounds counts twice, and the cost does not depend on the capacity. Itself it sees only where it finds
+    no other.
+    """
+    (q_BxHxK, _, v_BxHxK), projection = self.projection.step(x_BxD, cache.projection)
+    batch, n_heads, capacity, _ = cache.k_BxHxPxK.shape
+    batch_B = jnp.arange(batch)
+    k_BxHxPxK = cache.k_BxHxPxK.at[batch_B, :, cache.length_B].set(unit_keys(q_BxHxK), mode='drop')
+    v_BxHxPxK = cache.v_BxHxPxK.at[batch_B, :, cache.length_B].set(v_BxHxK, mode='drop')
+    if cache.recent is None:
+      recent, seen_k, seen_v = None, k_BxHxPxK, v_BxHxPxK
+      visible = (jnp.arange(capacity) < cache.length_B[:, None])[:, None, None]
+    else:
+      bucket_BxHxR = self._hash(q_BxHxK[:, :, None], self.config.bucket_factors(capacity))[..., 0].astype(jnp.int32)
+      recent, position_BxHxRxS, filled_BxHxRxS = enter(cache.recent, bucket_BxHxR, cache.length_B, capacity)
+      position_BxHxIx1 = position_BxHxRxS.reshape(batch, n_heads, -1, 1)
+      seen_k = jnp.take_along_axis(k_BxHxPxK, position_BxHxIx1, axis=2, mode='promise_in_bounds')
+      seen_v = jnp.take_along_axis(v_BxHxPxK, position_BxHxIx1, axis=2, mode='promise_in_bounds')
+      visible = filled_BxHxRxS.reshape(batch, n_heads, 1, -1)
+    y_Bx1xHxK = attend_to_others(q_BxHxK[:, None], seen_k, seen_v, v_BxHxK[:, None], visible)
+    y_BxD, merge = self.projection.merge_step(y_Bx1xHxK[:, 0], cache.merge)
+    return y_BxD, LSHCache(k_BxHxPxK, v_BxHxPxK, cache.length_B + 1, recent, projection, merge)

@@ -1,0 +1,34 @@
+"""Which output layer a config asks for."""
+
+import jax
+
+from terraformer.config import DenseOutputConfig, LowRankOutputConfig, SparseOutputConfig
+from terraformer.layers.dense import Dense
+from terraformer.layers.low_rank_output import LowRankOutput
+from terraformer.layers.multiplicative import MultiplicativeDense
+
+
+def _dense(config: DenseOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> Dense:
+  return Dense(d_model, vocab_size, key=key, axes=('embed', 'vocab'))
+
+
+def _low_rank(config: LowRankOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> LowRankOutput:
+  return LowRankOutput(config.rank, d_model, vocab_size, key=key)
+
+
+def _sparse(config: SparseOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> MultiplicativeDense:
+  return MultiplicativeDense(config.n_modules, d_model, vocab_size, key=key, output_axis='vocab')
+
+
+_OUTPUTS = {DenseOutputConfig: _dense, LowRankOutputConfig: _low_rank, SparseOutputConfig: _sparse}
+
+
+def make_output(
+  config: DenseOutputConfig | LowRankOutputConfig | SparseOutputConfig,
+  d_model: int,
+  vocab_size: int,
+  *,
+  key: jax.Array,
+) -> Dense | LowRankOutput | MultiplicativeDense:
+  """The layer from vectors ...xD to logits ...xV."""
+  return _OUTPUTS[type(config)](config, d_model, vocab_size, key=key)

@@ -1,0 +1,101 @@
+"""What the three models share: tokens in, a stack's vector for each target token, logits out, a token at a time.
+
+B batch, S source time, T target time, D d_model, V vocabulary.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from terraformer.config import BlockConfig, LSHAttentionConfig, ModelConfig
+from terraformer.layers.embedding import Embedding
+from terraformer.layers.norm import make_norm
+from terraformer.layers.output import make_output
+from terraformer.models.precision import in_dtype
+from terraformer.ops.dropout import dropout
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DecodingCache:
+  """What decoding keeps between tokens.
+
+  Attributes:
+    layers: the decoder layers' caches, each array with a leading axis of layers.
+    position_B: positions read so far, by the decoder's count.
+  """
+
+  layers: Any
+  position_B: jax.Array
+
+
+class Model(nnx.Module):
+  """Inputs BxS and targets BxT, right-padded with token 0, to logits BxTxV of each target given all before it.
+
+  A subclass makes its stacks, calls `super().__init__` and defines `hidden`, `prefill` and `step`.
+  """
+
+  def __init__(self, config: ModelConfig, *, key: jax.Array):
+    embedding_key, output_key = jax.random.split(key)
+    self.embedding = Embedding(config.vocab_size, config.d_model, key=embedding_key)
+    self.norm = make_norm(config.blocks['decoder'].norm, config.d_model)
+    self.output = make_output(config.output, config.d_model, config.vocab_size, key=output_key)
+    self.config = config
+
+  def hidden(self, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    """The decoder's vectors BxTxD from which `logits` predicts the targets; arguments as in `__call__`."""
+    raise NotImplementedError
+
+  def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodingCache:
+    """Reads the inputs and makes room for `n_new` target tokens behind them."""
+    raise NotImplementedError
+
+  def step(self, token_B: jax.Array, cache: DecodingCache) -> tuple[jax.Array, DecodingCache]:
+    """Logits BxV of the next target token.
+
+    Args:
+      token_B: the last target token; 0 before the first one.
+      cache: of `prefill` or of the step before.
+    """
+    raise NotImplementedError
+
+  def __call__(self, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    """Logits of every target token given the inputs and the target tokens before it.
+
+    Args:
+      inputs_BxS: source tokens; 0 is padding, which stands on the right.
+      targets_BxT: target tokens; shifted to the right here.
+      key: of dropout and of all other noise; None is evaluation.
+
+    Returns:
+      BxTxV.
+    """
+    return self.logits(self.hidden(inputs_BxS, targets_BxT, key=key))
+
+  def logits(self, x_xD: jax.Array) -> jax.Array:
+    """The output layer behind its normalisation, float32 ...xV."""
+    dtype = jnp.bfloat16 if self.config.bfloat16 else jnp.float32
+    return in_dtype(self.output, dtype)(self.norm(x_xD).astype(dtype)).astype(jnp.float32)
+
+  def embed(self, tokens_BxT: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Tokens as vectors BxTxD, with dropout, without positions."""
+    return dropout(self.embedding(tokens_BxT), rate, key=key, shared_axes=(1,))
+
+
+def causal_padding(block: BlockConfig, real_BxT: jax.Array) -> jax.Array | None:
+  """The mask of a causal stack over right-padded sequences: full attention needs none, since nothing that counts sees
+  what follows it; LSH attention must keep padding out of its chunks."""
+  return real_BxT if isinstance(block.attention, LSHAttentionConfig) else None
+
+
+def split_key(key: jax.Array | None, count: int) -> tuple[jax.Array | None, ...]:
+  """`count` keys, or as many Nones in evaluation."""
+  return (None,) * count if key is None else tuple(jax.random.split(key, count))
+
+
+def n_tokens(tokens_BxT: jax.Array) -> jax.Array:
+  """Real tokens of each example, int32 B."""
+  return (tokens_BxT != 0).sum(1).astype(jnp.int32)

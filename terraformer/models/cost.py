@@ -1,0 +1,133 @@
+"""What a model consists of, and what one decoded token costs: parameters read and floating-point operations."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from terraformer.config import LSHAttentionConfig, ModelConfig
+from terraformer.models.make import abstract_model, unroll
+from terraformer.models.parameters import flatten, split
+
+# The part that a parameter belongs to, by its path; the first pattern that is found.
+_PARTS = (
+  (r'^embedding\.', 'embedding'),
+  (r'positions\.', 'positions'),
+  (r'recurrence\.', 'recurrence'),
+  (r'norm\.', 'normalisation'),
+  (r'^merge\.|forgets\.', 'merging streams'),
+  (r'^output\.', 'output layer'),
+  (r'attention\.projection\.output', 'attention output'),
+  (r'attention\.projection\.', 'QKV'),
+  (r'\.(controller|router)_', 'controller'),
+  (r'feed_forward\.', 'feed-forward'),
+)
+# Arrays of which a token reads one row of so many: name of the array -> the axis counted from the end.
+_READ_BY_ROW = {
+  'table_VxD': -2,
+  'table_PxD': -2,
+  'tables_CxW': -2,
+  'w1_MxNxD': -2,
+  'w2_MxNxD': -2,
+  'w1_ExFxD': -3,
+  'w2_ExFxD': -3,
+}
+# The encoder runs before decoding; keys and values of its output are computed once.
+_NOT_READ = re.compile(r'^encoder|^merge|\.cross\.attention\.projection\.(key|value)\.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """One part of a model.
+
+  Attributes:
+    parameters: in all.
+    read: of them by one decoded token.
+  """
+
+  parameters: int
+  read: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """A model and one decoded token of it.
+
+  Attributes:
+    parts: by name, `encoder QKV` or `output layer`.
+    context: tokens that the token sees.
+    cache_numbers: keys and values that it reads.
+    flops: floating-point operations, as XLA counts them in the decoding step.
+  """
+
+  parts: Mapping[str, Part]
+  context: int
+  cache_numbers: int
+  flops: int
+
+  @property
+  def parameters(self) -> int:
+    """Of all parts."""
+    return sum(part.parameters for part in self.parts.values())
+
+  @property
+  def read(self) -> int:
+    """Parameters that one decoded token reads."""
+    return sum(part.read for part in self.parts.values())
+
+
+def cost(config: ModelConfig, context: int) -> Cost:
+  """Counts a model without allocating it.
+
+  Args:
+    config: of the model.
+    context: tokens before the one that is decoded; those of the source included where the model puts them there.
+  """
+  model = abstract_model(config)
+  parts: dict[str, Part] = {}
+  for path, leaf in flatten(split(model)[1]).items():
+    name = _part_name(path)
+    part = parts.get(name, Part(0, 0))
+    parts[name] = Part(part.parameters + leaf.size, part.read + _n_read(path, leaf))
+  return Cost(parts, context, _cache_numbers(config, context), _flops(model, context))
+
+
+def _part_name(path: str) -> str:
+  part = next((name for pattern, name in _PARTS if re.search(pattern, path)), 'other')
+  stack = re.match(r'(encoder|decoder)[._]', path)
+  return f'{stack[1]} {part}' if stack else part
+
+
+def _n_read(path: str, leaf: jax.ShapeDtypeStruct) -> int:
+  if _NOT_READ.search(path):
+    return 0
+  names = path.split('.')
+  name = next((name for name in reversed(names) if not name.isdigit()), path)
+  axis = _READ_BY_ROW.get(name)
+  return leaf.size if axis is None else leaf.size // leaf.shape[axis]
+
+
+def _cache_numbers(config: ModelConfig, context: int) -> int:
+  block = config.blocks['decoder']
+  n_layers = getattr(config, 'n_layers', None) or config.n_decoder_layers
+  n_attentions = getattr(config, 'n_attentions', None) or config.n_decoder_attentions
+  seen = context
+  if isinstance(block.attention, LSHAttentionConfig) and context > block.attention.full_below:
+    seen = min(context, block.attention.n_rounds * block.attention.window)
+  return 2 * n_layers * n_attentions * seen * block.d_model
+
+
+def _flops(model, context: int) -> int:
+  """Of one step behind `context` tokens, of which the source is as long as that."""
+  structure = jax.eval_shape(unroll, model)
+
+  def prefill(model, inputs_BxS):
+    return model.prefill(inputs_BxS, 1)
+
+  inputs_BxS = jax.ShapeDtypeStruct((1, context), jnp.int32)
+  cache = jax.eval_shape(prefill, structure, inputs_BxS)
+  step = jax.jit(lambda model, token_B, cache: model.step(token_B, cache))
+  analysis = step.lower(structure, jax.ShapeDtypeStruct((1,), jnp.int32), cache).cost_analysis()
+  return int(analysis['flops'])

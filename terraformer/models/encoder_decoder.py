@@ -1,0 +1,68 @@
+"""The Transformer with an encoder and a decoder that attends to it: the paper's Scaling Transformer (section 3).
+
+B batch, S source time, T target time, D d_model, V vocabulary.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from terraformer.config import EncoderDecoderConfig
+from terraformer.layers.norm import make_norm
+from terraformer.layers.positions import make_positions
+from terraformer.models.base import DecodingCache, Model, causal_padding, n_tokens, split_key
+from terraformer.models.halves import Padding
+from terraformer.models.stack import Stack
+from terraformer.ops.positions import shift_right
+
+
+class EncoderDecoder(Model):
+  """Each decoder layer attends to its own tokens, then to the encoder's normalised output."""
+
+  def __init__(self, config: EncoderDecoderConfig, *, key: jax.Array):
+    base_key, encoder_key, decoder_key, *position_keys = jax.random.split(key, 5)
+    super().__init__(config, key=base_key)
+    self.encoder_positions, self.decoder_positions = (
+      make_positions(config.positions, config.max_length, config.d_model, key=key) for key in position_keys
+    )
+    self.encoder = Stack(config, config.encoder, config.n_encoder_layers, 1, causal=False, key=encoder_key)
+    self.encoder_norm = make_norm(config.encoder.norm, config.d_model)
+    self.decoder = Stack(
+      config,
+      config.decoder,
+      config.n_decoder_layers,
+      config.n_decoder_attentions,
+      causal=True,
+      cross=True,
+      key=decoder_key,
+    )
+
+  def _encode(self, inputs_BxS: jax.Array, key) -> jax.Array:
+    embed_key, position_key, stack_key = split_key(key, 3)
+    e_BxSxD = self.embed(inputs_BxS, self.config.encoder.dropout, embed_key)
+    e_BxSxD = self.encoder_positions(e_BxSxD, key=position_key)
+    residual = self.encoder.residual
+    streams = self.encoder(residual.enter(e_BxSxD), Padding(inputs_BxS != 0), key=stack_key)
+    return self.encoder_norm(residual.leave(streams))
+
+  def hidden(self, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    """The decoder's vectors BxTxD from which `logits` predicts the targets; arguments as in `__call__`."""
+    encoder_key, embed_key, position_key, decoder_key = split_key(key, 4)
+    memory_BxSxD = self._encode(inputs_BxS, encoder_key)
+    d_BxTxD = self.embed(shift_right(targets_BxT), self.config.decoder.dropout, embed_key)
+    d_BxTxD = self.decoder_positions(d_BxTxD, key=position_key)
+    real_BxT = jnp.arange(targets_BxT.shape[1]) < n_tokens(targets_BxT)[:, None]
+    residual, padding = self.decoder.residual, Padding(causal_padding(self.config.decoder, real_BxT), inputs_BxS != 0)
+    return residual.leave(self.decoder(residual.enter(d_BxTxD), padding, memory_BxSxD, key=decoder_key))
+
+  def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodingCache:
+    """Reads the inputs and makes room for `n_new` target tokens."""
+    batch = inputs_BxS.shape[0]
+    memory_BxSxD = self._encode(inputs_BxS, None)
+    layers = self.decoder.init_cache(batch, n_new, memory_BxSxD, Padding(None, inputs_BxS != 0))
+    return DecodingCache(layers, jnp.zeros(batch, jnp.int32))
+
+  def step(self, token_B: jax.Array, cache: DecodingCache) -> tuple[jax.Array, DecodingCache]:
+    """Logits BxV of the next target token; `token_B` is the last one, 0 before the first."""
+    x_BxD = self.decoder_positions.step(self.embedding(token_B), cache.position_B)
+    streams, layers = self.decoder.step(self.decoder.residual.enter(x_BxD), cache.layers)
+    return self.logits(self.decoder.residual.leave(streams)), DecodingCache(layers, cache.position_B + 1)

@@ -1,0 +1,177 @@
+"""Half-residuals: what is added to a residual stream, behind a normalisation of its own.
+
+Each has `__call__` for all positions, `init_cache`, `prefill` and `step`. All positions may be computed in bfloat16;
+what comes out is float32, as the streams are, and decoding is float32 throughout.
+
+B batch, T time, S time of the memory, D d_model, W width of the recurrence.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from terraformer.config import BlockConfig, LSHAttentionConfig
+from terraformer.layers.attention import Attention
+from terraformer.layers.cross_attention import CrossAttention
+from terraformer.layers.dense import Dense
+from terraformer.layers.feed_forward import make_feed_forward
+from terraformer.layers.lsh_attention import LSHAttention
+from terraformer.layers.norm import make_norm
+from terraformer.layers.sru import SRU
+from terraformer.models.precision import in_dtype
+from terraformer.ops.chunks import map_chunks
+from terraformer.ops.dropout import dropout
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Padding:
+  """Which positions are real; None where all are.
+
+  Attributes:
+    real_BxT: of the sequence itself.
+    memory_BxS: of the sequence that cross-attention reads.
+  """
+
+  real_BxT: jax.Array | None
+  memory_BxS: jax.Array | None = None
+
+
+def _two_keys(key: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:
+  return (None, None) if key is None else tuple(jax.random.split(key))
+
+
+class AttentionHalf(nnx.Module):
+  """x -> dropout(attention(norm(x)))."""
+
+  def __init__(self, config: BlockConfig, causal: bool, dtype: jnp.dtype, *, key: jax.Array):
+    attention = LSHAttention if isinstance(config.attention, LSHAttentionConfig) else Attention
+    self.norm = make_norm(config.norm, config.d_model)
+    self.attention = attention(config, causal, key=key)
+    self.rate = config.dropout
+    self.dtype = dtype
+
+  def __call__(self, x_BxTxD: jax.Array, padding: Padding, memory: None, *, key=None, choices=None):
+    """All positions BxTxD, and the buckets where attention hashes."""
+    attention_key, dropout_key = _two_keys(key)
+    normed_BxTxD = self.norm(x_BxTxD).astype(self.dtype)
+    attention = in_dtype(self.attention, self.dtype)
+    y_BxTxD, choices = attention(normed_BxTxD, real_BxT=padding.real_BxT, key=attention_key, choices=choices)
+    return dropout(y_BxTxD.astype(jnp.float32), self.rate, key=dropout_key, shared_axes=(1,)), choices
+
+  def init_cache(self, batch: int, capacity: int, memory: None, padding: Padding) -> Any:
+    """An empty cache."""
+    return self.attention.init_cache(batch, capacity)
+
+  def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array, capacity: int) -> tuple[jax.Array, Any]:
+    """All positions, and the cache after the first `length_B`."""
+    return self.attention.prefill(self.norm(x_BxTxD), length_B, capacity)
+
+  def step(self, x_BxD: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+    """One position."""
+    return self.attention.step(self.norm(x_BxD), cache)
+
+
+class CrossAttentionHalf(nnx.Module):
+  """x -> dropout(attention(norm(x), memory)); it has no `prefill`, since a decoder starts with no tokens of its own."""
+
+  def __init__(self, config: BlockConfig, dtype: jnp.dtype, *, key: jax.Array):
+    self.norm = make_norm(config.norm, config.d_model)
+    self.attention = CrossAttention(config, key=key)
+    self.rate = config.dropout
+    self.dtype = dtype
+
+  def __call__(self, x_BxTxD: jax.Array, padding: Padding, memory_BxSxD: jax.Array, *, key=None, choices=None):
+    """All positions BxTxD; cross-attention makes no discrete choices."""
+    attention_key, dropout_key = _two_keys(key)
+    normed_BxTxD, memory_BxSxD = self.norm(x_BxTxD).astype(self.dtype), memory_BxSxD.astype(self.dtype)
+    attention = in_dtype(self.attention, self.dtype)
+    y_BxTxD = attention(normed_BxTxD, memory_BxSxD, padding.memory_BxS, key=attention_key)
+    return dropout(y_BxTxD.astype(jnp.float32), self.rate, key=dropout_key, shared_axes=(1,)), None
+
+  def init_cache(self, batch: int, capacity: int, memory_BxSxD: jax.Array, padding: Padding) -> Any:
+    """Keys and values of the memory, whatever the capacity."""
+    return self.attention.init_cache(memory_BxSxD, padding.memory_BxS)
+
+  def step(self, x_BxD: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+    """One position."""
+    return self.attention.step(self.norm(x_BxD), cache)
+
+
+class RecurrentBranch(nnx.Module):
+  """Dense to a small width, SRU, dense back, behind a normalisation of its own (paper, section 4.3); in float32."""
+
+  def __init__(self, config: BlockConfig, *, key: jax.Array):
+    in_key, sru_key, out_key = jax.random.split(key, 3)
+    width = config.recurrence.width
+    self.norm = make_norm(config.norm, config.d_model)
+    self.contract = Dense(config.d_model, width, key=in_key)
+    self.sru = SRU(config.recurrence, key=sru_key)
+    self.expand = Dense(width, config.d_model, key=out_key, axes=(None, 'embed'))
+
+  def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """All positions, and the state after the first `length_B`."""
+    h_BxTxW, state_BxW = self.sru.prefill(self.contract(self.norm(x_BxTxD)), length_B)
+    return self.expand(h_BxTxW), state_BxW
+
+  def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+    """All positions, left to right."""
+    return self.expand(self.sru(self.contract(self.norm(x_BxTxD))))
+
+  def step(self, x_BxD: jax.Array, state_BxW: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One position."""
+    h_BxW, state_BxW = self.sru.step(self.contract(self.norm(x_BxD)), state_BxW)
+    return self.expand(h_BxW), state_BxW
+
+
+class FeedForwardHalf(nnx.Module):
+  """x -> feed_forward(norm(x)) + recurrence(x); the former a chunk of tokens at a time."""
+
+  def __init__(self, config: BlockConfig, dtype: jnp.dtype, *, key: jax.Array):
+    ff_key, recurrence_key = jax.random.split(key)
+    self.norm = make_norm(config.norm, config.d_model)
+    self.feed_forward = make_feed_forward(config, key=ff_key)
+    self.recurrence = None if config.recurrence is None else RecurrentBranch(config, key=recurrence_key)
+    self.chunk = config.ff_chunk
+    self.dtype = dtype
+
+  def _feed_forward(self, x_BxTxD: jax.Array, key, choices, dtype) -> tuple[jax.Array, Any]:
+    feed_forward = in_dtype(self.feed_forward, dtype)
+
+    def one(index, x_and_choices):
+      x_BxCxD, choices = x_and_choices
+      chunk_key = None if key is None else jax.random.fold_in(key, index)
+      y_BxCxD, choices = feed_forward(self.norm(x_BxCxD).astype(dtype), key=chunk_key, choices=choices)
+      return y_BxCxD.astype(jnp.float32), choices
+
+    return map_chunks(one, (x_BxTxD, choices), self.chunk)
+
+  def __call__(self, x_BxTxD: jax.Array, padding: Padding, memory: Any, *, key=None, choices=None):
+    """All positions BxTxD, and the units or experts that a sparse block chose."""
+    y_BxTxD, choices = self._feed_forward(x_BxTxD, key, choices, self.dtype)
+    if self.recurrence is not None:
+      y_BxTxD += self.recurrence(x_BxTxD)
+    return y_BxTxD, choices
+
+  def init_cache(self, batch: int, capacity: int, memory: Any, padding: Padding) -> jax.Array | None:
+    """The recurrence's state, whatever the capacity."""
+    return None if self.recurrence is None else self.recurrence.sru.init_cache(batch)
+
+  def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array, capacity: int) -> tuple[jax.Array, jax.Array | None]:
+    """All positions, and the cache after the first `length_B`."""
+    y_BxTxD, _ = self._feed_forward(x_BxTxD, None, None, jnp.float32)
+    if self.recurrence is None:
+      return y_BxTxD, None
+    h_BxTxD, cache = self.recurrence.prefill(x_BxTxD, length_B)
+    return y_BxTxD + h_BxTxD, cache
+
+  def step(self, x_BxD: jax.Array, cache: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """One position."""
+    y_BxD = self.feed_forward.step(self.norm(x_BxD))
+    if self.recurrence is None:
+      return y_BxD, None
+    h_BxD, cache = self.recurrence.step(x_BxD, cache)
+    return y_BxD + h_BxD, cache

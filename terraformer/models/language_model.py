@@ -1,0 +1,54 @@
+"""A decoder-only language model, plain or reversible: a source, where there is one, is the beginning of the sequence.
+
+B batch, S source time, T target time, P both together, D d_model, V vocabulary.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from terraformer.config import LanguageModelConfig
+from terraformer.layers.positions import make_positions
+from terraformer.models.base import DecodingCache, Model, causal_padding, n_tokens, split_key
+from terraformer.models.halves import Padding
+from terraformer.models.stack import Stack
+from terraformer.ops.positions import read_after, shift_right, write_after
+
+
+class LanguageModel(Model):
+  """One causal stack over the source, token 0, and the targets; without a source (S = 0) over the targets alone."""
+
+  def __init__(self, config: LanguageModelConfig, *, key: jax.Array):
+    base_key, decoder_key, position_key = jax.random.split(key, 3)
+    super().__init__(config, key=base_key)
+    self.positions = make_positions(config.positions, config.max_length, config.d_model, key=position_key)
+    self.decoder = Stack(config, config.decoder, config.n_layers, config.n_attentions, causal=True, key=decoder_key)
+
+  def hidden(self, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    """The decoder's vectors BxTxD from which `logits` predicts the targets; arguments as in `__call__`."""
+    embed_key, position_key, decoder_key = split_key(key, 3)
+    n_inputs_B, n_targets_B = n_tokens(inputs_BxS), n_tokens(targets_BxT)
+    tokens = inputs_BxS[..., None], shift_right(targets_BxT)[..., None]
+    tokens_BxP = write_after(tokens[0], n_inputs_B, tokens[1])[..., 0]
+    x_BxPxD = self.positions(self.embed(tokens_BxP, self.config.decoder.dropout, embed_key), key=position_key)
+    real_BxP = jnp.arange(tokens_BxP.shape[1]) < (n_inputs_B + n_targets_B)[:, None]
+    residual = self.decoder.residual
+    y_BxPxD = residual.leave(
+      self.decoder(residual.enter(x_BxPxD), Padding(causal_padding(self.config.decoder, real_BxP)), key=decoder_key)
+    )
+    return read_after(y_BxPxD, n_inputs_B, targets_BxT.shape[1])
+
+  def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodingCache:
+    """Reads the inputs and makes room for `n_new` target tokens behind them."""
+    n_inputs_B = n_tokens(inputs_BxS)
+    capacity = inputs_BxS.shape[1] + n_new
+    if not inputs_BxS.shape[1]:
+      return DecodingCache(self.decoder.init_cache(inputs_BxS.shape[0], capacity), n_inputs_B)
+    streams = self.decoder.residual.enter(self.positions(self.embedding(inputs_BxS)))
+    _, layers = self.decoder.prefill(streams, n_inputs_B, capacity)
+    return DecodingCache(layers, n_inputs_B)
+
+  def step(self, token_B: jax.Array, cache: DecodingCache) -> tuple[jax.Array, DecodingCache]:
+    """Logits BxV of the next target token; `token_B` is the last one, 0 before the first."""
+    x_BxD = self.positions.step(self.embedding(token_B), cache.position_B)
+    streams, layers = self.decoder.step(self.decoder.residual.enter(x_BxD), cache.layers)
+    return self.logits(self.decoder.residual.leave(streams)), DecodingCache(layers, cache.position_B + 1)

@@ -1,0 +1,35 @@
+"""From a config to a model, with arrays or with shapes in their place, layers stacked or apart."""
+
+import jax
+
+from terraformer.config import EncoderDecoderConfig, LanguageModelConfig, ModelConfig, TerraformerConfig
+from terraformer.models.base import Model
+from terraformer.models.encoder_decoder import EncoderDecoder
+from terraformer.models.language_model import LanguageModel
+from terraformer.models.stack import Stack, UnrolledStack
+from terraformer.models.terraformer import Terraformer
+
+_MODELS = {
+  TerraformerConfig: Terraformer,
+  EncoderDecoderConfig: EncoderDecoder,
+  LanguageModelConfig: LanguageModel,
+}
+
+
+def make_model(config: ModelConfig, *, key: jax.Array) -> Model:
+  """The model with initial values."""
+  return _MODELS[type(config)](config, key=key)
+
+
+def abstract_model(config: ModelConfig) -> Model:
+  """The model with shapes in the place of arrays: its structure, at no cost."""
+  return jax.eval_shape(lambda key: make_model(config, key=key), jax.random.key(0))
+
+
+def unroll(model: Model) -> Model:
+  """The same model with its stacks taken apart into layers: the form that is exported and decoded with."""
+  unrolled = jax.tree.map(lambda x: x, model)
+  for name, part in vars(model).items():
+    if isinstance(part, Stack):
+      setattr(unrolled, name, UnrolledStack(part))
+  return unrolled

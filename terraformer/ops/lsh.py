@@ -1,0 +1,370 @@
+"""Attention among positions whose queries a random projection puts near each other (Reformer, Kitaev et al., 2020).
+
+Positions are sorted by the bucket of their query and cut into chunks; a query sees its own chunk and those beside it.
+Several rounds of that, each with hashes of its own, make one softmax: a key seen twice counts twice. The sorted rounds
+lie one behind the other in a ring: a round's first chunk also sees the last one of the round before it, and the first
+round's that of the last round (as in the authors' code).
+
+Time and memory are linear in the length, forwards and backwards: a few chunks at a time are gathered from where they
+lie. The backward pass is written out. It computes the scores again, group by group, and takes sorted gradients back
+through the inverse permutation, where automatic differentiation would store scores and scatter rows.
+
+B batch, H heads, T time, P time padded to whole chunks, K head width, R rounds, C positions of a chunk, G chunks of a
+group that is computed at one time, E chunks that a group reads, I positions of some chunks, W keys that a chunk sees.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from terraformer.ops.lsh_hash import sort_by_bucket
+from terraformer.ops.shared_qk import unit_keys
+
+# Position, as a key, of what nobody sees.
+UNSEEN = np.iinfo(np.int32).max
+# In place of a hidden score; its distance to the floor of the largest score makes its weight exactly 0.
+_HIDDEN = -1e30
+# Floor of the largest score; a query whose log-sum-exp lies below sees no key but its own.
+_ALONE = -1e20
+# Queries of a group, over all examples and heads: more do not run faster, and fewer leave a CPU's caches half empty.
+_GROUP_QUERIES = 2048
+
+# --- Chunks -----------------------------------------------------------------------------------------------------------
+
+
+def _ranks(order_BxHxP: jax.Array) -> jax.Array:
+  """Where each position stands in the order: the inverse permutation."""
+  rank_P = jnp.arange(order_BxHxP.shape[-1], dtype=jnp.int32)
+  return jax.vmap(jax.vmap(lambda order_P: rank_P.at[order_P].set(rank_P, unique_indices=True)))(order_BxHxP)
+
+
+def _take(x_BxHxPx: jax.Array, position_BxHxI: jax.Array) -> jax.Array:
+  """`x` at positions that each example and head has of its own."""
+  position = position_BxHxI.reshape(*position_BxHxI.shape, *[1] * (x_BxHxPx.ndim - 3))
+  return jnp.take_along_axis(x_BxHxPx, position, axis=2, mode='promise_in_bounds')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chunks:
+  """How the sorted rounds are cut into chunks, and those into groups; the last group of a round may exceed it."""
+
+  n_rounds: int
+  n_chunks: int
+  length: int
+  before: int
+  after: int
+  group: int
+  causal: bool
+
+  @property
+  def n_groups(self) -> int:
+    return -(-self.n_chunks // self.group)
+
+  @property
+  def group_rows(self) -> int:
+    return self.group * self.length
+
+  @property
+  def n_beside(self) -> int:
+    return self.before + self.after
+
+  def _of_ring(self, order_BxHxRxP: jax.Array, chunk: np.ndarray) -> jax.Array:
+    """Positions of chunks, an R x ... array of their numbers from the round's first one on: R x ... x B x H x C."""
+    batch, n_heads = order_BxHxRxP.shape[:2]
+    ring = order_BxHxRxP.reshape(batch, n_heads, self.n_rounds * self.n_chunks, self.length)
+    first = np.arange(self.n_rounds).reshape(-1, *[1] * (chunk.ndim - 1)) * self.n_chunks
+    return jnp.moveaxis(jnp.take(ring, (first + chunk) % ring.shape[2], axis=2), (0, 1), (-3, -2))
+
+  def read(self, order_BxHxRxP: jax.Array) -> jax.Array:
+    """Positions that a group reads: R x groups x E x B x H x C."""
+    chunk = np.arange(self.n_groups)[:, None] * self.group + np.arange(self.group + self.n_beside) - self.before
+    return self._of_ring(order_BxHxRxP, chunk[None])
+
+  def beside(self, order_BxHxRxP: jax.Array) -> jax.Array:
+    """Positions of the chunks of other rounds that a round reads, before and after it: R x E x B x H x C."""
+    chunk = np.concatenate([np.arange(-self.before, 0), np.arange(self.after) + self.n_chunks])
+    return self._of_ring(order_BxHxRxP, chunk[None])
+
+  def own(self, x_BxHxExCx: jax.Array) -> jax.Array:
+    """The chunks of a group among those that it reads."""
+    return x_BxHxExCx[:, :, self.before : self.before + self.group]
+
+  def windows(self, x_BxHxExCx: jax.Array) -> jax.Array:
+    """What each chunk of a group sees: the chunks before it, itself, the chunks after it. B x H x G x W x ..."""
+    return jnp.concatenate([x_BxHxExCx[:, :, i : i + self.group] for i in range(self.n_beside + 1)], axis=3)
+
+  def fold_windows(self, x_BxHxGxWxK: jax.Array) -> jax.Array:
+    """The transpose of `windows`: sums over the windows in which a chunk stands. B x H x E x C x K."""
+    total_BxHxExCxK = 0
+    for i in range(self.n_beside + 1):
+      part_BxHxGxCxK = x_BxHxGxWxK[:, :, :, i * self.length : (i + 1) * self.length]
+      total_BxHxExCxK += jnp.pad(part_BxHxGxCxK, ((0, 0), (0, 0), (i, self.n_beside - i), (0, 0), (0, 0)))
+    return total_BxHxExCxK
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Inputs:
+  """What attention does not differentiate by.
+
+  Attributes:
+    order_BxHxRxP: positions in the order of each round.
+    key_position_BxP: the position under which a key is compared with a query's; UNSEEN for one that nobody sees.
+    keep_RxHxCxW: factors of attention weights, 0 for a dropped one; the same for all chunks. None without dropout.
+  """
+
+  order_BxHxRxP: jax.Array
+  key_position_BxP: jax.Array
+  keep_RxHxCxW: jax.Array | None
+
+
+def _group_scores(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, key_position_BxP, position_ExBxHxC):
+  """Queries, keys and values of a group, its own positions, and the scores of its queries BxHxGxCxW."""
+  position_BxHxExC = jnp.moveaxis(position_ExBxHxC, 0, 2)
+  batch, n_heads = position_BxHxExC.shape[:2]
+  flat_BxHxI = position_BxHxExC.reshape(batch, n_heads, -1)
+  q_BxHxExCxK = _take(q_BxHxPxK, flat_BxHxI).reshape(*position_BxHxExC.shape, -1)
+  v_BxHxExCxK = _take(v_BxHxPxK, flat_BxHxI).reshape(*position_BxHxExC.shape, -1)
+  key_position_BxHxExC = jnp.take_along_axis(
+    key_position_BxP, flat_BxHxI.reshape(batch, -1), axis=1, mode='promise_in_bounds'
+  ).reshape(position_BxHxExC.shape)
+  k_BxHxGxWxK = chunks.windows(unit_keys(q_BxHxExCxK))
+  own_BxHxGxC = chunks.own(position_BxHxExC)
+  at_query, at_key = own_BxHxGxC[..., None], chunks.windows(key_position_BxHxExC)[..., None, :]
+  visible_BxHxGxCxW = at_key < at_query if chunks.causal else (at_key != at_query) & (at_key != UNSEEN)
+  q_BxHxGxCxK = chunks.own(q_BxHxExCxK)
+  score_BxHxGxCxW = jnp.einsum('BHGCK,BHGWK->BHGCW', q_BxHxGxCxK, k_BxHxGxWxK, preferred_element_type=jnp.float32)
+  score_BxHxGxCxW = jnp.where(visible_BxHxGxCxW, score_BxHxGxCxW, _HIDDEN)
+  return q_BxHxExCxK, k_BxHxGxWxK, chunks.windows(v_BxHxExCxK), own_BxHxGxC, score_BxHxGxCxW
+
+
+# --- Attention -------------------------------------------------------------------------------------------------------
+
+
+def _forward(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, inputs: _Inputs) -> tuple[jax.Array, jax.Array]:
+  """The result BxHxPxK and the log-sum-exp BxHxP of all scores of a query in all rounds."""
+  batch, n_heads, _, width = q_BxHxPxK.shape
+  sorted_shape = (batch, n_heads, chunks.n_groups * chunks.group_rows)
+
+  def one_round(total, per_round):
+    order_BxHxP, position_xExBxHxC, keep_HxCxW = per_round
+
+    def one_group(buffers, per_group):
+      index, position_ExBxHxC = per_group
+      *_, v_BxHxGxWxK, _, score_BxHxGxCxW = _group_scores(
+        chunks, q_BxHxPxK, v_BxHxPxK, inputs.key_position_BxP, position_ExBxHxC
+      )
+      largest_BxHxGxCx1 = jnp.maximum(score_BxHxGxCxW.max(-1, keepdims=True), _ALONE)
+      weight_BxHxGxCxW = jnp.exp(score_BxHxGxCxW - largest_BxHxGxCx1)
+      sum_BxHxGxC = weight_BxHxGxCxW.sum(-1)
+      if keep_HxCxW is not None:
+        weight_BxHxGxCxW *= keep_HxCxW[:, None]
+      y_BxHxGxCxK = jnp.einsum(
+        'BHGCW,BHGWK->BHGCK', weight_BxHxGxCxW.astype(v_BxHxGxWxK.dtype), v_BxHxGxWxK,
+        preferred_element_type=jnp.float32,
+      )  # fmt: skip
+      seen_BxHxGxC = sum_BxHxGxC > 0
+      sum_BxHxGxC = jnp.where(seen_BxHxGxC, sum_BxHxGxC, 1)
+      y_BxHxGxCxK /= sum_BxHxGxC[..., None]
+      lse_BxHxGxC = jnp.where(seen_BxHxGxC, largest_BxHxGxCx1[..., 0] + jnp.log(sum_BxHxGxC), _HIDDEN)
+      y_BxHxI, lse_BxHxI = buffers
+      y_BxHxI = jax.lax.dynamic_update_slice_in_dim(
+        y_BxHxI, y_BxHxGxCxK.reshape(batch, n_heads, -1, width), index * chunks.group_rows, axis=2
+      )
+      lse_BxHxI = jax.lax.dynamic_update_slice_in_dim(
+        lse_BxHxI, lse_BxHxGxC.reshape(batch, n_heads, -1), index * chunks.group_rows, axis=2
+      )
+      return (y_BxHxI, lse_BxHxI), None
+
+    buffers = jnp.zeros((*sorted_shape, width)), jnp.zeros(sorted_shape)
+    (sorted_y, sorted_lse), _ = jax.lax.scan(one_group, buffers, (jnp.arange(chunks.n_groups), position_xExBxHxC))
+    rank_BxHxP = _ranks(order_BxHxP)
+    y_BxHxPxK, lse_BxHxP = total
+    round_lse_BxHxP = _take(sorted_lse, rank_BxHxP)
+    both_BxHxP = jnp.logaddexp(lse_BxHxP, round_lse_BxHxP)
+    y_BxHxPxK *= jnp.exp(lse_BxHxP - both_BxHxP)[..., None]
+    y_BxHxPxK += _take(sorted_y, rank_BxHxP) * jnp.exp(round_lse_BxHxP - both_BxHxP)[..., None]
+    return (y_BxHxPxK, both_BxHxP), None
+
+  order_RxBxHxP = jnp.moveaxis(inputs.order_BxHxRxP, 2, 0)
+  nothing = jnp.zeros(q_BxHxPxK.shape, jnp.float32), jnp.full(q_BxHxPxK.shape[:3], _HIDDEN)
+  per_round = (order_RxBxHxP, chunks.read(inputs.order_BxHxRxP), inputs.keep_RxHxCxW)
+  (y_BxHxPxK, lse_BxHxP), _ = jax.lax.scan(one_round, nothing, per_round)
+  alone_BxHxPx1 = (lse_BxHxP < _ALONE)[..., None]
+  return jnp.where(alone_BxHxPx1, v_BxHxPxK, y_BxHxPxK).astype(v_BxHxPxK.dtype), lse_BxHxP
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(chunks: _Chunks, q_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array, inputs: _Inputs) -> jax.Array:
+  return _forward(chunks, q_BxHxPxK, v_BxHxPxK, inputs)[0]
+
+
+def _attend_forward(chunks, q_BxHxPxK, v_BxHxPxK, inputs):
+  y_BxHxPxK, lse_BxHxP = _forward(chunks, q_BxHxPxK, v_BxHxPxK, inputs)
+  return y_BxHxPxK, (q_BxHxPxK, v_BxHxPxK, inputs, y_BxHxPxK, lse_BxHxP)
+
+
+def _attend_backward(chunks, saved, d_y_BxHxPxK):
+  q_BxHxPxK, v_BxHxPxK, inputs, y_BxHxPxK, lse_BxHxP = saved
+  batch, n_heads, _, width = q_BxHxPxK.shape
+  before, round_rows = chunks.before * chunks.length, chunks.n_chunks * chunks.length
+  sorted_shape = (batch, n_heads, chunks.n_groups * chunks.group_rows + chunks.n_beside * chunks.length, width)
+  alone_BxHxP = lse_BxHxP < _ALONE
+  lse_BxHxP = jnp.where(alone_BxHxP, -_HIDDEN, lse_BxHxP)  # so that no score has a weight
+  # The sum over keys of weight times its gradient, which the softmax takes from each of the latter.
+  mean_BxHxP = jnp.einsum('BHPK,BHPK->BHP', d_y_BxHxPxK, y_BxHxPxK, preferred_element_type=jnp.float32)
+
+  def group_gradients(index, position_ExBxHxC, keep_HxCxW):
+    """Gradients of the queries, which are the keys, and of the values that a group reads: BxHxExCxK each."""
+    q_BxHxExCxK, k_BxHxGxWxK, v_BxHxGxWxK, own_BxHxGxC, score_BxHxGxCxW = _group_scores(
+      chunks, q_BxHxPxK, v_BxHxPxK, inputs.key_position_BxP, position_ExBxHxC
+    )
+    own_BxHxI = own_BxHxGxC.reshape(batch, n_heads, -1)
+    d_y_BxHxGxCxK = _take(d_y_BxHxPxK, own_BxHxI).reshape(*own_BxHxGxC.shape, width)
+    lse_BxHxGxC, mean_BxHxGxC = (_take(x, own_BxHxI).reshape(own_BxHxGxC.shape) for x in (lse_BxHxP, mean_BxHxP))
+    in_round_Gx1 = (index * chunks.group + jnp.arange(chunks.group) < chunks.n_chunks)[:, None]
+    lse_BxHxGxC = jnp.where(in_round_Gx1, lse_BxHxGxC, -_HIDDEN)
+    weight_BxHxGxCxW = jnp.exp(score_BxHxGxCxW - lse_BxHxGxC[..., None])
+    contract = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    d_weight_BxHxGxCxW = contract('BHGCK,BHGWK->BHGCW', d_y_BxHxGxCxK, v_BxHxGxWxK)
+    kept_BxHxGxCxW = weight_BxHxGxCxW
+    if keep_HxCxW is not None:
+      d_weight_BxHxGxCxW *= keep_HxCxW[:, None]
+      kept_BxHxGxCxW *= keep_HxCxW[:, None]
+    d_score_BxHxGxCxW = weight_BxHxGxCxW * (d_weight_BxHxGxCxW - mean_BxHxGxC[..., None])
+    d_score_BxHxGxCxW = d_score_BxHxGxCxW.astype(q_BxHxPxK.dtype)
+    kept_BxHxGxCxW = kept_BxHxGxCxW.astype(v_BxHxPxK.dtype)
+    d_v_BxHxExCxK = chunks.fold_windows(contract('BHGCW,BHGCK->BHGWK', kept_BxHxGxCxW, d_y_BxHxGxCxK))
+    d_k_BxHxGxWxK = contract('BHGCW,BHGCK->BHGWK', d_score_BxHxGxCxW, chunks.own(q_BxHxExCxK))
+    d_q_BxHxGxCxK = contract('BHGCW,BHGWK->BHGCK', d_score_BxHxGxCxW, k_BxHxGxWxK)
+    _, pull_back = jax.vjp(unit_keys, q_BxHxExCxK.astype(jnp.float32))
+    (d_q_BxHxExCxK,) = pull_back(chunks.fold_windows(d_k_BxHxGxWxK))
+    beside = ((0, 0), (0, 0), (chunks.before, chunks.after), (0, 0), (0, 0))
+    return d_q_BxHxExCxK + jnp.pad(d_q_BxHxGxCxK, beside), d_v_BxHxExCxK
+
+  def one_round(totals, per_round):
+    order_BxHxP, position_xExBxHxC, beside_ExBxHxC, keep_HxCxW = per_round
+
+    def one_group(buffers, per_group):
+      index, position_ExBxHxC = per_group
+      start = index * chunks.group_rows
+
+      def add(buffer_BxHxIxK, d_BxHxExCxK):
+        d_BxHxIxK = d_BxHxExCxK.reshape(batch, n_heads, -1, width)
+        d_BxHxIxK += jax.lax.dynamic_slice_in_dim(buffer_BxHxIxK, start, d_BxHxIxK.shape[2], axis=2)
+        return jax.lax.dynamic_update_slice_in_dim(buffer_BxHxIxK, d_BxHxIxK, start, axis=2)
+
+      return tuple(map(add, buffers, group_gradients(index, position_ExBxHxC, keep_HxCxW))), None
+
+    buffers = jnp.zeros(sorted_shape), jnp.zeros(sorted_shape)
+    buffers, _ = jax.lax.scan(one_group, buffers, (jnp.arange(chunks.n_groups), position_xExBxHxC))
+    rank_BxHxP = _ranks(order_BxHxP)
+    beside_BxHxI = jnp.moveaxis(beside_ExBxHxC, 0, 2).reshape(batch, n_heads, -1)
+
+    def collect(total_BxHxPxK, sorted_BxHxIxK):
+      total_BxHxPxK += _take(sorted_BxHxIxK, before + rank_BxHxP)
+      end = before + round_rows
+      rows_BxHxIxK = jnp.concatenate(
+        [sorted_BxHxIxK[:, :, :before], sorted_BxHxIxK[:, :, end : end + chunks.after * chunks.length]], axis=2
+      )
+      # Chunks of the rounds beside this one: a few rows, however long the sequence.
+      return jax.vmap(jax.vmap(lambda total, at, rows: total.at[at].add(rows)))(
+        total_BxHxPxK, beside_BxHxI, rows_BxHxIxK
+      )
+
+    return tuple(map(collect, totals, buffers)), None
+
+  d_own_BxHxPxK = jnp.where(alone_BxHxP[..., None], d_y_BxHxPxK, 0).astype(jnp.float32)
+  order_BxHxRxP = inputs.order_BxHxRxP
+  per_round = (
+    jnp.moveaxis(order_BxHxRxP, 2, 0), chunks.read(order_BxHxRxP), chunks.beside(order_BxHxRxP), inputs.keep_RxHxCxW
+  )  # fmt: skip
+  totals = jnp.zeros(q_BxHxPxK.shape, jnp.float32), d_own_BxHxPxK
+  (d_q_BxHxPxK, d_v_BxHxPxK), _ = jax.lax.scan(one_round, totals, per_round)
+  return d_q_BxHxPxK.astype(q_BxHxPxK.dtype), d_v_BxHxPxK.astype(v_BxHxPxK.dtype), None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def attend_in_buckets(
+  q_BxHxTxK: jax.Array,
+  v_BxHxTxK: jax.Array,
+  buckets_BxHxRxT: jax.Array,
+  key_position_BxT: jax.Array,
+  *,
+  n_buckets: int,
+  chunk_length: int,
+  chunks_before: int = 1,
+  chunks_after: int = 0,
+  causal: bool = True,
+  rate: float = 0.0,
+  key: jax.Array | None = None,
+) -> jax.Array:
+  """Attention by given buckets and given visibility; `lsh_attention` says how padding sets them.
+
+  Args:
+    q_BxHxTxK, v_BxHxTxK: queries, which are the keys as well, and values.
+    buckets_BxHxRxT: by which each round sorts, from 0 to `n_buckets` - 1.
+    key_position_BxT: where a key stands as queries see it: at a query's own position it is the query itself, and a
+      causal query sees only smaller ones. UNSEEN hides it.
+    n_buckets, chunk_length, chunks_before, chunks_after: sizes.
+    causal: whether a query sees only what stands before it.
+    rate: of the dropout of attention weights, drawn once a head and round for all chunks and examples.
+    key: of that dropout; None for none.
+
+  Returns:
+    BxHxTxK. A query that sees no other key gets its own value.
+  """
+  batch, n_heads, length, _ = q_BxHxTxK.shape
+  n_rounds, n_chunks = buckets_BxHxRxT.shape[2], -(-length // chunk_length)
+  fill = n_chunks * chunk_length - length
+  n_groups = -(-n_chunks // max(1, _GROUP_QUERIES // (batch * n_heads * chunk_length)))
+  group = -(-n_chunks // n_groups)
+  chunks = _Chunks(n_rounds, n_chunks, chunk_length, chunks_before, chunks_after, group, causal)
+  # What fills the last chunk stands behind everything and is seen by nobody.
+  buckets_BxHxRxP = jnp.pad(buckets_BxHxRxT, ((0, 0), (0, 0), (0, 0), (0, fill)), constant_values=n_buckets)
+  key_position_BxP = jnp.pad(key_position_BxT, ((0, 0), (0, fill)), constant_values=UNSEEN)
+  keep_RxHxCxW = None
+  if key is not None and rate > 0:
+    window = (chunks_before + 1 + chunks_after) * chunk_length
+    keep_RxHxCxW = jax.random.bernoulli(key, 1 - rate, (n_rounds, n_heads, chunk_length, window)) / (1 - rate)
+  inputs = _Inputs(sort_by_bucket(buckets_BxHxRxP, n_buckets + 1), key_position_BxP, keep_RxHxCxW)
+  q_BxHxPxK, v_BxHxPxK = (jnp.pad(x, ((0, 0), (0, 0), (0, fill), (0, 0))) for x in (q_BxHxTxK, v_BxHxTxK))
+  return _attend(chunks, q_BxHxPxK, v_BxHxPxK, inputs)[:, :, :length]
+
+
+def lsh_attention(
+  q_BxHxTxK: jax.Array,
+  v_BxHxTxK: jax.Array,
+  buckets_BxHxRxT: jax.Array,
+  real_BxT: jax.Array | None = None,
+  *,
+  n_buckets: int,
+  **sizes,
+) -> jax.Array:
+  """LSH attention: padding sorts behind all buckets, and no position sees it.
+
+  (The authors' code lets the padding at positions 0 and 1 be seen.)
+
+  Args:
+    q_BxHxTxK, v_BxHxTxK: queries, which are the keys as well, and values.
+    buckets_BxHxRxT: from `hash_queries`, any integer type.
+    real_BxT: False at padding; None where there is none.
+    n_buckets: product of the factors.
+    **sizes: as of `attend_in_buckets`.
+
+  Returns:
+    BxHxTxK.
+  """
+  buckets_BxHxRxT = buckets_BxHxRxT.astype(jnp.int32)
+  key_position_BxT = jnp.broadcast_to(
+    jnp.arange(q_BxHxTxK.shape[2], dtype=jnp.int32), (q_BxHxTxK.shape[0], q_BxHxTxK.shape[2])
+  )
+  if real_BxT is not None:
+    buckets_BxHxRxT = jnp.where(real_BxT[:, None, None], buckets_BxHxRxT, n_buckets)
+    key_position_BxT = jnp.where(real_BxT, key_position_BxT, UNSEEN)
+  return attend_in_buckets(q_BxHxTxK, v_BxHxTxK, buckets_BxHxRxT, key_position_BxT, n_buckets=n_buckets + 1, **sizes)

@@ -1,0 +1,40 @@
+"""A grid of 3 x 2 x 2 positions, with vectors of 5, 7 and 12; D 24."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from terraformer.config import AxialPositionsConfig
+from terraformer.layers.position_axial import AxialPositions
+from tests.weights import build, call, step
+
+
+def _layer():
+  return build(lambda key: AxialPositions(AxialPositionsConfig((3, 2, 2), (5, 7, 12)), 12, 24, key=key))
+
+
+def _grid(layer):
+  """All positions, the slowest coordinate in the outermost loop; PxD."""
+  tables = [np.asarray(table_CxW[...]) for table_CxW in layer.tables_CxW]
+  return np.stack([np.concatenate([a, b, c]) for a in tables[0] for b in tables[1] for c in tables[2]])
+
+
+@pytest.mark.parametrize('time', [12, 7])
+def test_positions_run_through_the_grid_slowest_coordinate_first(time):
+  layer = _layer()
+  np.testing.assert_array_equal(call(layer, np.zeros((1, time, 24), np.float32))[0], _grid(layer)[:time])
+
+
+def test_each_example_has_its_own_position():
+  layer, position_B = _layer(), np.asarray([10, 3])
+  np.testing.assert_array_equal(step(layer, jnp.zeros((2, 24)), position_B), _grid(layer)[position_B])
+
+
+def test_positions_beyond_the_grid_take_its_last_one():
+  layer = _layer()
+  np.testing.assert_array_equal(step(layer, jnp.zeros((1, 24)), jnp.asarray([12])), _grid(layer)[11:])
+
+
+def test_a_sequence_longer_than_the_grid_is_refused():
+  with pytest.raises(ValueError, match='expected at most 12, found a sequence of 13'):
+    _layer()(jnp.zeros((1, 13, 24)))

@@ -1,0 +1,89 @@
+"""D 24, H 3, N 6 units a block of 30; the counts are made by hand."""
+
+import dataclasses
+
+import pytest
+
+from terraformer.config import (
+  BlockConfig,
+  DenseFFConfig,
+  DenseOutputConfig,
+  DenseProjectionConfig,
+  EncoderDecoderConfig,
+  LanguageModelConfig,
+  LSHAttentionConfig,
+  SparseFFConfig,
+  SparseOutputConfig,
+  SparseProjectionConfig,
+  SRUConfig,
+)
+from terraformer.models.cost import cost
+from terraformer.models.twin import dense_twin, n_parameters
+
+D = 24
+BLOCK = BlockConfig(D, 3, SparseProjectionConfig(4), SparseFFConfig(30, 6, 7), SRUConfig(5))
+MODEL = LanguageModelConfig(20, 50, n_layers=2, decoder=BLOCK, output=SparseOutputConfig(4))
+
+
+def test_parts_are_all_of_the_model():
+  assert cost(MODEL, 8).parameters == n_parameters(MODEL)
+
+
+def test_no_part_is_without_a_name():
+  assert not [name for name in cost(MODEL, 8).parts if 'other' in name]
+
+
+@pytest.mark.parametrize(
+  ('name', 'parameters', 'read'),
+  [
+    ('embedding', 20 * D, D),
+    ('positions', 50 * D, D),
+    # Two layers of 30 rows of w1 and w2, of which one of six is read, and the bias.
+    ('decoder feed-forward', 2 * (2 * 30 * D + D), 2 * (2 * 5 * D + D)),
+    ('decoder controller', 2 * (D * 7 + 7 * 30 + 30), 2 * (D * 7 + 7 * 30 + 30)),
+    ('output layer', 4 * D + D * 5 + 20, 4 * D + D * 5 + 20),
+  ],
+)
+def test_a_part_and_what_a_token_reads_of_it(name, parameters, read):
+  part = cost(MODEL, 8).parts[name]
+  assert (part.parameters, part.read) == (parameters, read)
+
+
+def test_operations_are_those_of_a_dense_layer_counted_by_hand():
+  block = BlockConfig(D, 3, DenseProjectionConfig(bias=False), DenseFFConfig(96), None)
+  model = LanguageModelConfig(200, 50, n_layers=1, decoder=block, output=DenseOutputConfig())
+  products = 2 * (4 * D * D + 2 * D * 96 + D * 200)
+  # Normalisation, softmax and the like come on top.
+  assert products < cost(model, 1).flops < 1.2 * products
+
+
+def test_a_decoded_token_reads_nothing_of_the_encoder():
+  model = EncoderDecoderConfig(20, 50, encoder=BLOCK, decoder=BLOCK)
+  assert not sum(part.read for name, part in cost(model, 8).parts.items() if name.startswith('encoder'))
+
+
+def test_keys_and_values_of_the_cache_are_two_a_layer():
+  assert cost(MODEL, 8).cache_numbers == 2 * 2 * 8 * D
+
+
+def test_lsh_attention_reads_at_most_its_windows():
+  projection = dataclasses.replace(BLOCK.projection, share_qk=True)
+  lsh = LSHAttentionConfig(chunk_length=8, n_rounds=2, full_below=16, window=4)
+  model = dataclasses.replace(MODEL, decoder=dataclasses.replace(BLOCK, projection=projection, attention=lsh))
+  assert cost(model, 48).cache_numbers == 2 * 2 * 8 * D
+
+
+def test_the_twin_is_dense():
+  twin = dense_twin(MODEL).decoder
+  assert (type(twin.projection), type(twin.feed_forward)) == (DenseProjectionConfig, DenseFFConfig)
+
+
+def test_the_twin_has_as_many_parameters_as_whole_units_allow():
+  twin = dense_twin(MODEL)
+  one_unit = MODEL.n_layers * (2 * D + 1)
+  assert abs(n_parameters(twin) - n_parameters(MODEL)) <= one_unit / 2
+
+
+def test_the_twin_of_a_dense_model_is_itself():
+  twin = dense_twin(MODEL)
+  assert dense_twin(twin) == twin
