@@ -50,7 +50,7 @@ def configs(length: int, n_rounds: int) -> dict[str, LanguageModelConfig]:
       attention=attention,
     )
     # A row of the grid is as long as the way from a token to the one that the next is to be copied from.
-    positions = AxialPositionsConfig((3, length // 2 - 1), (64, 64))
+    positions = AxialPositionsConfig((3, length // 2 - 1), (16, 112))
     return LanguageModelConfig(
       VOCABULARY, length, positions=positions, output=DenseOutputConfig(), n_layers=1, decoder=block
     )
@@ -67,7 +67,10 @@ def batch(key: jax.Array, size: int, length: int) -> jax.Array:
 def train(config: LanguageModelConfig, n_steps: int, size: int, length: int, every: int) -> dict[int, float]:
   """Accuracy in the second half by steps done."""
   structure, _ = split(abstract_model(config))
-  _, params = jax.jit(lambda key: split(make_model(config, key=key)))(jax.random.key(0))
+  params = jax.jit(lambda key: split(make_model(config, key=key))[1])(jax.random.key(0))
+  # Token embeddings as large as axial positions are, or the model sees little but positions for a long time.
+  table_VxD = params['embedding']['table_VxD']
+  params['embedding']['table_VxD'] = table_VxD / jnp.std(table_VxD)
   schedule = optax.warmup_cosine_decay_schedule(0.0, 5e-3, n_steps // 20, n_steps)
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
   no_inputs = jnp.zeros((size, 0), jnp.int32)

@@ -203,6 +203,8 @@ def load_configs(files: list[str], bindings: list[str], stored: str = '') -> tup
   package = Path(__file__).parent
   for folder in (package.parent, package):  # of a checkout, and of an installed wheel
     gin.add_config_file_search_path(str(folder))
+  # Where a checkout is on Python's path, that folder looks like a package without a file, at which gin 0.5 stumbles.
+  sys.modules.setdefault('gin_configs', None)
   gin.parse_config(_HEADER + _default_references())
   if stored:
     _parse('the stored config', stored)

@@ -31,6 +31,11 @@ def test_a_gin_file_makes_a_configuration(path):
   load_configs([path], [])
 
 
+def test_the_files_of_the_package_are_found_from_any_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert load_configs(['gin_configs/runs/demo.gin'], [])[0].data.task == 'docstring_summarization'
+
+
 @pytest.mark.parametrize('path', FILES)
 def test_a_gin_file_begins_with_its_command(path):
   assert '# command:' in (ROOT / path).read_text()

@@ -140,6 +140,10 @@ class ModelConfig(Checked):
     """What `max_length` has to be at least for examples of these lengths."""
     return max(inputs_length, targets_length)
 
+  def room_behind(self, inputs_length: int) -> int:
+    """Target tokens that a source of this length leaves room for."""
+    return self.max_length
+
   @property
   def d_model(self) -> int:
     """Width of the residual streams."""
@@ -167,6 +171,10 @@ class LanguageModelConfig(ModelConfig):
   def positions_for(self, inputs_length: int, targets_length: int) -> int:
     """Both: the targets follow the inputs."""
     return inputs_length + targets_length
+
+  def room_behind(self, inputs_length: int) -> int:
+    """What the inputs leave."""
+    return max(0, self.max_length - inputs_length)
 
   @property
   def blocks(self) -> dict[str, BlockConfig]:

@@ -74,10 +74,11 @@ class Decoder:
     begun = time.perf_counter()
     inputs_BxS = self._encode(text)
     wanted = self.bundle.targets_length if config.max_tokens is None else config.max_tokens
-    n_tokens = min(wanted, self.bundle.model.max_length)
+    most = self.bundle.model.room_behind(self.stats.input_tokens)
+    n_tokens = min(wanted, most)
     if n_tokens == 0:
       return
-    room = _bucket(n_tokens, self.bundle.model.max_length)
+    room = _bucket(n_tokens, most)
     prefill, step = compile_decoder(self.bundle.model, room, self.bundle.vocabulary.size)
     cache = prefill(self._weights, inputs_BxS)
     key = jax.random.key(config.seed)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from terraformer.config import LSHAttentionConfig, ModelConfig
+from terraformer.config import EncoderDecoderConfig, LSHAttentionConfig, ModelConfig
 from terraformer.models.make import abstract_model, unroll
 from terraformer.models.parameters import flatten, split
 
@@ -83,7 +83,7 @@ def cost(config: ModelConfig, context: int) -> Cost:
 
   Args:
     config: of the model.
-    context: tokens before the one that is decoded; those of the source included where the model puts them there.
+    context: tokens before the one that is decoded, and of the source where cross-attention reads one as well.
   """
   model = abstract_model(config)
   parts: dict[str, Part] = {}
@@ -116,6 +116,8 @@ def _cache_numbers(config: ModelConfig, context: int) -> int:
   seen = context
   if isinstance(block.attention, LSHAttentionConfig) and context > block.attention.full_below:
     seen = min(context, block.attention.n_rounds * block.attention.window)
+  if isinstance(config, EncoderDecoderConfig):
+    return 2 * n_layers * (n_attentions * seen + context) * block.d_model
   return 2 * n_layers * n_attentions * seen * block.d_model
 
 
