@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 # Queries that are hashed at one time.
-_BLOCK = 4096
+_BLOCK = 512
 
 
 def make_rotations(key: jax.Array, n_heads: int, width: int, n_rounds: int, factors: tuple[int, ...]) -> jax.Array:
