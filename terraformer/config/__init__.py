@@ -48,6 +48,7 @@ from terraformer.config.run import (
   MeshConfig,
   RsqrtScheduleConfig,
   RunConfig,
+  ShardingConfig,
   TrainConfig,
 )
 
@@ -80,6 +81,7 @@ __all__ = [
   'RsqrtScheduleConfig',
   'RunConfig',
   'SRUConfig',
+  'ShardingConfig',
   'SinusoidPositionsConfig',
   'SparseFFConfig',
   'SparseOutputConfig',

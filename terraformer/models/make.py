@@ -23,7 +23,7 @@ def make_model(config: ModelConfig, *, key: jax.Array) -> Model:
 
 def abstract_model(config: ModelConfig) -> Model:
   """The model with shapes in the place of arrays: its structure, at no cost."""
-  return jax.eval_shape(lambda key: make_model(config, key=key), jax.random.key(0))
+  return jax.eval_shape(lambda: make_model(config, key=jax.random.key(0)))
 
 
 def unroll(model: Model) -> Model:

@@ -93,9 +93,9 @@ def _train(run: RunConfig, workdir: Path, gin_text: str, progress: bool) -> Trai
   optimizer, schedule = make_optimizer(config.optimizer), make_schedule(config.optimizer.schedule)
   checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints)
   if newest is None:
-    state = init_state(run.model, optimizer, mesh, init_key)
+    state = init_state(run.model, optimizer, mesh, init_key, config.mesh.rules)
   else:
-    state = checkpoints.restore(newest, abstract_state(run.model, optimizer, mesh))
+    state = checkpoints.restore(newest, abstract_state(run.model, optimizer, mesh, config.mesh.rules))
   first_step = newest or 0
   structure, _ = split(abstract_model(run.model))
   description = {

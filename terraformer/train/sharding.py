@@ -1,16 +1,14 @@
 """Which device holds what: logical axis names to axes of the mesh.
 
-The mesh has the axes `data` (batch), `fsdp` (parameters, and batch again) and `model` (wide dimensions).
+The mesh has the axes `data` (batch), `fsdp` (parameters, and batch again) and `model` (wide dimensions); the rules are
+those of `ShardingConfig`.
 """
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from terraformer.config import MeshConfig, UserError
-
-# A name that is not here is not split. A feed-forward block stays whole (`ff_unit`): its argmax is local.
-RULES = {'embed': 'fsdp', 'expert': 'model', 'ff': 'model', 'ff_block': 'model', 'heads': 'model', 'vocab': 'model'}
+from terraformer.config import MeshConfig, ShardingConfig, UserError
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
@@ -26,11 +24,13 @@ def make_mesh(config: MeshConfig) -> Mesh:
   return jax.make_mesh(shape, ('data', 'fsdp', 'model'), axis_types=(AxisType.Auto,) * 3)
 
 
-def parameter_sharding(mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
-  """Where a parameter lies; a dimension that its mesh axis does not divide is not split."""
+def parameter_sharding(
+  mesh: Mesh, rules: ShardingConfig, axes: tuple[str | None, ...], shape: tuple[int, ...]
+) -> NamedSharding:
+  """Where a parameter lies; a dimension without a rule, or that its mesh axis does not divide, is not split."""
   spec, used = [], set()
   for name, size in zip(axes, shape, strict=True):
-    axis = RULES.get(name)
+    axis = getattr(rules, name or '', None)
     if axis in used or axis is None or size % mesh.shape[axis]:
       axis = None
     used.add(axis)

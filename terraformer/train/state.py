@@ -8,27 +8,30 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from terraformer.config import ModelConfig
+from terraformer.config import ModelConfig, ShardingConfig
 from terraformer.layers.parameter import logical_axes
 from terraformer.models.make import abstract_model, make_model
 from terraformer.models.parameters import flatten, split, unflatten
 from terraformer.train.sharding import parameter_sharding, replicated
 
 State = dict[str, Any]
+_RULES = ShardingConfig()
 
 
-def parameter_shardings(model: nnx.Module, mesh: Mesh) -> dict[str, Any]:
+def parameter_shardings(model: nnx.Module, mesh: Mesh, rules: ShardingConfig) -> dict[str, Any]:
   """Where each parameter lies, as nested dicts."""
   shapes = flatten(split(model)[1])
   axes = {'.'.join(path): names for path, names in logical_axes(model).items()}
-  return unflatten({path: parameter_sharding(mesh, axes[path], shapes[path].shape) for path in shapes})
+  return unflatten({path: parameter_sharding(mesh, rules, axes[path], shapes[path].shape) for path in shapes})
 
 
-def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> State:
+def abstract_state(
+  config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, rules: ShardingConfig = _RULES
+) -> State:
   """Shapes, types and places of the train state; what a checkpoint is restored to."""
   model = abstract_model(config)
   _, params = split(model)
-  shardings = parameter_shardings(model, mesh)
+  shardings = parameter_shardings(model, mesh, rules)
 
   def place(shape, sharding):
     return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
@@ -50,12 +53,18 @@ def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation,
   }
 
 
-def init_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, key: jax.Array) -> State:
+def init_state(
+  config: ModelConfig,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  key: jax.Array,
+  rules: ShardingConfig = _RULES,
+) -> State:
   """A fresh train state; every array is made on the devices that keep it."""
 
   def init(key):
     _, params = split(make_model(config, key=key))
     return {'params': params, 'optimizer': optimizer.init(params), 'step': jnp.zeros((), jnp.int32)}
 
-  shardings = jax.tree.map(lambda x: x.sharding, abstract_state(config, optimizer, mesh))
+  shardings = jax.tree.map(lambda x: x.sharding, abstract_state(config, optimizer, mesh, rules))
   return jax.jit(init, out_shardings=shardings)(key)
