@@ -130,7 +130,7 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   attention.add_argument('--chunk_length', type=_positive, default=128, help='LSH chunk (default: %(default)s)')
   attention.add_argument('--repeats', type=_positive, default=3, help='measurements of each (default: %(default)s)')
   attention.add_argument(
-    '--max_bytes', type=float, default=8e9, help='leave out what takes more (default: %(default).0e)'
+    '--max_bytes', type=float, default=1e10, help='leave out what takes more (default: %(default).0e)'
   )
   attention.add_argument('--json', action='store_true', help='print one JSON object a kind and length')
   return parser

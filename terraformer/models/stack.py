@@ -16,7 +16,14 @@ from terraformer.layers.dense import Dense
 from terraformer.models.block import Block
 from terraformer.models.halves import Padding
 from terraformer.ops.fixed_point import to_grid
-from terraformer.ops.reversible import Streams, forward_layer, rematerialised_stack, reversible_stack, stack
+from terraformer.ops.reversible import (
+  Streams,
+  exact_reversible_stack,
+  forward_layer,
+  rematerialised_stack,
+  reversible_stack,
+  stack,
+)
 
 _NO_PADDING = Padding(None)
 
@@ -36,7 +43,9 @@ def _runner(residual: ResidualConfig):
   """The function of `ops.reversible` that a config asks for."""
   if residual.keep_activations:
     return stack
-  return rematerialised_stack if isinstance(residual, PlainResidualConfig) else reversible_stack
+  if isinstance(residual, PlainResidualConfig):
+    return rematerialised_stack
+  return exact_reversible_stack if residual.fixed_point else reversible_stack
 
 
 class Residual(nnx.Module):

@@ -8,8 +8,8 @@ from terraformer.config import DecodeConfig, UserError
 from terraformer.decode.decoder import Decoder
 from terraformer.decode.sample import sample
 from terraformer.models.generate import generate
+from terraformer.models.make import abstract_model
 from terraformer.models.parameters import merge, split
-from terraformer.models.terraformer import abstract_model
 from terraformer.train import checkpoint
 
 TEXTS = ['Red tree river stone house bird 3.', 'Small hill.', 'Blue road cloud ' * 20]

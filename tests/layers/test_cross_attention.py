@@ -25,11 +25,12 @@ PROJECTIONS = {
   'modular': ModularProjectionConfig(4),
   'shared': DenseProjectionConfig(share_qk=True),
 }
+FULL = FullAttentionConfig()
 REAL_BXS = np.arange(7) < np.asarray([[7], [4], [1]])
 by_projection = pytest.mark.parametrize('projection', PROJECTIONS)
 
 
-def _layer(projection='dense', seed=0, attention=FullAttentionConfig()):  # noqa: B008
+def _layer(projection='dense', seed=0, attention=FULL):
   config = BlockConfig(24, 3, PROJECTIONS[projection], attention=attention)
   return build(lambda key: CrossAttention(config, key=key), seed)
 
@@ -93,8 +94,7 @@ def _value_and_gradients(layer, x_BxTxD, memory_BxSxD):
 @pytest.mark.parametrize('attention', [FullAttentionConfig(query_chunk=4), LSHAttentionConfig(chunk_length=4)])
 def test_attention_in_chunks_of_queries_is_the_same(attention):
   found, expected = (
-    jax.tree.leaves(_value_and_gradients(_layer('shared', attention=kind), *_inputs()))
-    for kind in (attention, FullAttentionConfig())
+    jax.tree.leaves(_value_and_gradients(_layer('shared', attention=kind), *_inputs())) for kind in (attention, FULL)
   )
   for one, other in zip(found, expected, strict=True):
     np.testing.assert_allclose(one, other, atol=2e-5)

@@ -10,8 +10,8 @@ from tests.weights import build, call, step
 X_BXTXD = np.random.default_rng(0).normal(size=(2, 5, 24)).astype(np.float32)
 
 
-def _layer(bias=True):
-  return build(lambda key: DenseProjection(DenseProjectionConfig(bias), 24, 3, key=key))
+def _layer(bias=True, share_qk=False):
+  return build(lambda key: DenseProjection(DenseProjectionConfig(bias, share_qk), 24, 3, key=key))
 
 
 @pytest.mark.parametrize('index', range(3))
@@ -38,3 +38,8 @@ def test_without_biases_zero_stays_zero():
   layer = _layer(bias=False)
   zeros = np.zeros_like(X_BXTXD)
   assert not any(np.any(projected) for projected in layer(zeros))
+
+
+def test_shared_keys_are_the_queries():
+  q_BxTxHxK, k_BxTxHxK, _ = call(_layer(share_qk=True), X_BXTXD)
+  np.testing.assert_array_equal(q_BxTxHxK, k_BxTxHxK)

@@ -1,4 +1,7 @@
-"""B 3, T 9, D 24, S 4 modules, H 3 heads that do not coincide with modules; the prefix has 5 positions."""
+"""B 3, T 9, D 24, S 4 modules, H 3 heads that do not coincide with modules; the prefix has 5 positions.
+
+`reference/check.py` compares every stage and option with the authors' code.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +10,21 @@ import pytest
 
 from terraformer.config import SparseProjectionConfig
 from terraformer.layers.sparse_qkv import SparseProjection
-from tests.reference.vectors import TOLERANCE, assign_sparse_projection, load
 from tests.weights import build, call, step
 
-CONFIGS = [SparseProjectionConfig(4, 3, 3), SparseProjectionConfig(4, 1, 5)]
+CONFIGS = [
+  SparseProjectionConfig(4, 3, 3),
+  SparseProjectionConfig(4, 1, 5),
+  SparseProjectionConfig(4, 3, 1, share_qk=True),
+  SparseProjectionConfig(4, 3, 3, value_reads_input=True),
+  SparseProjectionConfig(4, 3, 3, value_reads_input=True, value_by_module=False),
+]
+OUTPUTS = [
+  SparseProjectionConfig(4, 3, 3),
+  SparseProjectionConfig(4, 3, 3, output_multiplicative=True),
+  SparseProjectionConfig(4, 3, 3, output_convolution=True),
+  SparseProjectionConfig(4, 4, 1, output_multiplicative=True, output_convolution=True),
+]
 
 
 def _layer_and_input(config, seed=0):
@@ -53,15 +67,45 @@ def test_prefill_projects_like_call(config):
     np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+def _merge_and_input(config, seed=0):
+  layer, y_BxTxD = _layer_and_input(config, seed)
+  return layer, y_BxTxD.reshape(3, 9, 3, 8)
+
+
 @jax.jit
-def _stages(layer, x_BxTxD):
-  return dict(zip('qkv', layer(x_BxTxD), strict=True), mult=layer.shared(x_BxTxD))
+def _merge_in_parts(layer, y_BxTxHxK, length_B):
+  """All at once; the first 5 in a prefill and what follows `length_B` of them in steps, and where that stands."""
+  _, cache = layer.merge_prefill(y_BxTxHxK[:, :5], length_B)
+  position_BxT = length_B[:, None] + jnp.arange(4)
+  rest_BxTxHxK = jnp.take_along_axis(y_BxTxHxK, position_BxT[..., None, None], axis=1)
+  _, merged_TxBxD = jax.lax.scan(
+    lambda cache, y_BxHxK: layer.merge_step(y_BxHxK, cache)[::-1], cache, rest_BxTxHxK.swapaxes(0, 1)
+  )
+  expected_BxTxD = jnp.take_along_axis(layer.merge(y_BxTxHxK), position_BxT[..., None], axis=1)
+  return merged_TxBxD.swapaxes(0, 1), expected_BxTxD
 
 
-@pytest.mark.parametrize('stage', ['mult', 'q', 'k', 'v'])
-def test_stages_are_those_of_the_reference(stage):
-  r = load('mult_conv_attention')
-  layer = build(lambda key: SparseProjection(SparseProjectionConfig(4, 3, 3), 16, 4, key=key))
-  assign_sparse_projection(layer, r)
-  found = _stages(layer, r['x'])
-  np.testing.assert_allclose(found[stage].reshape(2, 6, 16), r[f'stage_{stage}'], atol=TOLERANCE)
+@pytest.mark.parametrize('config', OUTPUTS)
+@pytest.mark.parametrize('seed', range(3))
+def test_merging_in_steps_after_prefill_equals_merging_all(config, seed):
+  layer, y_BxTxHxK = _merge_and_input(config, seed)
+  stepped, expected = _merge_in_parts(layer, y_BxTxHxK, jnp.asarray([5, 1, 0]))
+  np.testing.assert_allclose(stepped, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('config', OUTPUTS)
+def test_the_first_merge_step_starts_from_the_initial_cache(config):
+  layer, y_BxTxHxK = _merge_and_input(config)
+  stepped, _ = layer.merge_step(y_BxTxHxK[:, 0], layer.init_merge_cache(3))
+  np.testing.assert_allclose(stepped, layer.merge(y_BxTxHxK)[:, 0], atol=1e-4)
+
+
+def test_by_default_the_result_of_attention_is_not_projected_again():
+  layer, y_BxTxHxK = _merge_and_input(OUTPUTS[0])
+  np.testing.assert_array_equal(layer.merge(y_BxTxHxK), y_BxTxHxK.reshape(3, 9, 24))
+
+
+def test_shared_keys_are_the_queries():
+  layer, x_BxTxD = _layer_and_input(CONFIGS[2])
+  q_BxTxHxK, k_BxTxHxK, _ = call(layer, x_BxTxD)
+  np.testing.assert_array_equal(q_BxTxHxK, k_BxTxHxK)

@@ -12,104 +12,275 @@ from terraformer.config import (
   BlockConfig,
   DenseFFConfig,
   DenseProjectionConfig,
-  SparseFFConfig,
-  SparseProjectionConfig,
+  PlainResidualConfig,
+  ReversibleResidualConfig,
   SRUConfig,
+  TerraformerConfig,
 )
 from terraformer.models.halves import Padding
-from terraformer.models.stack import Stack, UnrolledStack
+from terraformer.models.stack import Residual, Stack, UnrolledStack
+from terraformer.ops.reversible import rematerialised_stack, reversible_stack, stack
+from tests.models.examples import DENSE, DENSE_FF, LSH_IN_BUCKETS, SHARED_SPARSE, block
 from tests.weights import build, filled, shapes
 
-BLOCK = BlockConfig(24, 3, SparseProjectionConfig(4), SparseFFConfig(30, 6, 7), SRUConfig(5), dropout=0.1)
+BLOCK = block()
+REVERSIBLE, KEEPING = ReversibleResidualConfig(), ReversibleResidualConfig(keep_activations=True)
+FIXED_POINT = ReversibleResidualConfig(fixed_point=True)
+PLAIN = PlainResidualConfig()
 
 
 @functools.cache
-def _shapes(n_layers, keep_activations):
-  return shapes(lambda key: Stack(BLOCK, n_layers, 2, True, keep_activations, unroll=1, key=key))
+def _shapes(n_layers, residual=REVERSIBLE, cross=False, n_attentions=2, config=BLOCK, unroll=1):
+  model = TerraformerConfig(residual=residual, unroll=unroll)
+  return shapes(lambda key: Stack(model, config, n_layers, n_attentions, causal=True, cross=cross, key=key))
 
 
-def _streams(seed, batch=2, time=9, d_model=24):
-  return tuple(jnp.asarray(np.random.default_rng(seed).normal(size=(2, batch, time, d_model)), jnp.float32))
+def _streams(seed, count=2, time=9):
+  return tuple(jnp.asarray(np.random.default_rng(seed).normal(size=(count, 2, time, 24)), jnp.float32))
 
 
-def _padding(batch=2, time=9):
-  return Padding(jnp.arange(time) < jnp.asarray([time] + [time - 3] * (batch - 1))[:, None])
+def _memory(seed=0):
+  """Of 7 positions, of which 7 and 4 count."""
+  memory_BxSxD = jnp.asarray(np.random.default_rng(seed + 20).normal(size=(2, 7, 24)), jnp.float32)
+  return memory_BxSxD, Padding(None, jnp.arange(7) < jnp.asarray([[7], [4]]))
 
 
 @jax.jit
-def _gradients(stack, streams, padding, key, cotangents):
-  def loss(stack, streams):
-    y = stack(streams, padding, key=key)
-    return sum((one * cotangent).sum() for one, cotangent in zip(y, cotangents, strict=True)), y
+def _gradients(stack, streams, padding, memory, key, cotangents):
+  def loss(stack, streams, memory):
+    y = stack(streams, padding, memory, key=key)
+    return sum((one * cotangent).sum() for one, cotangent in zip(y, cotangents, strict=True))
 
-  return jax.grad(loss, argnums=(0, 1), has_aux=True)(stack, streams)
+  return jax.grad(loss, argnums=(0, 1, 2))(stack, streams, memory)
+
+
+def _assert_close(found, expected, tolerance):
+  """Equal up to `tolerance`, relative to the largest entry of an array where that is above 1."""
+  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * max(1, np.abs(other).max()))
 
 
 @pytest.mark.parametrize('seed', range(3))
 def test_reversible_gradients_are_those_of_plain_differentiation(seed):
-  inputs = _streams(seed), _padding(), jax.random.key(seed), _streams(seed + 10)
-  plain, reversible = (jax.tree.leaves(_gradients(filled(_shapes(12, keep), seed), *inputs)) for keep in (True, False))
-  # float32 against float32, one of which recomputes its activations back through 36 half-residuals. Gradients reach 30.
-  for one, other in zip(plain, reversible, strict=True):
-    np.testing.assert_allclose(other, one, rtol=0, atol=5e-5 * max(1, np.abs(one).max()))
+  memory, padding = _memory(seed)
+  inputs = _streams(seed), padding, memory, jax.random.key(seed), _streams(seed + 10)
+  plain, reversible = (
+    _gradients(filled(_shapes(12, residual, True), seed), *inputs) for residual in (KEEPING, REVERSIBLE)
+  )
+  # float32 against float32, one of which recomputes its activations back through 48 half-residuals, with weights that
+  # are larger than initial ones and gradients up to 30. `test_gradients` has 24 layers at initial weights.
+  _assert_close(reversible, plain, 5e-5)
+
+
+def test_the_memory_has_a_gradient():
+  # Or the test above would not show that it is right.
+  memory, padding = _memory()
+  inputs = _streams(0), padding, memory, jax.random.key(0), _streams(10)
+  _, _, d_memory_BxSxD = _gradients(filled(_shapes(12, cross=True), 0), *inputs)
+  np.testing.assert_array_equal(np.asarray(d_memory_BxSxD).any(-1), padding.memory_BxS)
 
 
 def test_noise_makes_a_difference():
-  # Or the test above would not test that the backward pass repeats it.
-  stack = filled(_shapes(12, False), 0)
-  one, other = (_gradients(stack, _streams(0), _padding(), jax.random.key(seed), _streams(10))[1][0] for seed in (0, 1))
-  assert np.abs(one - other).max() > 0.1
+  # Or that test would not show that the backward pass repeats it.
+  memory, padding = _memory()
+  one, other = (
+    _gradients(filled(_shapes(12, cross=True), 0), _streams(0), padding, memory, jax.random.key(seed), _streams(10))
+    for seed in (0, 1)
+  )
+  assert np.abs(one[1][0] - other[1][0]).max() > 0.1
+
+
+def test_a_rematerialised_stack_has_the_gradients_of_a_plain_one():
+  inputs = _streams(0, 1), Padding(None), None, jax.random.key(0), _streams(10, 1)
+  keeping = PlainResidualConfig(keep_activations=True)
+  expected, found = (_gradients(filled(_shapes(2, residual), 0), *inputs) for residual in (keeping, PLAIN))
+  _assert_close(found, expected, 1e-5)
+
+
+def test_a_stack_that_forgets_has_the_gradients_of_one_that_keeps_activations():
+  inputs = _streams(0), Padding(None), None, jax.random.key(0), _streams(10)
+  expected, found = (
+    _gradients(filled(_shapes(3, dataclasses.replace(residual, forget_every=2)), 0), *inputs)
+    for residual in (KEEPING, REVERSIBLE)
+  )
+  _assert_close(found, expected, 2e-5)
+
+
+def test_unrolling_the_loop_does_not_change_the_gradients():
+  # Two layers a turn do not divide three.
+  inputs = _streams(0), Padding(None), None, jax.random.key(0), _streams(10)
+  expected, found = (_gradients(filled(_shapes(3, unroll=unroll), 0), *inputs) for unroll in (1, 2))
+  _assert_close(found, expected, 2e-5)
+
+
+@pytest.mark.parametrize(
+  ('residual', 'run'),
+  [
+    (REVERSIBLE, reversible_stack),
+    (FIXED_POINT, reversible_stack),
+    (KEEPING, stack),
+    (PLAIN, rematerialised_stack),
+    (PlainResidualConfig(keep_activations=True), stack),
+  ],
+)
+def test_activations_are_stored_where_the_config_says_so(residual, run):
+  assert _shapes(2, residual).run is run
 
 
 def test_each_half_residual_of_a_layer_has_a_draw_of_its_own():
-  block = dataclasses.replace(BLOCK, dropout=0.5)
-  stack = build(lambda key: Stack(block, 1, 2, True, False, unroll=1, key=key))
+  stack = build(
+    lambda key: Stack(TerraformerConfig(), dataclasses.replace(BLOCK, dropout=0.5), 1, 2, causal=True, key=key)
+  )
   layer = jax.tree.map(lambda x: x[0], stack.blocks)
-  arguments = layer, _streams(0)[0], jax.random.key(0), Padding(None), None
+  arguments = layer, _streams(0)[0], jax.random.key(0), Padding(None), None, None
   one, other = (half(*arguments)[0] == 0 for half in stack.halves[:2])
   assert np.any(one != other)
 
 
-def _temporary_bytes(n_layers, keep_activations):
-  block = BlockConfig(8, 2, DenseProjectionConfig(), DenseFFConfig(16), None, dropout=0.0)
-  stack = shapes(lambda key: Stack(block, n_layers, 1, True, keep_activations, unroll=1, key=key))
-  streams = (jax.ShapeDtypeStruct((4, 64, 8), jnp.float32),) * 2
-  loss = lambda stack, streams: sum(y.sum() for y in stack(streams, Padding(None)))  # noqa: E731
-  return jax.jit(jax.grad(loss)).lower(stack, streams).compile().memory_analysis().temp_size_in_bytes
-
-
-def test_reversible_memory_hardly_grows_with_depth():
-  # Parameters and their gradients are arguments and results, which are not counted.
-  grown = {keep: _temporary_bytes(16, keep) - _temporary_bytes(2, keep) for keep in (True, False)}
-  assert grown[False] < grown[True] / 50
-
-
 def test_layers_start_from_draws_of_their_own():
-  block = BlockConfig(4, 2, DenseProjectionConfig(bias=False), DenseFFConfig(2), None)
-  stack = Stack(block, 2, 2, True, False, unroll=1, key=jax.random.key(0))
+  config = BlockConfig(4, 2, DenseProjectionConfig(bias=False), DenseFFConfig(2), None)
+  stack = Stack(TerraformerConfig(), config, 2, 2, causal=True, key=jax.random.key(0))
   one, other = (half.attention.projection.query.kernel_DxF[...] for half in stack.blocks.attentions)
   kernels = np.concatenate([one, other]).reshape(4, -1)
   assert len(np.unique(kernels, axis=0)) == 4
 
 
-def test_an_unrolled_stack_is_the_same_function():
-  stack = filled(_shapes(2, False), 0)
-  call = jax.jit(lambda stack: stack(_streams(0), _padding()))
-  np.testing.assert_allclose(call(UnrolledStack(stack)), call(stack), atol=1e-4)
+# --- Streams ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_vector_enters_both_streams_and_their_mean_leaves():
+  residual = Residual(REVERSIBLE)
+  assert residual.enter(3.0) == (3.0, 3.0) and residual.leave((3.0, 5.0)) == 4.0
+
+
+def test_a_plain_stream_is_entered_and_left_as_it_is():
+  residual = Residual(PLAIN)
+  assert residual.enter(3.0) == (3.0,) and residual.leave((3.0,)) == 3.0
+
+
+def test_fixed_point_streams_start_on_the_grid():
+  one, other = Residual(FIXED_POINT).enter(jnp.asarray(1 / 3))
+  assert one == other == 21845 / 2**16
+
+
+@pytest.mark.parametrize(
+  ('n_layers', 'forget_every', 'expected'),
+  [(5, 0, [(0, 5)]), (5, 2, [(0, 2), (2, 4), (4, 5)]), (4, 2, [(0, 2), (2, 4)]), (2, 3, [(0, 2)])],
+)
+def test_layers_forget_between_runs_of_equal_length(n_layers, forget_every, expected):
+  one = _shapes(n_layers, ReversibleResidualConfig(forget_every=forget_every))
+  assert one.segments() == expected
+  assert len(jax.tree.leaves(one.forgets)) == (2 if len(expected) > 1 else 0)
+
+
+def test_to_forget_is_to_average_the_streams_and_pass_a_dense_layer():
+  # Layers that add nothing leave that alone: all kernels of the feed-forward block and the recurrence are zero.
+  config = BlockConfig(24, 3, DenseProjectionConfig(bias=False), DenseFFConfig(2), None)
+  one = filled(_shapes(2, ReversibleResidualConfig(forget_every=1), config=config), 0)
+  one.blocks = jax.tree.map(jnp.zeros_like, one.blocks)
+  a, b = _streams(0)
+  kernel_DxF, bias_F = one.forgets.kernel_DxF[...][0], one.forgets.bias_F[...][0]
+  mean = (a + b) / 2 @ kernel_DxF + bias_F
+  # Three half-residuals a layer swap an odd number of times; the streams are equal.
+  for found in one((a, b), Padding(None)):
+    np.testing.assert_allclose(found, mean, atol=1e-5)
+
+
+# --- Fixed point -----------------------------------------------------------------------------------------------------
+
+
+@jax.jit
+def _delta(block, x_BxTxD, key, number):
+  """Of any half-residual of a block: one compiled program, so that the same input gives the same bits."""
+  arguments = x_BxTxD, key, Padding(None), None, None
+  deltas = [functools.partial(lambda half, *arguments: half(block, *arguments)[0], half) for half in _deep().halves]
+  return jax.lax.switch(number, deltas, *arguments)
+
+
+def _there_and_back(stack, streams, seed):
+  """The streams before the first layer, recomputed by hand from those after the last one."""
+  keys = jax.random.split(jax.random.key(seed), stack.n_layers)
+  layers = [jax.tree.map(lambda x, index=index: x[index], stack.blocks) for index in range(stack.n_layers)]
+  order = [(layer, key, number) for layer, key in zip(layers, keys, strict=True) for number in range(len(stack.halves))]
+  for layer, key, number in order:
+    streams = streams[1], streams[0] + _delta(layer, streams[1], key, number)
+  for layer, key, number in reversed(order):
+    streams = streams[1] - _delta(layer, streams[0], key, number), streams[0]
+  return streams
+
+
+def _deep(residual=FIXED_POINT):
+  """48 layers with all noise, and hashes."""
+  return _shapes(48, residual, n_attentions=1, config=block(SHARED_SPARSE, attention=LSH_IN_BUCKETS))
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_fixed_point_streams_of_48_layers_are_taken_back_bit_for_bit(seed):
+  # Where a half-residual gives the same bits again. Compiled into a loop forwards and into another one backwards, it
+  # need not: the compiler may add up in another order.
+  start = Residual(FIXED_POINT).enter(_streams(seed)[0])
+  found = _there_and_back(filled(_deep(), seed), start, seed)
+  np.testing.assert_array_equal(np.stack(found), np.stack(start))
+
+
+def test_streams_that_leave_the_grid_are_not():
+  # What makes the test above a test.
+  start = tuple(x + jnp.float32(1e-6) for x in Residual(FIXED_POINT).enter(_streams(0)[0]))
+  assert np.any(np.stack(_there_and_back(filled(_deep(), 0), start, 0)) != np.stack(start))
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_what_a_fixed_point_half_adds_is_on_the_grid(seed):
+  one = filled(_deep(), seed)
+  layer = jax.tree.map(lambda x: x[0], one.blocks)
+  for number in range(len(one.halves)):
+    delta = np.asarray(_delta(layer, _streams(seed)[0], jax.random.key(seed), number), np.float64)
+    np.testing.assert_array_equal(delta * 2**16, np.rint(delta * 2**16))
+
+
+def test_fixed_point_gradients_are_those_of_the_identity_in_the_place_of_rounding():
+  # Rounding moves streams by 2^-17 = 8e-6 a half-residual, and gradients of up to 10 by a few times that.
+  inputs = _streams(0), Padding(None), None, jax.random.key(0), _streams(10)
+  dense = block(DENSE, DENSE_FF)
+  rounded, exact = (
+    _gradients(filled(_shapes(2, residual, config=dense), 0), *inputs) for residual in (FIXED_POINT, KEEPING)
+  )
+  _assert_close(rounded, exact, 2e-4)
+
+
+# --- Forms -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('residual', [REVERSIBLE, PLAIN])
+def test_an_unrolled_stack_is_the_same_function(residual):
+  one = filled(_shapes(2, residual), 0)
+  padding = Padding(jnp.arange(9) < jnp.asarray([[9], [6]]))
+  call = jax.jit(lambda stack: stack(_streams(0, len(stack.residual.enter(0))), padding))
+  np.testing.assert_allclose(call(UnrolledStack(one)), call(one), atol=1e-4)
 
 
 @pytest.mark.parametrize('unrolled', [False, True])
 def test_prefill_passes_the_streams_through_like_call(unrolled):
-  stack = filled(_shapes(2, False), 0)
-  expected = jax.jit(lambda stack: stack(_streams(0), Padding(None)))(stack)
+  one = filled(_shapes(2), 0)
+  expected = jax.jit(lambda stack: stack(_streams(0), Padding(None)))(one)
   prefill = jax.jit(lambda stack, streams: stack.prefill(streams, jnp.asarray([9, 4]), 9)[0])
-  found = prefill(UnrolledStack(stack) if unrolled else stack, _streams(0))
-  np.testing.assert_allclose(found, expected, atol=1e-4)
+  np.testing.assert_allclose(prefill(UnrolledStack(one) if unrolled else one, _streams(0)), expected, atol=1e-4)
 
 
-def test_init_cache_has_the_structure_that_step_returns():
-  stack = _shapes(2, False)
-  cache = jax.eval_shape(lambda stack: stack.init_cache(2, 9), stack)
+@pytest.mark.parametrize('cross', [False, True])
+@pytest.mark.parametrize('unrolled', [False, True])
+def test_init_cache_has_the_structure_that_step_returns(cross, unrolled):
+  one = _shapes(3, ReversibleResidualConfig(forget_every=2), cross)
+  one = jax.eval_shape(UnrolledStack, one) if unrolled else one
+  cache = jax.eval_shape(lambda stack: stack.init_cache(2, 9, *_memory()), one)
   streams = (jax.ShapeDtypeStruct((2, 24), jnp.float32),) * 2
-  _, after = jax.eval_shape(lambda stack, streams, cache: stack.step(streams, cache), stack, streams, cache)
+  _, after = jax.eval_shape(lambda stack, streams, cache: stack.step(streams, cache), one, streams, cache)
   assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), cache)
+
+
+def test_two_stacks_of_one_config_share_compiled_programs():
+  model = TerraformerConfig()
+  one, other = (
+    shapes(lambda key: Stack(model, block(recurrence=SRUConfig(3)), 2, 1, causal=True, key=key)) for _ in '12'
+  )
+  assert jax.tree.structure(one) == jax.tree.structure(other)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.ops.attention import dot_product_attention
+from terraformer.ops.attention import by_query_chunk, dot_product_attention, visible_keys
 
 
 def _inputs(seed):
@@ -55,3 +55,32 @@ def test_a_query_that_sees_nothing_gets_the_plain_average():
   q, k, v, visible = _inputs(0)
   y_BxTxHxK = dot_product_attention(q, k, v, np.zeros_like(visible))
   np.testing.assert_allclose(y_BxTxHxK[:, 0], v.mean(2), atol=1e-6)
+
+
+REAL_BXP = np.arange(7) < np.asarray([[7], [3]])
+QUERY_T = np.asarray([4, 0, 2])
+
+
+@pytest.mark.parametrize(
+  ('real_BxP', 'causal', 'expected'),
+  [
+    (REAL_BXP, True, REAL_BXP[:, None] & (np.arange(7) <= QUERY_T[:, None])),
+    (REAL_BXP, False, REAL_BXP[:, None]),
+    (None, True, (np.arange(7) <= QUERY_T[:, None])[None]),
+  ],
+)
+def test_visible_keys_are_real_and_do_not_follow(real_BxP, causal, expected):
+  np.testing.assert_array_equal(visible_keys(QUERY_T, 7, real_BxP, causal), expected)
+
+
+def test_where_every_key_is_visible_there_is_no_mask():
+  assert visible_keys(QUERY_T, 7, None, causal=False) is None
+
+
+@pytest.mark.parametrize('query_chunk', [0, 2, 5])
+def test_a_chunk_of_queries_knows_its_positions(query_chunk):
+  # Each query becomes 100 times its position plus the index of its chunk.
+  attend = lambda q, position_C, chunk: jnp.broadcast_to((100 * position_C + chunk)[:, None, None], q.shape)  # noqa: E731
+  y_BxTxHxK = by_query_chunk(attend, np.zeros((2, 5, 3, 8), np.float32), query_chunk)
+  chunk_T = np.arange(5) // 2 if query_chunk == 2 else np.zeros(5)
+  np.testing.assert_array_equal(y_BxTxHxK[1, :, 2, 7], 100 * np.arange(5) + chunk_T)

@@ -16,7 +16,7 @@ from terraformer import config as c
 from terraformer.models.parameters import flatten, split
 from terraformer.train.optimizer import make_optimizer, make_schedule
 from terraformer.train.sharding import batch_sharding, make_mesh
-from terraformer.models.terraformer import abstract_model
+from terraformer.models.make import abstract_model
 from terraformer.train.state import init_state
 from terraformer.train.step import make_train_step
 

@@ -1,0 +1,80 @@
+"""Temporary memory of a training step's gradient, as the compiled program says; nothing is run.
+
+Parameters and gradients are arguments and results, which are not counted. B 8, T 256, D 64, d_ff 384 in M 6 blocks:
+of a token a layer records 6 bytes of choices beside 64 floats, in the proportion of the paper's 800M model (96, 1024).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from terraformer.config import (
+  BlockConfig,
+  FullAttentionConfig,
+  LanguageModelConfig,
+  PlainResidualConfig,
+  ReversibleResidualConfig,
+  SparseFFConfig,
+  SparseProjectionConfig,
+  SRUConfig,
+)
+from terraformer.train.loss import mean_loss, model_losses
+from tests.models.examples import abstract
+
+BLOCK = BlockConfig(64, 4, SparseProjectionConfig(8), SparseFFConfig(384, 64, 6), SRUConfig(8), dropout=0.1)
+
+
+@functools.cache
+def _temporary_bytes(n_layers, residual, block=BLOCK):
+  model = abstract(LanguageModelConfig(64, 256, n_layers=n_layers, decoder=block, residual=residual))
+
+  @jax.jit
+  def gradients(model, targets_BxT, key):
+    return jax.grad(lambda model: mean_loss(model_losses(model, targets_BxT[:, :0], targets_BxT, key=key)))(model)
+
+  targets_BxT = jax.ShapeDtypeStruct((8, 256), jnp.int32)
+  lowered = gradients.lower(model, targets_BxT, jax.eval_shape(jax.random.key, 0))
+  return lowered.compile().memory_analysis().temp_size_in_bytes
+
+
+def _growth(residual):
+  return _temporary_bytes(48, residual) / _temporary_bytes(4, residual)
+
+
+def test_reversible_memory_hardly_grows_with_depth():
+  assert _growth(ReversibleResidualConfig()) < 1.05
+
+
+def test_what_reversible_memory_grows_by_is_the_recorded_choices():
+  # One byte for each block of each token, and keys of the noise.
+  grown = _temporary_bytes(48, ReversibleResidualConfig()) - _temporary_bytes(4, ReversibleResidualConfig())
+  choices = 44 * 8 * 256 * 6
+  assert choices <= grown < 1.05 * choices
+
+
+def test_plain_memory_grows_in_proportion():
+  assert _growth(PlainResidualConfig(keep_activations=True)) > 5
+
+
+def test_reversible_memory_with_activations_kept_grows_in_proportion():
+  assert _growth(ReversibleResidualConfig(keep_activations=True)) > 5
+
+
+def test_plain_memory_grows_by_one_stream_a_layer():
+  grown = _temporary_bytes(48, PlainResidualConfig()) - _temporary_bytes(4, PlainResidualConfig())
+  stream = 44 * 8 * 256 * 64 * 4
+  assert stream <= grown < 1.05 * stream
+
+
+def _with_many_units(ff_chunk):
+  """Of a layer with 4,096 units and little else: attention is in chunks as well."""
+  block = BlockConfig(
+    16, 2, feed_forward=SparseFFConfig(4096, 64, 4), attention=FullAttentionConfig(query_chunk=16), ff_chunk=ff_chunk
+  )
+  return _temporary_bytes(1, ReversibleResidualConfig(), block)
+
+
+def test_in_chunks_of_tokens_the_units_of_all_are_never_alive():
+  units = 8 * 256 * 4096 * 4
+  assert _with_many_units(0) > units > 2 * _with_many_units(4)
