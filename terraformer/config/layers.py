@@ -159,7 +159,8 @@ class ReversibleResidualConfig(Checked):
     keep_activations: whether training stores what the backward pass needs instead; the function is the same, the memory
       grows with depth.
     fixed_point: whether the streams stay on a grid of 2^-16, on which adding and subtracting are exact below 256: the
-      recomputed streams are then those of the forward pass, bit for bit, at any depth. Takes a third more time.
+      recomputed streams are then those of the forward pass, bit for bit, at any depth (where the compiler makes one
+      program of the same half-residual twice, as XLA does by default). Takes a third more time.
     forget_every: layers after which the two streams are averaged and pass a dense layer, so that a long stack can
       drop what it no longer needs; 0 for never. The streams at these places are stored.
   """

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from terraformer.config import BlockConfig, FullAttentionConfig
@@ -32,8 +33,13 @@ class CrossAttentionCache:
   merge: Any
 
 
+def _or_zeros(y_BxTxHxK: jax.Array, real_BxS: jax.Array | None) -> jax.Array:
+  """Zeros where there is no key, and the softmax has averaged padding."""
+  return y_BxTxHxK if real_BxS is None else jnp.where(real_BxS.any(1)[:, None, None, None], y_BxTxHxK, 0)
+
+
 class CrossAttention(nnx.Module):
-  """Queries of one sequence, keys and values of another; every query sees every real key.
+  """Queries of one sequence, keys and values of another; every query sees every real key, and gets zeros without any.
 
   One projection serves both sequences, of which the compiler leaves out what is not used: the queries of the one, the
   keys and values of the other.
@@ -55,7 +61,7 @@ class CrossAttention(nnx.Module):
       chunk_key = None if key is None else jax.random.fold_in(key, chunk)
       return dot_product_attention(q_BxCxHxK, k_BxHxSxK, v_BxHxSxK, visible_BxCxS, rate=self.rate, key=chunk_key)
 
-    return by_query_chunk(attend, q_BxTxHxK, self.query_chunk)
+    return _or_zeros(by_query_chunk(attend, q_BxTxHxK, self.query_chunk), real_BxS)
 
   def __call__(
     self, x_BxTxD: jax.Array, memory_BxSxD: jax.Array, real_BxS: jax.Array | None, *, key: jax.Array | None = None
@@ -84,5 +90,6 @@ class CrossAttention(nnx.Module):
     """One query."""
     (q_BxHxK, _, _), projection = self.projection.step(x_BxD, cache.projection)
     y_Bx1xHxK = dot_product_attention(q_BxHxK[:, None], cache.k_BxHxSxK, cache.v_BxHxSxK, cache.real_BxS[:, None])
+    y_Bx1xHxK = _or_zeros(y_Bx1xHxK, cache.real_BxS)
     y_BxD, merge = self.projection.merge_step(y_Bx1xHxK[:, 0], cache.merge)
     return y_BxD, dataclasses.replace(cache, projection=projection, merge=merge)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.ops.reversible import add, rematerialised_stack, reversible_stack, stack
+from terraformer.ops.reversible import add, exact_reversible_stack, rematerialised_stack, reversible_stack, stack
 
 L, B, T, D = 4, 2, 5, 6
 
@@ -61,7 +61,7 @@ def largest_difference(one, other):
   return max(np.abs(x - y).max() for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
-@pytest.mark.parametrize('run', [reversible_stack, rematerialised_stack])
+@pytest.mark.parametrize('run', [reversible_stack, exact_reversible_stack, rematerialised_stack])
 def test_the_value_is_that_of_the_plain_stack(run):
   *arguments, _ = _arguments(0)
   halves = (_half('first'), _half('second'))
