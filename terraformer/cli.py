@@ -150,6 +150,18 @@ def _describe(flags: argparse.Namespace) -> None:
   print(as_json(run.model, flags.context) if flags.json else as_table(run.model, flags.context))
 
 
+def _compile(flags: argparse.Namespace) -> None:
+  # The TPU compiler runs without a TPU where it is told what it would find. Set before jax is imported.
+  os.environ |= {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost'}
+  os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-16')
+  from terraformer.pod.program import compile_step
+  from terraformer.pod.report import as_json, as_text
+
+  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  step = compile_step(run, flags.topology)
+  print(as_json(step) if flags.json else as_text(step))
+
+
 def _bench_attention(flags: argparse.Namespace) -> None:
   from terraformer.bench.attention import as_line, bench_attention
 
@@ -181,6 +193,7 @@ _COMMANDS = {
   'export': _export,
   'decode': _decode,
   'describe': _describe,
+  'compile': _compile,
   'bench attention': _bench_attention,
 }
 

@@ -113,6 +113,15 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   )
   describe.add_argument('--json', action='store_true', help='print one JSON object with `model` and `twin`')
 
+  compile_ = add(
+    'compile',
+    'Compile the training step for a slice of TPUs that need not be there.',
+    "Prints a device's memory, operations, bytes moved and collectives, and the roofline of step time and model FLOPs\n"
+    'utilisation, with the arithmetic. Needs libtpu (the extra `tpu`); takes minutes for a model of the paper.',
+  )
+  compile_.add_argument('--topology', required=True, metavar='CHIP:SLICE', help='v5e:4x4, v5p:4x4x4, v4:2x2x2, v6e:4x4')
+  compile_.add_argument('--json', action='store_true', help='print one JSON object')
+
   bench = subparsers.add_parser('bench', help='Measure a mechanism on this machine.')
   benches = bench.add_subparsers(dest='what', required=True, metavar='WHAT')
   attention = add(

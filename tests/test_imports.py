@@ -20,9 +20,10 @@ ALLOWED = {
   'export': {'config', 'models', 'data', 'train', 'decode'},
   'eval': {'config', 'models', 'data', 'train', 'decode'},
   'describe': {'config', 'models'},
+  'pod': {'config', 'models', 'train'},
   'bench': {'config', 'ops', 'layers', 'models'},
   'flags': set(),
-  'cli': {'config', 'data', 'train', 'decode', 'export', 'eval', 'describe', 'bench', 'flags'},
+  'cli': {'config', 'data', 'train', 'decode', 'export', 'eval', 'describe', 'pod', 'bench', 'flags'},
   '__main__': {'cli'},
   '__init__': set(),
 }

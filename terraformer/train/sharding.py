@@ -10,18 +10,25 @@ from jax.sharding import PartitionSpec as P
 
 from terraformer.config import MeshConfig, ShardingConfig, UserError
 
+AXES = ('data', 'fsdp', 'model')
+AXIS_TYPES = (AxisType.Auto,) * 3
 
-def make_mesh(config: MeshConfig) -> Mesh:
-  """The mesh over all devices.
+
+def mesh_shape(config: MeshConfig, n_devices: int) -> tuple[int, int, int]:
+  """Devices along `data`, `fsdp` and `model`.
 
   Raises:
     UserError: if `fsdp * model` does not divide the number of devices.
   """
-  n_devices, split = jax.device_count(), config.fsdp * config.model
+  split = config.fsdp * config.model
   if n_devices % split:
     raise UserError(f'MeshConfig: expected fsdp x model ({split}) to divide the number of devices, found {n_devices}')
-  shape = (n_devices // split, config.fsdp, config.model)
-  return jax.make_mesh(shape, ('data', 'fsdp', 'model'), axis_types=(AxisType.Auto,) * 3)
+  return n_devices // split, config.fsdp, config.model
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+  """The mesh over all devices; raises as `mesh_shape` does."""
+  return jax.make_mesh(mesh_shape(config, jax.device_count()), AXES, axis_types=AXIS_TYPES)
 
 
 def parameter_sharding(

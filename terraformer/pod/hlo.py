@@ -1,0 +1,157 @@
+"""What a compiled TPU program moves, read from its text: bytes of memory, and collectives by kind, loops included."""
+
+import collections
+import dataclasses
+import functools
+import math
+import re
+
+_TYPE_BYTES = {'pred': 1, 's4': 0.5, 'u4': 0.5, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'bf16': 2, 'f16': 2}
+_TYPE_BYTES |= {'s32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8, 'c64': 8}
+_ARRAY = re.compile(r'\b([a-z]+\d*)\[([\d,]*)\](?:\{([^}]*)\})?')
+_COMPUTATION = re.compile(r'^(ENTRY )?%([\w.-]+) \(.*\{$')
+_INSTRUCTION = re.compile(r'^\s+(ROOT )?%([\w.-]+) = (.*?) ([\w-]+)\((.*)$')
+_COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
+# They name or wrap what others have moved.
+_FREE = {
+  'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id', 'replica-id', 'iota',
+  'opt-barrier',
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Moved:
+  """What one run of a program moves, a device.
+
+  Attributes:
+    memory_bytes: read from and written to the device's memory.
+    collective_bytes: sent to other devices, by kind; an all-reduce sends its operand twice.
+    collectives: how many are run, by kind.
+  """
+
+  memory_bytes: float
+  collective_bytes: dict[str, float]
+  collectives: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Instruction:
+  name: str
+  type: str
+  opcode: str
+  rest: str
+  is_root: bool
+
+  @functools.cached_property
+  def operands(self) -> list[str]:
+    """Names of the operands: those before the parenthesis closes."""
+    depth, end = 1, len(self.rest)
+    for index, character in enumerate(self.rest):
+      depth += (character == '(') - (character == ')')
+      if not depth:
+        end = index
+        break
+    return re.findall(r'%([\w.-]+)', self.rest[:end])
+
+  def called(self, attribute: str) -> str | None:
+    """The computation that an attribute names."""
+    found = re.search(rf'\b{attribute}=%([\w.-]+)', self.rest)
+    return found and found[1]
+
+
+def hbm_bytes(type_text: str) -> float:
+  """Bytes of the arrays of a type that lie in the device's main memory, not in a space of their own (`S(n)`)."""
+  total = 0.0
+  for dtype, dims, layout in _ARRAY.findall(type_text):
+    if dtype in _TYPE_BYTES and 'S(' not in layout:
+      total += _TYPE_BYTES[dtype] * math.prod(int(size) for size in dims.split(',') if size)
+  return total
+
+
+def all_bytes(type_text: str) -> float:
+  """Bytes of the arrays of a type, wherever they lie."""
+  return hbm_bytes(re.sub(r'S\(\d+\)', '', type_text))
+
+
+class Program:
+  """A compiled program as XLA prints it."""
+
+  def __init__(self, text: str):
+    self._computations: dict[str, list[_Instruction]] = {}
+    current: list[_Instruction] = []
+    for line in text.splitlines():
+      if head := _COMPUTATION.match(line):
+        current = self._computations.setdefault(head[2], [])
+        if head[1]:
+          self._entry = head[2]
+      elif found := _INSTRUCTION.match(line):
+        current.append(_Instruction(found[2], found[3], found[4], found[5], bool(found[1])))
+
+  def moved(self) -> Moved:
+    """What one run moves; the body of a loop counts as often as the loop turns."""
+    counts: collections.Counter = collections.Counter()
+    self._add(self._entry, 1, counts)
+    kinds = [kind for kind in _COLLECTIVES if counts['n ' + kind]]
+    return Moved(
+      counts['memory'], {kind: counts['bytes ' + kind] for kind in kinds}, {kind: counts['n ' + kind] for kind in kinds}
+    )
+
+  def _add(self, computation: str, times: int, counts: collections.Counter) -> None:
+    types = {one.name: one.type for one in self._computations[computation]}
+    for one in self._computations[computation]:
+      if one.opcode == 'while':
+        self._add(one.called('body'), times * self._turns(one), counts)
+      elif one.opcode in ('call', 'async-start'):
+        self._add(one.called('to_apply') or one.called('calls'), times, counts)
+      elif one.opcode == 'conditional':
+        for branch in re.findall(r'%([\w.-]+)', one.rest.split('branch_computations=')[-1].split('}')[0]):
+          self._add(branch, times, counts)
+      elif one.opcode not in _FREE and not one.opcode.endswith('-done'):
+        self._add_instruction(one, types, times, counts)
+
+  def _add_instruction(self, one: _Instruction, types: dict[str, str], times: int, counts) -> None:
+    kind = one.opcode.removesuffix('-start')
+    if kind in _COLLECTIVES:
+      read = sum(all_bytes(types.get(name, '')) for name in one.operands)
+      # A start's result holds its operand as well.
+      written = all_bytes(one.type) - (read if one.opcode.endswith('-start') else 0)
+      sent = {'all-gather': written, 'all-reduce': 2 * read}.get(kind, read)
+      counts['bytes ' + kind] += times * sent
+      counts['n ' + kind] += times
+    if one.opcode == 'fusion':
+      counts['memory'] += times * self._fusion_bytes(one, types)
+    elif one.opcode == 'dynamic-slice':
+      counts['memory'] += times * 2 * hbm_bytes(one.type)
+    elif one.opcode == 'dynamic-update-slice':
+      counts['memory'] += times * 2 * hbm_bytes(types.get(one.operands[1], ''))
+    elif one.opcode.endswith('-start'):
+      counts['memory'] += times * hbm_bytes(one.type)  # the operand is part of the result
+    else:
+      counts['memory'] += times * (hbm_bytes(one.type) + sum(hbm_bytes(types.get(name, '')) for name in one.operands))
+
+  def _fusion_bytes(self, one: _Instruction, types: dict[str, str]) -> float:
+    """Of a fusion: of an operand that it only slices the slices count, of a result that it updates the update."""
+    inner = self._computations.get(one.called('calls'), [])
+    inner_types = {part.name: part.type for part in inner}
+    total = 0.0
+    for part in inner:
+      if part.opcode != 'parameter':
+        continue
+      operand = types.get(one.operands[int(part.rest.split(')')[0])], '')
+      users = [user for user in inner if part.name in user.operands]
+      if users and all(user.opcode == 'dynamic-slice' for user in users):
+        total += min(hbm_bytes(operand), sum(all_bytes(user.type) for user in users))
+      elif not (
+        users and all(user.opcode == 'dynamic-update-slice' and user.operands[0] == part.name for user in users)
+      ):
+        total += hbm_bytes(operand)
+    roots = [part for part in inner if part.is_root]
+    if roots and roots[0].opcode == 'dynamic-update-slice':
+      return total + min(hbm_bytes(one.type), all_bytes(inner_types.get(roots[0].operands[1], '')))
+    return total + hbm_bytes(one.type)
+
+  def _turns(self, loop: _Instruction) -> int:
+    """How often a loop turns: the constant that its condition compares its counter with."""
+    condition = self._computations.get(loop.called('condition'), [])
+    constants = [int(one.rest.split(')')[0]) for one in condition if one.opcode == 'constant' and one.type[0] in 'su']
+    return max(constants, default=1)

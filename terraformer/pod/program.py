@@ -1,0 +1,153 @@
+"""The training step of a configuration, compiled for a slice of TPUs that need not be there."""
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from terraformer.config import RunConfig, UserError
+from terraformer.models.make import abstract_model
+from terraformer.models.parameters import count, split
+from terraformer.pod.chips import CHIPS, Chip
+from terraformer.pod.flops import count_flops
+from terraformer.pod.hlo import Moved, Program
+from terraformer.train.optimizer import make_optimizer, make_schedule
+from terraformer.train.sharding import AXES, AXIS_TYPES, batch_sharding, mesh_shape, replicated
+from terraformer.train.state import abstract_state
+from terraformer.train.step import make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+  """What the compiler says of one training step.
+
+  Attributes:
+    topology: as it was asked for.
+    chip: of which it is made.
+    mesh: devices along each axis.
+    parameters: of the model.
+    tokens: of one step, sources and targets.
+    argument_bytes, temp_bytes, code_bytes, peak_bytes: of one device.
+    flops: operations of all devices together, recomputation included.
+    moved: what one device moves.
+    compile_seconds: that it took.
+    text: of the compiled program.
+  """
+
+  topology: str
+  chip: Chip
+  mesh: dict[str, int]
+  parameters: int
+  tokens: int
+  argument_bytes: int
+  temp_bytes: int
+  code_bytes: int
+  peak_bytes: int
+  flops: int
+  moved: Moved
+  compile_seconds: float
+  text: str = dataclasses.field(repr=False)
+
+  @property
+  def n_devices(self) -> int:
+    return int(np.prod(list(self.mesh.values())))
+
+  @property
+  def fits(self) -> bool:
+    """Whether the peak is below a device's memory."""
+    return self.peak_bytes <= self.chip.hbm_bytes
+
+  @property
+  def dense_flops(self) -> int:
+    """6 operations a parameter and token: what training a dense model of this size takes, the usual base of MFU."""
+    return 6 * self.parameters * self.tokens
+
+  @property
+  def seconds(self) -> dict[str, float]:
+    """What computing, memory and links would take alone, each at its peak."""
+    return {
+      'compute': self.flops / self.n_devices / self.chip.flops,
+      'memory': self.moved.memory_bytes / self.chip.hbm_bandwidth,
+      'links': sum(self.moved.collective_bytes.values()) / self.chip.link_bandwidth,
+    }
+
+  @property
+  def step_seconds(self) -> float:
+    """The roofline: the longest of the three, as if the others hid behind it."""
+    return max(self.seconds.values())
+
+  @property
+  def mfu(self) -> float:
+    """Share of the peak that the dense-equivalent operations would be of, at the roofline."""
+    return self.dense_flops / (self.step_seconds * self.n_devices * self.chip.flops)
+
+
+def compile_step(run: RunConfig, topology: str) -> CompiledStep:
+  """Compiles the full training step: forwards, backwards, optimiser.
+
+  Args:
+    run: the configuration; its mesh is laid over the slice.
+    topology: `v5e:4x4`, chip and slice as Cloud TPU names them.
+
+  Raises:
+    UserError: if there is no such chip or slice, the mesh or the batch does not fit it, or libtpu is not installed.
+  """
+  chip = CHIPS.get(topology.split(':')[0])
+  if chip is None:
+    raise UserError(f'--topology {topology}: expected one of {", ".join(CHIPS)}, as in v5e:4x4')
+  try:
+    devices = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
+  except Exception as error:  # of whatever type libtpu raises
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise UserError(f'--topology {topology}: expected libtpu and a slice that it knows, found: {reason}') from error
+  shape = mesh_shape(run.train.mesh, len(devices))
+  mesh = Mesh(np.array(devices).reshape(shape), AXES, axis_types=AXIS_TYPES)
+  shares = shape[0] * shape[1]
+  if run.train.batch_size % shares:
+    raise UserError(f'TrainConfig.batch_size: expected a multiple of {shares}, found {run.train.batch_size}')
+
+  optimizer, schedule = make_optimizer(run.train.optimizer), make_schedule(run.train.optimizer.schedule)
+  structure, params = split(abstract_model(run.model))
+  state = abstract_state(run.model, optimizer, mesh, run.train.mesh.rules)
+  lengths = {'inputs': run.data.inputs_length, 'targets': run.data.targets_length}
+  batch = {
+    name: jax.ShapeDtypeStruct((run.train.batch_size, length), jnp.int32, sharding=batch_sharding(mesh))
+    for name, length in lengths.items()
+  }
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
+
+  def step(state, batch, key):
+    return make_train_step(structure, optimizer, schedule, key)(state, batch)
+
+  begun = time.perf_counter()
+  with jax.set_mesh(mesh):
+    traced = jax.jit(step, donate_argnums=0).trace(state, batch, key)
+    compiled = traced.lower().compile()
+  memory, text = compiled.memory_analysis(), compiled.as_text()
+  peak = (
+    memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+    + memory.temp_size_in_bytes
+    + memory.generated_code_size_in_bytes
+  )
+  return CompiledStep(
+    topology=topology,
+    chip=chip,
+    mesh=dict(mesh.shape),
+    parameters=count(params),
+    tokens=run.train.batch_size * sum(lengths.values()),
+    argument_bytes=memory.argument_size_in_bytes,
+    temp_bytes=memory.temp_size_in_bytes,
+    code_bytes=memory.generated_code_size_in_bytes,
+    peak_bytes=peak,
+    flops=count_flops(traced.jaxpr.jaxpr),
+    moved=Program(text).moved(),
+    compile_seconds=time.perf_counter() - begun,
+    text=text,
+  )
