@@ -4,6 +4,7 @@ T time, D d_model.
 """
 
 import dataclasses
+import itertools
 import statistics
 import sys
 import time
@@ -44,7 +45,7 @@ class AttentionTime:
 def bench_attention(
   lengths: tuple[int, ...], d_model: int, n_heads: int, n_rounds: int, chunk_length: int, repeats: int, max_bytes: float
 ) -> Iterator[AttentionTime]:
-  """Measures both kinds at each length, one after the other in every repetition, so that a slow moment hits both.
+  """Measures both kinds at all lengths, one after the other in every repetition: a slow moment hits all alike.
 
   Args:
     lengths: of the sequence.
@@ -57,27 +58,30 @@ def bench_attention(
     'lsh': (LSHAttention, LSHAttentionConfig(chunk_length, n_rounds, full_below=0)),
     'full': (Attention, FullAttentionConfig()),
   }
-  for length in lengths:
-    programs = {}
-    for kind, (layer, attention) in kinds.items():
-      projection = DenseProjectionConfig(share_qk=kind == 'lsh')
-      config = BlockConfig(d_model, n_heads, projection, attention=attention)
-      if kind == 'full' and 4 * n_heads * length**2 > max_bytes:
-        print(f'full attention at {length:,} tokens is left out: its scores alone exceed --max_bytes', file=sys.stderr)
-        continue
-      forward, train, temp_bytes = _compile(layer, config, length)
-      if temp_bytes > max_bytes:
-        print(f'{kind} attention at {length:,} tokens is left out: {temp_bytes / 1e9:.1f} GB', file=sys.stderr)
-        continue
-      programs[kind] = forward, train, temp_bytes
-    times = {kind: ([], []) for kind in programs}
-    for _ in range(repeats):
-      for kind, (forward, train, _) in programs.items():
-        times[kind][0].append(_milliseconds(forward))
-        times[kind][1].append(_milliseconds(train))
-    for kind, (forward_ms, train_ms) in times.items():
-      temp_bytes = programs[kind][2]
-      yield AttentionTime(kind, length, statistics.median(forward_ms), statistics.median(train_ms), temp_bytes)
+  programs: dict[tuple[str, int], tuple[Callable, Callable, int]] = {}
+  for length, kind in itertools.product(lengths, kinds):
+    layer, attention = kinds[kind]
+    projection = DenseProjectionConfig(share_qk=kind == 'lsh')
+    config = BlockConfig(d_model, n_heads, projection, attention=attention)
+    if kind == 'full' and 4 * n_heads * length**2 > max_bytes:
+      _say_left_out(kind, length, 'its scores alone exceed --max_bytes')
+      continue
+    forward, train, temp_bytes = _compile(layer, config, length)
+    if temp_bytes > max_bytes:
+      _say_left_out(kind, length, f'{temp_bytes / 1e9:.1f} GB exceed --max_bytes')
+    else:
+      programs[kind, length] = forward, train, temp_bytes
+  times = {which: [] for which in programs}
+  for _ in range(repeats):
+    for which, (forward, train, _) in programs.items():
+      times[which].append((_milliseconds(forward), _milliseconds(train)))
+  for (kind, length), measured in times.items():
+    forward_ms, train_ms = map(statistics.median, zip(*measured, strict=True))
+    yield AttentionTime(kind, length, forward_ms, train_ms, programs[kind, length][2])
+
+
+def _say_left_out(kind: str, length: int, why: str) -> None:
+  print(f'{kind} attention at {length:,} tokens is left out: {why}', file=sys.stderr)
 
 
 def _compile(layer, config: BlockConfig, length: int) -> tuple[Callable, Callable, int]:

@@ -14,7 +14,7 @@ from terraformer.config import BlockConfig, LSHAttentionConfig, ModelConfig
 from terraformer.layers.embedding import Embedding
 from terraformer.layers.norm import make_norm
 from terraformer.layers.output import make_output
-from terraformer.models.precision import in_dtype
+from terraformer.models.precision import ready
 from terraformer.ops.dropout import dropout
 
 
@@ -78,7 +78,7 @@ class Model(nnx.Module):
   def logits(self, x_xD: jax.Array) -> jax.Array:
     """The output layer behind its normalisation, float32 ...xV."""
     dtype = jnp.bfloat16 if self.config.bfloat16 else jnp.float32
-    return in_dtype(self.output, dtype)(self.norm(x_xD).astype(dtype)).astype(jnp.float32)
+    return ready(self.output, dtype)(self.norm(x_xD).astype(dtype)).astype(jnp.float32)
 
   def embed(self, tokens_BxT: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Tokens as vectors BxTxD, with dropout, without positions."""

@@ -11,6 +11,7 @@ from flax import nnx
 
 from terraformer.config import BlockConfig, ModelConfig, ReversibleResidualConfig
 from terraformer.models.halves import AttentionHalf, CrossAttentionHalf, FeedForwardHalf, Padding
+from terraformer.ops.constrain import split_by_example
 from terraformer.ops.fixed_point import to_grid
 from terraformer.ops.reversible import Streams, add
 
@@ -38,8 +39,9 @@ class Block(nnx.Module):
 
   def delta(self, index: int, x_BxTxD: jax.Array, padding: Padding, memory, key, choices) -> tuple[jax.Array, Any]:
     """What half-residual number `index` adds to a stream, and the discrete choices that it made."""
+    x_BxTxD = split_by_example(x_BxTxD)
     delta_BxTxD, choices = self.halves[index](x_BxTxD, padding, memory, key=key, choices=choices)
-    return self._rounded(delta_BxTxD), choices
+    return self._rounded(split_by_example(delta_BxTxD)), choices
 
   def init_cache(self, batch: int, capacity: int, memory: jax.Array | None, padding: Padding) -> tuple:
     """A cache for each half-residual."""

@@ -21,7 +21,7 @@ from terraformer.layers.feed_forward import make_feed_forward
 from terraformer.layers.lsh_attention import LSHAttention
 from terraformer.layers.norm import make_norm
 from terraformer.layers.sru import SRU
-from terraformer.models.precision import in_dtype
+from terraformer.models.precision import ready
 from terraformer.ops.chunks import map_chunks
 from terraformer.ops.dropout import dropout
 
@@ -58,7 +58,7 @@ class AttentionHalf(nnx.Module):
     """All positions BxTxD, and the buckets where attention hashes."""
     attention_key, dropout_key = _two_keys(key)
     normed_BxTxD = self.norm(x_BxTxD).astype(self.dtype)
-    attention = in_dtype(self.attention, self.dtype)
+    attention = ready(self.attention, self.dtype)
     y_BxTxD, choices = attention(normed_BxTxD, real_BxT=padding.real_BxT, key=attention_key, choices=choices)
     return dropout(y_BxTxD.astype(jnp.float32), self.rate, key=dropout_key, shared_axes=(1,)), choices
 
@@ -88,7 +88,7 @@ class CrossAttentionHalf(nnx.Module):
     """All positions BxTxD; cross-attention makes no discrete choices."""
     attention_key, dropout_key = _two_keys(key)
     normed_BxTxD, memory_BxSxD = self.norm(x_BxTxD).astype(self.dtype), memory_BxSxD.astype(self.dtype)
-    attention = in_dtype(self.attention, self.dtype)
+    attention = ready(self.attention, self.dtype)
     y_BxTxD = attention(normed_BxTxD, memory_BxSxD, padding.memory_BxS, key=attention_key)
     return dropout(y_BxTxD.astype(jnp.float32), self.rate, key=dropout_key, shared_axes=(1,)), None
 
@@ -139,7 +139,7 @@ class FeedForwardHalf(nnx.Module):
     self.dtype = dtype
 
   def _feed_forward(self, x_BxTxD: jax.Array, key, choices, dtype) -> tuple[jax.Array, Any]:
-    feed_forward = in_dtype(self.feed_forward, dtype)
+    feed_forward = ready(self.feed_forward, dtype)
 
     def one(index, x_and_choices):
       x_BxCxD, choices = x_and_choices
@@ -153,7 +153,7 @@ class FeedForwardHalf(nnx.Module):
     """All positions BxTxD, and the units or experts that a sparse block chose."""
     y_BxTxD, choices = self._feed_forward(x_BxTxD, key, choices, self.dtype)
     if self.recurrence is not None:
-      y_BxTxD += self.recurrence(x_BxTxD)
+      y_BxTxD += ready(self.recurrence, jnp.float32)(x_BxTxD)
     return y_BxTxD, choices
 
   def init_cache(self, batch: int, capacity: int, memory: Any, padding: Padding) -> jax.Array | None:

@@ -1,15 +1,33 @@
-"""Computing in bfloat16 with parameters that stay float32."""
+"""Parameters as a layer computes with them: in its type, and whole on every device that needs them."""
 
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
+
+from terraformer.ops.constrain import gather
 
 Module = TypeVar('Module')
 
 
-def in_dtype(module: Module, dtype: jnp.dtype) -> Module:
-  """The module with its float32 arrays converted to `dtype`; itself where that is float32."""
-  if dtype == jnp.float32:
+def ready(module: Module, dtype: jnp.dtype) -> Module:
+  """The module with its float32 arrays converted to `dtype`, then gathered where they are divided by `embed`.
+
+  Called inside the loop over layers, it gathers one layer at a time, and in the smaller type.
+  """
+  if dtype == jnp.float32 and jax.sharding.get_abstract_mesh().empty:
     return module
-  return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, module)
+  structure, state = nnx.split(module)
+  return nnx.merge(structure, jax.tree.map(lambda each: _ready(each, dtype), state, is_leaf=_is_variable))
+
+
+def _is_variable(node) -> bool:
+  return isinstance(node, nnx.Variable)
+
+
+def _ready(variable: nnx.Variable, dtype: jnp.dtype) -> nnx.Variable:
+  value = variable.get_value()
+  if value.dtype == jnp.float32:
+    value = value.astype(dtype)
+  return variable.replace(gather(value, variable.get_metadata()['axes']))

@@ -1,4 +1,6 @@
-"""A hint to the compiler about how an activation is divided between devices."""
+"""Hints to the compiler about how arrays are divided between devices; without a mesh they do nothing."""
+
+import functools
 
 import jax
 from jax.sharding import PartitionSpec as P
@@ -12,3 +14,26 @@ def split_by_example(x_Bx: jax.Array) -> jax.Array:
   if mesh.empty or x_Bx.shape[0] % (mesh.shape['data'] * mesh.shape['fsdp']):
     return x_Bx
   return jax.lax.with_sharding_constraint(x_Bx, P(BATCH_AXES, *[None] * (x_Bx.ndim - 1)))
+
+
+def gather(weight: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+  """A parameter, its `embed` dimensions whole on every device; `weight` itself where no mesh is set.
+
+  Left to itself the compiler contracts over a divided d_model, and sends activations around in the place of weights.
+  The gradient is not asked to be whole: it is summed and divided in one go.
+
+  Args:
+    weight: of one layer.
+    axes: names of its dimensions.
+  """
+  if jax.sharding.get_abstract_mesh().empty or 'embed' not in axes:
+    return weight
+  return _gather(weight, P(*(None if name == 'embed' else P.UNCONSTRAINED for name in axes)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _gather(weight: jax.Array, spec: P) -> jax.Array:
+  return jax.lax.with_sharding_constraint(weight, spec)
+
+
+_gather.defvjp(lambda weight, spec: (_gather(weight, spec), None), lambda spec, _, gradient: (gradient,))
