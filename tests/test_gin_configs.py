@@ -38,7 +38,7 @@ def test_the_files_of_the_package_are_found_from_any_folder(tmp_path, monkeypatc
 
 @pytest.mark.parametrize('path', FILES)
 def test_a_gin_file_begins_with_its_command(path):
-  assert '# command:' in (ROOT / path).read_text()
+  assert '# command' in (ROOT / path).read_text()
 
 
 @by_size
