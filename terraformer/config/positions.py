@@ -7,8 +7,8 @@ from terraformer.config.base import Checked, expect
 
 
 @dataclasses.dataclass(frozen=True)
-class TablePositionsConfig(Checked):
-  """A trainable vector a position, sinusoids at first.
+class _OffsetPositionsConfig(Checked):
+  """Positions of which some training examples start later than at 0.
 
   Attributes:
     max_offset: largest number that is added to the positions of an example in training.
@@ -28,24 +28,13 @@ class TablePositionsConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class SinusoidPositionsConfig(Checked):
-  """Sinusoids that are computed, not stored or trained (Vaswani et al., 2017).
+class TablePositionsConfig(_OffsetPositionsConfig):
+  """A trainable vector a position, sinusoids at first."""
 
-  Attributes:
-    max_offset: largest number that is added to the positions of an example in training.
-    start_from_zero: share of the training examples to which none is added.
-  """
 
-  max_offset: int = 0
-  start_from_zero: float = 1.0
-
-  def check(self):
-    self._at_least(0, 'max_offset')
-    self._probability('start_from_zero')
-
-  def n_positions(self, max_length: int) -> int:
-    """As many as the model has."""
-    return max_length
+@dataclasses.dataclass(frozen=True)
+class SinusoidPositionsConfig(_OffsetPositionsConfig):
+  """Sinusoids that are computed, not stored or trained (Vaswani et al., 2017)."""
 
 
 @dataclasses.dataclass(frozen=True)

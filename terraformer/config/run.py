@@ -44,16 +44,28 @@ class CosineScheduleConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class AdafactorConfig(Checked):
-  """Adafactor with the paper's settings: no momentum, factored, steps scaled by the parameter's size."""
+  """Adafactor with the paper's settings: no momentum, factored, steps scaled by the parameter's size.
+
+  Attributes:
+    schedule: of the learning rate.
+    decay: exponent by which the second moment's decay rate approaches 1.
+    clip: largest root mean square of an update, in units of the learning rate.
+    epsilon: added to squared gradients.
+    weight_decay: of a step.
+    factor_from: second moments are factored where two dimensions are at least so large. optax has 128, which leaves
+      the blocks of a sparse feed-forward layer, and with them most of the model, unfactored.
+  """
 
   schedule: RsqrtScheduleConfig | CosineScheduleConfig = RsqrtScheduleConfig()
   decay: float = 0.8
   clip: float = 1.0
   epsilon: float = 1e-16
   weight_decay: float = 1e-5
+  factor_from: int = 64
 
   def check(self):
     self._probability('decay')
+    self._at_least(1, 'factor_from')
     self._at_least(0, 'epsilon', 'weight_decay')
     expect(self.clip > 0, f'AdafactorConfig.clip: expected more than 0, found {self.clip}')
 

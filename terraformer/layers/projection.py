@@ -53,6 +53,23 @@ class Projection(nnx.Module):
     return self.merge(y_BxHxK), None
 
 
+class SeparateProjection(Projection):
+  """A layer each for queries, keys, values and output; it keeps nothing between tokens.
+
+  A subclass sets `query`, `key` (None where keys are the queries), `value` and `output`, of ...xD to ...xD each.
+  """
+
+  def __call__(self, x_xD: jax.Array) -> QKV:
+    """Queries, keys and values of all positions, ...xHxK each; a head is a contiguous slice of d_model."""
+    q_xHxK = split_heads(self.query(x_xD), self.n_heads)
+    k_xHxK = q_xHxK if self.key is None else split_heads(self.key(x_xD), self.n_heads)
+    return q_xHxK, k_xHxK, split_heads(self.value(x_xD), self.n_heads)
+
+  def merge(self, y_xHxK: jax.Array) -> jax.Array:
+    """The heads' results to ...xD."""
+    return self.output(join_heads(y_xHxK))
+
+
 def split_heads(x_xD: jax.Array, n_heads: int) -> jax.Array:
   """...xD to ...xHxK; a head is a contiguous slice."""
   return x_xD.reshape(*x_xD.shape[:-1], n_heads, -1)

@@ -37,6 +37,7 @@ def make_optimizer(config: AdafactorConfig | AdamWConfig) -> optax.GradientTrans
       weight_decay_rate=config.weight_decay,
       multiply_by_parameter_scale=True,
       momentum=None,
+      min_dim_size_to_factor=config.factor_from,
     )
   return optax.chain(
     optax.clip_by_global_norm(config.clip),

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,6 +27,13 @@ def test_an_optimizer_finds_the_minimum_of_a_parabola(config):
     updates, state = optimizer.update({'kernel': 2 * params['kernel']}, state, params)
     params = {'kernel': params['kernel'] + updates['kernel']}
   assert float((params['kernel'] ** 2).sum()) < start * 0.9
+
+
+def test_the_second_moments_of_a_sparse_feed_forward_block_are_factored():
+  # As w1 of the 800M model: 96 blocks of 64 units of d_model 1024.
+  params = {'w1_MxNxD': jax.ShapeDtypeStruct((96, 64, 1024), jnp.float32)}
+  state = jax.eval_shape(make_optimizer(AdafactorConfig()).init, params)
+  assert sum(leaf.size for leaf in jax.tree.leaves(state)) < 96 * 64 * 1024 / 50
 
 
 def test_adamw_decays_matrices_and_neither_biases_nor_scales():
