@@ -14,7 +14,7 @@ import pytest
 
 from terraformer.config import LSHAttentionConfig, SparseFFConfig, TerraformerConfig
 from terraformer.models.halves import Padding
-from terraformer.models.precision import in_dtype
+from terraformer.models.precision import ready
 from terraformer.models.stack import Stack
 from terraformer.ops.reversible import reversible_stack, stack
 from tests.models.examples import CONFIGS, SHARED_SPARSE, block, model, tokens
@@ -129,9 +129,11 @@ def test_parameters_stay_float32_and_so_do_their_gradients():
 
 def test_in_float32_a_module_is_itself():
   one = model(CONFIGS['dense'])
-  assert in_dtype(one, jnp.float32) is one
+  assert ready(one, jnp.float32) is one
 
 
-def test_only_float32_arrays_are_converted():
-  found = in_dtype({'a': jnp.ones(2), 'b': jnp.ones(2, jnp.int32)}, jnp.dtype(jnp.bfloat16))
-  assert (found['a'].dtype, found['b'].dtype) == (jnp.bfloat16, jnp.int32)
+def test_arrays_are_converted_and_the_module_stays_as_it_was():
+  one = model(CONFIGS['dense']).output
+  found = ready(one, jnp.dtype(jnp.bfloat16))
+  assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(jnp.bfloat16)}
+  assert {leaf.dtype for leaf in jax.tree.leaves(one)} == {jnp.dtype(jnp.float32)}
