@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from terraformer.cli import load_configs
+from terraformer.config import from_dict, to_dict
 from terraformer.models.make import abstract_model
 from terraformer.models.twin import n_parameters
 
@@ -28,7 +29,8 @@ def _model(name):
 
 @pytest.mark.parametrize('path', FILES)
 def test_a_gin_file_makes_a_configuration(path):
-  load_configs([path], [])
+  run = load_configs([path], [])[0]
+  assert from_dict(to_dict(run)) == run
 
 
 def test_the_files_of_the_package_are_found_from_any_folder(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from terraformer.config import BlockSparseFFConfig, SwitchFFConfig
 from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
 from terraformer.ops.choice import choose_units
 from terraformer.ops.dropout import dropout
+from terraformer.ops.keys import split_key
 
 
 class ExpertFF(nnx.Module):
@@ -51,7 +52,7 @@ class ExpertFF(nnx.Module):
     Returns:
       y_BxTxD and the chosen expert_BxT.
     """
-    noise_key, draw_key, dropout_key = (None, None, None) if key is None else jax.random.split(key, 3)
+    noise_key, draw_key, dropout_key = split_key(key, 3)
     logits_BxTxE = self.logits(x_BxTxD)
     expert_BxT = choices
     if expert_BxT is None:

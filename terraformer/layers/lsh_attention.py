@@ -14,6 +14,7 @@ from flax import nnx
 
 from terraformer.config import BlockConfig
 from terraformer.layers.projections import make_projection
+from terraformer.ops.keys import split_key
 from terraformer.ops.lsh import lsh_attention
 from terraformer.ops.lsh_hash import fixed_rotations, hash_queries, make_rotations
 from terraformer.ops.recent_keys import RecentKeys, enter, keys_of, no_keys
@@ -118,7 +119,7 @@ class LSHAttention(nnx.Module):
     """
     q_BxTxHxK, _, v_BxTxHxK = self.projection(x_BxTxD)
     length = x_BxTxD.shape[1]
-    hash_key, dropout_key = (None, None) if key is None else jax.random.split(key)
+    hash_key, dropout_key = split_key(key, 2)
     if length <= self.config.full_below:
       return self.projection.merge(self._attend_whole(q_BxTxHxK, v_BxTxHxK, real_BxT, dropout_key)), None
     q_BxHxTxK, factors = q_BxTxHxK.swapaxes(1, 2), self.config.bucket_factors(length)

@@ -9,6 +9,7 @@ from flax import nnx
 
 from terraformer.config import FixedBasePositionsConfig
 from terraformer.layers.parameter import parameter
+from terraformer.ops.keys import split_key
 from terraformer.ops.positions import example_positions, expect_room
 
 
@@ -53,7 +54,7 @@ class FixedBasePositions(nnx.Module):
     """
     batch, time, _ = x_BxTxD.shape
     expect_room(time, self.n_positions)
-    start_key, drop_key = (None, None) if key is None else jax.random.split(key)
+    start_key, drop_key = split_key(key, 2)
     n_starts = self.n_positions - time
     vectors_BxTxD = self._vectors(example_positions(batch, time, n_starts, self.config.start_from_zero, key=start_key))
     if drop_key is not None:

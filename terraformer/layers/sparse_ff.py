@@ -11,6 +11,7 @@ from terraformer.config import SparseFFConfig
 from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
 from terraformer.ops.choice import choose_units, straight_through
 from terraformer.ops.dropout import dropout
+from terraformer.ops.keys import split_key
 
 
 class SparseFF(nnx.Module):
@@ -62,7 +63,7 @@ class SparseFF(nnx.Module):
     Returns:
       y_BxTxD and the chosen units_BxTxM.
     """
-    noise_key, draw_key, dropout_key = (None, None, None) if key is None else jax.random.split(key, 3)
+    noise_key, draw_key, dropout_key = split_key(key, 3)
     logits_BxTxMxN = self.logits(x_BxTxD)
     units_BxTxM = choices
     if units_BxTxM is None:

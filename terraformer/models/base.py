@@ -91,11 +91,6 @@ def causal_padding(block: BlockConfig, real_BxT: jax.Array) -> jax.Array | None:
   return real_BxT if isinstance(block.attention, LSHAttentionConfig) else None
 
 
-def split_key(key: jax.Array | None, count: int) -> tuple[jax.Array | None, ...]:
-  """`count` keys, or as many Nones in evaluation."""
-  return (None,) * count if key is None else tuple(jax.random.split(key, count))
-
-
 def n_tokens(tokens_BxT: jax.Array) -> jax.Array:
   """Real tokens of each example, int32 B."""
   return (tokens_BxT != 0).sum(1).astype(jnp.int32)

@@ -24,6 +24,7 @@ from terraformer.layers.sru import SRU
 from terraformer.models.precision import ready
 from terraformer.ops.chunks import map_chunks
 from terraformer.ops.dropout import dropout
+from terraformer.ops.keys import split_key
 
 
 @jax.tree_util.register_dataclass
@@ -40,10 +41,6 @@ class Padding:
   memory_BxS: jax.Array | None = None
 
 
-def _two_keys(key: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:
-  return (None, None) if key is None else tuple(jax.random.split(key))
-
-
 class AttentionHalf(nnx.Module):
   """x -> dropout(attention(norm(x)))."""
 
@@ -56,7 +53,7 @@ class AttentionHalf(nnx.Module):
 
   def __call__(self, x_BxTxD: jax.Array, padding: Padding, memory: None, *, key=None, choices=None):
     """All positions BxTxD, and the buckets where attention hashes."""
-    attention_key, dropout_key = _two_keys(key)
+    attention_key, dropout_key = split_key(key, 2)
     normed_BxTxD = self.norm(x_BxTxD).astype(self.dtype)
     attention = ready(self.attention, self.dtype)
     y_BxTxD, choices = attention(normed_BxTxD, real_BxT=padding.real_BxT, key=attention_key, choices=choices)
@@ -86,7 +83,7 @@ class CrossAttentionHalf(nnx.Module):
 
   def __call__(self, x_BxTxD: jax.Array, padding: Padding, memory_BxSxD: jax.Array, *, key=None, choices=None):
     """All positions BxTxD; cross-attention makes no discrete choices."""
-    attention_key, dropout_key = _two_keys(key)
+    attention_key, dropout_key = split_key(key, 2)
     normed_BxTxD, memory_BxSxD = self.norm(x_BxTxD).astype(self.dtype), memory_BxSxD.astype(self.dtype)
     attention = ready(self.attention, self.dtype)
     y_BxTxD = attention(normed_BxTxD, memory_BxSxD, padding.memory_BxS, key=attention_key)

@@ -10,9 +10,10 @@ from terraformer.config import TerraformerConfig
 from terraformer.layers.dense import Dense
 from terraformer.layers.norm import make_norm
 from terraformer.layers.positions import make_positions
-from terraformer.models.base import DecodingCache, Model, causal_padding, n_tokens, split_key
+from terraformer.models.base import DecodingCache, Model, causal_padding, n_tokens
 from terraformer.models.halves import Padding
 from terraformer.models.stack import Stack
+from terraformer.ops.keys import split_key
 from terraformer.ops.positions import read_after, shift_right, write_after
 from terraformer.ops.reversible import Streams
 
