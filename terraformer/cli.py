@@ -17,6 +17,7 @@ import gin
 from terraformer import config as config_lib
 from terraformer.config import DecodeConfig, RunConfig, UserError
 from terraformer.flags import make_parser
+from terraformer.train import status as status_lib
 
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
 
@@ -66,25 +67,42 @@ def _prepare(flags: argparse.Namespace) -> None:
 
 
 def _train(flags: argparse.Namespace) -> int:
+  from terraformer.train import hosts
+
+  hosts.connect(flags.coordinator_address, flags.num_processes, flags.process_id)
+  _cache_compilations()
+  if not hosts.are_several():
+    return _train_here(flags)
+  try:
+    status = _train_here(flags)
+  except UserError as error:
+    hosts.leave(_fail(flags, error, 2))
+  except hosts.LOST as error:
+    hosts.leave(_fail(flags, f'expected all processes to go on, lost one: {error}; start again', status_lib.RESTART))
+  hosts.part()
+  return status
+
+
+def _train_here(flags: argparse.Namespace) -> int:
   from terraformer.train import checkpoint
+  from terraformer.train.divergence import DivergedError
   from terraformer.train.loop import train
-  from terraformer.train.metrics import DivergedError
+  from terraformer.train.report import time_table
 
   workdir = Path(flags.workdir)
-  newest = checkpoint.latest_step(workdir)
-  stored = '' if newest is None or flags.gin_file else checkpoint.read_run(workdir, newest)[1]['gin']
+  stored = '' if flags.gin_file else checkpoint.stored_gin(workdir) or ''
   run, _, gin_text = load_configs(flags.gin_file, flags.gin_bindings, stored)
   _require_folder(workdir)
-  _cache_compilations()
   try:
-    result = train(run, workdir, gin_text=gin_text, progress=not flags.quiet)
+    result = train(run, workdir, gin_text=gin_text, progress=not flags.quiet, profile=flags.profile)
   except DivergedError as error:
-    return _fail(flags, error, 1)
+    return _fail(flags, error, status_lib.DIVERGED)
   if result.interrupted:
     print(f'{workdir}: {result.interrupted} at step {result.step}; saved, the same command goes on', file=sys.stderr)
-    return 130
+    return status_lib.INTERRUPTED if result.interrupted == 'SIGINT' else status_lib.RESTART
   figures = ''.join(f', {name} {value:.4g}' for name, value in result.metrics.items())
-  print(f'{workdir}: {result.step:,} steps done{figures}; the curve is {workdir / "loss.png"}')
+  print(f'{workdir}: {result.step:,} steps done{figures}; see {workdir / "summary.md"}')
+  print(time_table(result.seconds))
   return 0
 
 
@@ -268,8 +286,10 @@ def _default_references() -> str:
 def _stored_gin(flags: argparse.Namespace) -> str:
   from terraformer.train import checkpoint
 
-  workdir = Path(flags.workdir)
-  return checkpoint.read_run(workdir, checkpoint.require_step(workdir))[1]['gin']
+  stored = checkpoint.stored_gin(Path(flags.workdir))
+  if stored is None:
+    raise UserError(f'{flags.workdir}: expected a run with at least one checkpoint, found none')
+  return stored
 
 
 # --- The process -----------------------------------------------------------------------------------------------------

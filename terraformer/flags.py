@@ -6,7 +6,7 @@ from collections.abc import Callable
 _EPILOG = """\
 Any value of terraformer/config is set by gin, in files or on the command line, later ones first:
   --gin_file=gin_configs/runs/demo.gin --gin_bindings='config.TrainConfig.steps = 100'
-Bad input ends in one sentence and exit status 2, an interruption in 130, a loss that is not finite in 1.
+Bad input ends in one sentence and exit status 2, an interruption in 130.
 """
 
 
@@ -59,10 +59,18 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
     'Train a model, or go on where it stopped.',
     'A folder that holds a run is resumed from its newest checkpoint, as if it had never stopped.\n'
     'Data that are missing are prepared first. Ctrl-C or SIGTERM saves and stops; the same command goes on.\n'
-    'Writes checkpoints/, tensorboard/, metrics.jsonl and loss.png.',
+    'Writes checkpoints/, tensorboard/, metrics.jsonl and summary.md with plots.\n\n'
+    'Exit status: 0 done, 1 diverged, 2 bad input, 75 start me again (SIGTERM, a lost host, a hung step), 130 Ctrl-C.',
   )
   train.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
   train.add_argument('--quiet', action='store_true', help='no progress bar and no samples on the terminal')
+  train.add_argument(
+    '--profile', type=_span, metavar='FIRST:LAST', help='profile these steps, for TensorBoard (at most a few dozen)'
+  )
+  group = train.add_argument_group('many hosts', 'On a Cloud TPU slice hosts find each other and none is needed.')
+  group.add_argument('--coordinator_address', metavar='HOST:PORT', help='where process 0 listens')
+  group.add_argument('--num_processes', type=_positive, metavar='N', help='processes in all')
+  group.add_argument('--process_id', type=int, metavar='I', help='which one this is, from 0')
 
   evaluate = add(
     'evaluate',
@@ -154,3 +162,11 @@ def _positive(text: str) -> int:
 
 def _lengths(text: str) -> tuple[int, ...]:
   return tuple(_positive(part) for part in text.split(','))
+
+
+def _span(text: str) -> tuple[int, int]:
+  first, _, last = text.partition(':')
+  span = int(first), int(last)
+  if not 1 <= span[0] <= span[1]:
+    raise argparse.ArgumentTypeError(f'expected FIRST:LAST from 1, found {text}')
+  return span

@@ -98,7 +98,7 @@ config.TrainConfig.log_every = 2
 config.TrainConfig.eval_every = 12
 config.TrainConfig.eval_batches = 2
 config.TrainConfig.sample_every = 24
-config.TrainConfig.checkpoint_every = 4
+config.CheckpointConfig.every = 4
 config.TrainConfig.optimizer = @config.AdamWConfig()
 config.AdamWConfig.schedule = @config.CosineScheduleConfig()
 config.CosineScheduleConfig.warmup_steps = 5
@@ -118,10 +118,11 @@ def gin_file(fake_prepared, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def terraformer():
-  """Returns start(*arguments) -> Popen of the command line in a process of its own."""
+  """Returns start(*arguments) -> Popen of the command line in a process of its own, with more flags of XLA if need be."""
 
-  def start(*arguments, **options):
+  def start(*arguments, xla_flags='', **options):
     environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
+    environment['XLA_FLAGS'] = f'{environment.get("XLA_FLAGS", "")} {xla_flags}'
     command = [sys.executable, '-m', 'terraformer', *map(str, arguments)]
     pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
     return subprocess.Popen(command, env=environment, text=True, **(pipes | options))

@@ -1,6 +1,7 @@
 """Bad input ends in one sentence, exit status 2, no traceback, and nothing overwritten."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -102,17 +103,23 @@ def test_a_run_without_checkpoint_is_named(capsys, tmp_path, command):
   assert not (tmp_path / 'bundle').exists()
 
 
-@pytest.mark.parametrize('command', ['train', 'evaluate', 'export'])
-def test_a_half_written_checkpoint_is_named(capsys, finished_run, tmp_path, command):
+@pytest.mark.parametrize('command', ['evaluate', 'export'])
+def test_a_half_written_checkpoint_is_named_and_the_one_before_used(capsys, finished_run, tmp_path, command):
   run = shutil.copytree(finished_run, tmp_path / 'run')
   shutil.rmtree(run / 'checkpoints' / '24' / 'state')
-  more = [f'--output={tmp_path / "bundle"}'] if command == 'export' else []
-  status, errors = said(capsys, command, f'--workdir={run}', *more)
+  status, errors = said(capsys, command, f'--workdir={run}', *([f'--output={tmp_path}/b'] * (command == 'export')))
+  assert status == 0
+  assert '/24/state/' in errors and 'found no such file; looking for an older checkpoint' in errors
+
+
+def test_a_damaged_checkpoint_stops_the_run_by_config(capsys, finished_run, tmp_path):
+  run = shutil.copytree(finished_run, tmp_path / 'run')
+  shutil.rmtree(run / 'checkpoints' / '24' / 'state')
+  binding = '--gin_bindings=config.CheckpointConfig.older_if_damaged = False'
+  status, errors = said(capsys, 'train', f'--workdir={run}', binding)
   assert status == 2
-  assert 'checkpoints/24: expected a complete checkpoint, found no state/_METADATA' in errors
-  assert errors.count('\n') == 1
-  assert sorted(path.name for path in (run / 'checkpoints').iterdir() if path.name.isdigit()) == ['16', '20', '24']
-  assert not (tmp_path / 'bundle').exists()
+  assert errors.count('\n') == 1 and 'checkpoints/24/state/' in errors and 'found no such file' in errors
+  assert sorted(path.name for path in (run / 'checkpoints').iterdir()) == ['16', '20', '24']
 
 
 def test_resuming_with_another_model_is_refused(capsys, finished_run, gin_file):
@@ -189,4 +196,13 @@ def test_an_evaluation_prints_examples_and_baselines_and_keeps_all_texts(capsys,
     assert words in text
   rows = [json.loads(line) for line in (finished_run / 'evaluation_test.jsonl').read_text().splitlines()]
   assert len(rows) == 7 and rows[0].keys() == {'source', 'reference', 'prediction'}
-  assert (finished_run / 'loss.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_a_run_leaves_a_summary_with_pictures(finished_run):
+  text = (finished_run / 'summary.md').read_text()
+  for words in ('step 24 of 24', 'Where the time went', 'Overhead of the loop', 'Step times', 'd_model = 16'):
+    assert words in text
+  pictures = re.findall(r'!\[.*\]\((.*)\)', text)
+  assert pictures == ['loss.png', 'step_times.png', 'gradient_norms.png', 'units.png']
+  for picture in pictures:
+    assert (finished_run / picture).read_bytes().startswith(b'\x89PNG')

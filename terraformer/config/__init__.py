@@ -27,6 +27,7 @@ from terraformer.config.layers import (
   SRUConfig,
   SwitchFFConfig,
 )
+from terraformer.config.mesh import MeshConfig, ShardingConfig
 from terraformer.config.model import (
   BlockConfig,
   EncoderDecoderConfig,
@@ -34,22 +35,25 @@ from terraformer.config.model import (
   ModelConfig,
   TerraformerConfig,
 )
+from terraformer.config.optimizer import (
+  AdafactorConfig,
+  AdamWConfig,
+  CosineScheduleConfig,
+  RsqrtScheduleConfig,
+)
 from terraformer.config.positions import (
   AxialPositionsConfig,
   FixedBasePositionsConfig,
   SinusoidPositionsConfig,
   TablePositionsConfig,
 )
-from terraformer.config.run import (
-  AdafactorConfig,
-  AdamWConfig,
-  CosineScheduleConfig,
-  DecodeConfig,
-  MeshConfig,
-  RsqrtScheduleConfig,
-  RunConfig,
-  ShardingConfig,
+from terraformer.config.run import DecodeConfig, RunConfig
+from terraformer.config.train import (
+  CheckpointConfig,
+  DivergenceConfig,
+  InitFromConfig,
   TrainConfig,
+  WatchdogConfig,
 )
 
 __all__ = [
@@ -58,15 +62,18 @@ __all__ = [
   'AxialPositionsConfig',
   'BlockConfig',
   'BlockSparseFFConfig',
+  'CheckpointConfig',
   'CosineScheduleConfig',
   'DataConfig',
   'DecodeConfig',
   'DenseFFConfig',
   'DenseOutputConfig',
   'DenseProjectionConfig',
+  'DivergenceConfig',
   'EncoderDecoderConfig',
   'FixedBasePositionsConfig',
   'FullAttentionConfig',
+  'InitFromConfig',
   'LSHAttentionConfig',
   'LanguageModelConfig',
   'LayerNormConfig',
@@ -92,6 +99,7 @@ __all__ = [
   'TrainConfig',
   'UserError',
   'VocabularyConfig',
+  'WatchdogConfig',
   'differences',
   'from_dict',
   'to_dict',

@@ -7,7 +7,7 @@ T targets' length.
 import collections
 import concurrent.futures
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,29 +73,38 @@ class Prepared:
     """Examples of a split."""
     return self.manifest.examples[split]
 
-  def train_batches(self, batch_size: int, seed: int, host: int = 0, hosts: int = 1) -> 'TrainBatches':
+  def train_batches(self, batch_size: int, seed: int) -> 'TrainBatches':
     """Endless shuffled batches of the training split; see `TrainBatches`."""
-    return TrainBatches(self._source('train'), self._arrange, batch_size, seed, host, hosts)
+    return TrainBatches(self._source('train'), self._arrange, batch_size, seed)
 
   def unigram_losses(self, targets: np.ndarray) -> np.ndarray:
     """-log p, in nats, of each token of `targets` that is not padding, under the training targets' frequencies."""
     counts_V = self.unigram_counts
     return np.log(counts_V.sum()) - np.log(counts_V[targets[targets != PAD_ID]])
 
-  def eval_batches(self, split: str, batch_size: int, max_examples: int | None = None) -> Iterator[Batch]:
+  def eval_batches(
+    self, split: str, batch_size: int, max_examples: int | None = None, rows: Sequence[int] | None = None
+  ) -> Iterator[Batch]:
     """Batches of a split in a fixed mixed order, the same at every call, so that the first few are a fair sample.
 
     The last batch is filled up with examples of zeros alone whose index is -1.
+
+    Args:
+      split: of the data.
+      batch_size: examples of a batch.
+      max_examples: that are read in all; None for the whole split.
+      rows: of each batch; None for all.
 
     Raises:
       UserError: if the split is empty.
     """
     order = self._order(split)[:max_examples]
     source = self._source(split)
+    lengths = {'inputs': self._config.inputs_length, 'targets': self._config.targets_length}
+    empty = {name: np.zeros(length, np.int32) for name, length in lengths.items()} | {'index': np.int64(-1)}
     for start in range(0, len(order), batch_size):
-      rows = [self._held_out(source[int(index)]) for index in order[start : start + batch_size]]
-      empty = {name: np.zeros_like(value) for name, value in rows[0].items()} | {'index': np.int64(-1)}
-      yield _stack(rows + [empty] * (batch_size - len(rows)))
+      places = [start + row for row in (range(batch_size) if rows is None else rows)]
+      yield _stack([self._held_out(source[int(order[at])]) if at < len(order) else empty for at in places])
 
   def eval_texts(self, split: str, n: int) -> list[tuple[str, str]]:
     """The (inputs, targets) texts of the first `n` examples of `eval_batches`, not cut.
@@ -153,23 +162,25 @@ class Prepared:
 
 
 class TrainBatches:
-  """Training batches by step: each example once an epoch, every epoch in another order.
+  """Training batches by number: each example once an epoch, every epoch in another order.
 
-  The batches of a step are the same for any number of hosts: each holds its own rows of the global batch.
+  A batch is the same whoever reads it, in whole or in part.
   """
 
-  def __init__(self, source: '_Records', arrange: Callable, batch_size: int, seed: int, host: int = 0, hosts: int = 1):
-    if batch_size % hosts:
-      raise UserError(
-        f'TrainConfig.batch_size: expected a multiple of the number of hosts ({hosts}), found {batch_size}'
-      )
-    self._rows = range(host * (batch_size // hosts), (host + 1) * (batch_size // hosts))
+  def __init__(self, source: '_Records', arrange: Callable, batch_size: int, seed: int):
     self._batch_size = batch_size
     self._examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None).random_map(arrange)
+    # The same steps over bare numbers draw the same order, without reading a record.
+    self._order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
 
-  def batch(self, step: int) -> Batch:
-    """The batch of a step: inputs int32[B, S], targets int32[B, T], index int64[B] (of the record in its split)."""
-    return _stack([self._examples[step * self._batch_size + row] for row in self._rows])
+  def batch(self, number: int, rows: Sequence[int] | None = None) -> Batch:
+    """A batch, or some of its rows: inputs int32[B, S], targets int32[B, T], index int64[B] (the record's number)."""
+    rows = range(self._batch_size) if rows is None else rows
+    return _stack([self._examples[number * self._batch_size + int(row)] for row in rows])
+
+  def ids(self, number: int) -> np.ndarray:
+    """The `index` of all rows of a batch, int64[B]."""
+    return np.array([self._order[number * self._batch_size + row] for row in range(self._batch_size)], np.int64)
 
 
 class _Records:

@@ -35,7 +35,7 @@ class DecodingCache:
 class Model(nnx.Module):
   """Inputs BxS and targets BxT, right-padded with token 0, to logits BxTxV of each target given all before it.
 
-  A subclass makes its stacks, calls `super().__init__` and defines `hidden`, `prefill` and `step`.
+  A subclass makes its stacks, calls `super().__init__` and defines `hidden`, `stack_lengths`, `prefill` and `step`.
   """
 
   def __init__(self, config: ModelConfig, *, key: jax.Array):
@@ -47,6 +47,10 @@ class Model(nnx.Module):
 
   def hidden(self, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
     """The decoder's vectors BxTxD from which `logits` predicts the targets; arguments as in `__call__`."""
+    raise NotImplementedError
+
+  def stack_lengths(self, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
+    """How many positions of each example are real in each stack: its name -> int32 B."""
     raise NotImplementedError
 
   def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodingCache:

@@ -55,6 +55,11 @@ class EncoderDecoder(Model):
     residual, padding = self.decoder.residual, Padding(causal_padding(self.config.decoder, real_BxT), inputs_BxS != 0)
     return residual.leave(self.decoder(residual.enter(d_BxTxD), padding, memory_BxSxD, key=decoder_key))
 
+  def stack_lengths(self, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
+    """How many positions of each example are real in each stack: its name -> int32 B."""
+    n_inputs_B, n_targets_B = n_tokens(inputs_BxS), n_tokens(targets_BxT)
+    return {'encoder': n_inputs_B, 'decoder': n_targets_B}
+
   def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodingCache:
     """Reads the inputs and makes room for `n_new` target tokens."""
     batch = inputs_BxS.shape[0]

@@ -38,6 +38,11 @@ class LanguageModel(Model):
     )
     return read_after(y_BxPxD, n_inputs_B, targets_BxT.shape[1])
 
+  def stack_lengths(self, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
+    """How many positions of each example are real in each stack: its name -> int32 B."""
+    n_inputs_B, n_targets_B = n_tokens(inputs_BxS), n_tokens(targets_BxT)
+    return {'decoder': n_inputs_B + n_targets_B}
+
   def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodingCache:
     """Reads the inputs and makes room for `n_new` target tokens behind them."""
     n_inputs_B = n_tokens(inputs_BxS)

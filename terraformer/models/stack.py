@@ -121,7 +121,8 @@ class Stack(Segmented):
       results.append(result)
     return streams, jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
 
-  def _scan(self, layer, streams: Streams, inputs) -> tuple[Streams, Any]:
+  def scan(self, layer, streams: Streams, inputs) -> tuple[Streams, Any]:
+    """`layer(streams, inputs of one layer) -> (streams, result)` for all layers; results are stacked."""
     return self._run_segments(lambda streams, inputs: jax.lax.scan(layer, streams, inputs), streams, inputs)
 
   def __call__(
@@ -150,11 +151,11 @@ class Stack(Segmented):
 
   def prefill(self, streams: Streams, length_B: jax.Array, capacity: int):
     """All positions, and the caches after the first `length_B` of them; `capacity` is at least T."""
-    return self._scan(lambda streams, block: block.prefill(streams, length_B, capacity), streams, self.blocks)
+    return self.scan(lambda streams, block: block.prefill(streams, length_B, capacity), streams, self.blocks)
 
   def step(self, streams: Streams, caches):
     """One position of the streams BxD."""
-    return self._scan(lambda streams, layer: layer[0].step(streams, layer[1]), streams, (self.blocks, caches))
+    return self.scan(lambda streams, layer: layer[0].step(streams, layer[1]), streams, (self.blocks, caches))
 
 
 class UnrolledStack(Segmented):

@@ -16,6 +16,24 @@ def split_by_example(x_Bx: jax.Array) -> jax.Array:
   return jax.lax.with_sharding_constraint(x_Bx, P(BATCH_AXES, *[None] * (x_Bx.ndim - 1)))
 
 
+def split_in_parts(x_Bx: jax.Array, n_parts: int) -> jax.Array:
+  """`n_parts` parts of a batch behind each other, A x B/A x ..., each divided between devices as the whole batch is.
+
+  Every device keeps its own examples: part a holds every n_parts-th, from a.
+  """
+  x_PxAx = x_Bx.reshape(-1, n_parts, *x_Bx.shape[1:])
+  x_AxPx = x_PxAx.swapaxes(0, 1)
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or x_AxPx.shape[1] % (mesh.shape['data'] * mesh.shape['fsdp']):
+    return x_AxPx
+  return jax.lax.with_sharding_constraint(x_AxPx, P(None, BATCH_AXES, *[None] * (x_AxPx.ndim - 2)))
+
+
+def join_parts(x_AxPx: jax.Array) -> jax.Array:
+  """The batch that `split_in_parts` split."""
+  return x_AxPx.swapaxes(0, 1).reshape(-1, *x_AxPx.shape[2:])
+
+
 def gather(weight: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
   """A parameter, its `embed` dimensions whole on every device; `weight` itself where no mesh is set.
 

@@ -1,9 +1,11 @@
 """Checkpoints by orbax: parameters, optimiser state, step, and the config that made them.
 
-A run's folder holds `checkpoints/STEP/{state,run}`; `run` is JSON with the config, its gin text, and the fingerprints
-of data and vocabulary. `vocabulary.model` beside it makes the folder all that decoding needs.
+A run's folder holds `checkpoints/STEP/{state,run,MANIFEST.json}`; `run` is JSON with the config, its gin text, and the
+fingerprints of data and vocabulary, the manifest has the checksums of all files. `vocabulary.model` beside it makes the
+folder all that decoding needs.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import orbax.checkpoint as ocp
 
 from terraformer.config import RunConfig, UserError, from_dict
 from terraformer.models.make import abstract_model
-from terraformer.models.parameters import Params, describe, flatten, split
+from terraformer.models.parameters import Params, describe, flatten, split, unflatten
+from terraformer.train.manifest import DamagedError, verify, write_manifest
 from terraformer.train.state import State
 
-FORMAT = 1
+FORMAT = 2
 
 
 def folder(workdir: Path) -> Path:
@@ -23,36 +26,57 @@ def folder(workdir: Path) -> Path:
   return Path(workdir).absolute() / 'checkpoints'
 
 
-def latest_step(workdir: Path) -> int | None:
-  """The newest step that was saved, None where there is none.
+def steps(workdir: Path) -> list[int]:
+  """The steps that were saved, newest first; a folder that was cut short has a temporary name and does not count."""
+  return sorted(
+    (int(path.name) for path in folder(workdir).glob('*') if path.is_dir() and path.name.isdigit()), reverse=True
+  )
 
-  A folder that orbax had not finished when it was killed has a temporary name and does not count.
+
+def latest_step(workdir: Path, older_if_damaged: bool = True) -> int | None:
+  """The newest step whose files are those that were written, None where nothing was saved.
+
+  Args:
+    workdir: of the run.
+    older_if_damaged: whether damaged steps are passed over, with a sentence about each on the standard error.
 
   Raises:
-    UserError: if a step's folder is incomplete.
+    DamagedError: if the newest step is damaged and older ones are not wanted, or no step is whole.
   """
-  steps = [path for path in folder(workdir).glob('*') if path.is_dir() and path.name.isdigit()]
-  if not steps:
-    return None
-  newest = max(steps, key=lambda path: int(path.name))
-  for part in ('_CHECKPOINT_METADATA', 'state/_METADATA', 'state/manifest.ocdbt', 'run/metadata'):
-    if not (newest / part).exists():
-      raise UserError(
-        f'{newest}: expected a complete checkpoint, found no {part}; remove this folder to use an older one'
-      )
-  return int(newest.name)
+  damage = None
+  for step in steps(workdir):
+    try:
+      verify(folder(workdir) / str(step))
+      return step
+    except DamagedError as error:
+      if not older_if_damaged:
+        raise
+      print(f'{error}; looking for an older checkpoint', file=sys.stderr)
+      damage = damage or error
+  if damage is not None:
+    raise damage
+  return None
 
 
 def require_step(workdir: Path) -> int:
   """The newest step.
 
   Raises:
-    UserError: if there is no checkpoint, or the newest is incomplete.
+    UserError: if there is no checkpoint, or none that is whole.
   """
   step = latest_step(workdir)
   if step is None:
     raise UserError(f'{workdir}: expected a run with at least one checkpoint, found none')
   return step
+
+
+def set_aside(workdir: Path, newer_than: int) -> None:
+  """Gives damaged steps a name under which they are out of the way of those that will be saved again."""
+  for step in steps(workdir):
+    if step > newer_than:
+      path = folder(workdir) / str(step)
+      names = (path.with_name(f'{step}.damaged{n or ""}') for n in range(1000))
+      path.rename(next(name for name in names if not name.exists()))
 
 
 def read_run(workdir: Path, step: int) -> tuple[RunConfig, dict[str, Any]]:
@@ -78,34 +102,73 @@ def read_run(workdir: Path, step: int) -> tuple[RunConfig, dict[str, Any]]:
     raise UserError(f'{path}: {error}') from error
 
 
+def stored_gin(workdir: Path) -> str | None:
+  """The gin text of a run, the same in all of its checkpoints; None where there is none to be read."""
+  failure = None
+  for step in steps(workdir):
+    try:
+      return read_run(workdir, step)[1]['gin']
+    except UserError as error:
+      failure = failure or error
+  if failure is not None:
+    raise failure
+  return None
+
+
 class Checkpoints:
   """Saves a run's state, asynchronously, and restores it."""
 
-  def __init__(self, workdir: Path, keep: int):
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
-    self._manager = ocp.CheckpointManager(folder(workdir), options=options, item_names=('state', 'run'))
+  def __init__(self, directory: Path, keep: int | None):
+    """`keep` newest steps stay in `directory`; None for all."""
+    self._directory = Path(directory).absolute()
+    self._saving = 0
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=keep,
+      create=True,
+      cleanup_tmp_directories=True,
+      # It is called by one process, when all have written and before the folder gets its final name.
+      async_options=ocp.options.AsyncOptions(post_finalization_callback=self._write_manifest),
+      multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self._directory.name),
+    )
+    self._manager = ocp.CheckpointManager(self._directory, options=options, item_names=('state', 'run'))
 
   def save(self, step: int, state: State, run: dict[str, Any]) -> None:
     """Starts to write a step; the state may be used, and donated, as soon as this returns."""
+    self.wait()
+    self._saving = step
     items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave({'format': FORMAT} | run))
     self._manager.save(step, args=items, force=True)
 
   def restore(self, step: int, abstract: State) -> State:
-    """The state of a step, placed as `abstract` says.
+    """The state of a step, placed as `abstract` says, on whatever devices.
 
     Raises:
       UserError: if names, shapes or types are not those of `abstract`, or the files cannot be read.
     """
-    path = self._manager.directory / str(step) / 'state'
+    self.wait()
+    path = self._directory / str(step) / 'state'
+    _check(path, _by_name(abstract), _by_name(_stored_shapes(path)))
     try:
-      restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
+      return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
     except (ValueError, KeyError, OSError) as error:
       raise UserError(f'{path}: expected the state of this run, found {_first_line(error)}') from error
-    return restored
+
+  def wait(self) -> None:
+    """Until nothing is being written any more."""
+    self._manager.wait_until_finished()
+
+  def latest(self) -> int | None:
+    """The newest step, once it is written."""
+    self.wait()
+    return self._manager.latest_step()
 
   def close(self) -> None:
     """Waits, and lets go of the folder."""
     self._manager.close()
+
+  def _write_manifest(self) -> None:
+    unfinished = [path for path in self._directory.glob(f'{self._saving}.*tmp*') if path.is_dir()]
+    write_manifest(unfinished[0] if unfinished else self._directory / str(self._saving))
 
 
 def restore_params(workdir: Path, step: int, run: RunConfig) -> Params:
@@ -114,34 +177,55 @@ def restore_params(workdir: Path, step: int, run: RunConfig) -> Params:
   Raises:
     UserError: if names, shapes or types are not those of the run's model, or the files cannot be read.
   """
-  path = folder(workdir) / str(step) / 'state'
   sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  abstract = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), split(abstract_model(run.model))[1]
-  )
-  _check_shapes(path, {'params': abstract})
-  target = {'params': abstract}
+  wanted = flatten(split(abstract_model(run.model))[1])
+  _check(folder(workdir) / str(step) / 'state', wanted, stored_params(workdir, step))
+  placed = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in wanted.items()}
+  return unflatten(restore_named(workdir, step, placed))
+
+
+def stored_params(workdir: Path, step: int) -> dict[str, Any]:
+  """Shapes and types of a checkpoint's parameters, by name."""
+  return flatten(_stored_shapes(folder(workdir) / str(step) / 'state').get('params', {}))
+
+
+def restore_named(workdir: Path, step: int, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+  """Some parameters of a checkpoint by name, placed as `abstract` says; no others are read.
+
+  Raises:
+    UserError: if the files cannot be read.
+  """
+  path = folder(workdir) / str(step) / 'state'
+  target = {'params': unflatten(abstract)}
+  restore_args = ocp.checkpoint_utils.construct_restore_args(target)
   try:
-    return ocp.PyTreeCheckpointer().restore(
-      path,
-      args=ocp.args.PyTreeRestore(
-        target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
-      ),
-    )['params']
+    restored = ocp.PyTreeCheckpointer().restore(
+      path, args=ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
+    )
   except (ValueError, KeyError, OSError) as error:
     raise UserError(f'{path}: expected the parameters of this run, found {_first_line(error)}') from error
+  return flatten(restored['params'])
 
 
-def _check_shapes(path: Path, target: dict[str, Any]) -> None:
+def _check(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> None:
+  for name, expected in wanted.items():
+    if describe(stored.get(name)) != describe(expected):
+      raise UserError(f'{path}: expected {name} of {describe(expected)}, found {describe(stored.get(name))}')
+  for name in stored:
+    if name not in wanted:
+      raise UserError(f'{path}: expected no {name}, found {describe(stored[name])}')
+
+
+def _stored_shapes(path: Path) -> dict[str, Any]:
   try:
-    stored = ocp.PyTreeCheckpointer().metadata(path).item_metadata.tree
-  except (ValueError, KeyError, OSError) as error:
+    return ocp.PyTreeCheckpointer().metadata(path).item_metadata.tree
+  except (ValueError, KeyError, OSError, AttributeError) as error:
     raise UserError(f'{path}: expected a readable checkpoint, found {_first_line(error)}') from error
-  stored = flatten({'params': stored.get('params', {})})
-  for name, expected in flatten(target).items():
-    wanted, found = describe(expected), describe(stored.get(name))
-    if found != wanted:
-      raise UserError(f'{path}: expected {name} of {wanted}, found {found}')
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {jax.tree_util.keystr(path, simple=True, separator='.'): leaf for path, leaf in leaves}
 
 
 def _first_line(error: Exception) -> str:

@@ -1,11 +1,17 @@
-"""Stopping a run without damage: the first signal asks, a second one insists."""
+"""Stopping a run without damage: the first signal asks, a second one insists.
+
+Several processes must stop at the same step. There JAX's preemption service takes SIGTERM, which is also how a cloud
+announces maintenance, and agrees on a step that all of them have yet to reach.
+"""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+import jax
+from jax.experimental import multihost_utils
 
 
 class Interruption:
@@ -14,7 +20,10 @@ class Interruption:
   def __init__(self):
     self.signal: signal.Signals | None = None
 
-  def __bool__(self) -> bool:
+  def by(self, step: int) -> bool:
+    """Whether the run is to stop after `step`; every process asks at every step."""
+    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+      self.signal = signal.SIGTERM
     return self.signal is not None
 
 
@@ -25,17 +34,22 @@ def interruption() -> Iterator[Interruption]:
   if threading.current_thread() is not threading.main_thread():
     yield asked
     return
-  previous = {number: signal.getsignal(number) for number in SIGNALS}
+  several = jax.process_count() > 1
+  numbers = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
+  previous = {number: signal.getsignal(number) for number in numbers}
 
   def restore():
     for number, handler in previous.items():
       signal.signal(number, handler)
 
   def note(number, _):
-    asked.signal = signal.Signals(number)
+    if several:  # the others are to hear of it
+      os.kill(os.getpid(), signal.SIGTERM)
+    else:
+      asked.signal = signal.Signals(number)
     restore()
 
-  for number in SIGNALS:
+  for number in numbers:
     signal.signal(number, note)
   try:
     yield asked

@@ -2,44 +2,34 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import math
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from terraformer.config import RunConfig, UserError, differences, to_dict
-from terraformer.data.batches import Prepared, open_prepared, prefetch
-from terraformer.data.prepare import ensure_prepared
+from terraformer.config import InitFromConfig, RunConfig
+from terraformer.data.batches import Prepared, prefetch
 from terraformer.models.make import abstract_model
-from terraformer.models.parameters import count, split
-from terraformer.train import checkpoint
-from terraformer.train.files import write_whole
+from terraformer.models.parameters import Params, count, split
+from terraformer.train import checkpoint, hosts, setup
+from terraformer.train.clock import Clock, StepTimes
+from terraformer.train.divergence import DivergedError, Guard
+from terraformer.train.feed import Feed, batch_number
+from terraformer.train.initial import InitReport, take_parameters
 from terraformer.train.interruption import interruption
-from terraformer.train.metrics import MetricsLog, summarise
+from terraformer.train.metrics import MetricsLog, NoLog, summarise
 from terraformer.train.optimizer import make_optimizer, make_schedule
-from terraformer.train.plot import plot_loss
+from terraformer.train.profile import Profiler
+from terraformer.train.program import Program
 from terraformer.train.report import Report
-from terraformer.train.sharding import batch_sharding, make_mesh
-from terraformer.train.state import abstract_state, init_state
-from terraformer.train.step import make_eval_step, make_sample_step, make_train_step
-
-# What may differ between a checkpoint and the command that resumes it: how long the run is, what is reported and when,
-# where things are, and how many devices share the work (which changes the order of sums, and so the last bits).
-_MAY_CHANGE = (
-  'train.steps',
-  'train.log_every',
-  'train.eval_every',
-  'train.eval_batches',
-  'train.sample_every',
-  'train.checkpoint_every',
-  'train.keep_checkpoints',
-  'train.mesh.',
-  'data.directory',
-)
+from terraformer.train.sharding import batch_sharding, make_mesh, replicated
+from terraformer.train.state import State, abstract_state, init_state
+from terraformer.train.step import make_eval_step, make_probe_step, make_sample_step, make_train_step
+from terraformer.train.summary import write_summary
+from terraformer.train.watchdog import watchdog
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,117 +40,184 @@ class TrainResult:
     step: steps done.
     interrupted: name of the signal that stopped it early, or None.
     metrics: of the last evaluation; empty where there was none.
+    seconds: wall time of this process by phase (`clock.PHASES`).
   """
 
   step: int
   interrupted: str | None
   metrics: dict[str, float]
+  seconds: dict[str, float]
 
 
-def train(run: RunConfig, workdir: Path, *, gin_text: str = '', progress: bool = True) -> TrainResult:
+def train(
+  run: RunConfig,
+  workdir: Path,
+  *,
+  gin_text: str = '',
+  progress: bool = True,
+  profile: tuple[int, int] | None = None,
+) -> TrainResult:
   """Trains in `workdir`, from its newest checkpoint where it has one, to step `run.train.steps`.
+
+  Where `hosts.connect` has joined several processes, each of them calls this with the same arguments.
 
   Args:
     run: the whole configuration.
-    workdir: takes checkpoints, metrics, TensorBoard events and a plot of the loss.
+    workdir: takes checkpoints, metrics, TensorBoard events, plots and a summary; the same for all processes.
     gin_text: gin that makes `run` again, kept in every checkpoint: for people, and to resume without any gin file.
     progress: whether to show a progress bar with an estimate on the standard error.
+    profile: first and last step of a profile, for TensorBoard.
 
   Raises:
     UserError: if the data do not fit the model, or the folder holds a run of another configuration.
-    DivergedError: if the loss or the gradient's norm is not finite; nothing is saved after that.
+    DivergedError: if the loss or the gradient's norm is not finite, or the loss jumps, and no more batches may be left
+      out; nothing is saved after that.
   """
   workdir = Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  with _locked(workdir):
-    return _train(run, workdir, gin_text, progress)
+  clock = Clock()
+  with setup.locked(workdir), watchdog(run.train.watchdog, clock, workdir / 'hung.txt'):
+    return _train(run, workdir, gin_text, progress and hosts.is_main(), profile, clock)
 
 
-def _train(run: RunConfig, workdir: Path, gin_text: str, progress: bool) -> TrainResult:
+def _train(
+  run: RunConfig, workdir: Path, gin_text: str, progress: bool, profile: tuple[int, int] | None, clock: Clock
+) -> TrainResult:
   config = run.train
-  newest = checkpoint.latest_step(workdir)
-  stored = None if newest is None else checkpoint.read_run(workdir, newest)
-  if stored is not None:
-    _require_same_run(workdir, stored[0], run)
-  ensure_prepared(run.data, progress)
-  data = open_prepared(run.data)
+  newest = setup.find_checkpoint(workdir, config.checkpoints.older_if_damaged)
+  data = setup.open_data(run, progress)
+  stored: dict[str, Any] = {}
+  if newest is not None:
+    stored_run, stored = checkpoint.read_run(workdir, newest)
+    setup.require_same(workdir, stored, stored_run, run, data)
   mesh = make_mesh(config.mesh)
-  _require_fit(run, data, mesh)
-  if stored is not None:
-    _require_same_data(workdir, stored[1], data)
+  setup.require_divisible(run, mesh)
+  description = setup.describe_run(run, data, gin_text)
+  if hosts.is_main():
+    setup.keep_vocabulary(workdir / 'vocabulary.model', data.vocabulary.model_bytes)
 
   init_key, noise_key = jax.random.split(jax.random.key(config.seed))
   optimizer, schedule = make_optimizer(config.optimizer), make_schedule(config.optimizer.schedule)
-  checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints)
-  if newest is None:
+  structure, shapes = split(abstract_model(run.model))
+  abstract = abstract_state(run.model, optimizer, mesh, config.mesh.rules)
+  places = jax.tree.map(lambda x: x.sharding, abstract)
+  feed = Feed(data, config, batch_sharding(mesh), list(stored.get('skipped', [])))
+  train_step = Program(
+    make_train_step(structure, optimizer, schedule, noise_key, config.microbatches),
+    clock,
+    donate_argnums=0,
+    out_shardings=(places, replicated(mesh), replicated(mesh)),
+  )
+  eval_step = Program(make_eval_step(structure), clock, out_shardings=replicated(mesh))
+  probe_step = Program(make_probe_step(structure), clock, out_shardings=replicated(mesh))
+  sample_step = Program(
+    make_sample_step(structure, run.data.targets_length, data.vocabulary.size), clock, out_shardings=replicated(mesh)
+  )
+  if progress and (newest or 0) < config.steps:
+    print(
+      f'{count(shapes):,} parameters on {mesh.size} devices of {jax.process_count()} processes, steps {newest or 0:,} '
+      f'to {config.steps:,}; compiling the step',
+      file=sys.stderr,
+    )
+
+  def evaluate(params) -> dict[str, float]:
+    metrics = []
+    for batch in feed.held_out():
+      clock.enter('evaluation')  # again and again, for the watchdog
+      metrics.append(eval_step(params, batch))
+    return summarise(metrics)
+
+  def fresh() -> State:
     state = init_state(run.model, optimizer, mesh, init_key, config.mesh.rules)
-  else:
-    state = checkpoints.restore(newest, abstract_state(run.model, optimizer, mesh, config.mesh.rules))
-  first_step = newest or 0
-  structure, _ = split(abstract_model(run.model))
-  description = {
-    'config': to_dict(run),
-    'gin': gin_text,
-    'data_fingerprint': data.fingerprint,
-    'corpus_fingerprint': data.manifest.corpus_fingerprint,
-    'vocabulary': {'sentinels': data.vocabulary.sentinels, 'fingerprint': data.vocabulary.fingerprint},
-  }
-  _keep_vocabulary(workdir / 'vocabulary.model', data.vocabulary.model_bytes)
+    if config.init_from is None:
+      return state
+    params, report = _take(config.init_from, state['params'])
+    if progress:
+      print(report, file=sys.stderr)
+    return state | {'params': params}
 
-  train_step = jax.jit(make_train_step(structure, optimizer, schedule, noise_key), donate_argnums=0)
-  eval_step = jax.jit(make_eval_step(structure))
-  sample_step = jax.jit(make_sample_step(structure, run.data.targets_length, data.vocabulary.size))
-  place = batch_sharding(mesh)
-  batches = data.train_batches(config.batch_size, config.seed)
+  def attempt(first_step: int, recent_losses: list[float]) -> tuple[int, dict[str, float]]:
+    """Trains from a checkpoint, or from nothing, to the end or to a signal: steps done, and the last evaluation."""
+    state = checkpoints.restore(first_step, abstract) if first_step else fresh()
+    guard = Guard(config.divergence, recent_losses)
+    log = MetricsLog(workdir, first_step) if hosts.is_main() else NoLog()
+    step, last_eval = first_step, {}
+    with (
+      contextlib.closing(log),
+      contextlib.closing(Report(log, run, guard, clock, times, first_step, progress)) as report,
+      contextlib.closing(Profiler(profile, workdir / 'tensorboard')) as profiler,
+      contextlib.closing(prefetch(feed.train, first_step, config.steps)) as batches,
+    ):
+      clock.enter('input')
+      for step, (ids_B, batch) in enumerate(batches, first_step + 1):
+        clock.enter('step')
+        profiler.before(step)
+        state, metrics, norms = train_step(state, batch)
+        profiler.after(step, metrics)
+        report.note(step, metrics, norms, ids_B)
+        last = step == config.steps
+        stopping = asked.by(step) and not last
+        saving = stopping or last or step % config.checkpoints.every == 0
+        keeping = permanent is not None and step % config.checkpoints.permanent_every == 0
+        if saving or keeping:
+          report.settle()  # a state that has diverged must not replace a good one
 
-  def put(batch):
-    return jax.device_put({name: batch[name] for name in ('inputs', 'targets')}, place)
+        clock.enter('log')
+        if stopping or last:
+          report.log()
+        clock.enter('checkpoint')
+        memory = {'skipped': list(feed.skipped), 'recent_losses': list(guard.recent)}
+        if saving:
+          checkpoints.save(step, state, description | memory)
+        if keeping:
+          permanent.save(step, state, description | memory)
+        if stopping:
+          break
 
-  def load(step):
-    batch = batches.batch(step)
-    return batch['index'], put(batch)
+        clock.enter('evaluation')
+        if config.watch_every and (last or step % config.watch_every == 0):
+          report.watch(step, jax.device_get(probe_step(state['params'], batch)))
+        if config.eval_every and (last or step % config.eval_every == 0):
+          last_eval = evaluate(state['params'])
+          report.evaluation(step, last_eval)
+        if config.sample_every and (last or step % config.sample_every == 0):
+          report.samples(step, _samples(sample_step, state['params'], data))
+        clock.enter('input')
+      clock.enter('checkpoint')
+      checkpoints.wait()
+      clock.enter('log')
+    return step, last_eval
 
-  def held_out():
-    return data.eval_batches('validation', config.batch_size, config.batch_size * config.eval_batches)
-
-  def evaluate(params):
-    return summarise([eval_step(params, put(batch)) for batch in held_out()])
-
-  log = MetricsLog(workdir, first_step)
-  last_eval: dict[str, float] = {}
-  with (
-    jax.set_mesh(mesh),
-    contextlib.closing(checkpoints),
-    contextlib.closing(log),
-    contextlib.closing(Report(log, run, first_step, progress, count(state['params']))) as report,
-    interruption() as asked,
-  ):
-    for step, (index_B, batch) in enumerate(prefetch(load, first_step, config.steps), first_step + 1):
-      state, metrics = train_step(state, batch)
-      report.note(step, metrics, index_B)
-      last = step == config.steps
-      stopping = bool(asked) and not last
-      saving = stopping or last or step % config.checkpoint_every == 0
-      if saving:
-        report.settle()  # a state that is not finite must not replace a good one
-      if saving or step % config.log_every == 0:
-        report.log()
-      if not stopping and config.eval_every and (last or step % config.eval_every == 0):
-        last_eval = evaluate(state['params'])
-        report.evaluation(step, last_eval)
-      if not stopping and config.sample_every and (last or step % config.sample_every == 0):
-        report.samples(step, _samples(sample_step, state['params'], data))
-      if saving:
-        checkpoints.save(step, state, description)
-      if stopping:
+  times = StepTimes()
+  first_step, recent_losses = newest or 0, stored.get('recent_losses', [])
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(jax.set_mesh(mesh))
+    checkpoints = stack.enter_context(
+      contextlib.closing(checkpoint.Checkpoints(checkpoint.folder(workdir), config.checkpoints.keep))
+    )
+    permanent = None
+    if config.checkpoints.permanent_every:
+      folder = Path(config.checkpoints.permanent_directory or workdir / 'permanent')
+      permanent = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(folder, None)))
+    asked = stack.enter_context(interruption())
+    while True:
+      try:
+        step, last_eval = attempt(first_step, recent_losses)
         break
-  baselines = {}
-  if data.size('validation'):
-    losses = np.concatenate([data.unigram_losses(batch['targets']) for batch in held_out()])
-    baselines['unigram model'] = math.exp(losses.mean())
-  plot_loss(workdir, baselines)
-  step = int(state['step'])
-  return TrainResult(step, asked.signal.name if asked and step < config.steps else None, last_eval)
+      except DivergedError as error:
+        if len(feed.skipped) >= config.divergence.max_skipped:
+          raise
+        number, message = batch_number(error.step - 1, feed.skipped), str(error)
+      feed.skipped.append(number)
+      first_step = checkpoints.latest() or 0
+      recent_losses = checkpoint.read_run(workdir, first_step)[1]['recent_losses'] if first_step else []
+      if hosts.is_main():
+        print(f'{message}\ngoing back to step {first_step}, and on without batch {number}', file=sys.stderr)
+
+  seconds = clock.seconds()
+  if hosts.is_main():
+    write_summary(workdir, run, step, seconds, times, feed.skipped, _baselines(run, data))
+  return TrainResult(step, asked.signal.name if asked.signal and step < config.steps else None, last_eval, seconds)
 
 
 def _samples(sample_step, params, data: Prepared, n: int = 2) -> list[tuple[str, str, str]]:
@@ -171,50 +228,17 @@ def _samples(sample_step, params, data: Prepared, n: int = 2) -> list[tuple[str,
   return [(*pair, data.vocabulary.decode(tokens)) for pair, tokens in zip(texts, tokens_BxT.tolist(), strict=False)]
 
 
-def _require_same_run(workdir: Path, stored: RunConfig, run: RunConfig) -> None:
-  changed = [change for change in differences(stored, run) if not change.startswith(_MAY_CHANGE)]
-  if changed:
-    raise UserError(f'{workdir}: expected the configuration of the run that it holds, found {changed[0]}')
+def _baselines(run: RunConfig, data: Prepared) -> dict[str, float]:
+  """Perplexities to hold the validation loss against."""
+  if not data.size('validation'):
+    return {}
+  config = run.train
+  held_out = data.eval_batches('validation', config.batch_size, config.batch_size * config.eval_batches)
+  losses = np.concatenate([data.unigram_losses(batch['targets']) for batch in held_out])
+  return {'unigram model': math.exp(losses.mean())}
 
 
-def _require_same_data(workdir: Path, stored: dict[str, Any], data: Prepared) -> None:
-  if stored['data_fingerprint'] != data.fingerprint:
-    raise UserError(
-      f'{workdir}: expected the data that the run began with ({stored["data_fingerprint"][:12]}), '
-      f'found others ({data.fingerprint[:12]})'
-    )
-
-
-def _require_fit(run: RunConfig, data: Prepared, mesh: jax.sharding.Mesh) -> None:
-  if data.vocabulary.size > run.model.vocab_size:
-    raise UserError(
-      f'{type(run.model).__name__}.vocab_size: expected at least the vocabulary of the data ({data.vocabulary.size}), '
-      f'found {run.model.vocab_size}'
-    )
-  if (run.train.eval_every or run.train.sample_every) and not data.size('validation'):
-    raise UserError(
-      f'task {run.data.task}: expected validation examples for evaluation and samples, found none; '
-      'set TrainConfig.eval_every and sample_every to 0 to train without'
-    )
-  shares = mesh.shape['data'] * mesh.shape['fsdp']
-  if run.train.batch_size % shares:
-    raise UserError(
-      f'TrainConfig.batch_size: expected a multiple of the devices that share it ({shares}), '
-      f'found {run.train.batch_size}'
-    )
-
-
-def _keep_vocabulary(path: Path, model_bytes: bytes) -> None:
-  if not path.exists() or path.read_bytes() != model_bytes:
-    write_whole(path, model_bytes)
-
-
-@contextlib.contextmanager
-def _locked(workdir: Path) -> Iterator[None]:
-  """One process a run: a second one would clean away what the first is saving. A killed process lets go by itself."""
-  with (workdir / '.lock').open('a') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise UserError(f'{workdir}: expected to be the only process that trains here, found another at work') from None
-    yield
+def _take(config: InitFromConfig, params: Params) -> tuple[Params, InitReport]:
+  """The parameters of another run; of its newest checkpoint the main process says which that is."""
+  step = hosts.agree(lambda: config.step or checkpoint.require_step(Path(config.workdir)))
+  return take_parameters(params, config, step)

@@ -52,6 +52,6 @@ def token_losses(logits_BxTxV: jax.Array, targets_BxT: jax.Array) -> dict[str, j
   }
 
 
-def mean_loss(losses: dict[str, jax.Array]) -> jax.Array:
-  """Mean over the real tokens; 0 where there are none."""
-  return (losses['loss_BxT'] * losses['mask']).sum() / jnp.maximum(losses['mask'].sum(), 1)
+def summed_loss(losses: dict[str, jax.Array]) -> jax.Array:
+  """Sum over the real tokens."""
+  return (losses['loss_BxT'] * losses['mask']).sum()

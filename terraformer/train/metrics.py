@@ -5,15 +5,11 @@ import math
 from pathlib import Path
 
 import flax
+import numpy as np
 from clu import metrics
 from tensorboardX import SummaryWriter
 
 from terraformer.train.files import write_whole
-
-
-class DivergedError(RuntimeError):
-  """The loss or the gradient is not a finite number."""
-
 
 _Loss = metrics.Average.from_output('loss_BxT')
 _Accuracy = metrics.Average.from_output('correct_BxT')
@@ -46,17 +42,36 @@ def summarise(collections: list[metrics.Collection]) -> dict[str, float]:
   return values | {'perplexity': math.exp(min(values['loss'], 700))}
 
 
-class MetricsLog:
+class NoLog:
+  """A log that keeps nothing: of processes beside the one that writes."""
+
+  def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
+    """Nothing."""
+
+  def write_text(self, step: int, name: str, text: str) -> None:
+    """Nothing."""
+
+  def write_histogram(self, step: int, name: str, values: np.ndarray) -> None:
+    """Nothing."""
+
+  def append(self, name: str, row: dict) -> None:
+    """Nothing."""
+
+  def close(self) -> None:
+    """Nothing."""
+
+
+class MetricsLog(NoLog):
   """Writes scalars and texts to TensorBoard, and scalars to `metrics.jsonl` as well.
 
   Rows of steps after `first_step`, left by a run that was killed, are dropped: they will be written again.
   """
 
   def __init__(self, workdir: Path, first_step: int):
-    self._path = workdir / 'metrics.jsonl'
+    self._workdir = workdir
     kept = [row for row in read_metrics(workdir) if row['step'] <= first_step]
-    write_whole(self._path, ''.join(json.dumps(row) + '\n' for row in kept).encode())
-    self._lines = self._path.open('a')
+    write_whole(workdir / 'metrics.jsonl', ''.join(json.dumps(row) + '\n' for row in kept).encode())
+    self._lines = (workdir / 'metrics.jsonl').open('a')
     self._tensorboard = SummaryWriter(str(workdir / 'tensorboard'), purge_step=first_step + 1, flush_secs=10)
 
   def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
@@ -70,19 +85,30 @@ class MetricsLog:
     """A text sample, in Markdown, for TensorBoard."""
     self._tensorboard.add_text(name, text, step)
 
+  def write_histogram(self, step: int, name: str, values: np.ndarray) -> None:
+    """A distribution, for TensorBoard."""
+    self._tensorboard.add_histogram(name, values, step)
+
+  def append(self, name: str, row: dict) -> None:
+    """A row of another file of the run, which is never cut."""
+    with (self._workdir / f'{name}.jsonl').open('a') as file:
+      file.write(json.dumps(row) + '\n')
+
   def close(self) -> None:
     """Writes what is buffered."""
     self._lines.close()
     self._tensorboard.close()
 
 
-def read_metrics(workdir: Path) -> list[dict]:
-  """The rows of `metrics.jsonl`, without a last line that a kill cut short; empty where there is no file."""
-  path = workdir / 'metrics.jsonl'
+def read_metrics(workdir: Path, name: str = 'metrics') -> list[dict]:
+  """The rows of `metrics.jsonl`, or another file of rows, without a last line that a kill cut short; empty where there
+  is no file."""
+  path = Path(workdir) / f'{name}.jsonl'
   rows = []
   for line in path.read_text().splitlines() if path.exists() else []:
     try:
       rows.append(json.loads(line))
     except json.JSONDecodeError:
-      break
+      if name == 'metrics':
+        break
   return rows

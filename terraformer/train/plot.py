@@ -1,7 +1,9 @@
-"""A picture of a run."""
+"""Pictures of a run."""
 
 import math
 from pathlib import Path
+
+import numpy as np
 
 from terraformer.train.metrics import read_metrics
 
@@ -16,11 +18,7 @@ def plot_loss(workdir: Path, baselines: dict[str, float] | None = None) -> Path:
   Returns:
     The picture's path.
   """
-  import matplotlib
-
-  matplotlib.use('Agg')
-  from matplotlib import pyplot as plt
-
+  plt = _pyplot()
   rows = read_metrics(workdir)
   figure, axes = plt.subplots(figsize=(8, 4.5), layout='constrained')
   for split, style in (('train', {'linewidth': 1, 'alpha': 0.8}), ('validation', {'marker': 'o', 'markersize': 4})):
@@ -37,19 +35,82 @@ def plot_loss(workdir: Path, baselines: dict[str, float] | None = None) -> Path:
   perplexity_axis.set_yscale('log')
   axes.grid(alpha=0.3)
   axes.legend()
-  path = Path(workdir) / 'loss.png'
+  return _save(plt, figure, Path(workdir) / 'loss.png')
+
+
+def plot_step_times(workdir: Path, seconds: np.ndarray) -> Path:
+  """Draws how long steps took to `step_times.png`; `seconds` are those of each, at least one."""
+  plt = _pyplot()
+  figure, axes = plt.subplots(figsize=(8, 3), layout='constrained')
+  axes.hist(seconds, bins=60, range=(0, float(np.quantile(seconds, 0.995)) * 1.1))
+  for name, share in (('median', 0.5), ('99%', 0.99)):
+    value = float(np.quantile(seconds, share))
+    axes.axvline(value, color='black', linestyle='--', linewidth=1)
+    axes.annotate(f' {name} {value:.3g} s', (value, 0.98), xycoords=('data', 'axes fraction'), va='top')
+  axes.set(xlabel='seconds a step', ylabel='steps', title=f'{Path(workdir).name}: step times')
+  return _save(plt, figure, Path(workdir) / 'step_times.png')
+
+
+def plot_watched(workdir: Path) -> list[Path]:
+  """Draws gradient norms by layer (`gradient_norms.png`), and what controllers pick (`units.png`), where known."""
+  rows = read_metrics(workdir)
+  norms = [row for row in rows if row['split'] == 'gradient_norms']
+  units = {row['split'].removeprefix('units_') for row in rows if row['split'].startswith('units_')}
+  drawn = []
+  plt = _pyplot()
+  if norms:
+    parts = sorted({name.split('/')[0] for row in norms for name in row} - {'step', 'split'})
+    figure, axes = plt.subplots(1, len(parts), figsize=(3.2 * len(parts), 3.5), layout='constrained', squeeze=False)
+    for ax, part in zip(axes[0], parts, strict=True):
+      _draw_layers(plt, ax, norms, part)
+      ax.set(xlabel='step', title=part, yscale='log')
+    axes[0][0].set_ylabel('gradient norm')
+    drawn.append(_save(plt, figure, Path(workdir) / 'gradient_norms.png'))
+  if units:
+    figure, axes = plt.subplots(len(units), 2, figsize=(8, 3 * len(units)), layout='constrained', squeeze=False)
+    for pair, stack in zip(axes, sorted(units), strict=True):
+      of_stack = [row for row in rows if row['split'] == f'units_{stack}']
+      for ax, (name, label) in zip(pair, _USAGE, strict=True):
+        _draw_layers(plt, ax, of_stack, name)
+        ax.set(xlabel='step', title=f'{stack}: {label}', ylim=(-0.02, 1.02))
+    drawn.append(_save(plt, figure, Path(workdir) / 'units.png'))
+  return drawn
+
+
+_USAGE = (('entropy', 'entropy of a block, of log N'), ('dead', 'share of dead units'))
+
+
+def _draw_layers(plt, axes, rows: list[dict], part: str) -> None:
+  """One line a layer, from dark (the first) to light."""
+  layers = sorted({name for row in rows for name in row if name.startswith(f'{part}/')}) or [part]
+  for index, name in enumerate(layers):
+    color = plt.get_cmap('viridis')(index / max(1, len(layers) - 1) * 0.9)
+    points = [(row['step'], row[name]) for row in rows if name in row]
+    label = name.split('/')[-1] if len(layers) > 1 and index in (0, len(layers) - 1) else None
+    axes.plot(*zip(*points, strict=True), color=color, linewidth=1, marker='.', label=label and f'layer {int(label)}')
+  if len(layers) > 1:
+    axes.legend(fontsize='small')
+  axes.grid(alpha=0.3)
+
+
+def _pyplot():
+  import matplotlib
+
+  matplotlib.use('Agg')
+  from matplotlib import pyplot
+
+  return pyplot
+
+
+def _save(plt, figure, path: Path) -> Path:
   figure.savefig(path, dpi=120)
   plt.close(figure)
   return path
 
 
 def _exp(loss):
-  import numpy as np
-
   return np.exp(np.minimum(loss, 50))
 
 
 def _log(perplexity):
-  import numpy as np
-
   return np.log(np.maximum(perplexity, 1e-9))

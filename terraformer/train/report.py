@@ -1,79 +1,106 @@
 """What people see of a run while it goes on."""
 
-import math
 import sys
 import time
+import zlib
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from terraformer.config import RunConfig
-from terraformer.train.metrics import DivergedError, MetricsLog, TrainMetrics, summarise
+from terraformer.train.clock import Clock, StepTimes, goodput, overhead
+from terraformer.train.divergence import Guard
+from terraformer.train.metrics import NoLog, TrainMetrics, summarise
+from terraformer.train.step import Norms
+from terraformer.train.watch import unit_usage
 
 
 class Report:
   """Progress bar, log rows and samples; a step's metrics are fetched when the next one is already on its way."""
 
-  def __init__(self, log: MetricsLog, run: RunConfig, first_step: int, progress: bool, n_params: int):
-    """Says how large the model is and where the run begins, where `progress` is wanted."""
-    self._log = log
+  def __init__(
+    self, log: NoLog, run: RunConfig, guard: Guard, clock: Clock, times: StepTimes, first_step: int, progress: bool
+  ):
+    self._log, self._guard, self._clock, self._times = log, guard, clock, times
+    self._started, self._first_step = time.time(), first_step
     self._tokens_a_step = run.train.batch_size * (run.data.inputs_length + run.data.targets_length)
-    self._running: tuple[int, TrainMetrics, np.ndarray] | None = None
+    self._running: tuple[int, TrainMetrics, Norms, np.ndarray] | None = None
     self._fetched: list[tuple[int, TrainMetrics]] = []
-    self._since = time.perf_counter()
-    self._progress, self._steps = progress, run.train.steps
+    self._ids = np.zeros(0, np.int64)
+    self._norms: dict[str, np.ndarray] = {}
+    self._progress, self._steps, self._log_every = progress, run.train.steps, run.train.log_every
     self._bar: tqdm | None = None
-    if progress and first_step < self._steps:
-      print(f'{n_params:,} parameters, steps {first_step:,} to {self._steps:,}; compiling the step', file=sys.stderr)
 
   def close(self) -> None:
     """Leaves the bar as it is."""
     if self._bar is not None:
       self._bar.close()
 
-  def note(self, step: int, metrics: TrainMetrics, index_B: np.ndarray) -> None:
+  def note(self, step: int, metrics: TrainMetrics, norms: Norms, ids_B: np.ndarray) -> None:
     """A step was dispatched; waits for the one before.
 
     Raises:
-      DivergedError: if that one's loss or gradient was not finite.
+      DivergedError: if that one has diverged.
     """
     self.settle()
-    self._running = (step, metrics, index_B)
+    self._running = (step, metrics, norms, ids_B)
 
   def settle(self) -> None:
     """Waits for the last step; raises as `note` does."""
     if self._running is None:
       return
-    step, metrics, index_B = self._running
+    step, metrics, norms, self._ids = self._running
     self._running = None
-    metrics = jax.device_get(metrics)
-    values = {name: float(metrics.compute()[name]) for name in ('loss', 'gradient_norm')}
-    if not all(map(math.isfinite, values.values())):
-      raise DivergedError(
-        f'step {step}: expected a finite loss and gradient norm, found {values} on the examples {index_B.tolist()}'
-      )
+    metrics, self._norms = jax.device_get((metrics, norms))
+    values = {name: float(value) for name, value in metrics.compute().items()}
+    self._guard.check(step, values['loss'], values['gradient_norm'], self._ids.tolist(), self._norms)
     self._fetched.append((step, metrics))
+    self._times.tick()
     self._advance(step)
+    if step % self._log_every == 0:
+      with self._clock.during('log'):
+        self.log()
 
   def log(self) -> None:
-    """Writes the means of the steps that were fetched since the last time."""
+    """Writes the means of the steps since the last time; `settle` does so by itself every `log_every` steps."""
     if not self._fetched:
       return
     steps, collections = zip(*self._fetched, strict=True)
     self._fetched = []
-    now = time.perf_counter()
-    step_time = (now - self._since) / len(steps)
-    self._since = now
     scalars = summarise(list(collections))
-    scalars |= {'step_time': step_time, 'tokens_per_second': self._tokens_a_step / step_time}
+    times = self._times.last(len(steps))
+    if len(times):
+      scalars |= {'step_time': float(times.mean()), 'tokens_per_second': self._tokens_a_step / float(times.mean())}
+      self._log.write_histogram(steps[-1], 'train/step_times', times)
+    # The last step's examples, so that two runs can be held against each other.
+    scalars['examples_crc32'] = zlib.crc32(self._ids.astype('<i8').tobytes())
     self._log.write(steps[-1], 'train', scalars)
+    seconds = self._clock.seconds()
+    self._log.write(steps[-1], 'goodput', goodput(seconds) | {'overhead': overhead(seconds)})
+    row = {'started': self._started, 'first_step': self._first_step, 'step': steps[-1], 'seconds': seconds}
+    self._log.append('goodput', row)
     if self._bar is not None:
       self._bar.set_postfix_str(f'loss {scalars["loss"]:.3f}', refresh=False)
+
+  def watch(self, step: int, counts: dict[str, np.ndarray]) -> None:
+    """Writes the last step's gradient norms by layer, and how often each unit was picked by its controller."""
+    rows = {}
+    for part, values in self._norms.items():
+      values = np.asarray(values)
+      rows |= {f'{part}/{i:02d}': float(v) for i, v in enumerate(values)} if values.ndim else {part: float(values)}
+    self._log.write(step, 'gradient_norms', rows)
+    self._times.pause()  # this, and what follows, is not part of the next step's time
+    for stack, counts_LxMxN in counts.items():
+      usage = unit_usage(counts_LxMxN)
+      rows = {f'{name[:-2]}/{i:02d}': float(v) for name, values in usage.items() for i, v in enumerate(values)}
+      means = {f'{name[:-2]}': float(values.mean()) for name, values in usage.items()}
+      self._log.write(step, f'units_{stack}', means | rows)
 
   def evaluation(self, step: int, scalars: dict[str, float]) -> None:
     """The validation split was read."""
     self._log.write(step, 'validation', scalars)
+    self._times.pause()
     self._say(
       f'step {step}: validation loss {scalars["loss"]:.3f}, perplexity {scalars["perplexity"]:.1f}, '
       f'accuracy {scalars["accuracy"]:.1%}'
@@ -81,11 +108,16 @@ class Report:
 
   def samples(self, step: int, samples: list[tuple[str, str, str]]) -> None:
     """Texts were generated: (source, reference, what the model wrote)."""
+    self._times.pause()
     rows = []
     for source, reference, written in samples:
       rows.append(f'**source** {source}\n\n**reference** {reference}\n\n**model** {written}')
       self._say(f'  reference: {reference}\n  model:     {written}')
     self._log.write_text(step, 'samples', '\n\n---\n\n'.join(rows))
+
+  def _say(self, text: str) -> None:
+    if self._progress:
+      tqdm.write(text, file=sys.stderr)
 
   def _advance(self, step: int) -> None:
     if self._bar is None:  # begun after the first step, so that the estimate leaves compilation out
@@ -100,7 +132,11 @@ class Report:
     else:
       self._bar.update()
 
-  def _say(self, text: str) -> None:
-    self._since = time.perf_counter()  # an evaluation is not part of the next step's time
-    if self._bar is not None and not self._bar.disable:
-      self._bar.write(text, file=sys.stderr)
+
+def time_table(seconds: dict[str, float]) -> str:
+  """One line on where the time went."""
+  shares = ', '.join(f'{phase} {share:.1%}' for phase, share in goodput(seconds).items())
+  return (
+    f'{sum(seconds.values()):.0f} s: {shares}; overhead of the loop (input, log, checkpoint) '
+    f'{overhead(seconds):.1%} of the time in steps'
+  )

@@ -66,13 +66,23 @@ def test_an_epoch_holds_every_example_once_in_its_own_order(data):
   assert epochs[0].tolist() != epochs[1].tolist() != epochs[2].tolist()
 
 
-@pytest.mark.parametrize('hosts', [2, 4])
-def test_hosts_share_the_global_batch(data, hosts):
-  whole = data.train_batches(8, 0).batch(2)['index']
-  parts = [data.train_batches(8, 0, host, hosts).batch(2)['index'] for host in range(hosts)]
-  assert np.concatenate(parts).tolist() == whole.tolist()
-  with pytest.raises(UserError, match=r'multiple of the number of hosts \(3\), found 8'):
-    data.train_batches(8, 0, 0, 3)
+@pytest.mark.parametrize('rows', [range(4), range(4, 8), [1, 6, 7]])
+def test_some_rows_of_a_batch_are_those_of_the_whole(data, rows):
+  whole = data.train_batches(8, 0).batch(7)  # of the second epoch
+  part = data.train_batches(8, 0).batch(7, rows)
+  assert part.keys() == whole.keys()
+  for name, values in part.items():
+    np.testing.assert_array_equal(values, whole[name][list(rows)], strict=True)
+  held_out, held_out_part = (list(data.eval_batches('validation', 8, rows=r)) for r in (None, rows))
+  for one, two in zip(held_out, held_out_part, strict=True):
+    for name, values in two.items():
+      np.testing.assert_array_equal(values, one[name][list(rows)], strict=True)
+
+
+def test_ids_are_those_of_the_records_that_a_batch_reads(data):
+  train = data.train_batches(8, 3)
+  for number in (0, 4, 5, 17):  # within an epoch of 40, at its end, and later ones
+    assert train.ids(number).tolist() == train.batch(number)['index'].tolist()
 
 
 def test_evaluation_is_the_same_each_time_and_filled_up(data):

@@ -14,7 +14,8 @@ import pytest
 from terraformer.config import EncoderDecoderConfig, LanguageModelConfig, ReversibleResidualConfig
 from terraformer.models.make import abstract_model, make_model
 from terraformer.models.parameters import flatten, merge, split
-from terraformer.train.loss import mean_loss, model_losses
+from terraformer.train.loss import model_losses
+from tests.losses import mean_loss
 from tests.models.examples import DENSE, LSH_IN_BUCKETS, SHARED_SPARSE, block, tokens
 
 # Dropout, Gumbel noise, soft and hard draws in all; two attentions and cross-attention, through which alone the

@@ -19,7 +19,8 @@ from terraformer.config import (
   SparseProjectionConfig,
   SRUConfig,
 )
-from terraformer.train.loss import mean_loss, model_losses
+from terraformer.train.loss import model_losses
+from tests.losses import mean_loss
 from tests.models.examples import abstract
 
 BLOCK = BlockConfig(64, 4, SparseProjectionConfig(8), SparseFFConfig(384, 64, 6), SRUConfig(8), dropout=0.1)

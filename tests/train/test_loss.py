@@ -17,7 +17,8 @@ from terraformer.config import (
   SparseOutputConfig,
 )
 from terraformer.models.make import abstract_model
-from terraformer.train.loss import mean_loss, model_losses, token_losses
+from terraformer.train.loss import model_losses, token_losses
+from tests.losses import mean_loss
 from tests.weights import filled
 
 

@@ -3,6 +3,7 @@
 import signal
 import time
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -13,8 +14,11 @@ from terraformer.train.metrics import read_metrics
 
 
 def state(workdir, step):
-  """Everything in a checkpoint, as it lies on the disk."""
-  restored = ocp.PyTreeCheckpointer().restore(checkpoint.folder(workdir) / str(step) / 'state')
+  """Everything in a checkpoint, as it lies on the disk, whichever devices it came from."""
+  path = checkpoint.folder(workdir) / str(step) / 'state'
+  shapes = ocp.PyTreeCheckpointer().metadata(path).item_metadata.tree
+  as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+  restored = ocp.PyTreeCheckpointer().restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
   return {'params': flatten(restored['params']), 'optimizer': restored['optimizer'], 'step': restored['step']}
 
 
@@ -63,14 +67,14 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bits(terraformer, gin
   assert train_steps == sorted(set(train_steps)) and train_steps[-1] == 24
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_stops(terraformer, gin_file, finished_run, tmp_path, number):
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_stops(terraformer, gin_file, finished_run, tmp_path, number, status):
   command = ('train', f'--workdir={tmp_path}', f'--gin_file={gin_file}')
   process = terraformer(*command)
   wait_for_rows(tmp_path, process, 1)
   process.send_signal(number)
   _, errors = process.communicate(timeout=200)
-  assert process.returncode == 130, errors[-3000:]
+  assert process.returncode == status, errors[-3000:]
   step = checkpoint.require_step(tmp_path)
   assert f'{number.name} at step {step}; saved' in errors
   assert 0 < step < 24

@@ -40,7 +40,7 @@ for mesh in [alone, *(make_mesh(c.MeshConfig(*shape)) for shape in shapes)]:
   jax.set_mesh(mesh)
   state = init_state(model, optimizer, mesh, jax.random.key(0))
   shards = state['params']['embedding']['table_VxD'].sharding.shard_shape((40, 16))
-  state, metrics = jax.jit(step, donate_argnums=0)(state, jax.device_put(batch, batch_sharding(mesh)))
+  state, metrics, _ = jax.jit(step, donate_argnums=0)(state, jax.device_put(batch, batch_sharding(mesh)))
   values = {name: float(value) for name, value in metrics.compute().items()}
   params = {name: np.asarray(x) for name, x in flatten(state['params']).items()}
   first = params if not found else first

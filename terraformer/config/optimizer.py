@@ -1,0 +1,84 @@
+"""Optimisers and schedules of the learning rate."""
+
+import dataclasses
+
+from terraformer.config.base import Checked, expect
+
+
+@dataclasses.dataclass(frozen=True)
+class RsqrtScheduleConfig(Checked):
+  """Linear warm-up to `peak`, then decay by the inverse square root of the step (the paper's schedule).
+
+  The defaults suit a short run, of whatever length; the paper warms up for 10,000 of its 524,288 steps.
+  """
+
+  peak: float = 0.02
+  warmup_steps: int = 100
+
+  def check(self):
+    self._at_least(0, 'peak')
+    self._at_least(1, 'warmup_steps')
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineScheduleConfig(Checked):
+  """Linear warm-up to `peak`, then a half cosine down to `floor` at step `decay_steps`."""
+
+  peak: float = 1e-3
+  warmup_steps: int = 100
+  decay_steps: int = 1000
+  floor: float = 0.0
+
+  def check(self):
+    self._at_least(0, 'peak', 'floor')
+    self._at_least(1, 'warmup_steps')
+    expect(
+      self.decay_steps > self.warmup_steps,
+      f'CosineScheduleConfig.decay_steps: expected more than warmup_steps ({self.warmup_steps}), '
+      f'found {self.decay_steps}',
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AdafactorConfig(Checked):
+  """Adafactor with the paper's settings: no momentum, factored, steps scaled by the parameter's size.
+
+  Attributes:
+    schedule: of the learning rate.
+    decay: exponent by which the second moment's decay rate approaches 1.
+    clip: largest root mean square of an update, in units of the learning rate.
+    epsilon: added to squared gradients.
+    weight_decay: of a step.
+    factor_from: second moments are factored where two dimensions are at least so large. optax has 128, which leaves
+      the blocks of a sparse feed-forward layer, and with them most of the model, unfactored.
+  """
+
+  schedule: RsqrtScheduleConfig | CosineScheduleConfig = RsqrtScheduleConfig()
+  decay: float = 0.8
+  clip: float = 1.0
+  epsilon: float = 1e-16
+  weight_decay: float = 1e-5
+  factor_from: int = 64
+
+  def check(self):
+    self._probability('decay')
+    self._at_least(1, 'factor_from')
+    self._at_least(0, 'epsilon', 'weight_decay')
+    expect(self.clip > 0, f'AdafactorConfig.clip: expected more than 0, found {self.clip}')
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamWConfig(Checked):
+  """AdamW with gradients clipped to a global norm; biases and normalisation are not decayed."""
+
+  schedule: RsqrtScheduleConfig | CosineScheduleConfig = CosineScheduleConfig()
+  beta1: float = 0.9
+  beta2: float = 0.98
+  clip: float = 1.0
+  weight_decay: float = 0.01
+
+  def check(self):
+    self._probability('beta1', 'beta2')
+    self._at_least(0, 'weight_decay')
+    expect(max(self.beta1, self.beta2) < 1, f'AdamWConfig: expected betas below 1, found {self.beta1}, {self.beta2}')
+    expect(self.clip > 0, f'AdamWConfig.clip: expected more than 0, found {self.clip}')

@@ -1,0 +1,67 @@
+"""A look at the discrete choices inside a model: which unit of each block its controllers pick.
+
+L layers, B batch, T time, M blocks, N units a block.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from terraformer.config import SparseFFConfig
+from terraformer.models.base import Model
+from terraformer.models.halves import Padding
+from terraformer.models.stack import Stack
+from terraformer.ops.reversible import Streams, forward_layer
+
+
+class _ProbedStack(nnx.Module):
+  """A stack that hands the units of its feed-forward layers to `keep` while it computes all positions."""
+
+  def __init__(self, stack: Stack, keep: Callable[[jax.Array], None]):
+    self.stack, self.keep = stack, keep
+    self.residual = stack.residual
+
+  def __call__(self, streams: Streams, padding: Padding, memory_BxSxD: jax.Array | None = None, *, key=None) -> Streams:
+    def layer(streams, block):
+      streams, choices = forward_layer(self.stack.halves, streams, block, None, padding, memory_BxSxD)
+      return streams, choices[-1]
+
+    streams, units_LxBxTxM = self.stack.scan(layer, streams, self.stack.blocks)
+    self.keep(units_LxBxTxM)
+    return streams
+
+
+def unit_counts(model: Model, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
+  """How often each unit is picked on a batch, in evaluation.
+
+  Args:
+    model: any; stacks whose feed-forward layers are not sparse are left out.
+    inputs_BxS, targets_BxT: tokens, 0 is padding.
+
+  Returns:
+    By the name of the stack, int32 LxMxN, over real positions.
+  """
+  found: dict[str, jax.Array] = {}
+  probed = jax.tree.map(lambda x: x, model)
+  layers = {name: block.feed_forward for name, block in model.config.blocks.items()}
+  sparse = {name: config for name, config in layers.items() if isinstance(config, SparseFFConfig)}
+  for name in sparse:
+    setattr(probed, name, _ProbedStack(getattr(model, name), lambda units, name=name: found.update({name: units})))
+  probed.hidden(inputs_BxS, targets_BxT)
+  lengths = model.stack_lengths(inputs_BxS, targets_BxT)
+  return {name: _count(found[name], lengths[name], config.block_size) for name, config in sparse.items()}
+
+
+def _count(units_LxBxTxM: jax.Array, length_B: jax.Array, n_units: int) -> jax.Array:
+  """LxMxN counts of the units at the first `length_B` positions."""
+  real_BxT = (jnp.arange(units_LxBxTxM.shape[2]) < length_B[:, None]).astype(jnp.int32)
+
+  def one_layer(units_BxTxM):
+    # Padding is counted in a row behind the last unit.
+    units_BxTxM = jnp.where(real_BxT[..., None] > 0, units_BxTxM.astype(jnp.int32), n_units)
+    count = lambda units_BxT: jnp.bincount(units_BxT.ravel(), length=n_units + 1)[:n_units]  # noqa: E731
+    return jax.vmap(count, in_axes=-1)(units_BxTxM)
+
+  return jax.lax.map(one_layer, units_LxBxTxM)

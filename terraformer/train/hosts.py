@@ -1,0 +1,103 @@
+"""Several processes that train as one: how they find each other, and how they agree.
+
+Every process runs the same program in the same order; what one alone has seen, a damaged file or a signal, must be told
+to the others before they act on it.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from terraformer.config import UserError
+
+_FAILED = -1
+
+# What JAX raises where another process is gone.
+LOST = jax.errors.JaxRuntimeError
+
+
+def connect(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
+  """Joins the processes of a run, before anything asks for a device; a process that runs alone is left alone.
+
+  On a Cloud TPU slice the arguments are not needed: every host finds the others by itself.
+
+  Args:
+    coordinator: HOST:PORT of process 0.
+    processes: how many there are.
+    process: which one this is, from 0.
+
+  Raises:
+    UserError: if some of the three are given and others are not, or the others do not come.
+  """
+  given = {'--coordinator_address': coordinator, '--num_processes': processes, '--process_id': process}
+  missing = [name for name, value in given.items() if value is None]
+  if 0 < len(missing) < len(given):
+    raise UserError(f'{missing[0]}: expected a value beside {", ".join(given.keys() - set(missing))}, found none')
+  if missing and not _on_cloud_tpu():
+    return
+  try:
+    if missing:
+      jax.distributed.initialize()
+    else:
+      jax.distributed.initialize(coordinator, processes, process)
+  except (RuntimeError, ValueError) as error:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise UserError(f'--coordinator_address {coordinator}: expected to reach the other processes: {reason}') from error
+
+
+def are_several() -> bool:
+  """Whether this process is one of several."""
+  return jax.process_count() > 1
+
+
+def part() -> None:
+  """An orderly end: waits until all processes are here."""
+  jax.distributed.shutdown()
+
+
+def leave(status: int) -> NoReturn:
+  """Ends this process alone; an orderly end would wait for the others, which may be gone, or wait for this one."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
+
+
+def is_main() -> bool:
+  """Whether this process writes what is written once."""
+  return jax.process_index() == 0
+
+
+def agree(find: Callable[[], int]) -> int:
+  """What process 0 finds, a number from 0, told to all; the others do not look.
+
+  Raises:
+    UserError: of `find` in process 0; in the others one that says so.
+  """
+  if jax.process_count() == 1:
+    return find()
+  failure = None
+  found = 0
+  if is_main():
+    try:
+      found = find()
+    except UserError as error:
+      found, failure = _FAILED, error
+  found = int(multihost_utils.broadcast_one_to_all(np.int64(found)))
+  if failure is not None:
+    raise failure
+  if found == _FAILED:
+    raise UserError('expected process 0 to go on, found that it stopped; its message says why')
+  return found
+
+
+def _on_cloud_tpu() -> bool:
+  if os.environ.get('JAX_PLATFORMS', '') not in ('', 'tpu') or importlib.util.find_spec('libtpu') is None:
+    return False
+  return any(Path('/dev').glob('accel[0-9]*')) or any(Path('/dev/vfio').glob('[0-9]*'))

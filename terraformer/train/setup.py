@@ -1,0 +1,122 @@
+"""What is checked and put in place before a run begins."""
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from terraformer.config import RunConfig, UserError, differences, to_dict
+from terraformer.data.batches import Prepared, open_prepared
+from terraformer.data.prepare import ensure_prepared
+from terraformer.train import checkpoint, hosts
+from terraformer.train.files import write_whole
+
+# What may differ between a checkpoint and the command that resumes it: how long the run is, what is reported, kept and
+# endured, where things are, and how many devices share the work (which changes the order of sums, so the last bits).
+_MAY_CHANGE = (
+  'train.steps',
+  'train.log_every',
+  'train.eval_every',
+  'train.eval_batches',
+  'train.sample_every',
+  'train.watch_every',
+  'train.checkpoints.',
+  'train.divergence.',
+  'train.watchdog.',
+  'train.mesh.',
+  'data.directory',
+)
+
+
+def open_data(run: RunConfig, progress: bool) -> Prepared:
+  """The prepared data, prepared now where they are missing and one process is alone.
+
+  Raises:
+    UserError: if they are missing, damaged, or do not fit the model or what is asked of the run.
+  """
+  if jax.process_count() == 1:
+    ensure_prepared(run.data, progress)
+  data = open_prepared(run.data)
+  if data.vocabulary.size > run.model.vocab_size:
+    raise UserError(
+      f'{type(run.model).__name__}.vocab_size: expected at least the vocabulary of the data ({data.vocabulary.size}), '
+      f'found {run.model.vocab_size}'
+    )
+  if (run.train.eval_every or run.train.sample_every) and not data.size('validation'):
+    raise UserError(
+      f'task {run.data.task}: expected validation examples for evaluation and samples, found none; '
+      'set TrainConfig.eval_every and sample_every to 0 to train without'
+    )
+  return data
+
+
+def require_divisible(run: RunConfig, mesh: jax.sharding.Mesh) -> None:
+  """Raises UserError unless the devices that share a batch, or a part of it, get as many examples each."""
+  shares = mesh.shape['data'] * mesh.shape['fsdp']
+  parts = run.train.microbatches
+  if run.train.batch_size % (shares * parts):
+    times = f' x {parts} microbatches' if parts > 1 else ''
+    raise UserError(
+      f'TrainConfig.batch_size: expected a multiple of the devices that share it ({shares}){times}, '
+      f'found {run.train.batch_size}'
+    )
+
+
+def require_same(workdir: Path, stored: dict[str, Any], stored_run: RunConfig, run: RunConfig, data: Prepared) -> None:
+  """Raises UserError where a run is to go on with another configuration or other data."""
+  changed = [change for change in differences(stored_run, run) if not change.startswith(_MAY_CHANGE)]
+  if changed:
+    raise UserError(f'{workdir}: expected the configuration of the run that it holds, found {changed[0]}')
+  if stored['data_fingerprint'] != data.fingerprint:
+    raise UserError(
+      f'{workdir}: expected the data that the run began with ({stored["data_fingerprint"][:12]}), '
+      f'found others ({data.fingerprint[:12]})'
+    )
+
+
+def describe_run(run: RunConfig, data: Prepared, gin_text: str) -> dict[str, Any]:
+  """What a checkpoint tells of the run that made it."""
+  return {
+    'config': to_dict(run),
+    'gin': gin_text,
+    'data_fingerprint': data.fingerprint,
+    'corpus_fingerprint': data.manifest.corpus_fingerprint,
+    'vocabulary': {'sentinels': data.vocabulary.sentinels, 'fingerprint': data.vocabulary.fingerprint},
+  }
+
+
+def find_checkpoint(workdir: Path, older_if_damaged: bool) -> int | None:
+  """The step to go on from, the same for all processes; damaged steps that are newer are set aside."""
+
+  def find() -> int:
+    newest = checkpoint.latest_step(workdir, older_if_damaged)
+    checkpoint.set_aside(workdir, newer_than=-1 if newest is None else newest)
+    return 0 if newest is None else newest
+
+  return hosts.agree(find) or None
+
+
+def keep_vocabulary(path: Path, model_bytes: bytes) -> None:
+  """Writes the vocabulary unless it is there."""
+  if not path.exists() or path.read_bytes() != model_bytes:
+    write_whole(path, model_bytes)
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+  """One run a folder: a second one would clean away what the first is saving. A killed process lets go by itself.
+
+  Of several processes of one run the main one holds the lock.
+  """
+  if not hosts.is_main():
+    yield
+    return
+  with (workdir / '.lock').open('a') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UserError(f'{workdir}: expected to be the only process that trains here, found another at work') from None
+    yield
