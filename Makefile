@@ -22,7 +22,7 @@ demo: $(INSTALLED)
 	@PATH="$(abspath $(BIN)):$$PATH" bash tools/demo.sh $(DEMO)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --durations=10
+	$(BIN)/python -m pytest --durations=10 -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

@@ -69,7 +69,7 @@ def _prepare(flags: argparse.Namespace) -> None:
 def _train(flags: argparse.Namespace) -> int:
   from terraformer.train import hosts
 
-  hosts.connect(flags.coordinator_address, flags.num_processes, flags.process_id)
+  hosts.connect(flags.coordinator_address, flags.num_processes, flags.process_id, flags.heartbeat_timeout)
   _cache_compilations()
   if not hosts.are_several():
     return _train_here(flags)

@@ -71,6 +71,13 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   group.add_argument('--coordinator_address', metavar='HOST:PORT', help='where process 0 listens')
   group.add_argument('--num_processes', type=_positive, metavar='N', help='processes in all')
   group.add_argument('--process_id', type=int, metavar='I', help='which one this is, from 0')
+  group.add_argument(
+    '--heartbeat_timeout',
+    type=_positive,
+    default=100,
+    metavar='SECONDS',
+    help='a process that is silent for so long counts as lost, and the others end (default: %(default)s)',
+  )
 
   evaluate = add(
     'evaluate',

@@ -118,7 +118,7 @@ def gin_file(fake_prepared, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def terraformer():
-  """Returns start(*arguments) -> Popen of the command line in a process of its own, with more flags of XLA if need be."""
+  """Returns start(*arguments) -> Popen of the command line in a process of its own; `xla_flags` are added."""
 
   def start(*arguments, xla_flags='', **options):
     environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}

@@ -23,5 +23,5 @@ step 4 'decoding with the bundle, token by token' terraformer decode --bundle="$
   --input='Elements beyond the last axis are ignored. The input array is not changed; a new array with the same shape
 and type is returned, in which each element is the sum of all elements before it.'
 step 5 'scoring held-out examples, about half a minute' terraformer evaluate "${gin[@]}" --workdir="$folder/run"
-printf '\ndone in %d:%02d; the loss curve is %s\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)) \
-  "$folder/run/loss.png"
+printf '\ndone in %d:%02d; what the run was is in %s\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)) \
+  "$folder/run/summary.md"

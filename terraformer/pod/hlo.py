@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import math
 import re
+from collections.abc import Iterator
 
 _TYPE_BYTES = {'pred': 1, 's4': 0.5, 'u4': 0.5, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'bf16': 2, 'f16': 2}
 _TYPE_BYTES |= {'s32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8, 'c64': 8}
@@ -53,6 +54,10 @@ class _Instruction:
         break
     return re.findall(r'%([\w.-]+)', self.rest[:end])
 
+  def branches(self) -> list[str]:
+    """The computations of a conditional."""
+    return re.findall(r'%([\w.-]+)', self.rest.split('branch_computations=')[-1].split('}')[0])
+
   def called(self, attribute: str) -> str | None:
     """The computation that an attribute names."""
     found = re.search(rf'\b{attribute}=%([\w.-]+)', self.rest)
@@ -96,6 +101,35 @@ class Program:
       counts['memory'], {kind: counts['bytes ' + kind] for kind in kinds}, {kind: counts['n ' + kind] for kind in kinds}
     )
 
+  def gathers_outside_loops(self) -> list[str]:
+    """Types of what is gathered from other devices once a run, and not once a turn of a loop."""
+    return [
+      one.type
+      for one in self._reachable(self._entry, into_loops=False)
+      if one.opcode.removesuffix('-start') == 'all-gather'
+    ]
+
+  def arrays(self) -> collections.Counter[tuple[str, tuple[int, ...]]]:
+    """How many arrays of each type and shape have a place in memory; what a fusion keeps to itself has none."""
+    found: collections.Counter = collections.Counter()
+    for one in self._reachable(self._entry, into_loops=True):
+      if one.opcode not in _FREE and one.opcode not in ('while', 'conditional', 'call') and '-done' not in one.opcode:
+        for dtype, dims, _ in _ARRAY.findall(one.type):
+          found[dtype, tuple(int(size) for size in dims.split(',') if size)] += 1
+    return found
+
+  def _reachable(self, computation: str, into_loops: bool) -> Iterator[_Instruction]:
+    """Instructions that have a place in memory of their own."""
+    for one in self._computations[computation]:
+      yield one
+      if one.opcode == 'while' and into_loops:
+        yield from self._reachable(one.called('body'), into_loops)
+      elif one.opcode in ('call', 'async-start'):
+        yield from self._reachable(one.called('to_apply') or one.called('calls'), into_loops)
+      elif one.opcode == 'conditional':
+        for branch in one.branches():
+          yield from self._reachable(branch, into_loops)
+
   def _add(self, computation: str, times: int, counts: collections.Counter) -> None:
     types = {one.name: one.type for one in self._computations[computation]}
     for one in self._computations[computation]:
@@ -104,7 +138,7 @@ class Program:
       elif one.opcode in ('call', 'async-start'):
         self._add(one.called('to_apply') or one.called('calls'), times, counts)
       elif one.opcode == 'conditional':
-        for branch in re.findall(r'%([\w.-]+)', one.rest.split('branch_computations=')[-1].split('}')[0]):
+        for branch in one.branches():
           self._add(branch, times, counts)
       elif one.opcode not in _FREE and not one.opcode.endswith('-done'):
         self._add_instruction(one, types, times, counts)

@@ -23,7 +23,9 @@ _FAILED = -1
 LOST = jax.errors.JaxRuntimeError
 
 
-def connect(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
+def connect(
+  coordinator: str | None = None, processes: int | None = None, process: int | None = None, silence: int = 100
+) -> None:
   """Joins the processes of a run, before anything asks for a device; a process that runs alone is left alone.
 
   On a Cloud TPU slice the arguments are not needed: every host finds the others by itself.
@@ -32,6 +34,7 @@ def connect(coordinator: str | None = None, processes: int | None = None, proces
     coordinator: HOST:PORT of process 0.
     processes: how many there are.
     process: which one this is, from 0.
+    silence: seconds after which a process that is not heard of counts as lost, and the others end.
 
   Raises:
     UserError: if some of the three are given and others are not, or the others do not come.
@@ -44,9 +47,9 @@ def connect(coordinator: str | None = None, processes: int | None = None, proces
     return
   try:
     if missing:
-      jax.distributed.initialize()
+      jax.distributed.initialize(heartbeat_timeout_seconds=silence)
     else:
-      jax.distributed.initialize(coordinator, processes, process)
+      jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=silence)
   except (RuntimeError, ValueError) as error:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise UserError(f'--coordinator_address {coordinator}: expected to reach the other processes: {reason}') from error

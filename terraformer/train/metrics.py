@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import flax
@@ -80,6 +81,7 @@ class MetricsLog(NoLog):
       self._tensorboard.add_scalar(f'{split}/{name}', value, step)
     self._lines.write(json.dumps({'step': step, 'split': split} | scalars) + '\n')
     self._lines.flush()
+    os.fsync(self._lines.fileno())  # mounted object storage keeps what is synchronised, not what is flushed
 
   def write_text(self, step: int, name: str, text: str) -> None:
     """A text sample, in Markdown, for TensorBoard."""

@@ -60,11 +60,15 @@ def plot_watched(workdir: Path) -> list[Path]:
   plt = _pyplot()
   if norms:
     parts = sorted({name.split('/')[0] for row in norms for name in row} - {'step', 'split'})
-    figure, axes = plt.subplots(1, len(parts), figsize=(3.2 * len(parts), 3.5), layout='constrained', squeeze=False)
-    for ax, part in zip(axes[0], parts, strict=True):
+    columns = 4
+    n_rows = -(-len(parts) // columns)
+    figure, axes = plt.subplots(n_rows, columns, figsize=(11, 2.8 * n_rows), layout='constrained', squeeze=False)
+    for ax, part in zip(axes.flat, parts, strict=False):
       _draw_layers(plt, ax, norms, part)
       ax.set(xlabel='step', title=part, yscale='log')
-    axes[0][0].set_ylabel('gradient norm')
+    for ax in axes.flat[len(parts) :]:
+      ax.set_axis_off()
+    figure.suptitle(f'{Path(workdir).name}: gradient norms')
     drawn.append(_save(plt, figure, Path(workdir) / 'gradient_norms.png'))
   if units:
     figure, axes = plt.subplots(len(units), 2, figsize=(8, 3 * len(units)), layout='constrained', squeeze=False)

@@ -32,7 +32,11 @@ def pod(terraformer, gin_file):
     address = f'--coordinator_address=127.0.0.1:{free_port()}'
     group = []
     for i in range(processes):
-      several = (address, f'--num_processes={processes}', f'--process_id={i}') if processes > 1 else ()
+      several = (
+        (address, f'--num_processes={processes}', f'--process_id={i}', '--heartbeat_timeout=10')
+        if processes > 1
+        else ()
+      )
       bindings = (
         '--gin_bindings=config.TrainConfig.log_every = 1',
         '--gin_bindings=config.TerraformerConfig.n_encoder_layers = 1',
