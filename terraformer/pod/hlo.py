@@ -64,6 +64,11 @@ class _Instruction:
     return found and found[1]
 
 
+def shapes(type_text: str) -> list[tuple[str, tuple[int, ...]]]:
+  """Types and shapes of the arrays of a type."""
+  return [(dtype, tuple(int(size) for size in dims.split(',') if size)) for dtype, dims, _ in _ARRAY.findall(type_text)]
+
+
 def hbm_bytes(type_text: str) -> float:
   """Bytes of the arrays of a type that lie in the device's main memory, not in a space of their own (`S(n)`)."""
   total = 0.0
@@ -114,8 +119,7 @@ class Program:
     found: collections.Counter = collections.Counter()
     for one in self._reachable(self._entry, into_loops=True):
       if one.opcode not in _FREE and one.opcode not in ('while', 'conditional', 'call') and '-done' not in one.opcode:
-        for dtype, dims, _ in _ARRAY.findall(one.type):
-          found[dtype, tuple(int(size) for size in dims.split(',') if size)] += 1
+        found.update(shapes(one.type))
     return found
 
   def _reachable(self, computation: str, into_loops: bool) -> Iterator[_Instruction]:

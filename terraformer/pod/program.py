@@ -12,10 +12,12 @@ from jax.sharding import Mesh
 from terraformer.config import RunConfig, UserError
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import count, split
+from terraformer.pod.checks import float32_activations, whole_gathers
 from terraformer.pod.chips import CHIPS, Chip
 from terraformer.pod.flops import count_flops
 from terraformer.pod.hlo import Moved, Program
 from terraformer.train.optimizer import make_optimizer, make_schedule
+from terraformer.train.setup import require_divisible
 from terraformer.train.sharding import AXES, AXIS_TYPES, batch_sharding, mesh_shape, replicated
 from terraformer.train.state import abstract_state
 from terraformer.train.step import make_train_step
@@ -35,7 +37,7 @@ class CompiledStep:
     flops: operations of all devices together, recomputation included.
     moved: what one device moves.
     compile_seconds: that it took.
-    text: of the compiled program.
+    whole_gathers, float32_activations: of `checks`; both should be empty.
   """
 
   topology: str
@@ -50,7 +52,8 @@ class CompiledStep:
   flops: int
   moved: Moved
   compile_seconds: float
-  text: str = dataclasses.field(repr=False)
+  whole_gathers: list[str]
+  float32_activations: list[str]
 
   @property
   def n_devices(self) -> int:
@@ -106,9 +109,7 @@ def compile_step(run: RunConfig, topology: str) -> CompiledStep:
     raise UserError(f'--topology {topology}: expected libtpu and a slice that it knows, found: {reason}') from error
   shape = mesh_shape(run.train.mesh, len(devices))
   mesh = Mesh(np.array(devices).reshape(shape), AXES, axis_types=AXIS_TYPES)
-  shares = shape[0] * shape[1]
-  if run.train.batch_size % shares:
-    raise UserError(f'TrainConfig.batch_size: expected a multiple of {shares}, found {run.train.batch_size}')
+  require_divisible(run, mesh)
 
   optimizer, schedule = make_optimizer(run.train.optimizer), make_schedule(run.train.optimizer.schedule)
   structure, params = split(abstract_model(run.model))
@@ -122,13 +123,14 @@ def compile_step(run: RunConfig, topology: str) -> CompiledStep:
   key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
 
   def step(state, batch, key):
-    return make_train_step(structure, optimizer, schedule, key)(state, batch)
+    return make_train_step(structure, optimizer, schedule, key, run.train.microbatches)(state, batch)
 
   begun = time.perf_counter()
   with jax.set_mesh(mesh):
-    traced = jax.jit(step, donate_argnums=0).trace(state, batch, key)
+    places = jax.tree.map(lambda x: x.sharding, state), replicated(mesh), replicated(mesh)
+    traced = jax.jit(step, donate_argnums=0, out_shardings=places).trace(state, batch, key)
     compiled = traced.lower().compile()
-  memory, text = compiled.memory_analysis(), compiled.as_text()
+  memory, program = compiled.memory_analysis(), Program(compiled.as_text())
   peak = (
     memory.argument_size_in_bytes
     + memory.output_size_in_bytes
@@ -147,7 +149,8 @@ def compile_step(run: RunConfig, topology: str) -> CompiledStep:
     code_bytes=memory.generated_code_size_in_bytes,
     peak_bytes=peak,
     flops=count_flops(traced.jaxpr.jaxpr),
-    moved=Program(text).moved(),
+    moved=program.moved(),
     compile_seconds=time.perf_counter() - begun,
-    text=text,
+    whole_gathers=whole_gathers(program, state),
+    float32_activations=float32_activations(program, run, state, shape[0] * shape[1], shape[2]),
   )

@@ -26,6 +26,8 @@ def as_json(step: CompiledStep) -> str:
       'seconds': step.seconds,
       'roofline_step_s': step.step_seconds,
       'roofline_mfu': step.mfu,
+      'whole_gathers': step.whole_gathers,
+      'float32_activations': step.float32_activations,
       'compile_s': step.compile_seconds,
     }
   )
@@ -58,6 +60,9 @@ def as_text(step: CompiledStep) -> str:
     f'  roofline {step.step_seconds:.3f} s, limited by {limit}',
     f'  MFU      6 x {step.parameters:,} x {step.tokens:,} = {step.dense_flops / 1e12:.1f} TFLOP (a dense model '
     f'of this size) / {step.step_seconds:.3f} s / {n} / {chip.flops / 1e12:.0f} TFLOP/s = {step.mfu:.1%}',
+    '',
+    f'gathered outside the loops over layers, whole stacks: {", ".join(step.whole_gathers) or "none"}',
+    f'float32 activations of batch x length x d_ff or vocabulary: {", ".join(step.float32_activations) or "none"}',
     '',
     f'The figures of the chip: {chip.source}. An upper bound on speed: nothing of this was run.',
   ]

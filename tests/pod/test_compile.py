@@ -12,6 +12,7 @@ SMALL = {
   'TerraformerConfig.n_encoder_layers': 2,
   'TerraformerConfig.n_decoder_layers': 2,
   'TerraformerConfig.bfloat16': True,
+  'TerraformerConfig.loss_chunk': 16,
   'BlockConfig.d_model': 128,
   'SparseFFConfig.d_ff': 512,
   'TrainConfig.batch_size': 8,
@@ -33,6 +34,7 @@ def test_a_small_step_compiles_for_four_chips(terraformer):
   assert result['flops'] > 0.5 * result['dense_flops']
   assert set(result['collective_bytes']) & {'all-gather', 'reduce-scatter', 'all-reduce'}
   assert result['roofline_step_s'] == max(result['seconds'].values())
+  assert result['whole_gathers'] == result['float32_activations'] == []
 
 
 def test_a_chip_that_does_not_exist_is_refused(capsys):
