@@ -13,6 +13,7 @@ from flax import nnx
 from terraformer.config import BlockConfig
 from terraformer.layers.projections import make_projection
 from terraformer.ops.attention import by_query_chunk, dot_product_attention, visible_keys
+from terraformer.ops.constrain import split_by_head
 
 
 @jax.tree_util.register_dataclass
@@ -68,7 +69,8 @@ class Attention(nnx.Module):
     Returns:
       BxTxD, and None for the choices.
     """
-    return self.projection.merge(self._attend(*self.projection(x_BxTxD), real_BxT, key)), None
+    qkv = map(split_by_head, self.projection(x_BxTxD))
+    return self.projection.merge(self._attend(*qkv, real_BxT, key)), None
 
   def init_cache(self, batch: int, capacity: int) -> AttentionCache:
     """An empty cache for `capacity` positions."""

@@ -14,6 +14,7 @@ from flax import nnx
 
 from terraformer.config import BlockConfig
 from terraformer.layers.projections import make_projection
+from terraformer.ops.constrain import split_by_head
 from terraformer.ops.keys import split_key
 from terraformer.ops.lsh import lsh_attention
 from terraformer.ops.lsh_hash import fixed_rotations, hash_queries, make_rotations
@@ -118,6 +119,7 @@ class LSHAttention(nnx.Module):
       BxTxD, and the buckets BxHxRxT; None for them where all keys are seen.
     """
     q_BxTxHxK, _, v_BxTxHxK = self.projection(x_BxTxD)
+    q_BxTxHxK, v_BxTxHxK = split_by_head(q_BxTxHxK), split_by_head(v_BxTxHxK)
     length = x_BxTxD.shape[1]
     hash_key, dropout_key = split_key(key, 2)
     if length <= self.config.full_below:

@@ -16,6 +16,18 @@ def split_by_example(x_Bx: jax.Array) -> jax.Array:
   return jax.lax.with_sharding_constraint(x_Bx, P(BATCH_AXES, *[None] * (x_Bx.ndim - 1)))
 
 
+def split_by_head(x_BxTxHxK: jax.Array) -> jax.Array:
+  """Queries, keys or values, their heads divided over the mesh's `model` axis where it divides them.
+
+  Sparse projections leave them whole on every device, and each would attend with all heads.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  batch, _, n_heads, _ = x_BxTxHxK.shape
+  if mesh.empty or batch % (mesh.shape['data'] * mesh.shape['fsdp']) or n_heads % mesh.shape['model']:
+    return x_BxTxHxK
+  return jax.lax.with_sharding_constraint(x_BxTxHxK, P(BATCH_AXES, None, 'model', None))
+
+
 def split_in_parts(x_Bx: jax.Array, n_parts: int) -> jax.Array:
   """`n_parts` parts of a batch behind each other, A x B/A x ..., each divided between devices as the whole batch is.
 

@@ -54,6 +54,17 @@ class _Instruction:
         break
     return re.findall(r'%([\w.-]+)', self.rest[:end])
 
+  @property
+  def kind(self) -> str:
+    """The operation, where it is only begun as well."""
+    return self.opcode.removesuffix('-start')
+
+  @property
+  def channel(self) -> str:
+    """By which a collective is known wherever its parts stand."""
+    found = re.search(r'channel_id=(\d+)', self.rest)
+    return found[1] if found else self.name
+
   def branches(self) -> list[str]:
     """The computations of a conditional."""
     return re.findall(r'%([\w.-]+)', self.rest.split('branch_computations=')[-1].split('}')[0])
@@ -100,7 +111,7 @@ class Program:
   def moved(self) -> Moved:
     """What one run moves; the body of a loop counts as often as the loop turns."""
     counts: collections.Counter = collections.Counter()
-    self._add(self._entry, 1, counts)
+    self._add(self._entry, 1, counts, set())
     kinds = [kind for kind in _COLLECTIVES if counts['n ' + kind]]
     return Moved(
       counts['memory'], {kind: counts['bytes ' + kind] for kind in kinds}, {kind: counts['n ' + kind] for kind in kinds}
@@ -108,11 +119,12 @@ class Program:
 
   def gathers_outside_loops(self) -> list[str]:
     """Types of what is gathered from other devices once a run, and not once a turn of a loop."""
-    return [
-      one.type
-      for one in self._reachable(self._entry, into_loops=False)
-      if one.opcode.removesuffix('-start') == 'all-gather'
-    ]
+    found = {}
+    for one in self._reachable(self._entry, into_loops=False):
+      for inner in [one, *self._fused(one)]:
+        if inner.kind == 'all-gather':
+          found[inner.channel] = inner.type
+    return list(found.values())
 
   def arrays(self) -> collections.Counter[tuple[str, tuple[int, ...]]]:
     """How many arrays of each type and shape have a place in memory; what a fusion keeps to itself has none."""
@@ -134,59 +146,91 @@ class Program:
         for branch in one.branches():
           yield from self._reachable(branch, into_loops)
 
-  def _add(self, computation: str, times: int, counts: collections.Counter) -> None:
+  def _fused(self, fusion: _Instruction) -> Iterator[_Instruction]:
+    """Instructions inside a fusion, and inside the fusions in it; none of what is no fusion."""
+    for one in self._computations.get(fusion.called('calls'), []) if fusion.opcode == 'fusion' else ():
+      yield one
+      yield from self._fused(one)
+
+  def _add(self, computation: str, times: int, counts: collections.Counter, seen: set[str]) -> None:
     types = {one.name: one.type for one in self._computations[computation]}
     for one in self._computations[computation]:
       if one.opcode == 'while':
-        self._add(one.called('body'), times * self._turns(one), counts)
+        self._add(one.called('body'), times * self._turns(one), counts, seen)
       elif one.opcode in ('call', 'async-start'):
-        self._add(one.called('to_apply') or one.called('calls'), times, counts)
+        self._add(one.called('to_apply') or one.called('calls'), times, counts, seen)
       elif one.opcode == 'conditional':
         for branch in one.branches():
-          self._add(branch, times, counts)
+          self._add(branch, times, counts, seen)
       elif one.opcode not in _FREE and not one.opcode.endswith('-done'):
-        self._add_instruction(one, types, times, counts)
+        counts['memory'] += times * self._memory_bytes(one, types)
+        self._add_collective(one, types, times, counts, seen)
+        self._add_fused_collectives(one, times, counts, seen)
 
-  def _add_instruction(self, one: _Instruction, types: dict[str, str], times: int, counts) -> None:
-    kind = one.opcode.removesuffix('-start')
-    if kind in _COLLECTIVES:
-      read = sum(all_bytes(types.get(name, '')) for name in one.operands)
-      # A start's result holds its operand as well.
-      written = all_bytes(one.type) - (read if one.opcode.endswith('-start') else 0)
-      sent = {'all-gather': written, 'all-reduce': 2 * read}.get(kind, read)
-      counts['bytes ' + kind] += times * sent
-      counts['n ' + kind] += times
+  def _add_fused_collectives(self, fusion: _Instruction, times: int, counts, seen: set[str]) -> None:
+    """TPU programs spread a collective over the computation that hides it: fusions with parts of one channel."""
+    name = fusion.called('calls') if fusion.opcode == 'fusion' else None
+    inner = self._computations.get(name, [])
+    types = {one.name: one.type for one in inner}
+    for one in inner:
+      self._add_collective(one, types, times, counts, seen, scattered='all-reduce-scatter' in name)
+      self._add_fused_collectives(one, times, counts, seen)
+
+  def _add_collective(self, one: _Instruction, types, times: int, counts, seen: set[str], scattered=False) -> None:
+    if one.kind not in _COLLECTIVES or one.opcode.endswith('-done') or one.channel in seen:
+      return
+    seen.add(one.channel)
+    read = sum(all_bytes(types.get(name, '')) for name in one.operands)
+    # A start's result holds its operand as well.
+    written = all_bytes(one.type) - (read if one.opcode.endswith('-start') else 0)
+    kind = 'reduce-scatter' if scattered and one.kind == 'all-reduce' else one.kind
+    counts['bytes ' + kind] += times * {'all-gather': written, 'all-reduce': 2 * read}.get(kind, read)
+    counts['n ' + kind] += times
+
+  def _memory_bytes(self, one: _Instruction, types: dict[str, str]) -> float:
     if one.opcode == 'fusion':
-      counts['memory'] += times * self._fusion_bytes(one, types)
-    elif one.opcode == 'dynamic-slice':
-      counts['memory'] += times * 2 * hbm_bytes(one.type)
-    elif one.opcode == 'dynamic-update-slice':
-      counts['memory'] += times * 2 * hbm_bytes(types.get(one.operands[1], ''))
-    elif one.opcode.endswith('-start'):
-      counts['memory'] += times * hbm_bytes(one.type)  # the operand is part of the result
-    else:
-      counts['memory'] += times * (hbm_bytes(one.type) + sum(hbm_bytes(types.get(name, '')) for name in one.operands))
+      return self._fusion_bytes(one, types)
+    if one.opcode in ('dynamic-slice', 'gather'):
+      return 2 * hbm_bytes(one.type)
+    if one.opcode == 'dynamic-update-slice':
+      return 2 * hbm_bytes(types.get(one.operands[1], ''))
+    if one.opcode.endswith('-start'):
+      return hbm_bytes(one.type)  # the operand is part of the result
+    return hbm_bytes(one.type) + sum(hbm_bytes(types.get(name, '')) for name in one.operands)
 
   def _fusion_bytes(self, one: _Instruction, types: dict[str, str]) -> float:
-    """Of a fusion: of an operand that it only slices the slices count, of a result that it updates the update."""
-    inner = self._computations.get(one.called('calls'), [])
-    inner_types = {part.name: part.type for part in inner}
-    total = 0.0
-    for part in inner:
-      if part.opcode != 'parameter':
-        continue
-      operand = types.get(one.operands[int(part.rest.split(')')[0])], '')
-      users = [user for user in inner if part.name in user.operands]
-      if users and all(user.opcode == 'dynamic-slice' for user in users):
-        total += min(hbm_bytes(operand), sum(all_bytes(user.type) for user in users))
-      elif not (
-        users and all(user.opcode == 'dynamic-update-slice' and user.operands[0] == part.name for user in users)
-      ):
-        total += hbm_bytes(operand)
-    roots = [part for part in inner if part.is_root]
+    """Of a fusion: of an operand that it slices, or gathers rows of, those count; of a result that it updates, the
+    update."""
+    name = one.called('calls')
+    read = sum(
+      min(hbm_bytes(types.get(operand, '')), self._read(name, index)) for index, operand in enumerate(one.operands)
+    )
+    roots = [part for part in self._computations.get(name, []) if part.is_root]
     if roots and roots[0].opcode == 'dynamic-update-slice':
-      return total + min(hbm_bytes(one.type), all_bytes(inner_types.get(roots[0].operands[1], '')))
-    return total + hbm_bytes(one.type)
+      inner_types = {part.name: part.type for part in self._computations[name]}
+      return read + min(hbm_bytes(one.type), all_bytes(inner_types.get(roots[0].operands[1], '')))
+    return read + hbm_bytes(one.type)
+
+  def _read(self, computation: str, index: int) -> float:
+    """Bytes that a fusion's body reads of its parameter number `index`."""
+    inner = self._computations.get(computation, [])
+    names = [one.name for one in inner if one.opcode == 'parameter' and one.rest.startswith(f'{index})')]
+    total = 0.0
+    while names:
+      name = names.pop()
+      for user in inner:
+        for position, operand in enumerate(user.operands):
+          if operand != name:
+            continue
+          if user.opcode == 'bitcast':
+            names.append(user.name)
+          elif user.opcode == 'fusion':
+            total += self._read(user.called('calls'), position)
+          elif user.opcode in ('dynamic-slice', 'gather') and position == 0:
+            total += all_bytes(user.type)
+          elif not (user.opcode == 'dynamic-update-slice' and position == 0):
+            return math.inf
+    return total
 
   def _turns(self, loop: _Instruction) -> int:
     """How often a loop turns: the constant that its condition compares its counter with."""
