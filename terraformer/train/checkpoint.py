@@ -153,6 +153,10 @@ class Checkpoints:
     except (ValueError, KeyError, OSError) as error:
       raise UserError(f'{path}: expected the state of this run, found {_first_line(error)}') from error
 
+  def has(self, step: int) -> bool:
+    """Whether a step is here, or being written."""
+    return step in self._manager.all_steps()
+
   def wait(self) -> None:
     """Until nothing is being written any more."""
     self._manager.wait_until_finished()

@@ -158,8 +158,10 @@ def _train(
         last = step == config.steps
         stopping = asked.by(step) and not last
         saving = stopping or last or step % config.checkpoints.every == 0
-        keeping = permanent is not None and step % config.checkpoints.permanent_every == 0
-        if saving or keeping:
+        # A run that went back comes by the same steps again, with the same state.
+        keeping = permanent and step % config.checkpoints.permanent_every == 0 and not permanent.has(step)
+        watching = config.watch_every and not stopping and (last or step % config.watch_every == 0)
+        if saving or keeping or watching:
           report.settle()  # a state that has diverged must not replace a good one
 
         clock.enter('log')
@@ -175,7 +177,7 @@ def _train(
           break
 
         clock.enter('evaluation')
-        if config.watch_every and (last or step % config.watch_every == 0):
+        if watching:
           report.watch(step, jax.device_get(probe_step(state['params'], batch)))
         if config.eval_every and (last or step % config.eval_every == 0):
           last_eval = evaluate(state['params'])

@@ -14,6 +14,7 @@ from terraformer.data.batches import open_prepared
 from terraformer.train import checkpoint, loop
 from terraformer.train.divergence import DivergedError, Guard
 from terraformer.train.feed import batch_number
+from terraformer.train.manifest import verify
 from terraformer.train.metrics import read_metrics
 
 POISON = (8, 17)  # numbers of batches
@@ -47,7 +48,7 @@ def poisoned(gin_file, finished_run, tmp_path_factory):
   config = dataclasses.replace(
     run.train,
     divergence=DivergenceConfig(max_skipped=1),
-    checkpoints=CheckpointConfig(every=5),
+    checkpoints=CheckpointConfig(every=5, permanent_every=4),
     init_from=InitFromConfig(workdir=str(finished_run)),
     log_every=1,
     eval_every=0,
@@ -91,6 +92,13 @@ def test_what_was_left_out_is_kept_in_the_checkpoint(poisoned):
   stored = checkpoint.read_run(poisoned[0], 15)[1]
   assert stored['skipped'] == [8] and len(stored['recent_losses']) == 15
   assert checkpoint.read_run(poisoned[0], 5)[1]['skipped'] == []
+
+
+def test_permanent_checkpoints_are_kept_in_a_folder_of_their_own(poisoned):
+  folder = poisoned[0] / 'permanent'  # step 8 was passed twice
+  assert sorted(int(path.name) for path in folder.iterdir()) == [4, 8, 12, 16]
+  for path in folder.iterdir():
+    verify(path)
 
 
 def test_the_next_one_stops_it_with_step_examples_and_norms(poisoned):
