@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from terraformer.config import ModelConfig, ShardingConfig
 from terraformer.layers.parameter import logical_axes
@@ -37,10 +38,9 @@ def abstract_state(
     return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
   optimizer_state = jax.eval_shape(optimizer.init, params)
-  # Moments of a parameter's own shape lie where it lies; factored ones and counters are small.
   optimizer_state = optax.tree_utils.tree_map_params(
     optimizer,
-    lambda moment, shape, sharding: place(moment, sharding if moment.shape == shape.shape else replicated(mesh)),
+    lambda moment, shape, sharding: place(moment, _moment_sharding(moment.shape, shape.shape, sharding)),
     optimizer_state,
     params,
     shardings,
@@ -51,6 +51,20 @@ def abstract_state(
     'optimizer': optimizer_state,
     'step': jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh)),
   }
+
+
+def _moment_sharding(shape: tuple[int, ...], parameter: tuple[int, ...], sharding: NamedSharding) -> NamedSharding:
+  """Where a moment lies: as its parameter, without the dimension over which a factored one is a mean.
+
+  Kept whole on every device they would be gathered at every step.
+  """
+  if shape == parameter:
+    return sharding
+  spec = (*sharding.spec, *[None] * (len(parameter) - len(sharding.spec)))
+  for axis in range(len(parameter)):
+    if parameter[:axis] + parameter[axis + 1 :] == shape:
+      return NamedSharding(sharding.mesh, P(*spec[:axis], *spec[axis + 1 :]))
+  return replicated(sharding.mesh)
 
 
 def init_state(
