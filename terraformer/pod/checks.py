@@ -12,7 +12,7 @@ Shape = tuple[int, ...]
 
 
 def whole_gathers(program: Program, state: dict) -> list[str]:
-  """Gathers, outside the loops over layers, of arrays as large as a stacked parameter.
+  """Gathers, outside the loops over layers, of numbers as many as a stacked parameter, or moment of one, has.
 
   Args:
     program: compiled.
@@ -23,7 +23,7 @@ def whole_gathers(program: Program, state: dict) -> list[str]:
   return [
     text
     for text in program.gathers_outside_loops()
-    if any(math.prod(shape) in stacked - embedding for _, shape in shapes(text))
+    if any(dtype[0] in 'fb' and math.prod(shape) in stacked - embedding for dtype, shape in shapes(text))
   ]
 
 

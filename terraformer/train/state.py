@@ -38,13 +38,18 @@ def abstract_state(
     return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
   optimizer_state = jax.eval_shape(optimizer.init, params)
-  optimizer_state = optax.tree_utils.tree_map_params(
+  places = optax.tree_utils.tree_map_params(
     optimizer,
-    lambda moment, shape, sharding: place(moment, _moment_sharding(moment.shape, shape.shape, sharding)),
+    lambda moment, shape, sharding: _Places(moment.shape, shape.shape, sharding),
     optimizer_state,
     params,
     shardings,
-    transform_non_params=lambda shape: place(shape, replicated(mesh)),
+    transform_non_params=lambda _: replicated(mesh),
+  )
+  optimizer_state = jax.tree_util.tree_map_with_path(
+    lambda path, shape, where: place(shape, where.at(path) if isinstance(where, _Places) else where),
+    optimizer_state,
+    places,
   )
   return {
     'params': jax.tree.map(place, params, shardings),
@@ -53,18 +58,22 @@ def abstract_state(
   }
 
 
-def _moment_sharding(shape: tuple[int, ...], parameter: tuple[int, ...], sharding: NamedSharding) -> NamedSharding:
-  """Where a moment lies: as its parameter, without the dimension over which a factored one is a mean.
+class _Places:
+  """Where a moment may lie: as its parameter, without the dimension over which a factored one is a mean.
 
-  Kept whole on every device they would be gathered at every step.
+  Kept whole on every device, factored ones would be gathered at every step.
   """
-  if shape == parameter:
-    return sharding
-  spec = (*sharding.spec, *[None] * (len(parameter) - len(sharding.spec)))
-  for axis in range(len(parameter)):
-    if parameter[:axis] + parameter[axis + 1 :] == shape:
-      return NamedSharding(sharding.mesh, P(*spec[:axis], *spec[axis + 1 :]))
-  return replicated(sharding.mesh)
+
+  def __init__(self, shape: tuple[int, ...], parameter: tuple[int, ...], sharding: NamedSharding):
+    spec = (*sharding.spec, *[None] * (len(parameter) - len(sharding.spec)))
+    means = [n for n in range(len(parameter)) if parameter[:n] + parameter[n + 1 :] == shape]
+    without = [NamedSharding(sharding.mesh, P(*spec[:n], *spec[n + 1 :])) for n in means]
+    self._options = [sharding] if shape == parameter else without or [replicated(sharding.mesh)]
+
+  def at(self, path: tuple) -> NamedSharding:
+    """Of a square matrix both dimensions may be the mean: optax's rows are means over the last, its columns over the
+    first."""
+    return self._options[-1 if any(getattr(key, 'name', None) == 'v_row' for key in path) else 0]
 
 
 def init_state(
