@@ -78,7 +78,9 @@ def _train(flags: argparse.Namespace) -> int:
   except UserError as error:
     hosts.leave(_fail(flags, error, 2))
   except hosts.LOST as error:
-    hosts.leave(_fail(flags, f'expected all processes to go on, lost one: {error}; start again', status_lib.RESTART))
+    if 'RESOURCE_EXHAUSTED' in str(error):  # nobody is lost, and the same again would not help
+      raise
+    hosts.leave(_fail(flags, f'expected all processes to go on, lost one: {error}', status_lib.RESTART))
   hosts.part()
   return status
 
@@ -296,6 +298,8 @@ def _stored_gin(flags: argparse.Namespace) -> str:
 
 
 def _require_folder(path: Path) -> None:
+  if re.match(r'\w+:/', str(path)):
+    raise UserError(f'{path}: expected a folder, found an address; mount the bucket, as docs/tpu_pods.md shows')
   try:
     path.mkdir(parents=True, exist_ok=True)
   except OSError as error:

@@ -198,6 +198,19 @@ def test_an_evaluation_prints_examples_and_baselines_and_keeps_all_texts(capsys,
   assert len(rows) == 7 and rows[0].keys() == {'source', 'reference', 'prediction'}
 
 
+def test_an_address_in_the_place_of_a_folder_is_refused(capsys, gin_file, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  status, errors = said(capsys, 'train', '--workdir=gs://bucket/run', f'--gin_file={gin_file}')
+  assert status == 2
+  assert 'expected a folder, found an address; mount the bucket' in errors
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_run_leaves_the_profile_that_was_asked_for(finished_run):
+  (profile,) = (finished_run / 'tensorboard' / 'plugins' / 'profile').glob('*/*.xplane.pb')
+  assert profile.stat().st_size > 1000
+
+
 def test_a_run_leaves_a_summary_with_pictures(finished_run):
   text = (finished_run / 'summary.md').read_text()
   for words in ('step 24 of 24', 'Where the time went', 'Overhead of the loop', 'Step times', 'd_model = 16'):
