@@ -18,6 +18,7 @@ class ShardingConfig(Checked):
     ff_block: blocks of a sparse one.
     heads: attention heads, all of their widths together.
     modules: modules of a multiplicative layer.
+    rank: the inner width of a sparse feed-forward block's controller.
     vocab: tokens of the vocabulary.
   """
 
@@ -27,6 +28,7 @@ class ShardingConfig(Checked):
   ff_block: str | None = 'model'
   heads: str | None = 'model'
   modules: str | None = None
+  rank: str | None = 'fsdp'
   vocab: str | None = 'model'
 
   def check(self):

@@ -28,7 +28,9 @@ class SparseFF(nnx.Module):
     m, n, r, d = config.n_blocks, config.block_size, config.rank, d_model
     keys = jax.random.split(key, 6)
     self.controller_DxR = parameter(glorot_uniform(keys[0], (d, r), d, r), ('embed', None))
-    self.controller_RxMxN = parameter(glorot_uniform(keys[1], (r, m, n), r, config.d_ff), (None, 'ff_block', 'ff_unit'))
+    self.controller_RxMxN = parameter(
+      glorot_uniform(keys[1], (r, m, n), r, config.d_ff), ('rank', 'ff_block', 'ff_unit')
+    )
     self.controller_bias_MxN = parameter(small_normal(keys[2], (m, n)), ('ff_block', 'ff_unit'))
     self.w1_MxNxD = parameter(glorot_uniform(keys[3], (m, n, d), d, config.d_ff), ('ff_block', 'ff_unit', 'embed'))
     self.w2_MxNxD = parameter(glorot_uniform(keys[4], (m, n, d), config.d_ff, d), ('ff_block', 'ff_unit', 'embed'))

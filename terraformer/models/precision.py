@@ -12,7 +12,7 @@ Module = TypeVar('Module')
 
 
 def ready(module: Module, dtype: jnp.dtype) -> Module:
-  """The module with its float32 arrays converted to `dtype`, then gathered where they are divided by `embed`.
+  """The module with its float32 arrays converted to `dtype`, then gathered where they are divided by `fsdp`'s rules.
 
   Called inside the loop over layers, it gathers one layer at a time, and in the smaller type.
   """
@@ -28,6 +28,7 @@ def _is_variable(node) -> bool:
 
 def _ready(variable: nnx.Variable, dtype: jnp.dtype) -> nnx.Variable:
   value = variable.get_value()
-  if value.dtype == jnp.float32:
-    value = value.astype(dtype)
+  if value.dtype == jnp.float32 and dtype != jnp.float32:
+    # Without the barrier the compiler converts the whole stack before the loop, and keeps it twice.
+    value = jax.lax.optimization_barrier(value).astype(dtype)
   return variable.replace(gather(value, variable.get_metadata()['axes']))

@@ -6,6 +6,8 @@ import jax
 from jax.sharding import PartitionSpec as P
 
 BATCH_AXES = ('data', 'fsdp')
+# Dimensions of parameters that are divided where they are kept, and whole where they are used.
+_GATHERED = {'embed', 'rank'}
 
 
 def split_by_example(x_Bx: jax.Array) -> jax.Array:
@@ -47,7 +49,7 @@ def join_parts(x_AxPx: jax.Array) -> jax.Array:
 
 
 def gather(weight: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
-  """A parameter, its `embed` dimensions whole on every device; `weight` itself where no mesh is set.
+  """A parameter, its `embed` and `rank` dimensions whole on every device; `weight` itself where no mesh is set.
 
   Left to itself the compiler contracts over a divided d_model, and sends activations around in the place of weights.
   The gradient is not asked to be whole: it is summed and divided in one go.
@@ -56,9 +58,9 @@ def gather(weight: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
     weight: of one layer.
     axes: names of its dimensions.
   """
-  if jax.sharding.get_abstract_mesh().empty or 'embed' not in axes:
+  if jax.sharding.get_abstract_mesh().empty or not _GATHERED & set(axes):
     return weight
-  return _gather(weight, P(*(None if name == 'embed' else P.UNCONSTRAINED for name in axes)))
+  return _gather(weight, P(*(None if name in _GATHERED else P.UNCONSTRAINED for name in axes)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

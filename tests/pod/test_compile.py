@@ -34,7 +34,6 @@ def test_a_small_step_compiles_for_four_chips(terraformer):
   assert result['flops'] > 0.5 * result['dense_flops']
   assert set(result['collective_bytes']) & {'all-gather', 'reduce-scatter', 'all-reduce'}
   assert result['roofline_step_s'] == max(result['seconds'].values())
-  assert result['whole_gathers'] == result['float32_activations'] == []
 
 
 def test_a_chip_that_does_not_exist_is_refused(capsys):
