@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import gin
@@ -69,20 +70,28 @@ def _prepare(flags: argparse.Namespace) -> None:
 def _train(flags: argparse.Namespace) -> int:
   from terraformer.train import hosts
 
-  hosts.connect(flags.coordinator_address, flags.num_processes, flags.process_id, flags.heartbeat_timeout)
+  try:
+    hosts.connect(flags.coordinator_address, flags.num_processes, flags.process_id, silence=flags.heartbeat_timeout)
+  except hosts.LostError as error:
+    return _fail(flags, error, status_lib.RESTART)
   _cache_compilations()
   if not hosts.are_several():
     return _train_here(flags)
+  status = status_lib.FAILED
   try:
     status = _train_here(flags)
+    hosts.part()
   except UserError as error:
-    hosts.leave(_fail(flags, error, 2))
-  except hosts.LOST as error:
-    if 'RESOURCE_EXHAUSTED' in str(error):  # nobody is lost, and the same again would not help
-      raise
-    hosts.leave(_fail(flags, f'expected all processes to go on, lost one: {error}', status_lib.RESTART))
-  hosts.part()
-  return status
+    status = _fail(flags, error, status_lib.BAD_INPUT)
+  except KeyboardInterrupt:
+    status = _fail(flags, 'interrupted', status_lib.INTERRUPTED)
+  except Exception as error:
+    # The end of another process shows itself in many ways: in a collective, at a barrier, in a save that waits for it.
+    if hosts.is_loss(error):
+      status = _fail(flags, f'expected all processes to go on, lost one: {error}', status_lib.RESTART)
+    else:
+      traceback.print_exc()
+  return hosts.leave(status)
 
 
 def _train_here(flags: argparse.Namespace) -> int:

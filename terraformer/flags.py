@@ -60,7 +60,7 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
     'A folder that holds a run is resumed from its newest checkpoint, as if it had never stopped.\n'
     'Data that are missing are prepared first. Ctrl-C or SIGTERM saves and stops; the same command goes on.\n'
     'Writes checkpoints/, tensorboard/, metrics.jsonl and summary.md with plots.\n\n'
-    'Exit status: 0 done, 1 diverged, 2 bad input, 75 start me again (SIGTERM, a lost host, a hung step), 130 Ctrl-C.',
+    'Exit status: 0 done, 2 bad input, 3 diverged, 75 start me again (SIGTERM, a lost host, a hung step), 130 Ctrl-C.',
   )
   train.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
   train.add_argument('--quiet', action='store_true', help='no progress bar and no samples on the terminal')

@@ -15,15 +15,16 @@ import orbax.checkpoint as ocp
 from terraformer.config import RunConfig, UserError, from_dict
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import Params, describe, flatten, split, unflatten
-from terraformer.train.manifest import DamagedError, verify, write_manifest
+from terraformer.train.manifest import NAME, DamagedError, verify, write_manifest
 from terraformer.train.state import State
 
 FORMAT = 2
 
 
 def folder(workdir: Path) -> Path:
-  """Where a run's checkpoints are."""
-  return Path(workdir).absolute() / 'checkpoints'
+  """Where the checkpoints of a run are: in `checkpoints`, or in a folder of permanent ones itself."""
+  path = Path(workdir).absolute()
+  return path if any(path.glob('[0-9]*/' + NAME)) else path / 'checkpoints'
 
 
 def steps(workdir: Path) -> list[int]:
@@ -33,18 +34,21 @@ def steps(workdir: Path) -> list[int]:
   )
 
 
-def latest_step(workdir: Path, older_if_damaged: bool = True) -> int | None:
+def latest_step(workdir: Path, older_if_damaged: bool = True, before: int | None = None) -> int | None:
   """The newest step whose files are those that were written, None where nothing was saved.
 
   Args:
     workdir: of the run.
     older_if_damaged: whether damaged steps are passed over, with a sentence about each on the standard error.
+    before: only steps before this one count; None for all.
 
   Raises:
     DamagedError: if the newest step is damaged and older ones are not wanted, or no step is whole.
   """
   damage = None
   for step in steps(workdir):
+    if before is not None and step >= before:
+      continue
     try:
       verify(folder(workdir) / str(step))
       return step
@@ -58,12 +62,17 @@ def latest_step(workdir: Path, older_if_damaged: bool = True) -> int | None:
   return None
 
 
-def require_step(workdir: Path) -> int:
-  """The newest step.
+def require_step(workdir: Path, step: int | None = None) -> int:
+  """The newest step that is whole, or the one that is asked for.
 
   Raises:
-    UserError: if there is no checkpoint, or none that is whole.
+    UserError: if there is none, or it is damaged.
   """
+  if step is not None:
+    if step not in steps(workdir):
+      raise UserError(f'{folder(workdir)}: expected a checkpoint of step {step}, found those of {steps(workdir)}')
+    verify(folder(workdir) / str(step))
+    return step
   step = latest_step(workdir)
   if step is None:
     raise UserError(f'{workdir}: expected a run with at least one checkpoint, found none')
@@ -71,11 +80,11 @@ def require_step(workdir: Path) -> int:
 
 
 def set_aside(workdir: Path, newer_than: int) -> None:
-  """Gives damaged steps a name under which they are out of the way of those that will be saved again."""
+  """Gives steps that are not to be used another name, out of the way of those that will be saved again."""
   for step in steps(workdir):
     if step > newer_than:
       path = folder(workdir) / str(step)
-      names = (path.with_name(f'{step}.damaged{n or ""}') for n in range(1000))
+      names = (path.with_name(f'{step}.aside{n or ""}') for n in range(1000))
       path.rename(next(name for name in names if not name.exists()))
 
 
@@ -115,6 +124,13 @@ def stored_gin(workdir: Path) -> str | None:
   return None
 
 
+class _Manager(ocp.CheckpointManager):
+  """Orbax asks JAX whether to save before a preemption, with steps; the loop asks as well, and counts otherwise."""
+
+  def reached_preemption(self, step: int) -> bool:
+    return False
+
+
 class Checkpoints:
   """Saves a run's state, asynchronously, and restores it."""
 
@@ -128,9 +144,9 @@ class Checkpoints:
       cleanup_tmp_directories=True,
       # It is called by one process, when all have written and before the folder gets its final name.
       async_options=ocp.options.AsyncOptions(post_finalization_callback=self._write_manifest),
-      multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self._directory.name),
+      multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=str(self._directory)),
     )
-    self._manager = ocp.CheckpointManager(self._directory, options=options, item_names=('state', 'run'))
+    self._manager = _Manager(self._directory, options=options, item_names=('state', 'run'))
 
   def save(self, step: int, state: State, run: dict[str, Any]) -> None:
     """Starts to write a step; the state may be used, and donated, as soon as this returns."""
@@ -150,7 +166,7 @@ class Checkpoints:
     _check(path, _by_name(abstract), _by_name(_stored_shapes(path)))
     try:
       return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError) as error:
       raise UserError(f'{path}: expected the state of this run, found {_first_line(error)}') from error
 
   def has(self, step: int) -> bool:
@@ -161,10 +177,9 @@ class Checkpoints:
     """Until nothing is being written any more."""
     self._manager.wait_until_finished()
 
-  def latest(self) -> int | None:
-    """The newest step, once it is written."""
-    self.wait()
-    return self._manager.latest_step()
+  def reload(self) -> None:
+    """Looks at the folder again, where steps were set aside."""
+    self._manager.reload()
 
   def close(self) -> None:
     """Waits, and lets go of the folder."""
@@ -206,7 +221,7 @@ def restore_named(workdir: Path, step: int, abstract: dict[str, jax.ShapeDtypeSt
     restored = ocp.PyTreeCheckpointer().restore(
       path, args=ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
     )
-  except (ValueError, KeyError, OSError) as error:
+  except (ValueError, KeyError) as error:
     raise UserError(f'{path}: expected the parameters of this run, found {_first_line(error)}') from error
   return flatten(restored['params'])
 

@@ -17,25 +17,25 @@ class Clock:
   """Seconds a phase; at every moment one phase goes on.
 
   Attributes:
-    phase: the present one.
-    since: when it began, or was last seen alive, by `time.monotonic`.
+    now: the present one, and when it began or was last seen alive, by `time.monotonic`.
+    started: when the clock was made, in seconds since 1970.
   """
 
   def __init__(self):
-    self.phase, self.since = 'start', time.monotonic()
-    self._began = self.since
+    self.now = 'start', time.monotonic()
+    self.started = time.time()
     self._seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
 
   def enter(self, phase: str) -> None:
     """Ends the present phase and begins another, or the same again, which shows that it is alive."""
-    now = time.monotonic()
-    self._seconds[self.phase] += now - self._began
-    self.phase, self.since, self._began = phase, now, now
+    (before, began), now = self.now, time.monotonic()
+    self._seconds[before] += now - began
+    self.now = phase, now
 
   @contextlib.contextmanager
   def during(self, phase: str) -> Iterator[None]:
     """A phase inside another one, which goes on afterwards."""
-    before = self.phase
+    before, _ = self.now
     self.enter(phase)
     try:
       yield
@@ -44,7 +44,7 @@ class Clock:
 
   def seconds(self) -> dict[str, float]:
     """Of every phase, up to now."""
-    self.enter(self.phase)
+    self.enter(self.now[0])
     return dict(self._seconds)
 
 

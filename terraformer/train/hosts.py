@@ -18,9 +18,21 @@ from jax.experimental import multihost_utils
 from terraformer.config import UserError
 
 _FAILED = -1
+_PATIENCE = 1800  # seconds: a machine that is replaced takes a while to come back
 
-# What JAX raises where another process is gone.
-LOST = jax.errors.JaxRuntimeError
+# What JAX and gloo say where another process is gone, or the network to it.
+_LOSSES = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'CANCELLED', 'eartbeat', 'onnection', 'Gloo', 'barrier')
+
+
+class LostError(RuntimeError):
+  """Another process cannot be reached."""
+
+
+def is_loss(error: Exception) -> bool:
+  """Whether an error is what the end of another process, or of a disk that is mounted, looks like in this one."""
+  if isinstance(error, OSError):  # TimeoutError is one
+    return True
+  return isinstance(error, jax.errors.JaxRuntimeError) and any(text in str(error) for text in _LOSSES)
 
 
 def connect(
@@ -37,7 +49,8 @@ def connect(
     silence: seconds after which a process that is not heard of counts as lost, and the others end.
 
   Raises:
-    UserError: if some of the three are given and others are not, or the others do not come.
+    UserError: if some of the three are given and others are not, or the address is not valid.
+    LostError: if the others do not come within half an hour.
   """
   given = {'--coordinator_address': coordinator, '--num_processes': processes, '--process_id': process}
   missing = [name for name, value in given.items() if value is None]
@@ -47,12 +60,15 @@ def connect(
     return
   try:
     if missing:
-      jax.distributed.initialize(heartbeat_timeout_seconds=silence)
+      jax.distributed.initialize(initialization_timeout=_PATIENCE, heartbeat_timeout_seconds=silence)
     else:
-      jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=silence)
-  except (RuntimeError, ValueError) as error:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise UserError(f'--coordinator_address {coordinator}: expected to reach the other processes: {reason}') from error
+      jax.distributed.initialize(
+        coordinator, processes, process, initialization_timeout=_PATIENCE, heartbeat_timeout_seconds=silence
+      )
+  except ValueError as error:
+    raise UserError(f'--coordinator_address {coordinator}: expected HOST:PORT of process 0, found: {error}') from error
+  except RuntimeError as error:
+    raise LostError(f'expected to reach the other processes, found: {error}') from error
 
 
 def are_several() -> bool:
@@ -75,6 +91,12 @@ def leave(status: int) -> NoReturn:
 def is_main() -> bool:
   """Whether this process writes what is written once."""
   return jax.process_index() == 0
+
+
+def own_name(name: str) -> str:
+  """A file's name, with this process's number where there are several: they write to one folder."""
+  stem, _, suffix = name.rpartition('.')
+  return f'{stem}.{jax.process_index()}.{suffix}' if are_several() else name
 
 
 def agree(find: Callable[[], int]) -> int:

@@ -42,23 +42,30 @@ class InitReport:
     )
 
 
-def take_parameters(params: Params, config: InitFromConfig, step: int) -> tuple[Params, InitReport]:
+def take_parameters(params: Params, config: InitFromConfig, step: int, vocabulary: str) -> tuple[Params, InitReport]:
   """The parameters of another run's checkpoint in the places of `params`.
 
   Args:
     params: freshly made, wherever they lie.
     config: which run, and what may not match.
     step: of its checkpoint.
+    vocabulary: fingerprint of the tokens of this run.
 
   Raises:
-    UserError: naming the first parameter that is missing, left over or of another shape and not allowed to be, or a
-      pattern that no parameter matches.
+    UserError: if the other run has other tokens and its embedding is taken, or naming the first parameter that is
+      missing, left over or of another shape and not allowed to be, or a pattern that no parameter matches.
   """
   source = checkpoint.folder(Path(config.workdir)) / str(step)
+  tokens = checkpoint.read_run(Path(config.workdir), step)[1]['vocabulary']['fingerprint']
   wanted, stored = flatten(params), checkpoint.stored_params(Path(config.workdir), step)
   fresh = _matching(config.fresh, wanted, 'InitFromConfig.fresh', 'this model')
   left_over = _matching(config.left_over, stored, 'InitFromConfig.left_over', str(source))
   left_over |= {name for name in fresh if name in stored}
+  if tokens != vocabulary and not any(name.startswith('embedding') for name in fresh):
+    raise UserError(
+      f'{source}: expected the vocabulary of this run ({vocabulary[:12]}), found another ({tokens[:12]}); name '
+      "'embedding.*' and 'output.*' in InitFromConfig.fresh to begin them anew"
+    )
   for name, array in wanted.items():
     if name not in fresh and describe(stored.get(name)) != describe(array):
       raise UserError(

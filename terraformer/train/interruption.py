@@ -19,11 +19,16 @@ class Interruption:
 
   def __init__(self):
     self.signal: signal.Signals | None = None
+    self.pressed = False  # Ctrl-C, in this process of several
+    self._asked = 0
 
-  def by(self, step: int) -> bool:
-    """Whether the run is to stop after `step`; every process asks at every step."""
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-      self.signal = signal.SIGTERM
+  def now(self) -> bool:
+    """Whether the run is to stop; of several processes each asks after every step, and all get the same answer."""
+    # The service counts: it stops all at the number after the highest that any has asked with. Steps would not do, for
+    # they go back where a run does, and of a run that goes on they begin beyond what is agreed before the first.
+    self._asked += 1
+    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self._asked):
+      self.signal = signal.SIGINT if self.pressed else signal.SIGTERM
     return self.signal is not None
 
 
@@ -44,6 +49,7 @@ def interruption() -> Iterator[Interruption]:
 
   def note(number, _):
     if several:  # the others are to hear of it
+      asked.pressed = True
       os.kill(os.getpid(), signal.SIGTERM)
     else:
       asked.signal = signal.Signals(number)

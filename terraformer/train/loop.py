@@ -76,7 +76,7 @@ def train(
   workdir = Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   clock = Clock()
-  with setup.locked(workdir), watchdog(run.train.watchdog, clock, workdir / 'hung.txt'):
+  with setup.locked(workdir), watchdog(run.train.watchdog, clock, workdir / hosts.own_name('hung.txt')):
     return _train(run, workdir, gin_text, progress and hosts.is_main(), profile, clock)
 
 
@@ -131,7 +131,7 @@ def _train(
     state = init_state(run.model, optimizer, mesh, init_key, config.mesh.rules)
     if config.init_from is None:
       return state
-    params, report = _take(config.init_from, state['params'])
+    params, report = _take(config.init_from, state['params'], data)
     if progress:
       print(report, file=sys.stderr)
     return state | {'params': params}
@@ -139,6 +139,9 @@ def _train(
   def attempt(first_step: int, recent_losses: list[float]) -> tuple[int, dict[str, float]]:
     """Trains from a checkpoint, or from nothing, to the end or to a signal: steps done, and the last evaluation."""
     state = checkpoints.restore(first_step, abstract) if first_step else fresh()
+    # Of a permanent checkpoint that a kill cut short this is the last chance.
+    if first_step and to_keep(first_step):
+      permanent.save(first_step, state, description | {'skipped': list(feed.skipped), 'recent_losses': recent_losses})
     guard = Guard(config.divergence, recent_losses)
     log = MetricsLog(workdir, first_step) if hosts.is_main() else NoLog()
     step, last_eval = first_step, {}
@@ -156,10 +159,9 @@ def _train(
         profiler.after(step, metrics)
         report.note(step, metrics, norms, ids_B)
         last = step == config.steps
-        stopping = asked.by(step) and not last
+        stopping = asked.now() and not last
         saving = stopping or last or step % config.checkpoints.every == 0
-        # A run that went back comes by the same steps again, with the same state.
-        keeping = permanent and step % config.checkpoints.permanent_every == 0 and not permanent.has(step)
+        keeping = to_keep(step)
         watching = config.watch_every and not stopping and (last or step % config.watch_every == 0)
         if saving or keeping or watching:
           report.settle()  # a state that has diverged must not replace a good one
@@ -190,6 +192,10 @@ def _train(
       clock.enter('log')
     return step, last_eval
 
+  def to_keep(step: int) -> bool:
+    """Whether a step belongs into the permanent folder and is not there; a run that went back comes by it again."""
+    return permanent is not None and step % config.checkpoints.permanent_every == 0 and not permanent.has(step)
+
   times = StepTimes()
   first_step, recent_losses = newest or 0, stored.get('recent_losses', [])
   with contextlib.ExitStack() as stack:
@@ -202,19 +208,29 @@ def _train(
       folder = Path(config.checkpoints.permanent_directory or workdir / 'permanent')
       permanent = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(folder, None)))
     asked = stack.enter_context(interruption())
+    diverged_at = None
     while True:
       try:
         step, last_eval = attempt(first_step, recent_losses)
         break
       except DivergedError as error:
-        if len(feed.skipped) >= config.divergence.max_skipped:
+        # A loss shows what the step before has done: where leaving out its own batch did not help, that one goes too.
+        again = error.step == diverged_at and error.step > 1
+        numbers = [batch_number(error.step - 1 - back, feed.skipped) for back in range(1 + again)]
+        if len(feed.skipped) + len(numbers) > config.divergence.max_skipped:
           raise
-        number, message = batch_number(error.step - 1, feed.skipped), str(error)
-      feed.skipped.append(number)
-      first_step = checkpoints.latest() or 0
+        diverged_at, message = error.step, str(error)
+      times.pause()
+      clock.enter('checkpoint')
+      feed.skipped += numbers
+      checkpoints.wait()
+      before = diverged_at - 1 if again else None
+      first_step = setup.find_checkpoint(workdir, config.checkpoints.older_if_damaged, before) or 0
+      checkpoints.reload()
       recent_losses = checkpoint.read_run(workdir, first_step)[1]['recent_losses'] if first_step else []
       if hosts.is_main():
-        print(f'{message}\ngoing back to step {first_step}, and on without batch {number}', file=sys.stderr)
+        left_out = ' and '.join(map(str, numbers))
+        print(f'{message}\ngoing back to step {first_step}, and on without batch {left_out}', file=sys.stderr)
 
   seconds = clock.seconds()
   if hosts.is_main():
@@ -240,7 +256,8 @@ def _baselines(run: RunConfig, data: Prepared) -> dict[str, float]:
   return {'unigram model': math.exp(losses.mean())}
 
 
-def _take(config: InitFromConfig, params: Params) -> tuple[Params, InitReport]:
-  """The parameters of another run; of its newest checkpoint the main process says which that is."""
-  step = hosts.agree(lambda: config.step or checkpoint.require_step(Path(config.workdir)))
-  return take_parameters(params, config, step)
+def _take(config: InitFromConfig, params: Params, data: Prepared) -> tuple[Params, InitReport]:
+  """The parameters of another run; the main process says of which step, and that it is whole."""
+  workdir = Path(config.workdir)
+  step = hosts.agree(lambda: checkpoint.require_step(workdir, config.step or None))
+  return take_parameters(params, config, step, data.vocabulary.fingerprint)

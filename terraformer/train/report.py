@@ -1,7 +1,6 @@
 """What people see of a run while it goes on."""
 
 import sys
-import time
 import zlib
 
 import jax
@@ -23,7 +22,7 @@ class Report:
     self, log: NoLog, run: RunConfig, guard: Guard, clock: Clock, times: StepTimes, first_step: int, progress: bool
   ):
     self._log, self._guard, self._clock, self._times = log, guard, clock, times
-    self._started, self._first_step = time.time(), first_step
+    self._first_step = first_step
     self._tokens_a_step = run.train.batch_size * (run.data.inputs_length + run.data.targets_length)
     self._running: tuple[int, TrainMetrics, Norms, np.ndarray] | None = None
     self._fetched: list[tuple[int, TrainMetrics]] = []
@@ -78,7 +77,7 @@ class Report:
     self._log.write(steps[-1], 'train', scalars)
     seconds = self._clock.seconds()
     self._log.write(steps[-1], 'goodput', goodput(seconds) | {'overhead': overhead(seconds)})
-    row = {'started': self._started, 'first_step': self._first_step, 'step': steps[-1], 'seconds': seconds}
+    row = {'started': self._clock.started, 'first_step': self._first_step, 'step': steps[-1], 'seconds': seconds}
     self._log.append('goodput', row)
     if self._bar is not None:
       self._bar.set_postfix_str(f'loss {scalars["loss"]:.3f}', refresh=False)

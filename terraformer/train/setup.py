@@ -88,11 +88,11 @@ def describe_run(run: RunConfig, data: Prepared, gin_text: str) -> dict[str, Any
   }
 
 
-def find_checkpoint(workdir: Path, older_if_damaged: bool) -> int | None:
-  """The step to go on from, the same for all processes; damaged steps that are newer are set aside."""
+def find_checkpoint(workdir: Path, older_if_damaged: bool, before: int | None = None) -> int | None:
+  """The step to go on from, the same for all processes; newer ones, damaged or not before `before`, are set aside."""
 
   def find() -> int:
-    newest = checkpoint.latest_step(workdir, older_if_damaged)
+    newest = checkpoint.latest_step(workdir, older_if_damaged, before)
     checkpoint.set_aside(workdir, newer_than=-1 if newest is None else newest)
     return 0 if newest is None else newest
 

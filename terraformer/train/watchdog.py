@@ -13,8 +13,8 @@ from terraformer.config import WatchdogConfig
 from terraformer.train.clock import Clock
 from terraformer.train.status import RESTART
 
-# A large model compiles for many minutes, and reading a large checkpoint takes as long.
-_UNWATCHED = ('start', 'compile')
+# A large model compiles for many minutes, and reading a large checkpoint takes as long: so many times as much.
+_PATIENCE = {'start': 4, 'compile': 4}
 
 
 @contextlib.contextmanager
@@ -32,16 +32,18 @@ def watchdog(config: WatchdogConfig, clock: Clock, report: Path) -> Iterator[Non
   def watch():
     reported = None
     while not done.wait(interval):
-      phase, since = clock.phase, clock.since
+      phase, since = clock.now
+      patience = _PATIENCE.get(phase, 1)
       seconds = time.monotonic() - since
-      if phase in _UNWATCHED or seconds < config.report_after:
-        continue
-      if reported != since:
+      if seconds >= config.report_after * patience and reported != since:
         reported = since
-        _write_stacks(report, phase, seconds)
-      if seconds >= config.exit_after:
-        _say(f'{phase}: expected an end within {config.exit_after:.0f} s, found none; exiting with status {RESTART}')
-        os._exit(RESTART)  # whatever hangs would hang an orderly exit as well
+        # The disk may be what hangs.
+        threading.Thread(target=_report, args=(report, phase, seconds), daemon=True).start()
+      if seconds >= config.exit_after * patience:
+        try:
+          _say(f'{phase}: expected an end within {seconds:.0f} s, found none; exiting with status {RESTART}')
+        finally:
+          os._exit(RESTART)  # whatever hangs would hang an orderly exit as well
 
   thread = threading.Thread(target=watch, name='watchdog', daemon=True)
   thread.start()
@@ -52,12 +54,12 @@ def watchdog(config: WatchdogConfig, clock: Clock, report: Path) -> Iterator[Non
     thread.join()
 
 
-def _write_stacks(path: Path, phase: str, seconds: float) -> None:
+def _report(path: Path, phase: str, seconds: float) -> None:
+  _say(f'{phase}: no progress for {seconds:.0f} s; the stacks of all threads go to {path}')
   with path.open('a') as file:
     file.write(f'\n{time.strftime("%Y-%m-%d %H:%M:%S")} {phase} for {seconds:.0f} s\n')
     file.flush()
     faulthandler.dump_traceback(file, all_threads=True)
-  _say(f'{phase}: no progress for {seconds:.0f} s; the stacks of all threads are in {path}')
 
 
 def _say(text: str) -> None:

@@ -100,7 +100,7 @@ def test_damage_is_named_and_an_older_step_is_used(run_copy, damage, capsys):
   assert len(said) == 1 and str(newest(run_copy)) in said[0] and 'looking for an older checkpoint' in said[0]
   checkpoint.set_aside(run_copy, newer_than=20)
   assert checkpoint.steps(run_copy) == [20, 16]
-  assert (checkpoint.folder(run_copy) / '24.damaged').is_dir()
+  assert (checkpoint.folder(run_copy) / '24.aside').is_dir()
 
 
 def test_where_no_step_is_whole_the_newest_is_named(run_copy):
@@ -118,7 +118,7 @@ def test_a_damaged_run_goes_on_from_the_step_before_by_itself(terraformer, gin_f
   _, errors = process.communicate(timeout=200)
   assert process.returncode == 0, errors[-3000:]
   assert 'expected sha256' in errors and 'looking for an older checkpoint' in errors
-  assert (checkpoint.folder(run_copy) / '24.damaged').is_dir()
+  assert (checkpoint.folder(run_copy) / '24.aside').is_dir()
   assert_same_end(finished_run, run_copy)
 
 
