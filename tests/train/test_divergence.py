@@ -4,6 +4,7 @@ import dataclasses
 import re
 import zlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -41,50 +42,81 @@ def test_what_is_not_finite_is_named(loss, norm):
     Guard(DivergenceConfig(), []).check(7, loss, norm, [1], {'output': np.array(np.nan)})
 
 
+def config_of(gin_file, **fields):
+  """The tiny run, in which nothing but steps is logged."""
+  run, _, _ = load_configs([str(gin_file)], [])
+  quiet = {'log_every': 1, 'eval_every': 0, 'sample_every': 0, 'watch_every': 0}
+  run = dataclasses.replace(run, train=dataclasses.replace(run.train, **quiet | fields))
+  return run, open_prepared(run.data).train_batches(run.train.batch_size, run.train.seed)
+
+
+def train_with(spoil, run, batches, numbers, workdir):
+  """Trains with a step whose result `spoil(is one of these batches, state, metrics)` changes."""
+  sums = jnp.array([int(batches.batch(number)['inputs'].sum()) for number in numbers])
+  make = loop.make_train_step
+
+  def make_spoilt(*arguments):
+    step = make(*arguments)
+
+    def spoilt_step(state, batch):
+      state, metrics, norms = step(state, batch)
+      return *spoil((batch['inputs'].sum() == sums).any(), state, metrics), norms
+
+    return spoilt_step
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(loop, 'make_train_step', make_spoilt)
+    return loop.train(run, workdir, progress=False)
+
+
+def spoil_loss(bad, state, metrics):
+  total = jnp.where(bad, jnp.nan, metrics.loss.total)
+  return state, metrics.replace(loss=metrics.loss.replace(total=total))
+
+
+def spoil_parameters(bad, state, metrics):
+  return state | {'params': jax.tree.map(lambda x: jnp.where(bad, jnp.nan, x), state['params'])}, metrics
+
+
 @pytest.fixture(scope='module')
 def poisoned(gin_file, finished_run, tmp_path_factory):
   """A run from another run's parameters, two of whose batches give a loss that is not a number; one may be left out."""
-  run, _, _ = load_configs([str(gin_file)], [])
-  config = dataclasses.replace(
-    run.train,
+  run, batches = config_of(
+    gin_file,
     divergence=DivergenceConfig(max_skipped=1),
     checkpoints=CheckpointConfig(every=5, permanent_every=4),
     init_from=InitFromConfig(workdir=str(finished_run)),
-    log_every=1,
-    eval_every=0,
-    sample_every=0,
-    watch_every=0,
   )
-  run = dataclasses.replace(run, train=config)
-  batches = open_prepared(run.data).train_batches(config.batch_size, config.seed)
-  sums = jnp.array([int(batches.batch(number)['inputs'].sum()) for number in POISON])
-  make = loop.make_train_step
-
-  def make_poisoned(*arguments):
-    step = make(*arguments)
-
-    def poisoned_step(state, batch):
-      state, metrics, norms = step(state, batch)
-      total = jnp.where((batch['inputs'].sum() == sums).any(), jnp.nan, metrics.loss.total)
-      return state, metrics.replace(loss=metrics.loss.replace(total=total)), norms
-
-    return poisoned_step
-
   workdir = tmp_path_factory.mktemp('poisoned') / 'run'
-  with pytest.MonkeyPatch.context() as patch, pytest.raises(DivergedError) as error:
-    patch.setattr(loop, 'make_train_step', make_poisoned)
-    loop.train(run, workdir, progress=False)
+  with pytest.raises(DivergedError) as error:
+    train_with(spoil_loss, run, batches, POISON, workdir)
   return workdir, batches, error.value
+
+
+@pytest.mark.parametrize(('every', 'aside'), [(5, []), (11, ['11.aside'])])
+def test_a_batch_that_spoils_the_parameters_is_found_one_step_later(gin_file, tmp_path, every, aside):
+  checkpoints = CheckpointConfig(every=every, keep=9)
+  run, batches = config_of(gin_file, divergence=DivergenceConfig(max_skipped=3), checkpoints=checkpoints)
+  result = train_with(spoil_parameters, run, batches, [10], tmp_path)
+  assert result.step == 24
+  # Step 12 shows what step 11 has done with batch 10; its own batches, 11 and then 12, are suspected first.
+  assert checkpoint.read_run(tmp_path, 24)[1]['skipped'] == [11, 12, 10]
+  assert [path.name for path in checkpoint.folder(tmp_path).glob('*.aside')] == aside
+  numbers = [n for n in range(27) if n not in (10, 11, 12)]
+  assert sums_of(tmp_path) == [zlib.crc32(batches.ids(number).astype('<i8').tobytes()) for number in numbers]
+
+
+def sums_of(workdir):
+  """What the rows of a log tell of the examples of each step."""
+  rows = [row for row in read_metrics(workdir) if row['split'] == 'train']
+  assert [row['step'] for row in rows] == list(range(1, len(rows) + 1))
+  return [row['examples_crc32'] for row in rows]
 
 
 def test_the_run_goes_back_and_on_without_the_batch(poisoned):
   workdir, batches, _ = poisoned
-  rows = [row for row in read_metrics(workdir) if row['split'] == 'train']
   numbers = [n for n in range(17) if n != 8]  # and stops at batch 17, in step 17
-  assert [row['step'] for row in rows] == list(range(1, 17))
-  assert [row['examples_crc32'] for row in rows] == [
-    zlib.crc32(batches.ids(n).astype('<i8').tobytes()) for n in numbers
-  ]
+  assert sums_of(workdir) == [zlib.crc32(batches.ids(number).astype('<i8').tobytes()) for number in numbers]
 
 
 def test_what_was_left_out_is_kept_in_the_checkpoint(poisoned):
