@@ -1,7 +1,7 @@
 """The bundle: a folder with all that decoding needs.
 
 `config.json` (format, model, vocabulary, where it comes from), `model.safetensors` (one tensor a parameter, the layers
-taken apart) and `vocabulary.model` (sentencepiece).
+taken apart; of large models several files) and `vocabulary.model` (sentencepiece).
 """
 
 import dataclasses
@@ -12,16 +12,15 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from terraformer.config import ModelConfig, UserError, from_dict, to_dict
 from terraformer.data.vocabulary import Vocabulary
+from terraformer.decode.tensors import map_tensors, tensor_files, write_tensors
 from terraformer.models.make import abstract_model, unroll
 from terraformer.models.parameters import Params, describe, flatten, merge, split, unflatten
 
-FORMAT = 1
-_FILES = {'config.json', 'model.safetensors', 'vocabulary.model'}
+FORMAT = 2
+_FILES = {'config.json', 'vocabulary.model'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Bundle:
 
   Attributes:
     model: its configuration.
-    weights: nested dicts of arrays, layers apart.
+    weights: nested dicts of arrays, layers apart, mapped from the files.
     vocabulary: its tokens.
     inputs_length, targets_length: tokens that the model was trained on.
     origin: where it comes from, as it was written.
@@ -76,7 +75,7 @@ def write_bundle(
   _require_replaceable(output)
   structure, _ = split(abstract_model(model))
   _, weights = split(unroll(merge(structure, params)))
-  tensors = {name: np.ascontiguousarray(array) for name, array in flatten(weights).items()}
+  tensors = flatten(weights)
   config = {
     'format': FORMAT,
     'model': to_dict(model),
@@ -90,7 +89,7 @@ def write_bundle(
     with tempfile.TemporaryDirectory(prefix=f'.{output.name}-', dir=output.parent) as folder:
       new, replaced = Path(folder) / 'new', Path(folder) / 'replaced'
       new.mkdir()
-      safetensors.numpy.save_file(tensors, new / 'model.safetensors')
+      write_tensors(new, tensors, lambda name: np.asarray(tensors[name]))
       (new / 'vocabulary.model').write_bytes(vocabulary.model_bytes)
       (new / 'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
       try:
@@ -110,7 +109,8 @@ def _require_replaceable(output: Path) -> None:
     return
   if not output.is_dir():
     raise UserError(f'{output}: expected a bundle to replace or a new folder, found a file')
-  others = sorted({path.name for path in output.iterdir()} - _FILES)
+  names = [path.name for path in output.iterdir()]
+  others = sorted({*names} - _FILES - {*tensor_files(names)})
   if others:
     raise UserError(f'{output}: expected a bundle to replace or a new folder, found one with {others[0]}')
 
@@ -132,7 +132,7 @@ def open_bundle(path: Path) -> Bundle:
     raise UserError(f'{path / "config.json"}: expected the fields of a bundle, found no {error}') from error
   except UserError as error:
     raise UserError(f'{path / "config.json"}: {error}') from error
-  weights = _read_weights(path / 'model.safetensors', model)
+  weights = _map_weights(path, model)
   vocabulary = Vocabulary.open(path / 'vocabulary.model', sentinels)
   if vocabulary.fingerprint != fingerprint:
     raise UserError(f'{path / "vocabulary.model"}: expected the vocabulary of config.json, found another')
@@ -154,14 +154,9 @@ def _read_config(path: Path) -> dict[str, Any]:
   return config
 
 
-def _read_weights(path: Path, model: ModelConfig) -> Params:
+def _map_weights(path: Path, model: ModelConfig) -> Params:
   expected = flatten(split(abstract_unrolled(model))[1])
-  try:
-    tensors = safetensors.numpy.load_file(path)
-  except FileNotFoundError:
-    raise UserError(f'{path}: expected the weights of the bundle, found no such file') from None
-  except (safetensors.SafetensorError, OSError) as error:
-    raise UserError(f'{path}: expected readable weights, found {error}') from error
+  tensors = map_tensors(path)
   for name, shape in expected.items():
     found = tensors.pop(name, None)
     if describe(found) != describe(shape):

@@ -54,7 +54,8 @@ class Decoder:
   def __init__(self, bundle: Bundle):
     self.bundle = bundle
     self.stats = Stats()
-    self._weights = jax.device_put(bundle.weights)
+    # JAX computes with the mapped files: what is not used is never read.
+    self._weights = jax.device_put(bundle.weights, may_alias=True)
 
   @classmethod
   def open(cls, path: str | Path) -> 'Decoder':

@@ -1,0 +1,164 @@
+"""Tensors in safetensors files: written one after the other, and read where they lie.
+
+Any safetensors reader opens the files. Here every tensor begins at a multiple of 64 bytes, so that JAX computes with
+the mapped file and nothing is copied; where a tensor's size is no multiple, another one of zeros follows it, since the
+format allows no holes. Many tensors are spread over several files, with an index as Hugging Face has it.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from terraformer.config import UserError
+
+ALIGNMENT = 64  # bytes
+INDEX = 'model.safetensors.index.json'
+_PADDING = '__padding__.'
+_DTYPES = {
+  'F32': np.dtype(np.float32),
+  'BF16': np.dtype(ml_dtypes.bfloat16),
+  'U8': np.dtype(np.uint8),
+  'I32': np.dtype(np.int32),
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_LONGEST_HEADER = 100_000_000  # bytes, as the reference implementation has it
+
+
+def write_tensors(
+  folder: Path, shapes: dict[str, Any], read: Callable[[str], np.ndarray], shard_bytes: float = 4e9
+) -> None:
+  """Writes tensors, of which one at a time is in memory.
+
+  Args:
+    folder: that exists.
+    shapes: name -> anything with `shape` and `dtype`, in the order in which they are written.
+    read: gives a tensor by name, once each.
+    shard_bytes: a file ends before the tensor with which it would be longer.
+  """
+  shards = _shards(shapes, shard_bytes)
+  names = [_shard_name(index, len(shards)) for index in range(len(shards))]
+  for name, shard in zip(names, shards, strict=True):
+    _write_shard(folder / name, shard, read)
+  if len(shards) > 1:
+    total = sum(_size(shape) for shape in shapes.values())
+    places = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+    (folder / INDEX).write_text(json.dumps({'metadata': {'total_size': total}, 'weight_map': places}, indent=1))
+
+
+def map_tensors(folder: Path) -> dict[str, np.ndarray]:
+  """All tensors of a folder, mapped into memory: no byte of them is read before it is used.
+
+  Raises:
+    UserError: naming the file, and where it is known the tensor, that is missing, cut or not what it should be.
+  """
+  files = {'model.safetensors': None}
+  if (folder / INDEX).exists():
+    places = _read_index(folder / INDEX)
+    files = {file: {name for name, at in places.items() if at == file} for file in places.values()}
+  found: dict[str, np.ndarray] = {}
+  for file, expected in files.items():
+    tensors = _map_file(folder / file)
+    for name in sorted((expected or set()) - tensors.keys()):
+      raise UserError(f'{folder / file}: expected the tensor {name}, which {INDEX} says is here, found none')
+    found |= tensors
+  return found
+
+
+def tensor_files(names: list[str]) -> list[str]:
+  """Those of the names of files that are weights."""
+  return [name for name in names if name == INDEX or (name.startswith('model') and name.endswith('.safetensors'))]
+
+
+def _size(shape: Any) -> int:
+  return math.prod(shape.shape) * np.dtype(shape.dtype).itemsize
+
+
+def _shard_name(index: int, count: int) -> str:
+  return 'model.safetensors' if count == 1 else f'model-{index + 1:05}-of-{count:05}.safetensors'
+
+
+def _shards(shapes: dict[str, Any], shard_bytes: float) -> list[dict[str, Any]]:
+  shards: list[dict[str, Any]] = [{}]
+  size = 0
+  for name, shape in shapes.items():
+    if shards[-1] and size + _size(shape) > shard_bytes:
+      shards.append({})
+      size = 0
+    shards[-1][name] = shape
+    size += _size(shape)
+  return shards
+
+
+def _write_shard(path: Path, shapes: dict[str, Any], read: Callable[[str], np.ndarray]) -> None:
+  header: dict[str, Any] = {'__metadata__': {'format': 'np'}}
+  end = 0
+  for name, shape in shapes.items():
+    begin, end = end, end + _size(shape)
+    header[name] = {'dtype': _NAMES[np.dtype(shape.dtype)], 'shape': list(shape.shape), 'data_offsets': [begin, end]}
+    if gap := -end % ALIGNMENT:
+      header[f'{_PADDING}{name}'] = {'dtype': 'U8', 'shape': [gap], 'data_offsets': [end, end + gap]}
+      end += gap
+  text = json.dumps(header).encode()
+  text += b' ' * (-(8 + len(text)) % ALIGNMENT)
+  with path.open('wb') as file:
+    file.write(len(text).to_bytes(8, 'little') + text)
+    for name, shape in shapes.items():
+      tensor = np.asarray(read(name), order='C')
+      if tensor.shape != tuple(shape.shape) or tensor.dtype != shape.dtype:
+        raise ValueError(f'{name}: expected {shape.dtype}{list(shape.shape)}, found {tensor.dtype}{list(tensor.shape)}')
+      file.write(tensor.reshape(-1).view(np.uint8).data)
+      file.write(bytes(-tensor.nbytes % ALIGNMENT))
+
+
+def _read_index(path: Path) -> dict[str, str]:
+  try:
+    places = json.loads(path.read_text())['weight_map']
+    return {str(name): Path(file).name for name, file in places.items()}
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise UserError(f'{path}: expected the files of all tensors as JSON, found {error!r:.80}') from error
+
+
+def _map_file(path: Path) -> dict[str, np.ndarray]:
+  try:
+    data = np.memmap(path, np.uint8, 'r')
+  except FileNotFoundError:
+    raise UserError(f'{path}: expected the weights of the bundle, found no such file') from None
+  except (OSError, ValueError) as error:  # an empty file cannot be mapped
+    raise UserError(f'{path}: expected readable weights, found {error}') from error
+  header, data = _split_header(path, data)
+  tensors, filled = {}, 0
+  for name, entry in header.items():
+    if name == '__metadata__':
+      continue
+    try:
+      dtype, shape, (begin, end) = _DTYPES[entry['dtype']], tuple(map(int, entry['shape'])), entry['data_offsets']
+    except (KeyError, ValueError, TypeError) as error:
+      raise UserError(f'{path}: expected type, shape and place of the tensor {name}, found {entry!r:.80}') from error
+    if end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
+      raise UserError(f'{path}: expected the tensor {name} of {dtype}{list(shape)}, found {end - begin:,} bytes')
+    if end > len(data):
+      raise UserError(f'{path}: expected {end:,} bytes up to the end of the tensor {name}, found {len(data):,}')
+    filled += end - begin
+    if not name.startswith(_PADDING):
+      tensors[name] = data[begin:end].view(dtype).reshape(shape)
+  if filled != len(data):
+    raise UserError(f'{path}: expected {filled:,} bytes of tensors, found {len(data):,}')
+  return tensors
+
+
+def _split_header(path: Path, data: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+  length = int.from_bytes(data[:8].tobytes(), 'little')
+  if len(data) < 8 or length > min(len(data) - 8, _LONGEST_HEADER):
+    raise UserError(f'{path}: expected readable weights, found no header of safetensors')
+  try:
+    header = json.loads(data[8 : 8 + length].tobytes())
+    if not isinstance(header, dict):
+      raise ValueError(f'{type(header).__name__} in the place of an object')
+  except ValueError as error:
+    raise UserError(f'{path}: expected readable weights, found a header that is no JSON: {error}') from error
+  return header, data[8 + length :]
