@@ -76,6 +76,12 @@ def are_several() -> bool:
   return jax.process_count() > 1
 
 
+def describe() -> str:
+  """On what a run runs: `8 cpu devices of 2 processes`."""
+  n, kind, processes = jax.device_count(), jax.devices()[0].device_kind, jax.process_count()
+  return f'{n} {kind} device{"s" * (n > 1)}' + (f' of {processes} processes' if processes > 1 else '')
+
+
 def part() -> None:
   """An orderly end: waits until all processes are here."""
   jax.distributed.shutdown()

@@ -115,8 +115,8 @@ def _train(
   )
   if progress and (newest or 0) < config.steps:
     print(
-      f'{count(shapes):,} parameters on {mesh.size} devices of {jax.process_count()} processes, steps {newest or 0:,} '
-      f'to {config.steps:,}; compiling the step',
+      f'{count(shapes):,} parameters, {hosts.describe()}, steps {newest or 0:,} to {config.steps:,}; '
+      'compiling the step',
       file=sys.stderr,
     )
 
@@ -128,7 +128,8 @@ def _train(
     return summarise(metrics)
 
   def fresh() -> State:
-    state = init_state(run.model, optimizer, mesh, init_key, config.mesh.rules)
+    with clock.during('compile'):  # which takes most of it
+      state = init_state(run.model, optimizer, mesh, init_key, config.mesh.rules)
     if config.init_from is None:
       return state
     params, report = _take(config.init_from, state['params'], data)

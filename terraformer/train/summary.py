@@ -3,10 +3,10 @@
 import collections
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from terraformer.config import RunConfig, to_dict
+from terraformer.train import hosts
 from terraformer.train.clock import StepTimes, goodput, overhead
 from terraformer.train.files import write_whole
 from terraformer.train.metrics import read_metrics
@@ -41,8 +41,8 @@ def write_summary(
   parts = [
     f'# {workdir.name}',
     f'{type(run.model).__name__}, task {run.data.task}, step {step:,} of {run.train.steps:,}, '
-    f'{run.train.batch_size} examples of {run.data.inputs_length} + {run.data.targets_length} tokens a step; last on '
-    f'{jax.device_count()} {jax.devices()[0].device_kind} devices of {jax.process_count()} processes.',
+    f'{run.train.batch_size} examples of {run.data.inputs_length} + {run.data.targets_length} tokens a step; '
+    f'{hosts.describe()}.',
     _losses(workdir),
     f'![loss]({plot_loss(workdir, baselines).name})',
     '## Where the time went',
@@ -96,7 +96,7 @@ def _wall_time(workdir: Path, seconds: dict[str, float]) -> str:
   for each in latest.values():
     total.update(each)
   last, every = goodput(seconds), goodput(total)
-  lines = [f'| phase | last process | all {len(latest)} starts |', '|---|---|---|']
+  lines = [f'| phase | last process | all starts ({len(latest)}) |', '|---|---|---|']
   lines += [f'| {phase} | {seconds[phase]:.1f} s, {last[phase]:.1%} | {total[phase]:.1f} s, {every.get(phase, 0):.1%} |'
             for phase in seconds]  # fmt: skip
   return '\n'.join(lines)
