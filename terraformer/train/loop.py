@@ -90,6 +90,8 @@ def _train(
   if newest is not None:
     stored_run, stored = checkpoint.read_run(workdir, newest)
     setup.require_same(workdir, stored, stored_run, run, data)
+  permanent_folder = Path(config.checkpoints.permanent_directory or workdir / 'permanent')
+  setup.require_own(permanent_folder, run, data)
   mesh = make_mesh(config.mesh)
   setup.require_divisible(run, mesh)
   description = setup.describe_run(run, data, gin_text)
@@ -206,8 +208,7 @@ def _train(
     )
     permanent = None
     if config.checkpoints.permanent_every:
-      folder = Path(config.checkpoints.permanent_directory or workdir / 'permanent')
-      permanent = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(folder, None)))
+      permanent = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(permanent_folder, None)))
     asked = stack.enter_context(interruption())
     diverged_at = None
     while True:

@@ -77,6 +77,13 @@ def require_same(workdir: Path, stored: dict[str, Any], stored_run: RunConfig, r
     )
 
 
+def require_own(folder: Path, run: RunConfig, data: Prepared) -> None:
+  """Raises UserError where a folder of permanent checkpoints holds another run's, which would pass for this one's."""
+  for step in checkpoint.steps(folder)[:1]:
+    stored_run, stored = checkpoint.read_run(folder, step)
+    require_same(folder, stored, stored_run, run, data)
+
+
 def describe_run(run: RunConfig, data: Prepared, gin_text: str) -> dict[str, Any]:
   """What a checkpoint tells of the run that made it."""
   return {

@@ -2,11 +2,12 @@
 
 import dataclasses
 import fcntl
+import shutil
 
 import pytest
 
 from terraformer.cli import load_configs
-from terraformer.config import UserError
+from terraformer.config import CheckpointConfig, UserError
 from terraformer.train.loop import train
 
 
@@ -23,3 +24,14 @@ def test_a_second_process_is_kept_out(gin_file, tmp_path):
     fcntl.flock(lock, fcntl.LOCK_EX)
     with pytest.raises(UserError, match='expected to be the only process that trains here'):
       train(run, tmp_path, progress=False)
+
+
+def test_permanent_checkpoints_of_another_run_are_not_taken_for_its_own(gin_file, finished_run, tmp_path):
+  shutil.copytree(finished_run / 'checkpoints', tmp_path / 'for_good')
+  run, _, _ = load_configs([str(gin_file)], [])
+  checkpoints = CheckpointConfig(permanent_every=8, permanent_directory=str(tmp_path / 'for_good'))
+  other = dataclasses.replace(run, train=dataclasses.replace(run.train, seed=7, checkpoints=checkpoints))
+  with pytest.raises(
+    UserError, match='for_good: expected the configuration .*, found train.seed'
+  ):
+    train(other, tmp_path / 'run', progress=False)
