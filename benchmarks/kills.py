@@ -21,7 +21,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from terraformer.models.parameters import flatten
 from terraformer.train import checkpoint
@@ -89,11 +88,9 @@ def wait_until(process: subprocess.Popen, reached) -> None:
     time.sleep(0.005)
 
 
-def parameters(workdir: Path) -> dict[str, np.ndarray]:
-  path = checkpoint.folder(workdir) / str(STEPS) / 'state'
-  shapes = ocp.PyTreeCheckpointer().metadata(path).item_metadata.tree
-  as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-  return flatten(ocp.PyTreeCheckpointer().restore(path, ocp.args.PyTreeRestore(restore_args=as_numpy))['params'])
+def parameters(workdir: Path) -> dict[str, jax.Array]:
+  run, _ = checkpoint.read_run(workdir, STEPS)
+  return flatten(checkpoint.restore_params(workdir, STEPS, run))
 
 
 def main() -> int:

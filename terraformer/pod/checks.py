@@ -1,14 +1,11 @@
 """What a compiled step must not do: gather a stack of layers in one go, or keep the widest activations in float32."""
 
 import math
-from collections.abc import Iterable
 
 import jax
 
 from terraformer.config import RunConfig
 from terraformer.pod.hlo import Program, shapes
-
-Shape = tuple[int, ...]
 
 
 def whole_gathers(program: Program, state: dict) -> list[str]:
@@ -18,7 +15,9 @@ def whole_gathers(program: Program, state: dict) -> list[str]:
     program: compiled.
     state: shapes and places of the train state.
   """
-  stacked = {math.prod(x.shape) for x in _arrays(state) if len(x.shape) > 1 and not x.sharding.is_fully_replicated}
+  stacked = {
+    math.prod(x.shape) for x in jax.tree.leaves(state) if len(x.shape) > 1 and not x.sharding.is_fully_replicated
+  }
   embedding = {math.prod(x.shape) for x in _outside_stacks(state)}
   return [
     text
@@ -42,7 +41,7 @@ def float32_activations(program: Program, run: RunConfig, state: dict, shares: i
   wide = {run.model.vocab_size} | {block.feed_forward.d_ff for block in run.model.blocks.values()}
   wide |= {width // model_shares for width in wide}
   sizes = {batch * length * width for length in (n_inputs, n_targets, n_inputs + n_targets) for width in wide}
-  own = {x.sharding.shard_shape(x.shape) for x in _arrays(state)}
+  own = {x.sharding.shard_shape(x.shape) for x in jax.tree.leaves(state)}
   own |= {shape[1:] for shape in own} | {(1, *shape[1:]) for shape in own}
   found = [
     shape
@@ -50,10 +49,6 @@ def float32_activations(program: Program, run: RunConfig, state: dict, shares: i
     if dtype == 'f32' and math.prod(shape) in sizes and shape not in own and len(shape) > 1
   ]
   return [f'f32{list(shape)}' for shape in sorted(set(found))]
-
-
-def _arrays(state: dict) -> Iterable[jax.ShapeDtypeStruct]:
-  return jax.tree.leaves(state)
 
 
 def _outside_stacks(state: dict) -> list[jax.ShapeDtypeStruct]:

@@ -19,7 +19,7 @@ from terraformer.pod.hlo import Moved, Program
 from terraformer.train.optimizer import make_optimizer, make_schedule
 from terraformer.train.setup import require_divisible
 from terraformer.train.sharding import AXES, AXIS_TYPES, batch_sharding, mesh_shape, replicated
-from terraformer.train.state import abstract_state
+from terraformer.train.state import abstract_state, step_options
 from terraformer.train.step import make_train_step
 
 
@@ -127,8 +127,7 @@ def compile_step(run: RunConfig, topology: str) -> CompiledStep:
 
   begun = time.perf_counter()
   with jax.set_mesh(mesh):
-    places = jax.tree.map(lambda x: x.sharding, state), replicated(mesh), replicated(mesh)
-    traced = jax.jit(step, donate_argnums=0, out_shardings=places).trace(state, batch, key)
+    traced = jax.jit(step, **step_options(state, mesh)).trace(state, batch, key)
     compiled = traced.lower().compile()
   memory, program = compiled.memory_analysis(), Program(compiled.as_text())
   peak = (

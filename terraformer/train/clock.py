@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -82,4 +83,4 @@ class StepTimes:
 
   def last(self, n: int) -> np.ndarray:
     """Seconds of the last `n` steps at most."""
-    return np.array(self._seconds)[len(self._seconds) - min(n, len(self._seconds)) :]
+    return np.array(list(itertools.islice(reversed(self._seconds), n))[::-1])

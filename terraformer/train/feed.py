@@ -8,9 +8,8 @@ from jax.sharding import NamedSharding
 
 from terraformer.config import TrainConfig, UserError
 from terraformer.data.batches import Prepared
+from terraformer.data.store import FEATURES
 from terraformer.train.step import Batch
-
-FEATURES = ('inputs', 'targets')
 
 
 def batch_number(step: int, skipped: Sequence[int]) -> int:

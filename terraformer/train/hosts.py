@@ -111,7 +111,7 @@ def agree(find: Callable[[], int]) -> int:
   Raises:
     UserError: of `find` in process 0; in the others one that says so.
   """
-  if jax.process_count() == 1:
+  if not are_several():
     return find()
   failure = None
   found = 0

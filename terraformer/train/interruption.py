@@ -10,8 +10,9 @@ import signal
 import threading
 from collections.abc import Iterator
 
-import jax
 from jax.experimental import multihost_utils
+
+from terraformer.train import hosts
 
 
 class Interruption:
@@ -27,7 +28,7 @@ class Interruption:
     # The service counts: it stops all at the number after the highest that any has asked with. Steps would not do, for
     # they go back where a run does, and of a run that goes on they begin beyond what is agreed before the first.
     self._asked += 1
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self._asked):
+    if hosts.are_several() and multihost_utils.reached_preemption_sync_point(self._asked):
       self.signal = signal.SIGINT if self.pressed else signal.SIGTERM
     return self.signal is not None
 
@@ -39,7 +40,7 @@ def interruption() -> Iterator[Interruption]:
   if threading.current_thread() is not threading.main_thread():
     yield asked
     return
-  several = jax.process_count() > 1
+  several = hosts.are_several()
   numbers = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
   previous = {number: signal.getsignal(number) for number in numbers}
 

@@ -26,7 +26,7 @@ from terraformer.train.profile import Profiler
 from terraformer.train.program import Program
 from terraformer.train.report import Report
 from terraformer.train.sharding import batch_sharding, make_mesh, replicated
-from terraformer.train.state import State, abstract_state, init_state
+from terraformer.train.state import State, abstract_state, init_state, step_options
 from terraformer.train.step import make_eval_step, make_probe_step, make_sample_step, make_train_step
 from terraformer.train.summary import write_summary
 from terraformer.train.watchdog import watchdog
@@ -102,13 +102,11 @@ def _train(
   optimizer, schedule = make_optimizer(config.optimizer), make_schedule(config.optimizer.schedule)
   structure, shapes = split(abstract_model(run.model))
   abstract = abstract_state(run.model, optimizer, mesh, config.mesh.rules)
-  places = jax.tree.map(lambda x: x.sharding, abstract)
   feed = Feed(data, config, batch_sharding(mesh), list(stored.get('skipped', [])))
   train_step = Program(
     make_train_step(structure, optimizer, schedule, noise_key, config.microbatches),
     clock,
-    donate_argnums=0,
-    out_shardings=(places, replicated(mesh), replicated(mesh)),
+    **step_options(abstract, mesh),
   )
   eval_step = Program(make_eval_step(structure), clock, out_shardings=replicated(mesh))
   probe_step = Program(make_probe_step(structure), clock, out_shardings=replicated(mesh))
@@ -143,9 +141,9 @@ def _train(
     """Trains from a checkpoint, or from nothing, to the end or to a signal: steps done, and the last evaluation."""
     state = checkpoints.restore(first_step, abstract) if first_step else fresh()
     # Of a permanent checkpoint that a kill cut short this is the last chance.
-    if first_step and to_keep(first_step):
-      permanent.save(first_step, state, description | {'skipped': list(feed.skipped), 'recent_losses': recent_losses})
     guard = Guard(config.divergence, recent_losses)
+    if first_step and to_keep(first_step):
+      permanent.save(first_step, state, described(guard))
     log = MetricsLog(workdir, first_step) if hosts.is_main() else NoLog()
     step, last_eval = first_step, {}
     with (
@@ -173,11 +171,10 @@ def _train(
         if stopping or last:
           report.log()
         clock.enter('checkpoint')
-        memory = {'skipped': list(feed.skipped), 'recent_losses': list(guard.recent)}
         if saving:
-          checkpoints.save(step, state, description | memory)
+          checkpoints.save(step, state, described(guard))
         if keeping:
-          permanent.save(step, state, description | memory)
+          permanent.save(step, state, described(guard))
         if stopping:
           break
 
@@ -194,6 +191,10 @@ def _train(
       checkpoints.wait()
       clock.enter('log')
     return step, last_eval
+
+  def described(guard: Guard) -> dict[str, Any]:
+    """What a checkpoint tells of the run up to now."""
+    return description | {'skipped': list(feed.skipped), 'recent_losses': list(guard.recent)}
 
   def to_keep(step: int) -> bool:
     """Whether a step belongs into the permanent folder and is not there; a run that went back comes by it again."""

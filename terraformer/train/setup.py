@@ -37,7 +37,7 @@ def open_data(run: RunConfig, progress: bool) -> Prepared:
   Raises:
     UserError: if they are missing, damaged, or do not fit the model or what is asked of the run.
   """
-  if jax.process_count() == 1:
+  if not hosts.are_several():
     ensure_prepared(run.data, progress)
   data = open_prepared(run.data)
   if data.vocabulary.size > run.model.vocab_size:

@@ -58,6 +58,12 @@ def abstract_state(
   }
 
 
+def step_options(abstract: State, mesh: Mesh) -> dict[str, Any]:
+  """How `jax.jit` is to compile a training step: the new state takes the place of the old, and lies where it lay."""
+  places = jax.tree.map(lambda x: x.sharding, abstract)
+  return {'donate_argnums': 0, 'out_shardings': (places, replicated(mesh), replicated(mesh))}
+
+
 class _Places:
   """Where a moment may lie: as its parameter, without the dimension over which a factored one is a mean.
 
