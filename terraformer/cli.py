@@ -142,6 +142,18 @@ def _export(flags: argparse.Namespace) -> None:
   print(f'{flags.output}: step {step:,} of {flags.workdir}, {size / 1e6:.1f} MB')
 
 
+_DECODE_FLAGS = (
+  'max_tokens',
+  'temperature',
+  'top_k',
+  'top_p',
+  'seed',
+  'beams',
+  'length_penalty',
+  'no_repeat_ngram',
+)
+
+
 def _decode(flags: argparse.Namespace) -> None:
   from terraformer.decode.source import read_sources
 
@@ -149,27 +161,42 @@ def _decode(flags: argparse.Namespace) -> None:
   for binding in flags.gin_bindings:
     if 'config.DecodeConfig.' not in binding:
       raise UserError(f'--gin_bindings {binding!r}: expected a field of DecodeConfig; a bundle fixes all others')
-  given = {name: getattr(flags, name) for name in ('max_tokens', 'temperature', 'seed')}
-  decode = dataclasses.replace(decode, **{name: value for name, value in given.items() if value is not None})
+  given = {name: getattr(flags, name) for name in _DECODE_FLAGS if getattr(flags, name) is not None}
+  decode = dataclasses.replace(decode, **given | ({'stop': tuple(flags.stop)} if flags.stop else {}))
   sources = read_sources(flags.input, flags.input_file, flags.stdin, flags.field)
   _cache_compilations()
   from terraformer.decode.decoder import Decoder
 
   decoder = Decoder.open(flags.bundle)
-  for source in sources:
-    written, first_at = [], None
-    with contextlib.closing(decoder.generate(source, decode)) as pieces:
-      for piece in pieces:
-        first_at = first_at or _seconds_since_start()
-        written.append(piece)
-        if not flags.json:
-          print(piece, end='', flush=True)
-    if flags.json:
-      row = {'input': source, 'output': ''.join(written), 'stats': dataclasses.asdict(decoder.stats)}
-      print(json.dumps(row, ensure_ascii=False), flush=True)
+  for first in range(0, len(sources), flags.batch_size):
+    if flags.batch_size > 1:
+      _decode_batch(decoder, sources[first : first + flags.batch_size], decode, flags)
     else:
-      print()
-    _tell_stats(decoder.stats, first_at, flags.stats)
+      _decode_one(decoder, sources[first], decode, flags)
+
+
+def _decode_one(decoder, source: str, decode: DecodeConfig, flags: argparse.Namespace) -> None:
+  """Streams one text."""
+  written, first_at = [], None
+  with contextlib.closing(decoder.generate(source, decode)) as pieces:
+    for piece in pieces:
+      first_at = first_at or _seconds_since_start()
+      written.append(piece)
+      if not flags.json:
+        print(piece, end='', flush=True)
+  print(_decoded_row(source, ''.join(written), decoder.stats) if flags.json else '', flush=True)
+  _tell_stats(decoder.stats, first_at, flags.stats)
+
+
+def _decode_batch(decoder, sources: list[str], decode: DecodeConfig, flags: argparse.Namespace) -> None:
+  """Decodes texts side by side and prints each in one piece."""
+  for source, text in zip(sources, decoder.generate_batch(sources, decode), strict=True):
+    print(_decoded_row(source, text, decoder.stats) if flags.json else text, flush=True)
+  _tell_stats(decoder.stats, None, flags.stats)
+
+
+def _decoded_row(source: str, text: str, stats) -> str:
+  return json.dumps({'input': source, 'output': text, 'stats': dataclasses.asdict(stats)}, ensure_ascii=False)
 
 
 def _describe(flags: argparse.Namespace) -> None:

@@ -113,7 +113,16 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   decode.add_argument('--field', default='inputs', help='field of the source in a .jsonl file (default: %(default)s)')
   decode.add_argument('--max_tokens', type=int, help='tokens to write at most (DecodeConfig.max_tokens)')
   decode.add_argument('--temperature', type=float, help='0 takes the likeliest token (DecodeConfig.temperature)')
+  decode.add_argument('--top_k', type=int, help='draw from so many likeliest tokens (DecodeConfig.top_k)')
+  decode.add_argument('--top_p', type=float, help='draw from the likeliest that have this probability together')
   decode.add_argument('--seed', type=int, help='of the draws (DecodeConfig.seed)')
+  decode.add_argument('--beams', type=int, help='hypotheses of beam search; the text comes in one piece')
+  decode.add_argument('--length_penalty', type=float, help='of beam search: higher for longer texts')
+  decode.add_argument('--no_repeat_ngram', type=int, metavar='N', help='write no sequence of N tokens twice')
+  decode.add_argument('--stop', action='append', metavar='TEXT', help='end before this text; repeatable')
+  decode.add_argument(
+    '--batch_size', type=_positive, default=1, metavar='N', help='lines of a .jsonl file to decode side by side'
+  )
   decode.add_argument('--json', action='store_true', help='one JSON object a line: input, output, stats')
   decode.add_argument('--stats', action='store_true', help='print the time to the first token and a token after it')
 

@@ -33,14 +33,39 @@ class DecodeConfig(Checked):
   Attributes:
     max_tokens: tokens that are generated at most; None for as many as the model was trained on.
     temperature: of the softmax that tokens are drawn from; 0 takes the likeliest.
-    seed: of the draws.
+    top_k: draws from so many likeliest tokens alone; 0 for all.
+    top_p: draws from the likeliest tokens that together have this probability (nucleus sampling).
+    seed: of the draws; every text of a batch draws as if it were alone.
+    beams: hypotheses of beam search, which ends with as many finished ones; 1 for none.
+    length_penalty: of beam search: a hypothesis of n tokens has its log-probability divided by
+      ((5 + n) / 6) ** length_penalty (Wu et al., 2016).
+    no_repeat_ngram: no sequence of so many tokens is written twice; 0 for no limit.
+    stop: strings before which the text ends.
+    bfloat16_cache: keeps keys and values in half the memory; slower on a CPU.
   """
 
   max_tokens: int | None = None
   temperature: float = 0.0
+  top_k: int = 0
+  top_p: float = 1.0
   seed: int = 0
+  beams: int = 1
+  length_penalty: float = 0.6
+  no_repeat_ngram: int = 0
+  stop: tuple[str, ...] = ()
+  bfloat16_cache: bool = False
 
   def check(self):
-    self._at_least(0, 'temperature', 'seed', *([] if self.max_tokens is None else ['max_tokens']))
-    expect(math.isfinite(self.temperature), f'DecodeConfig.temperature: expected a number, found {self.temperature}')
+    counts = ('temperature', 'seed', 'top_k', 'no_repeat_ngram')
+    self._at_least(0, *counts, *([] if self.max_tokens is None else ['max_tokens']))
+    self._at_least(1, 'beams')
+    for name in ('temperature', 'length_penalty'):
+      value = getattr(self, name)
+      expect(math.isfinite(value), f'DecodeConfig.{name}: expected a number, found {value}')
     expect(self.seed < 2**32, f'DecodeConfig.seed: expected less than 2**32, found {self.seed}')
+    expect(0 < self.top_p <= 1, f'DecodeConfig.top_p: expected more than 0 and at most 1, found {self.top_p}')
+    expect(all(self.stop), 'DecodeConfig.stop: expected strings, found an empty one')
+    expect(
+      self.beams == 1 or self.temperature == 0,
+      f'DecodeConfig.temperature: expected 0 with several beams, found {self.temperature}',
+    )

@@ -1,10 +1,10 @@
 """Attention over all positions, causal or in both directions.
 
-B batch, T queries, P keys, D d_model, H heads, K head width.
+B batch, T queries, P keys, D d_model, H heads, G heads of all examples, K head width.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,24 +12,27 @@ from flax import nnx
 
 from terraformer.config import BlockConfig
 from terraformer.layers.projections import make_projection
-from terraformer.ops.attention import by_query_chunk, dot_product_attention, visible_keys
+from terraformer.ops.attention import by_query_chunk, dot_product_attention, one_query_attention, visible_keys
 from terraformer.ops.constrain import split_by_head
+from terraformer.ops.places import Filled, GrowingCache, prompted, write_place
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class AttentionCache:
+class AttentionCache(GrowingCache):
   """What attention keeps of the positions it has seen.
 
   Attributes:
-    k_BxHxPxK, v_BxHxPxK: keys and values; position `length_B` and those after it do not count.
-    length_B: positions filled, per example.
+    k_GxKxP, v_GxPxK: keys and values.
+    filled: which of the P places count.
     projection, merge: what the projections keep.
   """
 
-  k_BxHxPxK: jax.Array
-  v_BxHxPxK: jax.Array
-  length_B: jax.Array
+  _kept: ClassVar = {'k_GxKxP': 2, 'v_GxPxK': 1}
+
+  k_GxKxP: jax.Array
+  v_GxPxK: jax.Array
+  filled: Filled
   projection: Any
   merge: Any
 
@@ -75,26 +78,28 @@ class Attention(nnx.Module):
   def init_cache(self, batch: int, capacity: int) -> AttentionCache:
     """An empty cache for `capacity` positions."""
     n_heads, head_width = self.head_shape
-    empty = jnp.zeros((batch, n_heads, capacity, head_width))
+    n_all = batch * n_heads
+    k_GxKxP, v_GxPxK = jnp.zeros((n_all, head_width, capacity)), jnp.zeros((n_all, capacity, head_width))
     projection, merge = self.projection.init_cache(batch), self.projection.init_merge_cache(batch)
-    return AttentionCache(empty, empty, jnp.zeros(batch, jnp.int32), projection, merge)
+    return AttentionCache(k_GxKxP, v_GxPxK, prompted(jnp.zeros(batch, jnp.int32), 0), projection, merge)
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array, capacity: int) -> tuple[jax.Array, AttentionCache]:
     """All positions at once, and the cache after the first `length_B` of them; `capacity` is at least T."""
     (q_BxTxHxK, k_BxTxHxK, v_BxTxHxK), projection = self.projection.prefill(x_BxTxD, length_B)
-    room = ((0, 0), (0, 0), (0, capacity - x_BxTxD.shape[1]), (0, 0))
-    k_BxHxPxK, v_BxHxPxK = (jnp.pad(kv.swapaxes(1, 2), room) for kv in (k_BxTxHxK, v_BxTxHxK))
     y_BxTxHxK = self._attend(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, None)
     y_BxTxD, merge = self.projection.merge_prefill(y_BxTxHxK, length_B)
-    return y_BxTxD, AttentionCache(k_BxHxPxK, v_BxHxPxK, length_B, projection, merge)
+    n_places = x_BxTxD.shape[1]
+    k_GxKxT = k_BxTxHxK.transpose(0, 2, 3, 1).reshape(-1, self.head_shape[1], n_places)
+    v_GxTxK = v_BxTxHxK.swapaxes(1, 2).reshape(-1, n_places, self.head_shape[1])
+    cache = AttentionCache(k_GxKxT, v_GxTxK, prompted(length_B, n_places), projection, merge)
+    return y_BxTxD, cache.grown(capacity - n_places)
 
   def step(self, x_BxD: jax.Array, cache: AttentionCache) -> tuple[jax.Array, AttentionCache]:
-    """One position, which sees itself and the positions in the cache; nothing can be added to a full cache."""
+    """One position, which sees itself and the positions in the cache, where there must be room for it."""
     (q_BxHxK, k_BxHxK, v_BxHxK), projection = self.projection.step(x_BxD, cache.projection)
-    batch_B = jnp.arange(x_BxD.shape[0])
-    k_BxHxPxK = cache.k_BxHxPxK.at[batch_B, :, cache.length_B].set(k_BxHxK, mode='drop')
-    v_BxHxPxK = cache.v_BxHxPxK.at[batch_B, :, cache.length_B].set(v_BxHxK, mode='drop')
-    visible_Bx1xP = (jnp.arange(k_BxHxPxK.shape[2]) <= cache.length_B[:, None])[:, None]
-    y_Bx1xHxK = dot_product_attention(q_BxHxK[:, None], k_BxHxPxK, v_BxHxPxK, visible_Bx1xP)
-    y_BxD, merge = self.projection.merge_step(y_Bx1xHxK[:, 0], cache.merge)
-    return y_BxD, AttentionCache(k_BxHxPxK, v_BxHxPxK, cache.length_B + 1, projection, merge)
+    k_GxKxP = write_place(cache.k_GxKxP, k_BxHxK.reshape(-1, k_BxHxK.shape[2]), cache.filled.place, axis=2)
+    v_GxPxK = write_place(cache.v_GxPxK, v_BxHxK.reshape(-1, v_BxHxK.shape[2]), cache.filled.place, axis=1)
+    filled = cache.filled.advanced()
+    y_BxHxK = one_query_attention(q_BxHxK, k_GxKxP, v_GxPxK, filled.places(v_GxPxK.shape[1]))
+    y_BxD, merge = self.projection.merge_step(y_BxHxK, cache.merge)
+    return y_BxD, AttentionCache(k_GxKxP, v_GxPxK, filled, projection, merge)

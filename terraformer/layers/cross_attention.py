@@ -1,6 +1,6 @@
 """Attention of a sequence to another one: of a decoder to its encoder's output.
 
-B batch, T queries, S keys, D d_model, H heads, K head width.
+B batch, T queries, S keys, D d_model, H heads, G heads of all examples, K head width.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from flax import nnx
 
 from terraformer.config import BlockConfig, FullAttentionConfig
 from terraformer.layers.projections import make_projection
-from terraformer.ops.attention import by_query_chunk, dot_product_attention, visible_keys
+from terraformer.ops.attention import by_query_chunk, dot_product_attention, one_query_attention, visible_keys
 
 
 @jax.tree_util.register_dataclass
@@ -21,21 +21,23 @@ class CrossAttentionCache:
   """What decoding keeps.
 
   Attributes:
-    k_BxHxSxK, v_BxHxSxK: keys and values of the other sequence.
+    k_GxKxS, v_GxSxK: keys and values of the other sequence.
     real_BxS: False at its padding.
     projection, merge: what the projections keep of the positions seen.
   """
 
-  k_BxHxSxK: jax.Array
-  v_BxHxSxK: jax.Array
+  k_GxKxS: jax.Array
+  v_GxSxK: jax.Array
   real_BxS: jax.Array
   projection: Any
   merge: Any
 
 
-def _or_zeros(y_BxTxHxK: jax.Array, real_BxS: jax.Array | None) -> jax.Array:
+def _or_zeros(y_Bx: jax.Array, real_BxS: jax.Array | None) -> jax.Array:
   """Zeros where there is no key, and the softmax has averaged padding."""
-  return y_BxTxHxK if real_BxS is None else jnp.where(real_BxS.any(1)[:, None, None, None], y_BxTxHxK, 0)
+  if real_BxS is None:
+    return y_Bx
+  return jnp.where(real_BxS.any(1).reshape(-1, *[1] * (y_Bx.ndim - 1)), y_Bx, 0)
 
 
 class CrossAttention(nnx.Module):
@@ -84,12 +86,14 @@ class CrossAttention(nnx.Module):
     """The cache before the first query."""
     batch = memory_BxSxD.shape[0]
     projection, merge = self.projection.init_cache(batch), self.projection.init_merge_cache(batch)
-    return CrossAttentionCache(*self._read(memory_BxSxD), real_BxS, projection, merge)
+    k_BxHxSxK, v_BxHxSxK = self._read(memory_BxSxD)
+    n_keys, head_width = v_BxHxSxK.shape[2:]
+    k_GxKxS = k_BxHxSxK.swapaxes(2, 3).reshape(-1, head_width, n_keys)
+    return CrossAttentionCache(k_GxKxS, v_BxHxSxK.reshape(-1, n_keys, head_width), real_BxS, projection, merge)
 
   def step(self, x_BxD: jax.Array, cache: CrossAttentionCache) -> tuple[jax.Array, CrossAttentionCache]:
     """One query."""
     (q_BxHxK, _, _), projection = self.projection.step(x_BxD, cache.projection)
-    y_Bx1xHxK = dot_product_attention(q_BxHxK[:, None], cache.k_BxHxSxK, cache.v_BxHxSxK, cache.real_BxS[:, None])
-    y_Bx1xHxK = _or_zeros(y_Bx1xHxK, cache.real_BxS)
-    y_BxD, merge = self.projection.merge_step(y_Bx1xHxK[:, 0], cache.merge)
+    y_BxHxK = one_query_attention(q_BxHxK, cache.k_GxKxS, cache.v_GxSxK, cache.real_BxS)
+    y_BxD, merge = self.projection.merge_step(_or_zeros(y_BxHxK, cache.real_BxS), cache.merge)
     return y_BxD, dataclasses.replace(cache, projection=projection, merge=merge)

@@ -6,6 +6,7 @@ D d_model, V vocabulary.
 import math
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from terraformer.layers.parameter import parameter
@@ -20,5 +21,5 @@ class Embedding(nnx.Module):
     self.table_VxD = parameter(table_VxD, ('vocab', 'embed'))
 
   def __call__(self, tokens_x: jax.Array) -> jax.Array:
-    """Tokens of any shape to vectors, ...xD."""
-    return self.table_VxD[...][tokens_x]
+    """Tokens of any shape to vectors, float32 ...xD."""
+    return self.table_VxD[...][tokens_x].astype(jnp.float32)

@@ -83,8 +83,11 @@ class SparseFF(nnx.Module):
     logits_BxMxN = self.logits(x_BxD)
     units_BxM = choose_units(logits_BxMxN)
     block_M = jnp.arange(self.config.n_blocks)
-    hidden_BxM = jax.nn.relu(jnp.einsum('BD,BMD->BM', x_BxD, self.w1_MxNxD[...][block_M, units_BxM]))
+    # The rows may be stored in a smaller type than is computed with.
+    rows1_BxMxD = self.w1_MxNxD[...][block_M, units_BxM].astype(x_BxD.dtype)
+    rows2_BxMxD = self.w2_MxNxD[...][block_M, units_BxM].astype(x_BxD.dtype)
+    hidden_BxM = jax.nn.relu(jnp.einsum('BD,BMD->BM', x_BxD, rows1_BxMxD))
     if self.config.multiply_by_controller_output:
       soft_BxMxN = jax.nn.softmax(logits_BxMxN)
       hidden_BxM *= jnp.take_along_axis(soft_BxMxN, units_BxM[..., None].astype(jnp.int32), axis=-1)[..., 0]
-    return jnp.einsum('BM,BMD->BD', hidden_BxM, self.w2_MxNxD[...][block_M, units_BxM]) + self.bias_D[...]
+    return jnp.einsum('BM,BMD->BD', hidden_BxM, rows2_BxMxD) + self.bias_D[...]

@@ -62,13 +62,13 @@ class SparseProjection(Projection):
       return jnp.concatenate([self._modules(shared_BxTxD), self._modules(input_BxTxD)], axis=-1)
     return self._modules(jnp.concatenate([shared_BxTxD, input_BxTxD], axis=-1))
 
-  def _convolve(self, shared_BxTxD: jax.Array, input_BxTxD: jax.Array | None) -> QKV:
-    """Queries, keys and values of the positions that have C - 1 others before them, BxTxHxK each."""
-    shared_BxTxSxW = self._modules(shared_BxTxD)
-    q_BxTxSxW = self.query.valid(shared_BxTxSxW)
-    k_BxTxSxW = q_BxTxSxW if self.key is None else self.key.valid(shared_BxTxSxW)
-    v_BxTxSxW = self.value.valid(self._value_input(shared_BxTxD, input_BxTxD))
-    q, k, v = (split_heads(join_heads(x), self.n_heads) for x in (q_BxTxSxW, k_BxTxSxW, v_BxTxSxW))
+  def _convolve(self, convolve, read: History) -> QKV:
+    """Queries, keys and values ...xHxK by one of the forms of a convolution: `valid`, or `last` for one position."""
+    shared_BxTxSxW = self._modules(read.shared_BxCxD)
+    q_xSxW = convolve(self.query, shared_BxTxSxW)
+    k_xSxW = q_xSxW if self.key is None else convolve(self.key, shared_BxTxSxW)
+    v_xSxW = convolve(self.value, self._value_input(read.shared_BxCxD, read.input_BxCxD))
+    q, k, v = (split_heads(join_heads(x), self.n_heads) for x in (q_xSxW, k_xSxW, v_xSxW))
     return q, k, v
 
   def __call__(self, x_BxTxD: jax.Array) -> QKV:
@@ -81,7 +81,7 @@ class SparseProjection(Projection):
     history = self.config.length_kernel - 1
     padded = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (history, 0), (0, 0))), read)
     kept = jax.tree.map(lambda x: last_positions(x, length_B, history), read)
-    return self._convolve(padded.shared_BxCxD, padded.input_BxCxD), kept
+    return self._convolve(ModularConvolution.valid, padded), kept
 
   def init_cache(self, batch: int) -> History:
     """Zeros stand before the first position."""
@@ -92,8 +92,7 @@ class SparseProjection(Projection):
     """One position: queries, keys and values, BxHxK each, and the new cache."""
     read = History(self.shared(x_BxD), x_BxD if self.config.value_reads_input else None)
     window = jax.tree.map(lambda old, new: jnp.concatenate([old, new[:, None]], axis=1), cache, read)
-    q, k, v = self._convolve(window.shared_BxCxD, window.input_BxCxD)
-    return (q[:, 0], k[:, 0], v[:, 0]), jax.tree.map(lambda x: x[:, 1:], window)
+    return self._convolve(ModularConvolution.last, window), jax.tree.map(lambda x: x[:, 1:], window)
 
   def _mix(self, y_xHxK: jax.Array) -> jax.Array:
     y_xD = join_heads(y_xHxK)
@@ -121,7 +120,7 @@ class SparseProjection(Projection):
     if self.output_convolution is None:
       return y_BxD, None
     window_BxCxD = jnp.concatenate([cache, y_BxD[:, None]], axis=1)
-    return join_heads(self.output_convolution.valid(self._modules(window_BxCxD)))[:, 0], window_BxCxD[:, 1:]
+    return join_heads(self.output_convolution.last(self._modules(window_BxCxD))), window_BxCxD[:, 1:]
 
   def _empty(self, batch: int) -> jax.Array:
     return jnp.zeros((batch, self.config.length_kernel - 1, self.shared.gating_SxD.get_value().shape[1]))

@@ -26,6 +26,9 @@ from terraformer.ops.chunks import map_chunks
 from terraformer.ops.dropout import dropout
 from terraformer.ops.keys import split_key
 
+# Positions whose rows of a sparse feed-forward block are gathered at one time.
+_PREFILL_CHUNK = 64
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +162,13 @@ class FeedForwardHalf(nnx.Module):
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array, capacity: int) -> tuple[jax.Array, jax.Array | None]:
     """All positions, and the cache after the first `length_B`."""
-    y_BxTxD, _ = self._feed_forward(x_BxTxD, None, None, jnp.float32)
+
+    def read(_, x_BxCxD):
+      y_NxD = self.feed_forward.step(self.norm(x_BxCxD).reshape(-1, x_BxCxD.shape[-1]))
+      return y_NxD.reshape(x_BxCxD.shape)
+
+    # As in a step: of a sparse block only the chosen rows are read, and nothing else of it is computed.
+    y_BxTxD = map_chunks(read, x_BxTxD, _PREFILL_CHUNK)
     if self.recurrence is None:
       return y_BxTxD, None
     h_BxTxD, cache = self.recurrence.prefill(x_BxTxD, length_B)

@@ -158,6 +158,11 @@ class Stack(Segmented):
     return self.scan(lambda streams, layer: layer[0].step(streams, layer[1]), streams, (self.blocks, caches))
 
 
+# All layers of a stack have the same shapes: called outside of a compiled program, these are compiled for one of them.
+_call_layer = jax.jit(forward_layer, static_argnums=0)
+_prefill_layer = jax.jit(Block.prefill, static_argnums=3)
+
+
 class UnrolledStack(Segmented):
   """The same layers as separate modules, each with arrays of its own that a decoder reads where they lie."""
 
@@ -189,7 +194,7 @@ class UnrolledStack(Segmented):
   ) -> Streams:
     """All positions of the streams BxTxD, for evaluation."""
     return self._each(
-      lambda index, streams: forward_layer(self.halves, streams, self.blocks[index], key, padding, memory_BxSxD),
+      lambda index, streams: _call_layer(self.halves, streams, self.blocks[index], key, padding, memory_BxSxD),
       streams,
     )[0]
 
@@ -201,7 +206,7 @@ class UnrolledStack(Segmented):
 
   def prefill(self, streams: Streams, length_B: jax.Array, capacity: int) -> tuple[Streams, tuple]:
     """All positions, and the caches after the first `length_B` of them; `capacity` is at least T."""
-    return self._each(lambda index, streams: self.blocks[index].prefill(streams, length_B, capacity), streams)
+    return self._each(lambda index, streams: _prefill_layer(self.blocks[index], streams, length_B, capacity), streams)
 
   def step(self, streams: Streams, caches: tuple) -> tuple[Streams, tuple]:
     """One position of the streams BxD."""

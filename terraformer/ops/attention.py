@@ -1,6 +1,6 @@
 """Scaled dot-product attention.
 
-B batch, T queries, P keys, H heads, K head width, C queries of a chunk.
+B batch, T queries, P keys, H heads, G heads of all examples, K head width, C queries of a chunk.
 """
 
 import math
@@ -42,6 +42,26 @@ def dot_product_attention(
     score_BxHxTxP = jnp.where(visible_BxTxP[:, None], score_BxHxTxP, HIDDEN)
   weight_BxHxTxP = dropout(jax.nn.softmax(score_BxHxTxP), rate, key=key)
   return jnp.einsum('BHTP,BHPK->BTHK', weight_BxHxTxP.astype(v_BxHxPxK.dtype), v_BxHxPxK)
+
+
+def one_query_attention(
+  q_BxHxK: jax.Array, k_GxKxP: jax.Array, v_GxPxK: jax.Array, visible_BxP: jax.Array
+) -> jax.Array:
+  """The same for one query of each example, with keys and values as decoding keeps them.
+
+  Args:
+    q_BxHxK: queries.
+    k_GxKxP, v_GxPxK: keys and values, G = B H; each in the order in which its product reads it.
+    visible_BxP: which keys count; at least one does.
+
+  Returns:
+    BxHxK.
+  """
+  batch, n_heads, head_width = q_BxHxK.shape
+  q_Gx1xK = q_BxHxK.reshape(-1, 1, head_width) / math.sqrt(head_width)
+  score_BxHxP = jax.lax.batch_matmul(q_Gx1xK, k_GxKxP.astype(jnp.float32)).reshape(batch, n_heads, -1)
+  weight_BxHxP = jax.nn.softmax(jnp.where(visible_BxP[:, None], score_BxHxP, HIDDEN))
+  return jax.lax.batch_matmul(weight_BxHxP.reshape(len(q_Gx1xK), 1, -1), v_GxPxK.astype(jnp.float32)).reshape(q_BxHxK.shape)
 
 
 def visible_keys(position_T: jax.Array, n_keys: int, real_BxP: jax.Array | None, causal: bool) -> jax.Array | None:

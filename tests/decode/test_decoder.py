@@ -6,7 +6,6 @@ import pytest
 
 from terraformer.config import DecodeConfig, UserError
 from terraformer.decode.decoder import Decoder
-from terraformer.decode.sample import sample
 from terraformer.models.generate import generate
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import merge, split
@@ -58,12 +57,3 @@ def test_an_empty_text_is_refused(decoder):
     next(decoder.generate('  \n'))
 
 
-def test_sampling_follows_the_softmax_and_never_draws_padding():
-  logits_BxV = np.tile(np.array([9.0, 0.0, 1.0, 2.0], np.float32), (4000, 1))
-  token_B = np.asarray(sample(logits_BxV, 4, 2.0, jax.random.key(0)))
-  weights = np.exp(np.array([0.0, 1.0, 2.0]) / 2)
-  share = np.bincount(token_B, minlength=4) / 4000
-  assert share[0] == 0
-  np.testing.assert_allclose(share[1:], weights / weights.sum(), atol=0.025)  # three standard deviations
-  assert (np.asarray(sample(logits_BxV, 4, 0.0, jax.random.key(0))) == 3).all()
-  assert (np.asarray(sample(logits_BxV, 3, 0.0, jax.random.key(0))) == 2).all()  # an id that nothing stands for

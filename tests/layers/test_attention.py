@@ -89,11 +89,22 @@ def test_init_cache_has_the_structure_of_prefill_and_step(projection):
 
 
 @by_two_projections
-def test_a_full_cache_takes_nothing_more(projection):
+def test_a_grown_cache_is_the_same_cache(projection):
   layer, x_BxTxD = _layer_and_input(projection)
-  _, full = _prefill(layer, x_BxTxD, jnp.full(3, 9), 9)
-  _, after = step(layer, x_BxTxD[:, 0], full)
-  np.testing.assert_array_equal(after.k_BxHxPxK, full.k_BxHxPxK)
+  small, large = (_prefill(layer, x_BxTxD[:, :5], jnp.asarray([5, 3, 1]), capacity)[1] for capacity in (6, 12))
+  jax.tree.map(np.testing.assert_array_equal, small.grown(6), large)
+  (y_small, _), (y_large, _) = (step(layer, x_BxTxD[:, 5], cache) for cache in (small, large))
+  np.testing.assert_allclose(y_small, y_large, atol=1e-6)
+
+
+@pytest.mark.parametrize('batch', [1, 3])
+def test_a_step_copies_nothing_of_the_size_of_its_cache(batch):
+  layer, _ = _layer_and_input('dense')
+  cache = jax.eval_shape(lambda: layer.init_cache(batch, 50_000))
+  x_BxD = jax.ShapeDtypeStruct((batch, 24), jnp.float32)
+  advance = jax.jit(lambda layer, x_BxD, cache: layer.step(x_BxD, cache), donate_argnums=2)
+  compiled = advance.lower(layer, x_BxD, cache).compile(compiler_options={'xla_backend_optimization_level': 3})
+  assert compiled.memory_analysis().temp_size_in_bytes < 4 * cache.k_GxKxP.size
 
 
 @by_two_projections

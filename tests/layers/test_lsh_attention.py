@@ -136,7 +136,7 @@ def test_a_step_copies_nothing_of_the_size_of_its_cache():
   layer, x_BxTxD = _layer_and_input()
   cache = jax.eval_shape(lambda: layer.init_cache(3, 50_000))
   compiled = jax.jit(lambda x, cache: layer.step(x, cache), donate_argnums=1).lower(x_BxTxD[:, 0], cache).compile()
-  assert compiled.memory_analysis().temp_size_in_bytes < cache.k_BxHxPxK.size
+  assert compiled.memory_analysis().temp_size_in_bytes < cache.k_GxPxK.size
 
 
 # --- Both ------------------------------------------------------------------------------------------------------------
@@ -163,13 +163,10 @@ def test_what_stands_behind_the_prefix_leaves_no_trace(attention):
   jax.tree.map(np.testing.assert_array_equal, one.recent, other.recent)
 
 
-@by_attention
-def test_a_full_cache_takes_nothing_more(attention):
-  layer, x_BxTxD = _layer_and_input(attention=ATTENTIONS[attention])
-  _, full = _prefill(layer, x_BxTxD, jnp.full(3, 11), 11)
-  _, after = step(layer, x_BxTxD[:, 0], full)
-  kept = [(cache.k_BxHxPxK, cache.v_BxHxPxK, cache.recent) for cache in (full, after)]
-  jax.tree.map(np.testing.assert_array_equal, *kept)
+def test_a_cache_that_is_seen_in_whole_can_grow():
+  layer, x_BxTxD = _layer_and_input(attention=ATTENTIONS['in whole'])
+  small, large = (_prefill(layer, x_BxTxD[:, :5], jnp.asarray([5, 3, 1]), capacity)[1] for capacity in (6, 12))
+  jax.tree.map(np.testing.assert_array_equal, small.grown(6), large)
 
 
 @by_projection

@@ -1,0 +1,56 @@
+"""Which tokens may be drawn, and how often they are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from terraformer.config import DecodeConfig
+from terraformer.decode.sample import Written, cut, draw_of, limited, rules_of, sample
+
+LOGITS_1xV = np.array([[9.0, 0.0, 1.0, 2.0]], np.float32)
+
+
+def _share(config, n_ids=4):
+  """How often each token is drawn over 4,000 draws."""
+  draw_at = jax.vmap(lambda index: sample(LOGITS_1xV, n_ids, rules_of(config), draw_of(config), index, None)[0])
+  return np.bincount(np.asarray(jax.jit(draw_at)(jnp.arange(4000))), minlength=4) / 4000
+
+
+def test_it_follows_the_softmax_and_never_draws_padding():
+  weights = np.exp(np.array([0.0, 1.0, 2.0]) / 2)
+  share = _share(DecodeConfig(temperature=2.0))
+  assert share[0] == 0
+  np.testing.assert_allclose(share[1:], weights / weights.sum(), atol=0.025)  # three standard deviations
+
+
+def test_temperature_0_takes_the_likeliest_token_that_the_vocabulary_has():
+  np.testing.assert_array_equal(_share(DecodeConfig()), [0, 0, 0, 1])
+  np.testing.assert_array_equal(_share(DecodeConfig(), n_ids=3), [0, 0, 1, 0])
+
+
+def test_top_k_and_top_p_leave_out_the_same_tokens_as_their_definition():
+  rng = np.random.default_rng(0)
+  logits_BxV = rng.normal(size=(20, 30)).astype(np.float32)
+  for top_k, top_p in ((0, 0.5), (5, 1.0), (7, 0.8), (1, 0.9), (0, 1e-6)):
+    kept_BxV = np.asarray(cut(logits_BxV, jnp.int32(top_k), jnp.float32(top_p))) > -np.inf
+    for row, kept in zip(logits_BxV, kept_BxV, strict=True):
+      order = np.argsort(-row)[: top_k or None]
+      weights = np.exp(row[order])
+      n_needed = 1 + int((np.cumsum(weights / weights.sum())[:-1] < top_p).sum())
+      assert set(np.flatnonzero(kept)) == set(order[:n_needed])
+
+
+@pytest.mark.parametrize(
+  ('tokens', 'ngram', 'forbidden'),
+  [([5, 6, 7, 5, 6], 3, {7}), ([5, 6, 7, 5, 6], 2, {7}), ([5, 6, 5, 7, 5], 2, {6, 7}), ([5, 6], 3, set()), ([], 2, set())],
+)
+def test_no_ngram_is_completed_twice(tokens, ngram, forbidden):
+  written = Written(jnp.asarray([tokens + [0] * (8 - len(tokens))]), jnp.int32(len(tokens)))
+  logits_BxV = np.asarray(limited(jnp.zeros((1, 10)), written, ngram))
+  assert set(np.flatnonzero(np.isinf(logits_BxV[0]))) - {0} == forbidden
+
+
+def test_an_ngram_of_1_writes_no_token_twice():
+  written = Written(jnp.asarray([[5, 6, 0, 0]]), jnp.int32(2))
+  assert set(np.flatnonzero(np.isinf(np.asarray(limited(jnp.zeros((1, 10)), written, 1))[0]))) == {0, 5, 6}
