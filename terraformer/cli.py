@@ -137,7 +137,7 @@ def _export(flags: argparse.Namespace) -> None:
     given, kept = load_configs(flags.gin_file, flags.gin_bindings, stored)[0], load_configs([], [], stored)[0]
     if changed := config_lib.differences(kept, given):
       raise UserError(f'{flags.workdir}: expected the configuration of the run, found {changed[0]}')
-  step = export(Path(flags.workdir), Path(flags.output))
+  step = export(Path(flags.workdir), Path(flags.output), flags.dtype == 'bfloat16', progress=sys.stderr.isatty())
   size = sum(path.stat().st_size for path in Path(flags.output).iterdir())
   print(f'{flags.output}: step {step:,} of {flags.workdir}, {size / 1e6:.1f} MB')
 
@@ -167,7 +167,7 @@ def _decode(flags: argparse.Namespace) -> None:
   _cache_compilations()
   from terraformer.decode.decoder import Decoder
 
-  decoder = Decoder.open(flags.bundle)
+  decoder = Decoder.open(flags.bundle, flags.verify or None)
   for first in range(0, len(sources), flags.batch_size):
     if flags.batch_size > 1:
       _decode_batch(decoder, sources[first : first + flags.batch_size], decode, flags)

@@ -4,16 +4,19 @@ from pathlib import Path
 
 from terraformer.config import UserError
 from terraformer.data.vocabulary import Vocabulary
-from terraformer.decode.bundle import write_bundle
+from terraformer.decode.bundle import Content, write_bundle
+from terraformer.models.parameters import stacked_name
 from terraformer.train import checkpoint
 
 
-def export(workdir: Path, output: Path) -> int:
-  """Writes the newest checkpoint of a run as a bundle.
+def export(workdir: Path, output: Path, bfloat16: bool = False, progress: bool = False) -> int:
+  """Writes the newest checkpoint of a run as a bundle, a layer's tensor at a time.
 
   Args:
     workdir: the run.
     output: the bundle's folder; a bundle that is there is replaced.
+    bfloat16: whether tensors that are read row by row are stored in half the space.
+    progress: whether to show a progress bar.
 
   Returns:
     The step that was exported.
@@ -24,9 +27,16 @@ def export(workdir: Path, output: Path) -> int:
   step = checkpoint.require_step(workdir)
   run, stored = checkpoint.read_run(workdir, step)
   vocabulary = run_vocabulary(workdir, stored)
-  params = checkpoint.restore_params(workdir, step, run)
-  origin = {'step': step, 'gin': stored['gin'], 'data_fingerprint': stored['data_fingerprint']}
-  write_bundle(output, run.model, params, vocabulary, run.data.inputs_length, run.data.targets_length, origin)
+  checkpoint.check_params(workdir, step, run)
+  content = Content(
+    model=run.model,
+    vocabulary=vocabulary,
+    inputs_length=run.data.inputs_length,
+    targets_length=run.data.targets_length,
+    origin={'step': step, 'gin': stored['gin'], 'data_fingerprint': stored['data_fingerprint']},
+    bfloat16=bfloat16,
+  )
+  write_bundle(output, content, lambda name: checkpoint.read_layer(workdir, step, *stacked_name(name)), progress)
   return step
 
 

@@ -98,6 +98,12 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   )
   export.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
   export.add_argument('--output', required=True, metavar='BUNDLE', help='folder to write; a bundle there is replaced')
+  export.add_argument(
+    '--dtype',
+    default='float32',
+    choices=('float32', 'bfloat16'),
+    help='of the tensors that a token reads row by row, which are most of a sparse model (default: %(default)s)',
+  )
 
   decode = add(
     'decode',
@@ -123,6 +129,7 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   decode.add_argument(
     '--batch_size', type=_positive, default=1, metavar='N', help='lines of a .jsonl file to decode side by side'
   )
+  decode.add_argument('--verify', action='store_true', help='compare all weights with their checksums first')
   decode.add_argument('--json', action='store_true', help='one JSON object a line: input, output, stats')
   decode.add_argument('--stats', action='store_true', help='print the time to the first token and a token after it')
 

@@ -7,20 +7,46 @@ taken apart; of large models several files) and `vocabulary.model` (sentencepiec
 import dataclasses
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from terraformer.config import ModelConfig, UserError, from_dict, to_dict
 from terraformer.data.vocabulary import Vocabulary
-from terraformer.decode.tensors import map_tensors, tensor_files, write_tensors
+from terraformer.decode.tensors import checksum, map_tensors, tensor_file, tensor_files, write_tensors
 from terraformer.models.make import abstract_model, unroll
-from terraformer.models.parameters import Params, describe, flatten, merge, split, unflatten
+from terraformer.models.parameters import Params, describe, flatten, split, unflatten
 
-FORMAT = 2
+FORMAT = 3
+# Tensors of which a token reads a few rows, at a cost that hardly depends on their type. XLA multiplies by whole
+# bfloat16 matrices ten times slower on a CPU, so all others are float32.
+_READ_BY_ROW = ('w1_MxNxD', 'w2_MxNxD', 'w1_ExFxD', 'w2_ExFxD', 'table_VxD')
+# A bundle of no more bytes is compared with its checksums whenever it is opened.
+_VERIFIED_BYTES = 1 << 28
 _FILES = {'config.json', 'vocabulary.model'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+  """What a bundle is made of, but for its weights.
+
+  Attributes:
+    model, vocabulary, inputs_length, targets_length, origin: as `Bundle` has them; the origin is step, gin text and
+      fingerprints, or other JSON values.
+    bfloat16: whether tensors that are read row by row are stored in half the space.
+  """
+
+  model: ModelConfig
+  vocabulary: Vocabulary
+  inputs_length: int
+  targets_length: int
+  origin: dict[str, Any]
+  bfloat16: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,49 +74,44 @@ def abstract_unrolled(config: ModelConfig):
   return jax.eval_shape(unroll, abstract_model(config))
 
 
-def write_bundle(
-  output: Path,
-  model: ModelConfig,
-  params: Params,
-  vocabulary: Vocabulary,
-  inputs_length: int,
-  targets_length: int,
-  origin: dict[str, Any],
-) -> None:
-  """Writes a bundle; the folder appears whole or not at all.
+def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarray], progress: bool = False) -> None:
+  """Writes a bundle; the folder appears whole or not at all, and one tensor at a time is in memory.
 
   Args:
     output: a folder that does not exist, or holds a bundle that is replaced.
-    model: the configuration.
-    params: of the trained model, layers stacked.
-    vocabulary: its tokens.
-    inputs_length, targets_length: tokens that it was trained on.
-    origin: JSON values to keep: step, gin text, fingerprints.
+    content: all but the weights.
+    read: gives a float32 tensor of the unrolled model by name, once each.
+    progress: whether to show a progress bar.
 
   Raises:
     UserError: if `output` holds anything but a bundle, or cannot be written.
   """
   output = Path(output).absolute()
-  model = dataclasses.replace(model, bfloat16=False)  # which a CPU is slow at; the parameters are float32 anyway
+  model = dataclasses.replace(content.model, bfloat16=False)  # which a CPU is slow at
   _require_replaceable(output)
-  structure, _ = split(abstract_model(model))
-  _, weights = split(unroll(merge(structure, params)))
-  tensors = flatten(weights)
+  shapes = stored_shapes(model, content.bfloat16)
   config = {
     'format': FORMAT,
     'model': to_dict(model),
-    'vocabulary': {'sentinels': vocabulary.sentinels, 'fingerprint': vocabulary.fingerprint},
-    'inputs_length': inputs_length,
-    'targets_length': targets_length,
-    'origin': origin,
+    'bfloat16': content.bfloat16,
+    'vocabulary': {'sentinels': content.vocabulary.sentinels, 'fingerprint': content.vocabulary.fingerprint},
+    'inputs_length': content.inputs_length,
+    'targets_length': content.targets_length,
+    'origin': content.origin,
   }
   try:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{output.name}-', dir=output.parent) as folder:
       new, replaced = Path(folder) / 'new', Path(folder) / 'replaced'
       new.mkdir()
-      write_tensors(new, tensors, lambda name: np.asarray(tensors[name]))
-      (new / 'vocabulary.model').write_bytes(vocabulary.model_bytes)
+      with tqdm(total=len(shapes), desc='export', unit='tensor', disable=not progress) as bar:
+
+        def read_one(name: str) -> np.ndarray:
+          bar.update()
+          return np.asarray(read(name)).astype(shapes[name].dtype, copy=False)
+
+        config['checksums'] = write_tensors(new, shapes, read_one)
+      (new / 'vocabulary.model').write_bytes(content.vocabulary.model_bytes)
       (new / 'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
       try:
         if output.exists():
@@ -101,6 +122,16 @@ def write_bundle(
           replaced.rename(output)
   except OSError as error:
     raise UserError(f'{output}: expected a folder that can be written, found {error.strerror.lower()}') from error
+
+
+def stored_shapes(model: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shape and type of every tensor of a bundle, by name."""
+
+  def stored(name, x):
+    small = bfloat16 and name.endswith(_READ_BY_ROW)
+    return jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) if small else x
+
+  return {name: stored(name, x) for name, x in flatten(split(abstract_unrolled(model))[1]).items()}
 
 
 def _require_replaceable(output: Path) -> None:
@@ -115,8 +146,12 @@ def _require_replaceable(output: Path) -> None:
     raise UserError(f'{output}: expected a bundle to replace or a new folder, found one with {others[0]}')
 
 
-def open_bundle(path: Path) -> Bundle:
-  """Reads a bundle.
+def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
+  """Opens a bundle, whose weights are mapped and not read.
+
+  Args:
+    path: its folder.
+    verify: whether to read all weights and compare them with their checksums; None for bundles of up to 256 MB.
 
   Raises:
     UserError: if it is missing, of another format, or its files are damaged or do not belong together.
@@ -127,16 +162,19 @@ def open_bundle(path: Path) -> Bundle:
     model = from_dict(config['model'])
     sentinels, fingerprint = config['vocabulary']['sentinels'], config['vocabulary']['fingerprint']
     lengths = config['inputs_length'], config['targets_length']
-    origin = config['origin']
+    origin, bfloat16, checksums = config['origin'], config['bfloat16'], config['checksums']
   except (KeyError, TypeError, AttributeError) as error:
     raise UserError(f'{path / "config.json"}: expected the fields of a bundle, found no {error}') from error
   except UserError as error:
     raise UserError(f'{path / "config.json"}: {error}') from error
-  weights = _map_weights(path, model)
+  tensors = _map_weights(path, stored_shapes(model, bfloat16))
+  n_bytes = sum(tensor.nbytes for tensor in tensors.values())
+  if n_bytes <= _VERIFIED_BYTES if verify is None else verify:
+    _verify(path, tensors, checksums)
   vocabulary = Vocabulary.open(path / 'vocabulary.model', sentinels)
   if vocabulary.fingerprint != fingerprint:
     raise UserError(f'{path / "vocabulary.model"}: expected the vocabulary of config.json, found another')
-  return Bundle(model, weights, vocabulary, *lengths, origin)
+  return Bundle(model, unflatten(tensors), vocabulary, *lengths, origin)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -154,14 +192,20 @@ def _read_config(path: Path) -> dict[str, Any]:
   return config
 
 
-def _map_weights(path: Path, model: ModelConfig) -> Params:
-  expected = flatten(split(abstract_unrolled(model))[1])
+def _map_weights(path: Path, expected: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
   tensors = map_tensors(path)
   for name, shape in expected.items():
-    found = tensors.pop(name, None)
-    if describe(found) != describe(shape):
-      raise UserError(f'{path}: expected the tensor {name} of {describe(shape)}, found {describe(found)}')
-    expected[name] = found
-  if tensors:
-    raise UserError(f'{path}: expected the tensors of config.json alone, found {min(tensors)} as well')
-  return unflatten(expected)
+    if describe(tensors.get(name)) != describe(shape):
+      raise UserError(f'{path}: expected the tensor {name} of {describe(shape)}, found {describe(tensors.get(name))}')
+  for name in tensors:
+    if name not in expected:
+      raise UserError(f'{path}: expected the tensors of config.json alone, found {name} as well')
+  return {name: tensors[name] for name in expected}
+
+
+def _verify(path: Path, tensors: dict[str, np.ndarray], checksums: dict[str, int]) -> None:
+  for name, tensor in tensors.items():
+    found = checksum(tensor)
+    if found != checksums.get(name):
+      file = Path(tensor_file(tensor)).name
+      raise UserError(f'{path / file}: expected the tensor {name} as it was exported, found it altered')

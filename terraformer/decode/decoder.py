@@ -69,13 +69,13 @@ class Decoder:
     self._step_weights = steps.step_weights(self._weights)
 
   @classmethod
-  def open(cls, path: str | Path) -> 'Decoder':
-    """Opens a bundle.
+  def open(cls, path: str | Path, verify: bool | None = None) -> 'Decoder':
+    """Opens a bundle; `verify` as in `open_bundle`.
 
     Raises:
       UserError: as `open_bundle`.
     """
-    return cls(open_bundle(Path(path)))
+    return cls(open_bundle(Path(path), verify))
 
   def generate(self, text: str, config: DecodeConfig = _GREEDY) -> Iterator[str]:
     """Pieces of text as they come; together they are the whole text. Beam search gives it in one piece.

@@ -7,6 +7,7 @@ format allows no holes. Many tensors are spread over several files, with an inde
 
 import json
 import math
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ _LONGEST_HEADER = 100_000_000  # bytes, as the reference implementation has it
 
 def write_tensors(
   folder: Path, shapes: dict[str, Any], read: Callable[[str], np.ndarray], shard_bytes: float = 4e9
-) -> None:
-  """Writes tensors, of which one at a time is in memory.
+) -> dict[str, int]:
+  """Writes tensors, of which one at a time is in memory, and returns the `checksum` of each.
 
   Args:
     folder: that exists.
@@ -42,12 +43,14 @@ def write_tensors(
   """
   shards = _shards(shapes, shard_bytes)
   names = [_shard_name(index, len(shards)) for index in range(len(shards))]
+  checksums: dict[str, int] = {}
   for name, shard in zip(names, shards, strict=True):
-    _write_shard(folder / name, shard, read)
+    checksums |= _write_shard(folder / name, shard, read)
   if len(shards) > 1:
     total = sum(_size(shape) for shape in shapes.values())
     places = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
     (folder / INDEX).write_text(json.dumps({'metadata': {'total_size': total}, 'weight_map': places}, indent=1))
+  return checksums
 
 
 def map_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -67,6 +70,16 @@ def map_tensors(folder: Path) -> dict[str, np.ndarray]:
       raise UserError(f'{folder / file}: expected the tensor {name}, which {INDEX} says is here, found none')
     found |= tensors
   return found
+
+
+def checksum(tensor: np.ndarray) -> int:
+  """CRC-32 of a tensor's bytes."""
+  return zlib.crc32(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
+
+
+def tensor_file(tensor: np.ndarray) -> str:
+  """The file that a mapped tensor lies in."""
+  return str(tensor.filename)
 
 
 def tensor_files(names: list[str]) -> list[str]:
@@ -94,7 +107,7 @@ def _shards(shapes: dict[str, Any], shard_bytes: float) -> list[dict[str, Any]]:
   return shards
 
 
-def _write_shard(path: Path, shapes: dict[str, Any], read: Callable[[str], np.ndarray]) -> None:
+def _write_shard(path: Path, shapes: dict[str, Any], read: Callable[[str], np.ndarray]) -> dict[str, int]:
   header: dict[str, Any] = {'__metadata__': {'format': 'np'}}
   end = 0
   for name, shape in shapes.items():
@@ -105,14 +118,17 @@ def _write_shard(path: Path, shapes: dict[str, Any], read: Callable[[str], np.nd
       end += gap
   text = json.dumps(header).encode()
   text += b' ' * (-(8 + len(text)) % ALIGNMENT)
+  checksums = {}
   with path.open('wb') as file:
     file.write(len(text).to_bytes(8, 'little') + text)
     for name, shape in shapes.items():
       tensor = np.asarray(read(name), order='C')
       if tensor.shape != tuple(shape.shape) or tensor.dtype != shape.dtype:
         raise ValueError(f'{name}: expected {shape.dtype}{list(shape.shape)}, found {tensor.dtype}{list(tensor.shape)}')
+      checksums[name] = checksum(tensor)
       file.write(tensor.reshape(-1).view(np.uint8).data)
       file.write(bytes(-tensor.nbytes % ALIGNMENT))
+  return checksums
 
 
 def _read_index(path: Path) -> dict[str, str]:

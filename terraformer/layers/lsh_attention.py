@@ -161,7 +161,8 @@ class LSHAttention(nnx.Module):
       y_BxTxHxK = self._attend_in_buckets(q_BxHxTxK, v_BxTxHxK, buckets_BxHxRxT, real_BxT, factors)
     y_BxTxD, merge = self.projection.merge_prefill(y_BxTxHxK, length_B)
     k_GxTxK, v_GxTxK = (
-      x_BxHxTxK.reshape(-1, length, self.head_shape[1]) for x_BxHxTxK in (unit_keys(q_BxHxTxK), v_BxTxHxK.swapaxes(1, 2))
+      x_BxHxTxK.reshape(-1, length, self.head_shape[1])
+      for x_BxHxTxK in (unit_keys(q_BxHxTxK), v_BxTxHxK.swapaxes(1, 2))
     )
     cache = LSHCache(k_GxTxK, v_GxTxK, prompted(length_B, length), recent, projection, merge)
     return y_BxTxD, cache.grown(capacity - length)
@@ -189,9 +190,7 @@ class LSHAttention(nnx.Module):
       seen_k = jnp.take_along_axis(k_GxPxK, position_GxIx1, axis=1, mode='promise_in_bounds')
       seen_v = jnp.take_along_axis(v_GxPxK, position_GxIx1, axis=1, mode='promise_in_bounds')
       visible = filled_BxHxRxS.reshape(batch, n_heads, 1, -1)
-    seen_k, seen_v = (
-      seen.reshape(batch, n_heads, -1, head_width).astype(jnp.float32) for seen in (seen_k, seen_v)
-    )
+    seen_k, seen_v = (seen.reshape(batch, n_heads, -1, head_width).astype(jnp.float32) for seen in (seen_k, seen_v))
     y_Bx1xHxK = attend_to_others(q_BxHxK[:, None], seen_k, seen_v, v_BxHxK[:, None], visible)
     y_BxD, merge = self.projection.merge_step(y_Bx1xHxK[:, 0], cache.merge)
     return y_BxD, LSHCache(k_GxPxK, v_GxPxK, cache.filled.advanced(), recent, projection, merge)

@@ -1,5 +1,6 @@
 """A module as its structure and a plain dict of arrays: the form that is trained, saved and exported."""
 
+import re
 from typing import Any
 
 import jax
@@ -35,6 +36,12 @@ def unflatten(flat: dict[str, Any]) -> Params:
       node = node.setdefault(parent, {})
     node[name] = leaf
   return params
+
+
+def stacked_name(name: str) -> tuple[str, int | None]:
+  """Where a parameter of an unrolled model lies in the stacked one: its name there and its layer, None if it has none."""
+  match = re.fullmatch(r'(\w+\.(?:blocks|forgets))\.(\d+)\.(.*)', name)
+  return (f'{match[1]}.{match[3]}', int(match[2])) if match else (name, None)
 
 
 def describe(array) -> str:

@@ -61,7 +61,9 @@ def one_query_attention(
   q_Gx1xK = q_BxHxK.reshape(-1, 1, head_width) / math.sqrt(head_width)
   score_BxHxP = jax.lax.batch_matmul(q_Gx1xK, k_GxKxP.astype(jnp.float32)).reshape(batch, n_heads, -1)
   weight_BxHxP = jax.nn.softmax(jnp.where(visible_BxP[:, None], score_BxHxP, HIDDEN))
-  return jax.lax.batch_matmul(weight_BxHxP.reshape(len(q_Gx1xK), 1, -1), v_GxPxK.astype(jnp.float32)).reshape(q_BxHxK.shape)
+  return jax.lax.batch_matmul(weight_BxHxP.reshape(len(q_Gx1xK), 1, -1), v_GxPxK.astype(jnp.float32)).reshape(
+    q_BxHxK.shape
+  )
 
 
 def visible_keys(position_T: jax.Array, n_keys: int, real_BxP: jax.Array | None, causal: bool) -> jax.Array | None:

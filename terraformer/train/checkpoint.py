@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 
 from terraformer.config import RunConfig, UserError, from_dict
 from terraformer.models.make import abstract_model
@@ -19,6 +21,8 @@ from terraformer.train.manifest import NAME, DamagedError, verify, write_manifes
 from terraformer.train.state import State
 
 FORMAT = 2
+# Larger arrays are stored in pieces of their leading axis, so that a layer can be read alone.
+_PIECE_BYTES = 1 << 26
 
 
 def folder(workdir: Path) -> Path:
@@ -152,7 +156,12 @@ class Checkpoints:
     """Starts to write a step; the state may be used, and donated, as soon as this returns."""
     self.wait()
     self._saving = step
-    items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave({'format': FORMAT} | run))
+    piecewise = jax.tree.map(
+      lambda x: ocp.SaveArgs(chunk_byte_size=_PIECE_BYTES, shard_axes=(0,) if x.ndim > 1 else ()), state
+    )
+    items = ocp.args.Composite(
+      state=ocp.args.StandardSave(state, save_args=piecewise), run=ocp.args.JsonSave({'format': FORMAT} | run)
+    )
     self._manager.save(step, args=items, force=True)
 
   def restore(self, step: int, abstract: State) -> State:
@@ -197,10 +206,20 @@ def restore_params(workdir: Path, step: int, run: RunConfig) -> Params:
     UserError: if names, shapes or types are not those of the run's model, or the files cannot be read.
   """
   sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  check_params(workdir, step, run)
   wanted = flatten(split(abstract_model(run.model))[1])
-  _check(folder(workdir) / str(step) / 'state', wanted, stored_params(workdir, step))
   placed = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in wanted.items()}
   return unflatten(restore_named(workdir, step, placed))
+
+
+def check_params(workdir: Path, step: int, run: RunConfig) -> None:
+  """Compares names, shapes and types of the stored parameters with those of the run's model.
+
+  Raises:
+    UserError: if they differ, or cannot be read.
+  """
+  wanted = flatten(split(abstract_model(run.model))[1])
+  _check(folder(workdir) / str(step) / 'state', wanted, stored_params(workdir, step))
 
 
 def stored_params(workdir: Path, step: int) -> dict[str, Any]:
@@ -224,6 +243,21 @@ def restore_named(workdir: Path, step: int, abstract: dict[str, jax.ShapeDtypeSt
   except (ValueError, KeyError) as error:
     raise UserError(f'{path}: expected the parameters of this run, found {_first_line(error)}') from error
   return flatten(restored['params'])
+
+
+def read_layer(workdir: Path, step: int, name: str, layer: int | None) -> np.ndarray:
+  """One layer of a stacked parameter, or a whole one where `layer` is None; nothing else of it is kept in memory.
+
+  Raises:
+    UserError: if the files cannot be read.
+  """
+  path = folder(workdir) / str(step) / 'state'
+  place = {'driver': 'ocdbt', 'base': f'file://{path}', 'path': f'params.{name}/'}
+  try:
+    array = tensorstore.open({'driver': 'zarr', 'kvstore': place}, open=True, read=True).result()
+    return np.asarray((array if layer is None else array[layer]).read().result())
+  except (ValueError, OSError) as error:
+    raise UserError(f'{path}: expected the parameter {name}, found {_first_line(error)}') from error
 
 
 def _check(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from terraformer.config import UserError
+from terraformer.config import DecodeConfig, UserError
+from terraformer.decode import bundle as bundle_module
 from terraformer.decode.bundle import abstract_unrolled, open_bundle
+from terraformer.decode.decoder import Decoder
 from terraformer.export import export
 from terraformer.models.parameters import flatten, split
 from terraformer.train import checkpoint
@@ -115,15 +117,22 @@ def other_vocabulary(path):
   (path / 'vocabulary.model').write_bytes(b'not a model')
 
 
+def flip_weights(path):
+  data = bytearray((path / 'model.safetensors').read_bytes())
+  data[-100] ^= 1
+  (path / 'model.safetensors').write_bytes(data)
+
+
 @pytest.mark.parametrize(
   ('damage', 'message'),
   [
-    (break_format, 'expected a bundle of format 2, found format 1'),
+    (break_format, 'expected a bundle of format 3, found format 1'),
     (break_json, 'config.json: expected JSON'),
     (lose_field, "expected the fields of a bundle, found no 'vocabulary'"),
     (unknown_field, "TerraformerConfig: expected fields .*found 'n_experts'"),
     (lose_weights, 'model.safetensors: expected the weights of the bundle, found no such file'),
     (cut_weights, r'model.safetensors: expected [\d,]+ bytes up to the end of the tensor \S+, found'),
+    (flip_weights, r'model.safetensors: expected the tensor \S+ as it was exported, found it altered'),
     (other_shape, r'expected the tensor norm.scale_D of float32\[16\], found float32\[15\]'),
     (extra_tensor, 'expected the tensors of config.json alone, found adapter as well'),
     (other_vocabulary, 'vocabulary.model: expected'),
@@ -148,3 +157,37 @@ def test_what_is_not_a_bundle_is_named(tmp_path, name, found):
 def test_unrolled_weights_have_the_names_of_the_bundle(bundle, finished_run):
   opened = open_bundle(bundle)
   assert flatten(split(abstract_unrolled(opened.model))[1]).keys() == flatten(opened.weights).keys()
+
+
+def test_a_large_bundle_is_verified_on_demand(bundle_copy, monkeypatch):
+  flip_weights(bundle_copy)
+  monkeypatch.setattr(bundle_module, '_VERIFIED_BYTES', 0)
+  open_bundle(bundle_copy)
+  with pytest.raises(UserError, match='found it altered'):
+    open_bundle(bundle_copy, verify=True)
+
+
+def test_bfloat16_halves_what_is_read_by_row_and_writes_much_the_same(finished_run, bundle, tmp_path):
+  export(finished_run, tmp_path / 'half', bfloat16=True)
+  exact, half = (flatten(open_bundle(path).weights) for path in (bundle, tmp_path / 'half'))
+  halved = {name for name, tensor in half.items() if tensor.dtype != np.float32}
+  assert {name.rsplit('.', 1)[-1] for name in halved} == {'w1_MxNxD', 'w2_MxNxD', 'table_VxD'}
+  for name in exact:
+    np.testing.assert_allclose(half[name].astype(np.float32), exact[name], rtol=2**-8 if name in halved else 0)
+  first = [next(Decoder.open(path)._token_rows(['Red tree.'], DecodeConfig())) for path in (bundle, tmp_path / 'half')]
+  np.testing.assert_array_equal(*first)
+
+
+def test_an_export_reads_one_layer_at_a_time(finished_run, tmp_path, monkeypatch):
+  read, largest = checkpoint.read_layer, 0
+
+  def watched(*arguments):
+    nonlocal largest
+    tensor = read(*arguments)
+    largest = max(largest, tensor.nbytes)
+    return tensor
+
+  monkeypatch.setattr(checkpoint, 'read_layer', watched)
+  export(finished_run, tmp_path / 'bundle')
+  tensors = flatten(open_bundle(tmp_path / 'bundle').weights)
+  assert largest == max(tensor.nbytes for tensor in tensors.values())

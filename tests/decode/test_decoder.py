@@ -55,5 +55,3 @@ def test_lengths_and_statistics(decoder):
 def test_an_empty_text_is_refused(decoder):
   with pytest.raises(UserError, match='expected a text, found nothing but white space'):
     next(decoder.generate('  \n'))
-
-

@@ -40,14 +40,14 @@ def trained_logits(finished_run, decoder):
   call = jax.jit(lambda model, inputs, targets: model(inputs, targets))
 
   @functools.cache
-  def logits_V(text, tokens):
+  def next_logits(text, tokens):
     ids = decoder.bundle.vocabulary.encode(text)[:11] + [1]
     inputs_1xS = np.array([ids + [0] * (12 - len(ids))], np.int32)
     # The next token is not known; any other than padding stands for it, and nothing before it sees it.
     targets_1xT = np.array([[*tokens, 2] + [0] * (6 - len(tokens))], np.int32)
     return np.asarray(call(model, inputs_1xS, targets_1xT))[0, len(tokens)]
 
-  return logits_V
+  return next_logits
 
 
 @pytest.mark.parametrize('text', TEXTS)
@@ -62,13 +62,13 @@ def test_the_tokens_are_those_of_the_training_side_model(decoder, trained_logits
   assert list(decoder.tokens(text, config)) == [token for token in expected if token != 1]
 
 
-def _search(logits_V, n_ids, n_beams, n_tokens, penalty):
+def _search(next_logits, n_ids, n_beams, n_tokens, penalty):
   """Beam search as it is written down, over log-probabilities of whole sequences."""
   live, ended = [((), 0.0)], []
   for _ in range(n_tokens):
     options = []
     for tokens, score in live:
-      log_V = np.asarray(jax.nn.log_softmax(writable(logits_V(tokens)[None], n_ids)[0]))
+      log_V = np.asarray(jax.nn.log_softmax(writable(next_logits(tokens)[None], n_ids)[0]))
       options += [((*tokens, token), score + log_V[token]) for token in range(n_ids)]
     options.sort(key=lambda option: -option[1])
     ended += [option for option in options[:n_beams] if option[0][-1] == 1]
@@ -83,9 +83,7 @@ def _search(logits_V, n_ids, n_beams, n_tokens, penalty):
 @pytest.mark.parametrize(('n_beams', 'penalty'), [(2, 0.6), (4, 0.0), (4, 1.5)])
 def test_beam_search_finds_what_its_definition_does(decoder, trained_logits, n_beams, penalty):
   for text in TEXTS:
-    expected = _search(
-      functools.partial(trained_logits, text), decoder.bundle.vocabulary.size, n_beams, 6, penalty
-    )
+    expected = _search(functools.partial(trained_logits, text), decoder.bundle.vocabulary.size, n_beams, 6, penalty)
     config = DecodeConfig(max_tokens=6, beams=n_beams, length_penalty=penalty)
     assert tuple(decoder.tokens(text, config)) == expected
 

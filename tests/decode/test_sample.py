@@ -43,7 +43,13 @@ def test_top_k_and_top_p_leave_out_the_same_tokens_as_their_definition():
 
 @pytest.mark.parametrize(
   ('tokens', 'ngram', 'forbidden'),
-  [([5, 6, 7, 5, 6], 3, {7}), ([5, 6, 7, 5, 6], 2, {7}), ([5, 6, 5, 7, 5], 2, {6, 7}), ([5, 6], 3, set()), ([], 2, set())],
+  [
+    ([5, 6, 7, 5, 6], 3, {7}),
+    ([5, 6, 7, 5, 6], 2, {7}),
+    ([5, 6, 5, 7, 5], 2, {6, 7}),
+    ([5, 6], 3, set()),
+    ([], 2, set()),
+  ],
 )
 def test_no_ngram_is_completed_twice(tokens, ngram, forbidden):
   written = Written(jnp.asarray([tokens + [0] * (8 - len(tokens))]), jnp.int32(len(tokens)))

@@ -11,7 +11,7 @@ from terraformer.config import BlockConfig, DenseProjectionConfig, LSHAttentionC
 from terraformer.layers.lsh_attention import LSHAttention
 from terraformer.ops.lsh_hash import fixed_rotations, hash_queries
 from tests.reference.vectors import TOLERANCE, assign, load
-from tests.weights import build, call, step
+from tests.weights import build, call
 
 PROJECTIONS = {
   'dense': DenseProjectionConfig(share_qk=True),

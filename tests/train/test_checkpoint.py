@@ -156,3 +156,14 @@ def test_another_format_is_named(run_copy):
   path.write_text(json.dumps(json.loads(path.read_text()) | {'format': 99}))
   with pytest.raises(UserError, match='expected a checkpoint of format 2, found 99'):
     checkpoint.read_run(run_copy, 24)
+
+
+def test_a_large_stacked_array_is_stored_by_layer(tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoint, '_PIECE_BYTES', 4096)
+  saved = checkpoint.Checkpoints(tmp_path / 'checkpoints', keep=1)
+  w_LxD = jnp.arange(6 * 1024, dtype=jnp.float32).reshape(6, 1024)
+  saved.save(1, {'params': {'w_LxD': w_LxD}}, {})
+  saved.close()
+  np.testing.assert_array_equal(checkpoint.read_layer(tmp_path, 1, 'w_LxD', 4), w_LxD[4])
+  sizes = json.loads((tmp_path / 'checkpoints/1/state/array_metadatas/process_0').read_text())
+  assert sizes['array_metadatas'][0]['array_metadata']['chunk_shape'] == [1, 1024]
