@@ -67,7 +67,10 @@ def step_weights(weights: Params) -> Params:
 def prefill(config: ModelConfig, weights: Params, inputs_BxS: jax.Array, room: int, bfloat16: bool) -> Cache:
   """Reads the sources and makes room for `room` tokens; each kind of layer is compiled once."""
   cache = merge(_structure(config), weights).prefill(inputs_BxS, room)
-  return _each_attention(lambda each: each.stored(jnp.bfloat16), cache) if bfloat16 else cache
+  if bfloat16:
+    cache = _each_attention(lambda each: each.stored(jnp.bfloat16), cache)
+  # A step takes the cache's buffers for its own, and none of them may be two arrays'.
+  return jax.tree.map(jnp.copy, cache)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -78,16 +78,25 @@ class SparseFF(nnx.Module):
     y_BxTxD = jnp.einsum('BTMN,MND->BTD', hidden_BxTxMxN, self.w2_MxNxD[...]) + self.bias_D[...]
     return dropout(y_BxTxD, self.rate, key=dropout_key, shared_axes=(0, 1)), units_BxTxM
 
-  def step(self, x_BxD: jax.Array) -> jax.Array:
-    """One position: reads M rows of w1 and of w2."""
+  def choose(self, x_BxD: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """One position's part of the controller, read whole: units_BxM, and their gain_BxM after the ReLU if it counts."""
     logits_BxMxN = self.logits(x_BxD)
     units_BxM = choose_units(logits_BxMxN)
+    if not self.config.multiply_by_controller_output:
+      return units_BxM, None
+    soft_BxMxN = jax.nn.softmax(logits_BxMxN)
+    return units_BxM, jnp.take_along_axis(soft_BxMxN, units_BxM[..., None].astype(jnp.int32), axis=-1)[..., 0]
+
+  def read_rows(self, x_BxD: jax.Array, units_BxM: jax.Array, gain_BxM: jax.Array | None) -> jax.Array:
+    """One position's part of the weights, BxD: M rows of w1 and of w2, which may be stored in a smaller type."""
     block_M = jnp.arange(self.config.n_blocks)
-    # The rows may be stored in a smaller type than is computed with.
     rows1_BxMxD = self.w1_MxNxD[...][block_M, units_BxM].astype(x_BxD.dtype)
     rows2_BxMxD = self.w2_MxNxD[...][block_M, units_BxM].astype(x_BxD.dtype)
     hidden_BxM = jax.nn.relu(jnp.einsum('BD,BMD->BM', x_BxD, rows1_BxMxD))
-    if self.config.multiply_by_controller_output:
-      soft_BxMxN = jax.nn.softmax(logits_BxMxN)
-      hidden_BxM *= jnp.take_along_axis(soft_BxMxN, units_BxM[..., None].astype(jnp.int32), axis=-1)[..., 0]
+    if gain_BxM is not None:
+      hidden_BxM *= gain_BxM
     return jnp.einsum('BM,BMD->BD', hidden_BxM, rows2_BxMxD) + self.bias_D[...]
+
+  def step(self, x_BxD: jax.Array) -> jax.Array:
+    """One position."""
+    return self.read_rows(x_BxD, *self.choose(x_BxD))

@@ -90,8 +90,8 @@ def cost(config: ModelConfig, context: int) -> Cost:
   for path, leaf in flatten(split(model)[1]).items():
     name = _part_name(path)
     part = parts.get(name, Part(0, 0))
-    parts[name] = Part(part.parameters + leaf.size, part.read + _n_read(path, leaf))
-  return Cost(parts, context, _cache_numbers(config, context), _flops(model, context))
+    parts[name] = Part(part.parameters + leaf.size, part.read + n_read(path, leaf))
+  return Cost(parts, context, cache_numbers(config, context), _flops(model, context))
 
 
 def _part_name(path: str) -> str:
@@ -100,16 +100,18 @@ def _part_name(path: str) -> str:
   return f'{stack[1]} {part}' if stack else part
 
 
-def _n_read(path: str, leaf: jax.ShapeDtypeStruct) -> int:
+def n_read(path: str, leaf: jax.ShapeDtypeStruct, batch: int = 1) -> int:
+  """Numbers of a parameter, known by its path, that one step reads for a batch whose tokens share no row."""
   if _NOT_READ.search(path):
     return 0
   names = path.split('.')
   name = next((name for name in reversed(names) if not name.isdigit()), path)
   axis = _READ_BY_ROW.get(name)
-  return leaf.size if axis is None else leaf.size // leaf.shape[axis]
+  return leaf.size if axis is None else min(leaf.size, batch * leaf.size // leaf.shape[axis])
 
 
-def _cache_numbers(config: ModelConfig, context: int) -> int:
+def cache_numbers(config: ModelConfig, context: int) -> int:
+  """Keys and values that one token reads behind `context` others."""
   block = config.blocks['decoder']
   n_layers = getattr(config, 'n_layers', None) or config.n_decoder_layers
   n_attentions = getattr(config, 'n_attentions', None) or config.n_decoder_attentions

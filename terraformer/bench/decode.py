@@ -1,0 +1,268 @@
+"""Decoding on a CPU: milliseconds a token of a sparse model and its dense twin, beside what the memory allows.
+
+Weights are random, so that the controllers pick all units alike: the worst case for a cache. The encoder is left out,
+since decoding does not read it.
+
+B batch, S source time, D d_model, V vocabulary.
+"""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from terraformer.bench.machine import Pool, bytes_of, random_pool, read_bandwidth, resident_bytes
+from terraformer.bench.parts import part_programs
+from terraformer.config import DecodeConfig, ModelConfig, SparseFFConfig, TerraformerConfig, UserError
+from terraformer.decode import step as steps
+from terraformer.decode.bundle import abstract_unrolled, stored_shapes
+from terraformer.decode.sample import draw_of, rules_of
+from terraformer.models.cost import cache_numbers, n_read
+from terraformer.models.parameters import Params, flatten, unflatten
+from terraformer.models.twin import dense_twin
+from terraformer.ops.places import Filled, prompted
+from terraformer.ops.recent_keys import RecentKeys, keys_of
+
+VARIANTS = ('dense', 'ff', 'ff_qkv', 'ff_qkv_output')
+_TURN = 6  # tokens that a variant writes before it is another's turn
+_SETTLE = 20  # tokens after which resident memory is read
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeTime:
+  """One variant at one context and batch.
+
+  Attributes:
+    variant: what is sparse: feed-forward, projections, output.
+    layers: of the decoder, of how many; fewer than all are a slice of the model.
+    context, batch, dtype: positions behind which tokens are written, texts side by side, type of the rows.
+    params: of the model, or of the slice of it, without the encoder.
+    ms_per_token, min_ms: of a step, which writes a token of each text; median and least.
+    tokens: that were measured.
+    bytes_per_token: that a step must touch: parameters, keys and values.
+    bandwidth: bytes a second that the machine reads, mean of the begin and the end of the run.
+    bandwidth_share: of it that the median step reaches.
+    resident_bytes: of the process after some tokens of this variant alone.
+    parts: milliseconds of a step's parts, each as a program of its own.
+  """
+
+  variant: str
+  layers: tuple[int, int]
+  context: int
+  batch: int
+  dtype: str
+  params: int
+  ms_per_token: float
+  min_ms: float
+  tokens: int
+  bytes_per_token: int
+  bandwidth: float
+  bandwidth_share: float
+  resident_bytes: int
+  parts: dict[str, float]
+
+  @property
+  def tokens_per_second(self) -> float:
+    """Of all texts together."""
+    return 1000 * self.batch / self.ms_per_token
+
+
+@dataclasses.dataclass
+class _Case:
+  """A variant that is being measured."""
+
+  config: ModelConfig
+  weights: Params
+  step: Callable
+  progress: steps.Progress
+  batch: int
+  seconds: list[float]
+
+
+def variants_of(config: ModelConfig, names: Sequence[str]) -> dict[str, ModelConfig]:
+  """The models to compare: the dense twin, and more and more of its layers replaced by those of `config`."""
+  twin = dense_twin(config)
+  block, dense_block = config.blocks['decoder'], twin.blocks['decoder']
+  if not isinstance(block.feed_forward, SparseFFConfig):
+    raise UserError('bench decode: expected a model with sparse feed-forward blocks, found one without')
+  size = block.feed_forward.block_size
+  d_ff = round(dense_block.feed_forward.d_ff / size) * size
+  sparse_ff = dataclasses.replace(block.feed_forward, d_ff=d_ff)
+  all_variants = {
+    'dense': twin,
+    'ff': dataclasses.replace(twin, decoder=dataclasses.replace(dense_block, feed_forward=sparse_ff)),
+    'ff_qkv': dataclasses.replace(config, output=twin.output),
+    'ff_qkv_output': config,
+  }
+  return {name: all_variants[name] for name in names}
+
+
+def bench_decode(
+  config: ModelConfig,
+  variants: Sequence[str] = VARIANTS,
+  layers: tuple[int, int] | None = None,
+  bfloat16: bool = False,
+  contexts: Sequence[int] = (64,),
+  batches: Sequence[int] = (1,),
+  tokens: int = 36,
+  scratch: str | None = None,
+  say: Callable[[str], None] = lambda _: None,
+) -> Iterator[DecodeTime]:
+  """Measures all variants at every context and batch; of one context and batch, in turns.
+
+  Args:
+    config: of the sparse model.
+    variants: of `VARIANTS`.
+    layers: of encoder and decoder, for a slice of the model; None for all.
+    bfloat16: whether rows are stored in half the space.
+    contexts: positions of the cache that are filled.
+    batches: texts side by side.
+    tokens: measured of each, at least.
+    scratch: folder of the file that stands for the weights; None for the system's.
+    say: is told what is under way.
+
+  Raises:
+    UserError: if the model has no sparse feed-forward blocks.
+  """
+  models = {name: steps.decoding_form(model) for name, model in variants_of(config, variants).items()}
+  whole = _n_layers(config)
+  if layers is not None:
+    models = {name: _slice(model, layers) for name, model in models.items()}
+  shapes = {name: _step_shapes(model, bfloat16) for name, model in models.items()}
+  n_bytes = max(map(bytes_of, shapes.values()))
+  say(f'writing {n_bytes / 1e9:.1f} GB of random weights')
+  with random_pool(n_bytes, scratch) as pool:
+    for context in contexts:
+      for batch in batches:
+        before = read_bandwidth()
+        cases = {}
+        for name, model in models.items():
+          say(f'compiling {name} at context {context:,}, batch {batch}')
+          cases[name] = _make_case(model, unflatten(pool.cut(shapes[name])), context, batch, tokens)
+        say(f'measuring {", ".join(cases)} at context {context:,}, batch {batch}')
+        while any(len(case.seconds) < tokens for case in cases.values()):
+          for case in cases.values():
+            _take_turn(case)
+        parts = {name: _parts(case) for name, case in cases.items()}
+        bandwidth = (before + read_bandwidth()) / 2
+        for name, case in cases.items():
+          median = statistics.median(case.seconds)
+          touched = _bytes_read(case.config, shapes[name], context, batch)
+          yield DecodeTime(
+            variant=name,
+            layers=(_n_layers(case.config), whole),
+            context=context,
+            batch=batch,
+            dtype='bfloat16' if bfloat16 else 'float32',
+            params=sum(int(np.prod(x.shape)) for x in shapes[name].values()),
+            ms_per_token=1000 * median,
+            min_ms=1000 * min(case.seconds),
+            tokens=len(case.seconds),
+            bytes_per_token=touched,
+            bandwidth=bandwidth,
+            bandwidth_share=touched / median / bandwidth,
+            resident_bytes=_resident(case, pool),
+            parts=parts[name],
+          )
+
+
+def _n_layers(config: ModelConfig) -> int:
+  return config.blocks and getattr(config, 'n_layers', None) or config.n_decoder_layers
+
+
+def _slice(config: ModelConfig, layers: tuple[int, int]) -> ModelConfig:
+  if isinstance(config, TerraformerConfig) or hasattr(config, 'n_encoder_layers'):
+    return dataclasses.replace(config, n_encoder_layers=layers[0], n_decoder_layers=layers[1])
+  return dataclasses.replace(config, n_layers=layers[1])
+
+
+def _step_shapes(config: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
+  """What a step reads, by name."""
+  return flatten(steps.step_weights(unflatten(stored_shapes(config, bfloat16))))
+
+
+def _bytes_read(config: ModelConfig, shapes: dict[str, Any], context: int, batch: int) -> int:
+  weights = sum(n_read(name, shape, batch) * np.dtype(shape.dtype).itemsize for name, shape in shapes.items())
+  return weights + 4 * batch * cache_numbers(config, context)
+
+
+def _make_case(config: ModelConfig, weights: Params, context: int, batch: int, tokens: int) -> _Case:
+  greedy = DecodeConfig()
+  # Turns end when the last variant has its tokens, and some more are written to see what stays in memory.
+  room = tokens + _TURN + 2 * _SETTLE
+  step = steps.compile_step(config, config.vocab_size, rules_of(greedy))
+  weights = jax.device_put(weights, may_alias=True)
+  progress = steps.Progress(filled_cache(config, context, batch, room), jnp.int32(0), None)
+  case = _Case(config, weights, step, progress, batch, [])
+  _take_turn(case)
+  case.seconds.clear()
+  return case
+
+
+def filled_cache(config: ModelConfig, context: int, batch: int, room: int) -> Any:
+  """A cache behind `context` random positions, with places for `room` more."""
+  model = abstract_unrolled(config)
+  inputs_BxS = jax.ShapeDtypeStruct((batch, context), jnp.int32)
+  shapes = jax.eval_shape(lambda model, inputs_BxS: model.prefill(inputs_BxS, room), model, inputs_BxS)
+  rng = np.random.default_rng(0)
+  context_B = jnp.full(batch, context, jnp.int32)
+  numbers = rng.standard_normal(1 << 20, np.float32)
+
+  def fill(shape):
+    if isinstance(shape, Filled):
+      return prompted(context_B, context if shape.place.ndim == 0 else 0)
+    if isinstance(shape, RecentKeys):
+      *lead, n_buckets, n_slots = shape.position_BxHxRxNxS.shape
+      return keys_of(jnp.asarray(rng.integers(0, n_buckets, (*lead, context))), context_B, n_buckets, n_slots - 1)
+    if shape.dtype == jnp.int32:
+      return context_B if shape.shape else jnp.int32(context)
+    if shape.dtype == bool:
+      return jnp.ones(shape.shape, bool)
+    return jnp.resize(numbers, shape.shape)
+
+  cache = jax.tree.map(fill, shapes, is_leaf=lambda node: isinstance(node, (Filled, RecentKeys)))
+  return jax.tree.map(jnp.copy, cache)  # a step takes the buffers, and none of them may be two arrays'
+
+
+def _take_turn(case: _Case, n_tokens: int = _TURN) -> None:
+  """Writes tokens as the decoder does, a step ahead of what it looks at, and keeps the time between them."""
+  draw = draw_of(DecodeConfig())
+  token_B = jnp.asarray(np.random.default_rng(len(case.seconds)).integers(2, case.config.vocab_size, case.batch))
+  token_B, pending = token_B.astype(jnp.int32), []
+  last = None
+  for _ in range(n_tokens + 2):
+    token_B, case.progress = case.step(case.weights, case.progress, token_B, draw)
+    pending.append(token_B)
+    if len(pending) > 1:
+      np.asarray(pending.pop(0))
+      now = time.perf_counter()
+      if last is not None:
+        case.seconds.append(now - last)
+      last = now
+  np.asarray(pending.pop())
+
+
+def _parts(case: _Case) -> dict[str, float]:
+  """Median milliseconds of each part of a step."""
+  programs = part_programs(case.config, case.weights, case.progress.cache, case.batch)
+  times = {}
+  for name, program in programs.items():
+    program()
+    seconds = []
+    for _ in range(9):
+      begun = time.perf_counter()
+      program()
+      seconds.append(time.perf_counter() - begun)
+    times[name] = 1000 * statistics.median(seconds)
+  return times
+
+
+def _resident(case: _Case, pool: Pool) -> int:
+  pool.forget()
+  _take_turn(case, _SETTLE)
+  return resident_bytes()

@@ -1,0 +1,76 @@
+"""What this machine can do, and what a process holds of it."""
+
+import concurrent.futures
+import mmap
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+_BLOCK = 1 << 26  # bytes
+_READ_BYTES = 1 << 30
+
+
+def read_bandwidth(repeats: int = 5) -> float:
+  """Bytes a second that all cores together read from memory: the best of some runs over 1 GB."""
+  n_cores = len(os.sched_getaffinity(0))
+  parts = np.array_split(np.ones(_READ_BYTES // 4, np.float32), n_cores)
+  best = 0.0
+  with concurrent.futures.ThreadPoolExecutor(n_cores) as pool:
+    for _ in range(repeats):
+      begun = time.perf_counter()
+      list(pool.map(np.max, parts))
+      best = max(best, _READ_BYTES / (time.perf_counter() - begun))
+  return best
+
+
+def resident_bytes() -> int:
+  """Memory of this process, mapped files included as far as they are in memory."""
+  pages = int(Path('/proc/self/statm').read_text().split()[1])
+  return pages * os.sysconf('SC_PAGE_SIZE')
+
+
+class Pool:
+  """A mapped file of small random numbers, of which models of any size are cut, as they are from a bundle's files.
+
+  Models that are measured side by side share it, so that several fit where one does. Any two bytes are a bfloat16
+  number between -0.05 and 0.05, and so are any four as float32.
+  """
+
+  def __init__(self, data: mmap.mmap):
+    self._data = data
+
+  def cut(self, shapes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of these shapes and types, one behind the other, each at a multiple of 64 bytes."""
+    arrays, at = {}, 0
+    for name, shape in shapes.items():
+      size = int(np.prod(shape.shape))
+      arrays[name] = np.frombuffer(self._data, shape.dtype, size, at).reshape(shape.shape)
+      at += -(-arrays[name].nbytes // 64) * 64
+    return arrays
+
+  def forget(self) -> None:
+    """Takes all pages out of this process's memory; the file keeps them."""
+    self._data.madvise(mmap.MADV_DONTNEED)
+
+
+def bytes_of(shapes: dict[str, np.ndarray]) -> int:
+  """Bytes of the pool that `cut` takes for these shapes."""
+  return sum(-(-int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize // 64) * 64 for x in shapes.values())
+
+
+@contextmanager
+def random_pool(n_bytes: int, folder: str | None = None) -> Iterator[Pool]:
+  """A pool of at least `n_bytes`, whose file is in `folder` and gone afterwards."""
+  numbers = np.random.default_rng(0).uniform(-0.05, 0.05, _BLOCK // 2).astype(ml_dtypes.bfloat16)
+  with tempfile.TemporaryFile(dir=folder) as file:
+    for _ in range(-(-n_bytes // _BLOCK)):
+      file.write(numbers.view(np.uint8).data)
+    file.flush()
+    os.fsync(file.fileno())  # or the system writes while others measure
+    yield Pool(mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ))

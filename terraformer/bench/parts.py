@@ -1,0 +1,83 @@
+"""The parts of a decoding step as programs of their own, each over all layers.
+
+B batch, D d_model.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from terraformer.config import FullAttentionConfig, ModelConfig
+from terraformer.decode.bundle import abstract_unrolled
+from terraformer.layers.sparse_ff import SparseFF
+from terraformer.models.parameters import Params, merge, split
+from terraformer.ops.attention import one_query_attention
+
+# Added to the vector that goes on: enough for every result to count, too little to change it.
+_SMALL = 1e-6
+
+
+def part_programs(config: ModelConfig, weights: Params, cache: Any, batch: int) -> dict[str, Callable[[], Any]]:
+  """Name of a part -> function without arguments that computes it once and waits for the result.
+
+  `qkv` is what attention projects before and after it, `attention` reads the cache (only full attention has this part),
+  `controller` picks units, `rows` is the rest of the feed-forward blocks, `output` the logits.
+  """
+  structure, absent = split(abstract_unrolled(config))
+  x_BxD = jnp.asarray(np.random.default_rng(0).standard_normal((batch, config.d_model)), jnp.float32)
+  parts = {'qkv': _qkv, 'rows': _rows, 'output': _output}
+  if isinstance(config.blocks['decoder'].attention, FullAttentionConfig):
+    parts['attention'] = _attention
+  if isinstance(abstract_unrolled(config).decoder.blocks[0].feed_forward.feed_forward, SparseFF):
+    parts['controller'] = _controller
+
+  def program(part):
+    compute = jax.jit(lambda weights, cache, x_BxD: part(merge(structure, absent | weights), cache, x_BxD))
+    return lambda: jax.block_until_ready(compute(weights, cache, x_BxD))
+
+  return {name: program(part) for name, part in sorted(parts.items())}
+
+
+def _qkv(model, cache, x_BxD):
+  for block, caches in zip(model.decoder.blocks, cache.layers, strict=True):
+    for half, kept in zip(block.attentions, caches, strict=False):
+      projection = half.attention.projection
+      (q_BxHxK, k_BxHxK, v_BxHxK), _ = projection.step(x_BxD, kept.projection)
+      x_BxD += projection.merge_step(q_BxHxK + k_BxHxK + v_BxHxK, kept.merge)[0] * _SMALL
+  return x_BxD
+
+
+def _attention(model, cache, x_BxD):
+  for block, caches in zip(model.decoder.blocks, cache.layers, strict=True):
+    for half, kept in zip(block.attentions, caches, strict=False):
+      q_BxHxK = x_BxD.reshape(len(x_BxD), *half.attention.head_shape)
+      visible_BxP = kept.filled.places(kept.v_GxPxK.shape[1])
+      x_BxD += one_query_attention(q_BxHxK, kept.k_GxKxP, kept.v_GxPxK, visible_BxP).reshape(x_BxD.shape) * _SMALL
+  return x_BxD
+
+
+def _controller(model, cache, x_BxD):
+  for block in model.decoder.blocks:
+    units_BxM, _ = block.feed_forward.feed_forward.choose(x_BxD)
+    x_BxD += units_BxM.sum(-1, keepdims=True) * _SMALL
+  return x_BxD
+
+
+def _rows(model, cache, x_BxD):
+  for block in model.decoder.blocks:
+    layer = block.feed_forward.feed_forward
+    if isinstance(layer, SparseFF):
+      # Units that depend on the vector, as the controller's do, and on little else.
+      units_BxM = (jnp.abs(x_BxD[:, :1] * 1e4) + 7 * jnp.arange(layer.config.n_blocks)).astype(jnp.int32)
+      y_BxD = layer.read_rows(x_BxD, units_BxM % layer.config.block_size, None)
+    else:
+      y_BxD = layer.step(x_BxD)
+    x_BxD += y_BxD * _SMALL
+  return x_BxD
+
+
+def _output(model, cache, x_BxD):
+  return model.logits(x_BxD).argmax(-1)
