@@ -16,6 +16,7 @@ import numpy as np
 
 from terraformer.config import DataConfig, UserError
 from terraformer.data import store
+from terraformer.data.objectives import make_arrange, target_counts
 from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
 
@@ -44,6 +45,9 @@ def open_prepared(config: DataConfig) -> 'Prepared':
     counts = np.load(folder / store.UNIGRAMS)
   except (OSError, ValueError, EOFError) as error:
     raise UserError(f'{folder / store.UNIGRAMS}: expected counts of tokens, found no readable file') from error
+  if manifest.is_text:
+    config.text_objective.check_lengths(config.inputs_length, config.targets_length, vocabulary.sentinels)
+    counts = target_counts(config, counts, manifest.examples['train'])
   return Prepared(config, manifest, vocabulary, counts + 1, folder)
 
 
@@ -62,6 +66,7 @@ class Prepared:
   ):
     self.manifest, self.vocabulary, self.unigram_counts = manifest, vocabulary, unigrams
     self._config, self._folder = config, folder
+    self._arrange = make_arrange(config, manifest.is_text, vocabulary.size)
     self._records: dict[str, _Records] = {}
 
   @property
@@ -75,7 +80,7 @@ class Prepared:
 
   def train_batches(self, batch_size: int, seed: int) -> 'TrainBatches':
     """Endless shuffled batches of the training split; see `TrainBatches`."""
-    return TrainBatches(self._source('train'), self._arrange, batch_size, seed)
+    return TrainBatches(self._source('train'), self._arranged, batch_size, seed)
 
   def unigram_losses(self, targets: np.ndarray) -> np.ndarray:
     """-log p, in nats, of each token of `targets` that is not padding, under the training targets' frequencies."""
@@ -139,25 +144,10 @@ class Prepared:
     return np.random.default_rng(_ORDER_SEED).permutation(self.size(split))
 
   def _held_out(self, record: dict[str, Any]) -> dict[str, np.ndarray]:
-    return self._arrange(record, np.random.default_rng((_ORDER_SEED, int(record['index']))))
+    return self._arranged(record, np.random.default_rng((_ORDER_SEED, int(record['index']))))
 
-  def _arrange(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """An example of fixed lengths, int32[S] and int32[T].
-
-    Of a pair, each feature is cut to one token less than its length and closed by an end of sequence. A window of
-    running text becomes prefix language modelling: it is split at a random point; up to S - 1 tokens before it, closed
-    by an end of sequence, are the inputs, and the T tokens after it the targets, in which only a document's own end
-    counts as an end. Zeros fill up on the right.
-    """
-    inputs_length, targets_length = self._config.inputs_length, self._config.targets_length
-    if not self.manifest.is_text:
-      inputs = _closed(record['inputs'], inputs_length)
-      targets = _closed(record['targets'], targets_length)
-    else:
-      window = record['targets']
-      split = int(rng.integers(1, max(2, len(window) - targets_length + 1)))
-      inputs = _closed(window[max(0, split - inputs_length + 1) : split], inputs_length)
-      targets = _padded(window[split : split + targets_length], targets_length)
+  def _arranged(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    inputs, targets = self._arrange(record, rng)
     return {'inputs': inputs, 'targets': targets, 'index': np.int64(record['index'])}
 
 
@@ -198,14 +188,6 @@ class _Records:
 
   def __repr__(self) -> str:
     return f'Records({self._name})'
-
-
-def _closed(ids: np.ndarray, length: int) -> np.ndarray:
-  return _padded(np.append(ids[: length - 1], EOS_ID), length)
-
-
-def _padded(ids: np.ndarray, length: int) -> np.ndarray:
-  return np.pad(ids, (0, length - len(ids)), constant_values=PAD_ID).astype(np.int32)
 
 
 def _stack(rows: list[dict[str, np.ndarray]]) -> Batch:

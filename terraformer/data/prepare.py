@@ -235,7 +235,7 @@ def _write(folder: Path, config: DataConfig, task, run, vocabulary: Vocabulary, 
       examples = examples_of(split)
       if is_text:
         cut = shards.windows(
-          (tokens['targets'] for tokens, _ in examples), config.inputs_length + config.targets_length
+          (tokens['targets'] for tokens, _ in examples), config.window_length, config.text_objective.separates
         )
         examples = (({'targets': window}, {}) for window in cut)
       if split == 'train' and config.max_examples:

@@ -18,7 +18,7 @@ import numpy as np
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
 
-FORMAT = 1
+FORMAT = 2
 OWN_TASKS = ('docstring_summarization', 'docstring_text', 'local_files')
 MANIFEST, VOCABULARY, UNIGRAMS = 'manifest.json', 'vocabulary.model', 'unigram_counts.npy'
 FEATURES = ('inputs', 'targets')
@@ -99,17 +99,31 @@ def read_manifest(config: DataConfig) -> Manifest:
 
 
 def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
-  """Refuses data of another configuration; lengths may change freely where examples are cut only when they are read."""
-  free = {'directory'} if manifest.is_text else {'directory', 'inputs_length', 'targets_length'}
-  changed = [line for line in config_lib.differences(manifest.config, config) if line.split(':')[0] not in free]
+  """Refuses data of another configuration; free is what counts only when they are read.
+
+  Those are the lengths of pairs, and of running text all that leaves its windows as they are.
+  """
+  free = {'directory', 'tfds_directory'}
+  if not manifest.is_text or _windows(config) == _windows(manifest.config):
+    free |= {'inputs_length', 'targets_length', 'objective'}
+  changed = [
+    line for line in config_lib.differences(manifest.config, config) if line.split(':')[0].split('.')[0] not in free
+  ]
   if changed:
     raise UserError(
       f'{folder}: expected the data of this configuration, found it prepared with another (DataConfig.{changed[0]}); '
       'remove the folder or choose another directory'
     )
+  if config.objective and not manifest.is_text:
+    found = type(config.objective).__name__
+    raise UserError(f'DataConfig.objective: expected None for {config.task}, a task of pairs, found {found}')
   wanted = max(config.inputs_length, config.targets_length)
   if wanted > manifest.longest and manifest.dropped.get('features cut', 0):
     raise UserError(f'{folder}: expected examples of {wanted} tokens, found them stored cut to {manifest.longest}')
+
+
+def _windows(config: DataConfig) -> tuple[int, bool]:
+  return config.window_length, config.text_objective.separates
 
 
 def pack(tokens: dict[str, np.ndarray], texts: dict[str, str]) -> bytes:
