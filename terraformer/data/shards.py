@@ -97,6 +97,8 @@ def windows(documents: Iterable[np.ndarray], length: int, separate: bool = True)
 
 def evenly(items: Iterable[T], most: int) -> list[T]:
   """At most `most` items, evenly over all of them, in order; never holds more than twice as many."""
+  if not most:
+    return []
   kept, stride = [], 1
   for number, item in enumerate(items):
     if number % stride == 0:

@@ -19,7 +19,11 @@ from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
 
 FORMAT = 2
-OWN_TASKS = ('docstring_summarization', 'docstring_text', 'local_files')
+MINED_TASKS = ('docstring_summarization', 'docstring_text', 'local_files')  # their text is held in memory
+C4_TASKS = ('c4_span_corruption', 'c4_lm', 'c4_prefix_lm')
+PAPERS_TASKS = ('arxiv_summarization', 'pubmed_summarization')
+DIGIT_TASKS = ('decimal_copy', 'long_addition')
+OWN_TASKS = (*MINED_TASKS, *C4_TASKS, *PAPERS_TASKS, *DIGIT_TASKS, 'local_folder')
 MANIFEST, VOCABULARY, UNIGRAMS = 'manifest.json', 'vocabulary.model', 'unigram_counts.npy'
 FEATURES = ('inputs', 'targets')
 SPLITS = ('train', 'validation', 'test')
@@ -35,11 +39,13 @@ class Manifest:
     examples: records by split.
     tokens: tokens by split and feature, ends of sequence not counted.
     shards: file names with their sizes in bytes, by split.
+    checksums: sha256 of each shard.
     vocabulary_size, sentinels, vocabulary_fingerprint: of the vocabulary.
-    corpus_fingerprint: of the text before tokenising; empty for a task that is not this library's.
+    corpus_fingerprint: of the text before tokenising, or of what tells its version; empty where nothing does.
     sources: sha256 of the user's own files, by path.
     longest: tokens that a feature was cut to when it was stored.
     dropped: what was left out or cut, counted by reason.
+    first_dropped: which example was the first, by reason.
     fingerprint: sha256 of all records, in order, and of the vocabulary.
   """
 
@@ -48,6 +54,7 @@ class Manifest:
   examples: dict[str, int]
   tokens: dict[str, dict[str, int]]
   shards: dict[str, dict[str, int]]
+  checksums: dict[str, str]
   vocabulary_size: int
   sentinels: int
   vocabulary_fingerprint: str
@@ -55,6 +62,7 @@ class Manifest:
   sources: dict[str, str]
   longest: int
   dropped: dict[str, int]
+  first_dropped: dict[str, str]
   fingerprint: str
 
   @property

@@ -1,6 +1,7 @@
 """This library's seqio tasks, and any other that the user has registered. Imports TensorFlow."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -85,14 +86,36 @@ def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Vocabulary:
     return Vocabulary.from_bytes(file.read(), vocabularies[0].extra_ids)
 
 
-def run(task: seqio.Task | seqio.Mixture, split: str) -> Iterator[Tokenised]:
-  """The examples of a split, in the task's own order, once each.
+def run(task: seqio.Task | seqio.Mixture, split: str, part: int = 0, parts: int = 1) -> Iterator[Tokenised]:
+  """The examples of a part of a split, in the task's own order, once each.
 
-  A mixture draws from its tasks at their rates until the first of them is used up (seqio's default).
+  The source is divided by its files where it has as many, else by its examples. A mixture draws from its tasks at their
+  rates until the first of them is used up (seqio's default).
+
+  Raises:
+    UserError: if the source cannot be read.
   """
   options = {'copy_pretokenized': True} if isinstance(task, seqio.Mixture) else {}
-  dataset = task.get_dataset(sequence_length=None, split=split, shuffle=False, num_epochs=1, **options)
-  features = sorted(task.output_features)
+  done = 0
+  try:
+    dataset = task.get_dataset(
+      sequence_length=None,
+      split=split,
+      shuffle=False,
+      seed=0,
+      shard_info=seqio.ShardInfo(part, parts) if parts > 1 else None,
+      num_epochs=1,
+      try_in_mem_cache=False,
+      **options,
+    )
+    for example in _tokenised(dataset, sorted(task.output_features)):
+      yield example
+      done += 1
+  except (tf.errors.OpError, OSError) as error:
+    raise _as_user_error(error, f'task {task.name}, {split}, part {part}, after {done} examples') from error
+
+
+def _tokenised(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokenised]:
   texts = [f'{name}_pretokenized' for name in features]
   kinds = dataset.element_spec
   texts = [name for name in texts if name in kinds and kinds[name].dtype == tf.string and kinds[name].shape.rank == 0]
@@ -106,6 +129,14 @@ def run(task: seqio.Task | seqio.Mixture, split: str) -> Iterator[Tokenised]:
         {name: _without_end(rows[row]) for name, rows in tokens.items()},
         {name: rows[row].decode('utf-8') for name, rows in strings.items()},
       )
+
+
+def _as_user_error(error: Exception, where: str) -> UserError:
+  """What TensorFlow says, in one sentence; an error that our own code raised inside it is given back."""
+  message = getattr(error, 'message', None) or str(error)
+  if ours := re.search(r'UserError: (.+)', message):
+    return UserError(ours[1].strip())
+  return UserError(f'{where}: expected a source that can be read, found {message.splitlines()[0]:.300}')
 
 
 def _rows(ids: tf.Tensor | tf.RaggedTensor) -> Sequence[np.ndarray]:
