@@ -34,7 +34,7 @@ def files_of(config: LocalFolderConfig) -> dict[str, list[epath.Path]]:
     found = repr(config.directory) if not config.directory or not root.exists() else f'the file {root}'
     raise UserError(f'LocalFolderConfig.directory: expected a folder, found {found}')
   files: dict[str, list[epath.Path]] = {}
-  for path in sorted(root.glob('**/*')):
+  for path in sorted(_walk(root)):
     names = path.relative_to(root).parts
     split = next((found for name in reversed(names) if (found := _split_of(name))), None)
     if split and path.suffix in _ENDINGS and not any(name.startswith('.') for name in names):
@@ -42,6 +42,14 @@ def files_of(config: LocalFolderConfig) -> dict[str, list[epath.Path]]:
   if 'train' not in files:
     raise UserError(f'{root}: expected files like train-00000.parquet or train.jsonl, found none')
   return files
+
+
+def _walk(folder: epath.Path) -> Iterator[epath.Path]:
+  for path in folder.iterdir():
+    if path.is_dir():
+      yield from _walk(path)
+    else:
+      yield path
 
 
 def _split_of(name: str) -> str | None:

@@ -16,6 +16,7 @@ from terraformer.config import DataConfig, LMConfig, UserError
 from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data import digits, local_folder, scores, store
 from terraformer.data.objectives import make_arrange
+from terraformer.data.tasks import in_a_sentence
 
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000/sentencepiece.model'
 _TFDS = {
@@ -102,11 +103,12 @@ def texts(config: DataConfig) -> Iterator[str]:
   """The beginning of a streamed task's training text, example by example: enough to train a vocabulary on."""
   source, fields = _checked_source(config)
   read = 0
-  for example in source.get_dataset(split='train', shuffle=False).as_numpy_iterator():
-    yield '\n'.join(example[field].decode('utf-8') for field in fields.values())
-    read += sum(len(example[field]) for field in fields.values())
-    if read > _TEXT_BYTES:
-      return
+  with in_a_sentence(f'task {config.task}, train'):
+    for example in source.get_dataset(split='train', shuffle=False).as_numpy_iterator():
+      yield '\n'.join(example[field].decode('utf-8') for field in fields.values())
+      read += sum(len(example[field]) for field in fields.values())
+      if read > _TEXT_BYTES:
+        return
 
 
 def streamed(config: DataConfig, vocabulary_path: str | Path) -> seqio.Task:

@@ -1,5 +1,6 @@
 """This library's seqio tasks, and any other that the user has registered. Imports TensorFlow."""
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,8 +97,7 @@ def run(task: seqio.Task | seqio.Mixture, split: str, part: int = 0, parts: int 
     UserError: if the source cannot be read.
   """
   options = {'copy_pretokenized': True} if isinstance(task, seqio.Mixture) else {}
-  done = 0
-  try:
+  with in_a_sentence(f'task {task.name}, {split}, part {part}'):
     dataset = task.get_dataset(
       sequence_length=None,
       split=split,
@@ -108,11 +108,20 @@ def run(task: seqio.Task | seqio.Mixture, split: str, part: int = 0, parts: int 
       try_in_mem_cache=False,
       **options,
     )
-    for example in _tokenised(dataset, sorted(task.output_features)):
-      yield example
-      done += 1
+    yield from _tokenised(dataset, sorted(task.output_features))
+
+
+@contextlib.contextmanager
+def in_a_sentence(where: str) -> Iterator[None]:
+  """Turns what TensorFlow raises into a UserError; one that our own code raised inside it is given back."""
+  try:
+    yield
   except (tf.errors.OpError, OSError) as error:
-    raise _as_user_error(error, f'task {task.name}, {split}, part {part}, after {done} examples') from error
+    message = getattr(error, 'message', None) or str(error)
+    if ours := re.search(r'UserError: (.+)', message):
+      raise UserError(ours[1].strip()) from error
+    found = message.splitlines()[0]
+    raise UserError(f'{where}: expected a source that can be read, found {found:.300}') from error
 
 
 def _tokenised(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokenised]:
@@ -129,14 +138,6 @@ def _tokenised(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokeni
         {name: _without_end(rows[row]) for name, rows in tokens.items()},
         {name: rows[row].decode('utf-8') for name, rows in strings.items()},
       )
-
-
-def _as_user_error(error: Exception, where: str) -> UserError:
-  """What TensorFlow says, in one sentence; an error that our own code raised inside it is given back."""
-  message = getattr(error, 'message', None) or str(error)
-  if ours := re.search(r'UserError: (.+)', message):
-    return UserError(ours[1].strip())
-  return UserError(f'{where}: expected a source that can be read, found {message.splitlines()[0]:.300}')
 
 
 def _rows(ids: tf.Tensor | tf.RaggedTensor) -> Sequence[np.ndarray]:
