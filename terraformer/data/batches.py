@@ -177,14 +177,39 @@ class _Records:
   """Records of several shards by index, as grain's random access sources are; `index` is added to each."""
 
   def __init__(self, paths: list[Path]):
-    self._source = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
+    self._paths = paths
     self._name = json.dumps([path.name for path in paths])
+    try:
+      self._source = self._open(*paths)
+    except RuntimeError as error:
+      raise self._damaged(0, error) from error
+
+  @staticmethod
+  def _open(*paths: Path) -> grain.sources.ArrayRecordDataSource:
+    return grain.sources.ArrayRecordDataSource([str(path) for path in paths])
 
   def __len__(self) -> int:
     return len(self._source)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    return store.unpack(self._source[index]) | {'index': index}
+    try:
+      record = store.unpack(self._source[index])
+    except (RuntimeError, ValueError) as error:
+      raise self._damaged(index, error) from error
+    return record | {'index': index}
+
+  def _damaged(self, index: int, error: Exception) -> UserError:
+    """Says in which shard the record of this number cannot be read."""
+    found = str(error).splitlines()[0]
+    for path in self._paths:
+      try:
+        length = len(self._open(path))
+      except RuntimeError:
+        return UserError(f'{path}: expected a shard of records, found {found}')
+      if index < length:
+        return UserError(f'{path}, record {index}: expected a whole record, found {found}')
+      index -= length
+    return UserError(f'{self._paths[0].parent}: expected records that can be read, found {found}')
 
   def __repr__(self) -> str:
     return f'Records({self._name})'

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from terraformer import config as config_lib
 from terraformer.config import DataConfig, LocalFilesConfig, UserError, VocabularyConfig
 from terraformer.data import batches, prepare, shards, store
 from tests.prepared import sentences
@@ -136,38 +135,12 @@ def test_missing_tensorflow_is_said(local, monkeypatch):
     prepare.prepare(local)
 
 
-def test_killed_half_way_leaves_nothing_that_counts(local, python, monkeypatch):
-  code = """
-import os, sys, json
-from terraformer import config
-from terraformer.data import prepare
-def half(folder, *_):
-  (folder / 'train-00000.array_record').write_text('half')
-  os.kill(os.getpid(), 9)
-prepare._prepare_into = half
-prepare.prepare(config.from_dict(json.loads(sys.argv[1])))
-"""
-  assert python(code, json.dumps(config_lib.to_dict(local)), check=False).returncode == -9
-  assert not prepare.is_prepared(local)
-  with pytest.raises(UserError, match='no such folder'):
-    batches.open_prepared(local)
-  parent = Path(local.directory)
-  assert list(parent.glob('.local_files.partial-*'))
-
-  def whole(folder, *_):
-    (folder / 'done').write_text('')
-
-  monkeypatch.setattr(prepare, '_prepare_into', whole)
-  prepare.prepare(local)
-  assert sorted(path.name for path in parent.iterdir()) == ['.local_files.lock', 'local_files']
-
-
-def test_an_exception_half_way_leaves_nothing(local, monkeypatch):
-  def interrupted(folder, *_):
-    (folder / 'x').write_text('')
+def test_an_exception_before_the_first_part_is_whole_leaves_nothing(local, monkeypatch):
+  def interrupted(config, progress, in_work_folder, lock):
+    (in_work_folder('plan') / 'x').write_text('')
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(prepare, '_prepare_into', interrupted)
+  monkeypatch.setattr(prepare, '_begin', interrupted)
   with pytest.raises(KeyboardInterrupt):
     prepare.prepare(local)
   assert [path.name for path in Path(local.directory).iterdir()] == ['.local_files.lock']
