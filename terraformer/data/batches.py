@@ -67,7 +67,7 @@ class Prepared:
     self.manifest, self.vocabulary, self.unigram_counts = manifest, vocabulary, unigrams
     self._config, self._folder = config, folder
     self._arrange = make_arrange(config, manifest.is_text, vocabulary.size)
-    self._records: dict[str, _Records] = {}
+    self._records: dict[str, Records] = {}
 
   @property
   def fingerprint(self) -> str:
@@ -132,11 +132,11 @@ class Prepared:
     parts = np.split(ids, np.flatnonzero(ids == EOS_ID))
     return '\n\n'.join(text for part in parts if (text := self.vocabulary.decode(part[part != EOS_ID])))
 
-  def _source(self, split: str) -> '_Records':
+  def _source(self, split: str) -> 'Records':
     if not self.size(split):
       raise UserError(f'{self._folder}: expected examples in the split {split}, found none')
     if split not in self._records:
-      self._records[split] = _Records([self._folder / name for name in self.manifest.shards[split]])
+      self._records[split] = Records([self._folder / name for name in self.manifest.shards[split]])
     return self._records[split]
 
   def _order(self, split: str) -> np.ndarray:
@@ -157,7 +157,7 @@ class TrainBatches:
   A batch is the same whoever reads it, in whole or in part.
   """
 
-  def __init__(self, source: '_Records', arrange: Callable, batch_size: int, seed: int):
+  def __init__(self, source: 'Records', arrange: Callable, batch_size: int, seed: int):
     self._batch_size = batch_size
     self._examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None).random_map(arrange)
     # The same steps over bare numbers draw the same order, without reading a record.
@@ -173,7 +173,7 @@ class TrainBatches:
     return np.array([self._order[number * self._batch_size + row] for row in range(self._batch_size)], np.int64)
 
 
-class _Records:
+class Records:
   """Records of several shards by index, as grain's random access sources are; `index` is added to each."""
 
   def __init__(self, paths: list[Path]):
@@ -182,7 +182,7 @@ class _Records:
     try:
       self._source = self._open(*paths)
     except RuntimeError as error:
-      raise self._damaged(0, error) from error
+      raise self._damaged(None, error) from error
 
   @staticmethod
   def _open(*paths: Path) -> grain.sources.ArrayRecordDataSource:
@@ -198,17 +198,17 @@ class _Records:
       raise self._damaged(index, error) from error
     return record | {'index': index}
 
-  def _damaged(self, index: int, error: Exception) -> UserError:
-    """Says in which shard the record of this number cannot be read."""
+  def _damaged(self, index: int | None, error: Exception) -> UserError:
+    """Says in which shard the record of this number cannot be read, or which shard cannot be opened."""
     found = str(error).splitlines()[0]
     for path in self._paths:
       try:
         length = len(self._open(path))
       except RuntimeError:
         return UserError(f'{path}: expected a shard of records, found {found}')
-      if index < length:
+      if index is not None and index < length:
         return UserError(f'{path}, record {index}: expected a whole record, found {found}')
-      index -= length
+      index = None if index is None else index - length
     return UserError(f'{self._paths[0].parent}: expected records that can be read, found {found}')
 
   def __repr__(self) -> str:

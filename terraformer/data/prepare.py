@@ -61,9 +61,28 @@ def ensure_prepared(config: DataConfig, progress: bool = True, share: Share = WH
       f'{store.folder_of(config)}: expected the prepared data of {config.task}, found none; prepare it first where '
       'that seqio task is registered'
     )
+  what = {'config': config_lib.to_dict(config), 'progress': progress, 'share': dataclasses.astuple(share)}
+  _in_child(what, f'preparing {config.task}')
+  return store.read_manifest(config) if is_prepared(config) else None
+
+
+def write_vocabulary(config: DataConfig, path: Path, progress: bool = True) -> Vocabulary:
+  """Trains a vocabulary on one of this library's tasks, in a child process, and writes it to `path`.
+
+  Raises:
+    UserError: if the task is a user's own, its source cannot be read, or the vocabulary cannot be trained or written.
+  """
+  if config.task not in store.OWN_TASKS:
+    raise UserError(f'DataConfig.task: expected one of {", ".join(store.OWN_TASKS)}, found {config.task!r}')
+  what = {'config': config_lib.to_dict(config), 'progress': progress, 'vocabulary': str(path)}
+  _in_child(what, f'training a vocabulary on {config.task}')
+  return Vocabulary.open(path, config.vocabulary.sentinels)
+
+
+def _in_child(request: dict[str, Any], what: str) -> None:
+  """Does what `_child` is asked for; raises UserError where the child does."""
   # Not multiprocessing: that would import the caller's main module again. A session of its own gets no Ctrl-C from the
   # terminal, so that the child is interrupted exactly once, below, and cleans up.
-  request = {'config': config_lib.to_dict(config), 'progress': progress, 'share': dataclasses.astuple(share)}
   environment = {
     'PYTHONPATH': os.pathsep.join(filter(None, sys.path)),
     'JAX_PLATFORMS': 'cpu',
@@ -95,8 +114,7 @@ def ensure_prepared(config: DataConfig, progress: bool = True, share: Share = WH
     if child.returncode:
       noise.seek(0)
       said = noise.read().decode(errors='replace')[-4000:]
-      raise RuntimeError(f'preparing {config.task} ended with status {child.returncode}:\n{said}')
-  return store.read_manifest(config) if is_prepared(config) else None
+      raise RuntimeError(f'{what} ended with status {child.returncode}:\n{said}')
 
 
 @contextlib.contextmanager
@@ -120,8 +138,12 @@ def _child(terminal: int) -> int:
   """Prepares what standard input asks for; only Python writes to the terminal, TensorFlow's own messages do not."""
   sys.stderr = os.fdopen(terminal, 'w', buffering=1)
   request = json.loads(sys.stdin.read())
+  config, progress = config_lib.from_dict(request['config']), request['progress']
   try:
-    prepare(config_lib.from_dict(request['config']), request['progress'], Share(*request['share']))
+    if 'vocabulary' in request:
+      _train_vocabulary(config, Path(request['vocabulary']), progress)
+    else:
+      prepare(config, progress, Share(*request['share']))
   except UserError as error:
     print(json.dumps({'error': str(error)}))
     return 2
@@ -202,7 +224,7 @@ def _begin(config: DataConfig, progress: bool, in_work_folder: Callable[[str], P
   given = Vocabulary.open(config.vocabulary.path, config.vocabulary.sentinels) if config.vocabulary.path else None
   if config.task in store.MINED_TASKS:
     examples = _read_own(config, facts, progress)
-    texts = ('\n'.join(example.values()) for example in examples['train'])
+    texts = _texts(examples)
   else:
     registered, tasks = _import_tasks(progress)
     if config.task in store.OWN_TASKS:
@@ -256,6 +278,24 @@ def _read_own(config: DataConfig, facts: dict[str, Any], progress: bool) -> corp
   facts['corpus_fingerprint'], facts['dropped'] = corpus.fingerprint, dict(corpus.dropped)
   read = corpus.pairs if config.task == 'docstring_summarization' else corpus.texts
   return {split: read(split) for split in SPLITS}
+
+
+def _texts(examples: corpora.Examples) -> Iterator[str]:
+  return ('\n'.join(example.values()) for example in examples['train'])
+
+
+def _train_vocabulary(config: DataConfig, path: Path, progress: bool) -> None:
+  if config.task in store.MINED_TASKS:
+    texts = _texts(_read_own(config, {}, progress))
+  else:
+    texts = _import_tasks(progress)[0].texts(config)
+  with parts.bar(progress, f'training a vocabulary of {config.vocabulary.size}'):
+    vocabulary = train_vocabulary(texts, config.vocabulary.size, config.vocabulary.sentinels)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(vocabulary.model_bytes)
+  except OSError as error:
+    raise UserError(f'{path}: expected a file that can be written, found {error.strerror.lower()}') from error
 
 
 def _vocabulary(

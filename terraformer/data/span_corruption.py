@@ -38,8 +38,10 @@ def corrupt(
 
 def _lengths(total: int, parts: int, rng: np.random.Generator) -> np.ndarray:
   """Lengths of at least one that add up to `total`, int64[parts]; every division is equally likely."""
-  cuts = np.sort(rng.choice(total - 1, parts - 1, replace=False)) + 1
-  return np.diff(cuts, prepend=0, append=total)
+  cuts = np.zeros(parts + 1, np.int64)
+  cuts[1:-1] = np.sort(rng.choice(total - 1, parts - 1, replace=False)) + 1
+  cuts[-1] = total
+  return cuts[1:] - cuts[:-1]
 
 
 def _insert(tokens: np.ndarray, before_S: np.ndarray, sentinels_S: np.ndarray) -> np.ndarray:

@@ -125,7 +125,7 @@ def test_at_most_so_many_examples_over_all_parts(most, expected):
   assert sum(kept) == expected
 
 
-@pytest.mark.parametrize('damaged, where', [(300, ', record [0-9]'), (-10, '')])  # bytes of a record, and of the footer
+@pytest.mark.parametrize('damaged, where', [(300, ', record [0-9]'), (400, '')])  # bytes of a record, of the last one
 def test_a_damaged_shard_and_its_record_are_named(undisturbed, damaged, where, tmp_path):
   config = DataConfig('fake', str(tmp_path), parts=PARTS)
   folder = store.folder_of(config)
