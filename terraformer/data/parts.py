@@ -139,8 +139,9 @@ def _records(job: Job, split: str, number: int, skipped: _Skipped, progress: boo
 
 def _examples(job: Job, split: str, number: int, skipped: _Skipped, progress: bool) -> Iterator[tuple[dict, dict]]:
   parts = job.config.parts
-  # Of a mixture nobody knows how many examples it has.
-  total = None if hasattr(job.task, 'tasks') else job.task.num_input_examples(split)
+  # Of a mixture nobody knows how many examples it has, of a part of a held-out split only its task.
+  unknown = hasattr(job.task, 'tasks') or (split != 'train' and parts > 1)
+  total = None if unknown else job.task.num_input_examples(split)
   what = f'tokenising {split}' + (f', part {number + 1} of {parts}' if parts > 1 else '')
   examples = bar(progress, what, 'example', job.run(job.task, split, number, parts), total and -(-total // parts))
   for position, example in enumerate(examples):

@@ -77,6 +77,12 @@ class Manifest:
 
 
 def folder_of(config: DataConfig) -> Path:
+  """Where the prepared data are; raises UserError for an address, of which records are not read at random."""
+  if '://' in config.directory:
+    raise UserError(
+      f'DataConfig.directory: expected a folder, found the address {config.directory}; mount the bucket, as '
+      'docs/tpu_pods.md shows'
+    )
   return Path(config.directory) / config.task
 
 

@@ -90,14 +90,19 @@ def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Vocabulary:
 def run(task: seqio.Task | seqio.Mixture, split: str, part: int = 0, parts: int = 1) -> Iterator[Tokenised]:
   """The examples of a part of a split, in the task's own order, once each.
 
-  The source is divided by its files where it has as many, else by its examples. A mixture draws from its tasks at their
-  rates until the first of them is used up (seqio's default).
+  The source is divided by its files where it has as many, else by its examples; a split that is held out is small, and
+  divided by its files alone. A mixture draws from its tasks at their rates until the first of them is used up (seqio's
+  default).
 
   Raises:
     UserError: if the source cannot be read.
   """
   options = {'copy_pretokenized': True} if isinstance(task, seqio.Mixture) else {}
   with in_a_sentence(f'task {task.name}, {split}, part {part}'):
+    if split != 'train' and isinstance(task, seqio.Task):
+      parts = min(parts, len(task.source.list_shards(split)))
+    if part >= parts:
+      return
     dataset = task.get_dataset(
       sequence_length=None,
       split=split,

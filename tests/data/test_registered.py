@@ -66,6 +66,9 @@ def said(**fields):
 bad = lambda name: c.to_dict(c.LocalFolderConfig(f'{folder}/{name}'))
 out['errors'] = {
   'no data': said(tfds_directory=f'{folder}/nowhere'),
+  'no bucket of data': said(tfds_directory='gs://terraformer-jax-no-such-bucket/tfds'),
+  'no bucket of a vocabulary': said(
+    vocabulary=c.to_dict(c.VocabularyConfig('gs://terraformer-jax-no-such-bucket/a.model'))),
   'no column': said(task='local_folder', local_folder=bad('bad_column')),
   'no text': said(task='local_folder', local_folder=bad('bad_row')),
   'cut off': said(task='local_folder', local_folder=bad('bad_file')),
@@ -255,6 +258,8 @@ def test_a_mixture_of_tasks_is_prepared_at_its_rates(real):
 def test_bad_sources_are_named_in_a_sentence(real):
   errors = real[1]['errors']
   assert 'c4/en:3.1.0: expected TFDS to have or to build it in' in errors['no data']
+  assert 'c4/en:3.1.0: expected TFDS to have' in errors['no bucket of data']
+  assert 'no-such-bucket/a.model: expected a sentencepiece model' in errors['no bucket of a vocabulary']
   assert "train.parquet: expected the column 'inputs', found the columns" in errors['no column']
   assert "train.parquet, row 4: expected text in the field 'targets', found None" in errors['no text']
   assert 'train.parquet: expected a whole Parquet file, found' in errors['cut off']
