@@ -228,7 +228,8 @@ def _begin(config: DataConfig, progress: bool, in_work_folder: Callable[[str], P
   else:
     registered, tasks = _import_tasks(progress)
     if config.task in store.OWN_TASKS:
-      facts['corpus_fingerprint'] = registered.version_of(config)
+      with lock():  # TFDS may have to build it first
+        facts['corpus_fingerprint'] = registered.version_of(config)
       texts = registered.texts(config)
     else:
       task = tasks.find(config.task)
