@@ -72,15 +72,13 @@ def read(config: LocalFolderConfig, files: list[epath.Path], part: int, parts: i
   """
   fields = {'inputs': config.inputs_field, 'targets': config.targets_field}
   fields = {name: field for name, field in fields.items() if field}
-  by_file = len(files) >= parts
-  for path in files[part::parts] if by_file else files:
-    rows = _parquet(path, fields) if path.suffix == '.parquet' else _json_lines(path, fields)
-    for number, row in enumerate(rows):
-      if by_file or number % parts == part:
-        yield row
+  if len(files) >= parts:
+    files, part, parts = files[part::parts], 0, 1
+  for path in files:
+    yield from (_parquet if path.suffix == '.parquet' else _json_lines)(path, fields, part, parts)
 
 
-def _parquet(path: epath.Path, fields: dict[str, str]) -> Iterator[dict[str, str]]:
+def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[dict[str, str]]:
   import pyarrow
   import pyarrow.parquet
 
@@ -91,11 +89,12 @@ def _parquet(path: epath.Path, fields: dict[str, str]) -> Iterator[dict[str, str
         if field not in table.schema_arrow.names:
           found = sorted(table.schema_arrow.names)
           raise UserError(f'{path}: expected the column {field!r}, found the columns {found}')
-      number = 0
+      first = 0
       for batch in table.iter_batches(_ROWS, columns=list(fields.values())):
-        for row in batch.to_pylist():
-          number += 1
-          yield {name: _text(row[field], field, f'{path}, row {number}') for name, field in fields.items()}
+        chosen = range((part - first) % parts, batch.num_rows, parts)
+        for at, row in zip(chosen, batch.take(list(chosen)).to_pylist() if chosen else [], strict=True):
+          yield {name: _text(row[field], field, f'{path}, row {first + at + 1}') for name, field in fields.items()}
+        first += batch.num_rows
   except pyarrow.ArrowInvalid as error:
     raise UserError(f'{path}: expected a whole Parquet file, found {str(error).splitlines()[0]}') from error
 
@@ -106,9 +105,9 @@ def _text(value: Any, field: str, where: str) -> str:
   return value
 
 
-def _json_lines(path: epath.Path, fields: dict[str, str]) -> Iterator[dict[str, str]]:
+def _json_lines(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[dict[str, str]]:
   with path.open('rb') as file:
-    for number, line in enumerate(file, 1):
-      if line.strip():
-        where = f'{path}, line {number}'
+    for at, line in enumerate(file):
+      if at % parts == part and line.strip():
+        where = f'{path}, line {at + 1}'
         yield read_row(decode_utf8(line, where), fields, where, may_be_empty=True)

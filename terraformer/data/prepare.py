@@ -190,16 +190,19 @@ def _prepare(config: DataConfig, progress: bool, share: Share, lock: Callable) -
   with _work_folder(folder, share) as in_work_folder:
     job = _begin(config, progress, in_work_folder, lock)
     numbers = range(share.index, config.parts, share.count)
-    for number in parts.bar(progress and len(numbers) > 1, 'preparing parts', 'part', numbers):
-      parts.write_part(job, number, progress)
+    try:
+      for number in parts.bar(progress and len(numbers) > 1, 'preparing parts', 'part', numbers):
+        parts.write_part(job, number, progress)
+    except FileNotFoundError:
+      if not is_prepared(config):  # else another process has found all parts written and put them together
+        raise
     with lock():
-      if is_prepared(config):
-        return _reuse(config)
-      if job.missing():
-        return None
-      manifest = parts.assemble(job, folder)
+      if not is_prepared(config):
+        if job.missing():
+          return None
+        parts.assemble(job, folder)
       _remove_work(folder)
-      return manifest
+      return _reuse(config)
 
 
 def _reuse(config: DataConfig) -> Manifest:
