@@ -51,7 +51,7 @@ def _prepare(flags: argparse.Namespace) -> None:
   from terraformer.data.prepare import Share, ensure_prepared, is_prepared, prepare
 
   run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
-  task = run.data.task
+  folder = f'{run.data.directory.rstrip("/")}/{run.data.task}'
   reused = is_prepared(run.data)
   sys.path.insert(0, '')  # a module beside the user, whichever way the command was started
   for module in flags.module:
@@ -62,11 +62,11 @@ def _prepare(flags: argparse.Namespace) -> None:
   share = Share(*flags.shard)
   manifest = (prepare if flags.module else ensure_prepared)(run.data, share=share)
   if manifest is None:
-    print(f'{Path(run.data.directory) / task}: share {share.index} of {share.count} is done, others are not yet')
+    print(f'{folder}: share {share.index} of {share.count} is done, others are not yet')
     return
   examples = ', '.join(f'{count:,} {split}' for split, count in manifest.examples.items())
   print(
-    f'{Path(run.data.directory) / task}: {"already prepared" if reused else "prepared"}, {examples} examples, '
+    f'{folder}: {"already prepared" if reused else "prepared"}, {examples} examples, '
     f'{manifest.vocabulary_size:,} tokens in the vocabulary, fingerprint {manifest.fingerprint[:12]}'
   )
 

@@ -6,6 +6,7 @@ T targets' length.
 
 import collections
 import concurrent.futures
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from terraformer.config import DataConfig, UserError
 from terraformer.data import store
+from terraformer.data.addresses import reaching, size_of
 from terraformer.data.objectives import make_arrange, target_counts
 from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
@@ -31,20 +33,21 @@ def open_prepared(config: DataConfig) -> 'Prepared':
   Raises:
     UserError: if it is missing, damaged, or prepared with another format, configuration or vocabulary.
   """
-  manifest, folder = store.read_manifest(config), store.folder_of(config)
-  for shards in manifest.shards.values():
-    for name, size in shards.items():
-      path = folder / name
-      found = f'{path.stat().st_size} bytes' if path.exists() else 'no such file'
-      if found != f'{size} bytes':
-        raise UserError(f'{path}: expected {size} bytes, found {found}; prepare it again')
-  vocabulary = Vocabulary.open(folder / store.VOCABULARY, manifest.sentinels)
-  if vocabulary.fingerprint != manifest.vocabulary_fingerprint or vocabulary.size != manifest.vocabulary_size:
-    raise UserError(f'{folder / store.VOCABULARY}: expected the vocabulary of the manifest, found another')
-  try:
-    counts = np.load(folder / store.UNIGRAMS)
-  except (OSError, ValueError, EOFError) as error:
-    raise UserError(f'{folder / store.UNIGRAMS}: expected counts of tokens, found no readable file') from error
+  with reaching(config.directory):
+    manifest, folder = store.read_manifest(config), store.folder_of(config)
+    for shards in manifest.shards.values():
+      for name, size in shards.items():
+        path = folder / name
+        found = f'{size_of(path)} bytes' if path.exists() else 'no such file'
+        if found != f'{size} bytes':
+          raise UserError(f'{path}: expected {size} bytes, found {found}; prepare it again')
+    vocabulary = Vocabulary.open(folder / store.VOCABULARY, manifest.sentinels)
+    if vocabulary.fingerprint != manifest.vocabulary_fingerprint or vocabulary.size != manifest.vocabulary_size:
+      raise UserError(f'{folder / store.VOCABULARY}: expected the vocabulary of the manifest, found another')
+    try:
+      counts = np.load(io.BytesIO((folder / store.UNIGRAMS).read_bytes()))
+    except (OSError, ValueError, EOFError) as error:
+      raise UserError(f'{folder / store.UNIGRAMS}: expected counts of tokens, found no readable file') from error
   if manifest.is_text:
     config.text_objective.check_lengths(config.inputs_length, config.targets_length, vocabulary.sentinels)
     counts = target_counts(config, counts, manifest.examples['train'])

@@ -25,7 +25,7 @@ from typing import Any
 
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
-from terraformer.data import corpora, local_files, parts, store
+from terraformer.data import addresses, corpora, local_files, parts, store
 from terraformer.data.store import SPLITS, Manifest
 from terraformer.data.vocabulary import Vocabulary, train_vocabulary
 
@@ -42,8 +42,10 @@ WHOLE = Share(0, 1)
 
 
 def is_prepared(config: DataConfig) -> bool:
-  """Whether the folder of the config's task is prepared, with whatever configuration."""
-  return (store.folder_of(config) / store.MANIFEST).exists()
+  """Whether the folder of the config's task is prepared, with whatever configuration; raises UserError where it cannot
+  be reached."""
+  with addresses.reaching(config.directory):
+    return (store.folder_of(config) / store.MANIFEST).exists()
 
 
 def ensure_prepared(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> Manifest | None:
@@ -157,7 +159,8 @@ def prepare(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> 
 
   A task of this library is read from its source and gets the vocabulary of the config, trained on its own training text
   if `vocabulary.path` is empty. Any other seqio task or mixture must be registered in this process and brings its own.
-  A task with `targets` alone is cut into windows of running text (`DataConfig.window_length`).
+  A task with `targets` alone is cut into windows of running text (`DataConfig.window_length`). What is to lie at an
+  address (`gs://`) is prepared in a folder of this machine first, and processes of other machines cannot share it.
 
   Args:
     config: what to prepare.
@@ -171,6 +174,8 @@ def prepare(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> 
   """
   if share.count > config.parts:
     raise UserError(f'DataConfig.parts: expected at least one a process ({share.count}), found {config.parts}')
+  if addresses.is_address(config.directory):
+    return _prepare_elsewhere(config, progress, share)
   folder = store.folder_of(config)
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -180,6 +185,23 @@ def prepare(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> 
     return _prepare(config, progress, share, functools.partial(_locked, folder))
   except (PermissionError, NotADirectoryError, FileExistsError) as error:
     raise UserError(f'{folder}: expected a folder that can be written, found {error.strerror.lower()}') from error
+
+
+def _prepare_elsewhere(config: DataConfig, progress: bool, share: Share) -> Manifest | None:
+  """Prepares on this machine and copies to the address, the manifest last; then nothing is left here."""
+  if is_prepared(config):
+    with addresses.reaching(config.directory):
+      return _reuse(config)
+  staging = addresses.staging_folder(config.directory)
+  here = dataclasses.replace(config, directory=str(staging))
+  manifest = prepare(here, progress, share)
+  if manifest:
+    with _locked(store.folder_of(here)), addresses.reaching(config.directory):
+      if not is_prepared(config):
+        with parts.bar(progress, f'copying to {config.directory}'):
+          addresses.copy_folder(store.folder_of(here), store.folder_of(config), last=store.MANIFEST)
+      shutil.rmtree(store.folder_of(here))
+  return manifest
 
 
 def _prepare(config: DataConfig, progress: bool, share: Share, lock: Callable) -> Manifest | None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
+from terraformer.data.addresses import place_of
 
 FORMAT = 2
 MINED_TASKS = ('docstring_summarization', 'docstring_text', 'local_files')  # their text is held in memory
@@ -77,13 +78,8 @@ class Manifest:
 
 
 def folder_of(config: DataConfig) -> Path:
-  """Where the prepared data are; raises UserError for an address, of which records are not read at random."""
-  if '://' in config.directory:
-    raise UserError(
-      f'DataConfig.directory: expected a folder, found the address {config.directory}; mount the bucket, as '
-      'docs/tpu_pods.md shows'
-    )
-  return Path(config.directory) / config.task
+  """Where the prepared data are, a folder or an address."""
+  return place_of(config.directory) / config.task
 
 
 def read_manifest(config: DataConfig) -> Manifest:

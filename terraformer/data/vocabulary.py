@@ -19,6 +19,7 @@ from pathlib import Path
 import sentencepiece
 
 from terraformer.config import UserError
+from terraformer.data.addresses import place_of, reaching
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 TRAINING_CHARACTERS = 5_000_000  # of text that a vocabulary is trained on at most
@@ -60,13 +61,14 @@ class Vocabulary:
 
   @classmethod
   def open(cls, path: str | Path, sentinels: int = 0) -> 'Vocabulary':
-    """The vocabulary in a sentencepiece file, which may lie at `gs://` where TensorFlow is installed.
+    """The vocabulary in a sentencepiece file, which may lie at an address (`gs://`).
 
     Raises:
       UserError: if there is no such file, or it is not a sentencepiece model with T5's first three ids.
     """
     try:
-      model_bytes = _download(path) if '://' in str(path) else Path(path).read_bytes()
+      with reaching(path):
+        model_bytes = place_of(path).read_bytes()
     except OSError as error:
       raise UserError(f'{path}: expected a sentencepiece model, found {_reason(error)}') from error
     return cls(model_bytes, sentinels, str(path))
@@ -232,16 +234,6 @@ def train_vocabulary(texts: Iterable[str], size: int, sentinels: int) -> Vocabul
     expected = f'at least {int(needed[1]) + sentinels}' if needed else 'one that sentencepiece can train'
     raise UserError(f'VocabularyConfig.size: expected {expected} for this text, found {size}') from error
   return Vocabulary.from_bytes(model.getvalue(), sentinels)
-
-
-def _download(address: str | Path) -> bytes:
-  from etils import epath
-
-  try:
-    return epath.Path(address).read_bytes()
-  except Exception as error:  # of whatever library reaches the address: no network, no credentials, no such bucket
-    found = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    raise UserError(f'{address}: expected a sentencepiece model, found {found:.300}') from error
 
 
 def _reason(error: OSError) -> str:

@@ -114,13 +114,6 @@ def test_a_strange_folder_is_refused(tmp_path):
     prepare.prepare(DataConfig(directory=str(tmp_path / 'file')))
 
 
-def test_an_address_is_no_folder_for_prepared_data():
-  config = DataConfig(directory='gs://bucket/data')
-  for use in (prepare.prepare, batches.open_prepared):
-    with pytest.raises(UserError, match='expected a folder, found the address gs://bucket/data; mount the bucket'):
-      use(config)
-
-
 def test_an_error_in_the_child_is_one_sentence_here(tmp_path, capfd):
   source = tmp_path / 'bad.txt'
   source.write_bytes(b'caf\xe9')
