@@ -7,6 +7,7 @@ import pytest
 
 from terraformer.config import DataConfig, LocalFilesConfig, UserError, VocabularyConfig
 from terraformer.data import batches, prepare, shards, store
+from terraformer.data.local_files import local_files
 from tests.prepared import sentences
 
 SMALL = VocabularyConfig(size=450, sentinels=20)
@@ -122,6 +123,24 @@ def test_an_error_in_the_child_is_one_sentence_here(tmp_path, capfd):
     prepare.ensure_prepared(config, progress=False)
   assert capfd.readouterr() == ('', '')
   assert [path.name for path in (tmp_path / 'out').iterdir()] == ['.local_files.lock']
+
+
+def test_a_vocabulary_is_trained_by_itself_and_is_the_one_that_preparing_trains(local, tmp_path):
+  path = tmp_path / 'new' / 'vocabulary.model'
+  vocabulary = prepare.write_vocabulary(local, path, progress=False)
+  text = Path(local.local_files.train[0]).read_text()
+  held_out = local_files(local.local_files)
+  assert (
+    vocabulary.fingerprint
+    == prepare.train_vocabulary(
+      [example['targets'] for example in held_out['train']], SMALL.size, SMALL.sentinels
+    ).fingerprint
+  )
+  assert vocabulary.sentinels == 20 and vocabulary.decode(vocabulary.encode(text)) == text
+  with pytest.raises(UserError, match="expected one of docstring_summarization, .*, found 'mine'"):
+    prepare.write_vocabulary(DataConfig('mine'), path)
+  with pytest.raises(UserError, match='new: expected a file that can be written, found is a directory'):
+    prepare.write_vocabulary(local, path.parent, progress=False)
 
 
 def test_a_users_task_is_not_prepared_in_a_child(tmp_path):
