@@ -5,6 +5,7 @@ first used: `seqio.get_mixture_or_task('c4_span_corruption')`. `register_all` re
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -25,7 +26,8 @@ _TFDS = {
   'pubmed_summarization': 'scientific_papers/pubmed:1.1.1',
 }
 _T5_LENGTHS = {'inputs': 512, 'targets': 114}
-_TEXT_BYTES = 20_000_000
+_TEXT_BYTES = 20_000_000  # that a vocabulary is trained on at most
+_AT_ONCE = 256  # texts: TensorFlow takes long to ask Python for one
 _PAIRS = {'inputs': 'inputs', 'targets': 'targets'}
 
 
@@ -48,8 +50,14 @@ class _Texts(seqio.DataSource):
 
   def get_dataset(self, split='train', shuffle=True, seed=None, shard_info=None, **unused) -> tf.data.Dataset:
     index, count = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
-    signature = {name: tf.TensorSpec((), tf.string) for name in self._features}
-    return tf.data.Dataset.from_generator(lambda: self._read(split, index, count), output_signature=signature)
+    signature = {name: tf.TensorSpec((None,), tf.string) for name in self._features}
+
+    def chunks() -> Iterator[dict[str, list[str]]]:
+      examples = self._read(split, index, count)
+      while chunk := list(itertools.islice(examples, _AT_ONCE)):
+        yield {name: [example[name] for example in chunk] for name in self._features}
+
+    return tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch()
 
 
 def _source(config: DataConfig) -> tuple[seqio.DataSource, dict[str, str]]:
