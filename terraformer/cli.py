@@ -48,10 +48,10 @@ def _fail(flags: argparse.Namespace, what: object, status: int) -> int:
 
 
 def _prepare(flags: argparse.Namespace) -> None:
-  from terraformer.data.prepare import ensure_prepared, is_prepared, prepare
+  from terraformer.data.prepare import Share, ensure_prepared, is_prepared, prepare
 
   run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
-  task = run.data.task
+  folder = f'{run.data.directory.rstrip("/")}/{run.data.task}'
   reused = is_prepared(run.data)
   sys.path.insert(0, '')  # a module beside the user, whichever way the command was started
   for module in flags.module:
@@ -59,12 +59,24 @@ def _prepare(flags: argparse.Namespace) -> None:
       importlib.import_module(module)
     except (ImportError, SyntaxError, ValueError) as error:
       raise UserError(f'--module {module}: expected a Python module that can be imported, found {error}') from error
-  manifest = (prepare if flags.module else ensure_prepared)(run.data)
+  share = Share(*flags.shard)
+  manifest = (prepare if flags.module else ensure_prepared)(run.data, share=share)
+  if manifest is None:
+    print(f'{folder}: share {share.index} of {share.count} is done, others are not yet')
+    return
   examples = ', '.join(f'{count:,} {split}' for split, count in manifest.examples.items())
   print(
-    f'{Path(run.data.directory) / task}: {"already prepared" if reused else "prepared"}, {examples} examples, '
+    f'{folder}: {"already prepared" if reused else "prepared"}, {examples} examples, '
     f'{manifest.vocabulary_size:,} tokens in the vocabulary, fingerprint {manifest.fingerprint[:12]}'
   )
+
+
+def _vocab(flags: argparse.Namespace) -> None:
+  from terraformer.data.prepare import write_vocabulary
+
+  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  vocabulary = write_vocabulary(run.data, Path(flags.output))
+  print(f'{flags.output}: {vocabulary.size:,} ids, {vocabulary.sentinels} of them sentinels that the file leaves out')
 
 
 def _train(flags: argparse.Namespace) -> int:
@@ -242,8 +254,16 @@ def _tell_stats(stats, first_at: float | None, wanted: bool) -> None:
     )
 
 
+def _bench_input(flags: argparse.Namespace) -> None:
+  from terraformer.bench.input import as_line, bench_input
+
+  result = bench_input(flags.inputs_length, flags.targets_length, flags.batch_size, flags.examples)
+  print(json.dumps(dataclasses.asdict(result)) if flags.json else as_line(result))
+
+
 _COMMANDS = {
   'prepare': _prepare,
+  'vocab': _vocab,
   'train': _train,
   'evaluate': _evaluate,
   'export': _export,
@@ -251,6 +271,7 @@ _COMMANDS = {
   'describe': _describe,
   'compile': _compile,
   'bench attention': _bench_attention,
+  'bench input': _bench_input,
 }
 
 

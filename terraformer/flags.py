@@ -53,6 +53,21 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   prepare.add_argument(
     '--module', action='append', default=[], help='Python module that registers your own seqio tasks; repeatable'
   )
+  prepare.add_argument(
+    '--shard',
+    type=_shard,
+    default=(0, 1),
+    metavar='K/N',
+    help='do the K-th of N shares of DataConfig.parts, K from 0, and leave the others to other processes',
+  )
+
+  vocab = add(
+    'vocab',
+    "Train a sentencepiece vocabulary on a task's training text.",
+    'VocabularyConfig.size says how many ids it has at most, .sentinels how many of them are added when it is read.\n'
+    'Name the file in VocabularyConfig.path to prepare several tasks with it. Needs the extra `data`.',
+  )
+  vocab.add_argument('--output', required=True, metavar='FILE', help='sentencepiece model to write')
 
   train = add(
     'train',
@@ -173,6 +188,17 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
     '--max_bytes', type=float, default=1e10, help='leave out what takes more (default: %(default).0e)'
   )
   attention.add_argument('--json', action='store_true', help='print one JSON object a kind and length')
+  input_ = add(
+    'bench input',
+    'Measure how fast training reads and corrupts prepared text.',
+    'Writes windows of random tokens to a temporary folder and reads them as training does, by one thread.',
+    group=benches,
+  )
+  input_.add_argument('--inputs_length', type=_positive, default=512, help='tokens (default: %(default)s)')
+  input_.add_argument('--targets_length', type=_positive, default=114, help='tokens (default: %(default)s)')
+  input_.add_argument('--batch_size', type=_positive, default=128, help='examples (default: %(default)s)')
+  input_.add_argument('--examples', type=_positive, default=20_000, help='to write and read (default: %(default)s)')
+  input_.add_argument('--json', action='store_true', help='print one JSON object')
   return parser
 
 
@@ -181,6 +207,14 @@ def _positive(text: str) -> int:
   if value < 1:
     raise argparse.ArgumentTypeError(f'expected at least 1, found {value}')
   return value
+
+
+def _shard(text: str) -> tuple[int, int]:
+  index, _, count = text.partition('/')
+  share = int(index), int(count)
+  if not 0 <= share[0] < share[1]:
+    raise argparse.ArgumentTypeError(f'expected K/N with K from 0 to N - 1, found {text}')
+  return share
 
 
 def _lengths(text: str) -> tuple[int, ...]:

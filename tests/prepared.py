@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from terraformer.config import DataConfig
-from terraformer.data import prepare, store
+from terraformer.data import parts, store
 from terraformer.data.vocabulary import train_vocabulary
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def fake_prepared(vocabulary, tmp_path_factory):
     features = ('inputs', 'targets') if has_inputs else ('targets',)
     split_sizes = dict(zip(store.SPLITS, counts, strict=True))
 
-    def run(_, split):
+    def run(_, split, *part):
       for i, text in enumerate(sentences(split_sizes[split], seed=len(split))):
         texts = (
           dict(zip(('targets', 'inputs'), (f'Summary {i}', text), strict=True)) if has_inputs else {'targets': text}
@@ -48,10 +48,11 @@ def fake_prepared(vocabulary, tmp_path_factory):
 
     fake = types.SimpleNamespace(output_features=features, splits=store.SPLITS, num_input_examples=split_sizes.get)
     facts = {'corpus_fingerprint': 'c', 'sources': {}, 'dropped': {}}
-    folder = store.folder_of(config)
-    folder.mkdir(parents=True)
-    (folder / store.VOCABULARY).write_bytes(vocabulary.model_bytes)
-    prepare._write(folder, config, fake, run, vocabulary, facts, progress=False)
+    work = store.folder_of(config).with_name(f'.{task}')
+    work.mkdir(parents=True)
+    job = parts.Job(work, config, fake, run, vocabulary, facts)
+    parts.write_part(job, 0, progress=False)
+    parts.assemble(job, store.folder_of(config))
     return config
 
   return write

@@ -180,7 +180,14 @@ def test_exactly_one_text_is_expected(capsys, arguments):
   assert status == 2 and 'expected' in errors and errors.count('\n') == 1
 
 
-@pytest.mark.parametrize('command', ['prepare', 'train', 'evaluate', 'export', 'decode'])
+@pytest.mark.parametrize('share', ['2/2', '-1/2', '1', 'a/b'])
+def test_a_share_that_is_none_is_refused(capsys, share):
+  with pytest.raises(SystemExit) as ended:
+    main(['prepare', f'--shard={share}'])
+  assert ended.value.code == 2 and '--shard' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command', ['prepare', 'vocab', 'train', 'evaluate', 'export', 'decode'])
 def test_help_says_what_a_command_is_for(capsys, command):
   with pytest.raises(SystemExit) as ended:
     main([command, '--help'])

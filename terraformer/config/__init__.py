@@ -12,7 +12,7 @@ from terraformer.config.attention import (
   SparseProjectionConfig,
 )
 from terraformer.config.base import UserError, differences, from_dict, to_dict
-from terraformer.config.data import DataConfig, LocalFilesConfig, VocabularyConfig
+from terraformer.config.data import DataConfig, DigitsConfig, LocalFilesConfig, LocalFolderConfig, VocabularyConfig
 from terraformer.config.layers import (
   BlockSparseFFConfig,
   DenseFFConfig,
@@ -35,6 +35,7 @@ from terraformer.config.model import (
   ModelConfig,
   TerraformerConfig,
 )
+from terraformer.config.objectives import LMConfig, PrefixLMConfig, SpanCorruptionConfig
 from terraformer.config.optimizer import (
   AdafactorConfig,
   AdamWConfig,
@@ -69,19 +70,23 @@ __all__ = [
   'DenseFFConfig',
   'DenseOutputConfig',
   'DenseProjectionConfig',
+  'DigitsConfig',
   'DivergenceConfig',
   'EncoderDecoderConfig',
   'FixedBasePositionsConfig',
   'FullAttentionConfig',
   'InitFromConfig',
+  'LMConfig',
   'LSHAttentionConfig',
   'LanguageModelConfig',
   'LayerNormConfig',
   'LocalFilesConfig',
+  'LocalFolderConfig',
   'LowRankOutputConfig',
   'MeshConfig',
   'ModelConfig',
   'ModularProjectionConfig',
+  'PrefixLMConfig',
   'PlainResidualConfig',
   'RMSNormConfig',
   'ReversibleResidualConfig',
@@ -90,6 +95,7 @@ __all__ = [
   'SRUConfig',
   'ShardingConfig',
   'SinusoidPositionsConfig',
+  'SpanCorruptionConfig',
   'SparseFFConfig',
   'SparseOutputConfig',
   'SparseProjectionConfig',

@@ -3,6 +3,9 @@
 import dataclasses
 
 from terraformer.config.base import Checked, expect
+from terraformer.config.objectives import LMConfig, ObjectiveConfig, PrefixLMConfig, SpanCorruptionConfig
+
+_OBJECTIVES = {'c4_span_corruption': SpanCorruptionConfig(), 'c4_lm': LMConfig()}  # of tasks, unless one is given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,29 +49,97 @@ class LocalFilesConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
+class LocalFolderConfig(Checked):
+  """A folder of Parquet or JSONL files, laid out as Hugging Face `datasets` writes and reads them.
+
+  Attributes:
+    directory: the folder. A file belongs to the split that its name, or a folder between, begins with: `train`,
+      `validation` (`valid`, `val`, `dev`) or `test` (`eval`).
+    inputs_field: the source's column; empty makes a language-modelling task of `targets_field`.
+    targets_field: the target's column.
+  """
+
+  directory: str = ''
+  inputs_field: str = 'inputs'
+  targets_field: str = 'targets'
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitsConfig(Checked):
+  """The paper's algorithmic tasks: numbers are drawn with a length that is drawn first.
+
+  Attributes:
+    train_digits: least and most digits of a number, in training and validation.
+    test_digits: the same of the test split.
+    train_examples, held_out_examples: of training, and of validation and test each.
+    seed: of the draws.
+  """
+
+  train_digits: tuple[int, ...] = (1, 128)
+  test_digits: tuple[int, ...] = (256, 300)
+  train_examples: int = 200_000
+  held_out_examples: int = 1000
+  seed: int = 0
+
+  def check(self):
+    self._at_least(1, 'train_examples', 'held_out_examples')
+    self._at_least(0, 'seed')
+    for name in ('train_digits', 'test_digits'):
+      found = getattr(self, name)
+      expect(
+        len(found) == 2 and 1 <= found[0] <= found[1],
+        f'DigitsConfig.{name}: expected a least and a most number of digits, found {found}',
+      )
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig(Checked):
   """A task and where its prepared form lies.
 
   Attributes:
-    task: name of a registered seqio task or mixture; `docstring_summarization`, `docstring_text` and `local_files`
-      are this library's.
+    task: name of one of this library's tasks, or of a registered seqio task or mixture.
     directory: the prepared shards are in `directory/task`.
     inputs_length, targets_length: tokens that a training example is cut and padded to, end-of-sequence included.
+    objective: what a task of running text trains; None for the task's own, which is span corruption for
+      `c4_span_corruption`, language modelling for `c4_lm` and prefix language modelling for any other.
     vocabulary: the tokens.
     local_files: where the task `local_files` reads.
+    local_folder: where the task `local_folder` reads.
+    tfds_directory: where TensorFlow Datasets keeps C4 and the scientific papers, a folder or a `gs://` address; empty
+      for its own default.
+    digits: what `decimal_copy` and `long_addition` draw.
     max_examples: training examples that are kept at most, taken evenly over the corpus; 0 keeps all.
+    parts: pieces that the source is divided into. Each is prepared by itself and kept when the process dies, by
+      whichever process; what is prepared depends on their number and not on the processes'.
   """
 
   task: str = 'docstring_summarization'
   directory: str = 'prepared'
   inputs_length: int = 128
   targets_length: int = 32
+  objective: ObjectiveConfig | None = None
   vocabulary: VocabularyConfig = VocabularyConfig()
   local_files: LocalFilesConfig = LocalFilesConfig()
+  local_folder: LocalFolderConfig = LocalFolderConfig()
+  tfds_directory: str = ''
+  digits: DigitsConfig = DigitsConfig()
   max_examples: int = 0
+  parts: int = 1
 
   def check(self):
-    self._at_least(2, 'inputs_length', 'targets_length')
+    self._at_least(2, 'targets_length')
     self._at_least(0, 'max_examples')
+    self._at_least(1, 'parts')
     expect(bool(self.task), 'DataConfig.task: expected the name of a task, found an empty string')
     expect(bool(self.directory), 'DataConfig.directory: expected a folder, found an empty string')
+    self.text_objective.check_lengths(self.inputs_length, self.targets_length, self.vocabulary.sentinels)
+
+  @property
+  def text_objective(self) -> ObjectiveConfig:
+    """The objective where the task is one of running text."""
+    return self.objective or _OBJECTIVES.get(self.task, PrefixLMConfig())
+
+  @property
+  def window_length(self) -> int:
+    """Tokens of a stored window of running text."""
+    return self.text_objective.window_length(self.inputs_length, self.targets_length)

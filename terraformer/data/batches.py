@@ -6,6 +6,7 @@ T targets' length.
 
 import collections
 import concurrent.futures
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 
 from terraformer.config import DataConfig, UserError
 from terraformer.data import store
+from terraformer.data.addresses import reaching, size_of
+from terraformer.data.objectives import make_arrange, target_counts
 from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
 
@@ -30,20 +33,24 @@ def open_prepared(config: DataConfig) -> 'Prepared':
   Raises:
     UserError: if it is missing, damaged, or prepared with another format, configuration or vocabulary.
   """
-  manifest, folder = store.read_manifest(config), store.folder_of(config)
-  for shards in manifest.shards.values():
-    for name, size in shards.items():
-      path = folder / name
-      found = f'{path.stat().st_size} bytes' if path.exists() else 'no such file'
-      if found != f'{size} bytes':
-        raise UserError(f'{path}: expected {size} bytes, found {found}; prepare it again')
-  vocabulary = Vocabulary.open(folder / store.VOCABULARY, manifest.sentinels)
-  if vocabulary.fingerprint != manifest.vocabulary_fingerprint or vocabulary.size != manifest.vocabulary_size:
-    raise UserError(f'{folder / store.VOCABULARY}: expected the vocabulary of the manifest, found another')
-  try:
-    counts = np.load(folder / store.UNIGRAMS)
-  except (OSError, ValueError, EOFError) as error:
-    raise UserError(f'{folder / store.UNIGRAMS}: expected counts of tokens, found no readable file') from error
+  with reaching(config.directory):
+    manifest, folder = store.read_manifest(config), store.folder_of(config)
+    for shards in manifest.shards.values():
+      for name, size in shards.items():
+        path = folder / name
+        found = f'{size_of(path)} bytes' if path.exists() else 'no such file'
+        if found != f'{size} bytes':
+          raise UserError(f'{path}: expected {size} bytes, found {found}; prepare it again')
+    vocabulary = Vocabulary.open(folder / store.VOCABULARY, manifest.sentinels)
+    if vocabulary.fingerprint != manifest.vocabulary_fingerprint or vocabulary.size != manifest.vocabulary_size:
+      raise UserError(f'{folder / store.VOCABULARY}: expected the vocabulary of the manifest, found another')
+    try:
+      counts = np.load(io.BytesIO((folder / store.UNIGRAMS).read_bytes()))
+    except (OSError, ValueError, EOFError) as error:
+      raise UserError(f'{folder / store.UNIGRAMS}: expected counts of tokens, found no readable file') from error
+  if manifest.is_text:
+    config.text_objective.check_lengths(config.inputs_length, config.targets_length, vocabulary.sentinels)
+    counts = target_counts(config, counts, manifest.examples['train'])
   return Prepared(config, manifest, vocabulary, counts + 1, folder)
 
 
@@ -62,7 +69,8 @@ class Prepared:
   ):
     self.manifest, self.vocabulary, self.unigram_counts = manifest, vocabulary, unigrams
     self._config, self._folder = config, folder
-    self._records: dict[str, _Records] = {}
+    self._arrange = make_arrange(config, manifest.is_text, vocabulary.size)
+    self._records: dict[str, Records] = {}
 
   @property
   def fingerprint(self) -> str:
@@ -75,7 +83,7 @@ class Prepared:
 
   def train_batches(self, batch_size: int, seed: int) -> 'TrainBatches':
     """Endless shuffled batches of the training split; see `TrainBatches`."""
-    return TrainBatches(self._source('train'), self._arrange, batch_size, seed)
+    return TrainBatches(self._source('train'), self._arranged, batch_size, seed)
 
   def unigram_losses(self, targets: np.ndarray) -> np.ndarray:
     """-log p, in nats, of each token of `targets` that is not padding, under the training targets' frequencies."""
@@ -127,11 +135,11 @@ class Prepared:
     parts = np.split(ids, np.flatnonzero(ids == EOS_ID))
     return '\n\n'.join(text for part in parts if (text := self.vocabulary.decode(part[part != EOS_ID])))
 
-  def _source(self, split: str) -> '_Records':
+  def _source(self, split: str) -> 'Records':
     if not self.size(split):
       raise UserError(f'{self._folder}: expected examples in the split {split}, found none')
     if split not in self._records:
-      self._records[split] = _Records([self._folder / name for name in self.manifest.shards[split]])
+      self._records[split] = Records([self._folder / name for name in self.manifest.shards[split]])
     return self._records[split]
 
   def _order(self, split: str) -> np.ndarray:
@@ -139,25 +147,10 @@ class Prepared:
     return np.random.default_rng(_ORDER_SEED).permutation(self.size(split))
 
   def _held_out(self, record: dict[str, Any]) -> dict[str, np.ndarray]:
-    return self._arrange(record, np.random.default_rng((_ORDER_SEED, int(record['index']))))
+    return self._arranged(record, np.random.default_rng((_ORDER_SEED, int(record['index']))))
 
-  def _arrange(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """An example of fixed lengths, int32[S] and int32[T].
-
-    Of a pair, each feature is cut to one token less than its length and closed by an end of sequence. A window of
-    running text becomes prefix language modelling: it is split at a random point; up to S - 1 tokens before it, closed
-    by an end of sequence, are the inputs, and the T tokens after it the targets, in which only a document's own end
-    counts as an end. Zeros fill up on the right.
-    """
-    inputs_length, targets_length = self._config.inputs_length, self._config.targets_length
-    if not self.manifest.is_text:
-      inputs = _closed(record['inputs'], inputs_length)
-      targets = _closed(record['targets'], targets_length)
-    else:
-      window = record['targets']
-      split = int(rng.integers(1, max(2, len(window) - targets_length + 1)))
-      inputs = _closed(window[max(0, split - inputs_length + 1) : split], inputs_length)
-      targets = _padded(window[split : split + targets_length], targets_length)
+  def _arranged(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    inputs, targets = self._arrange(record, rng)
     return {'inputs': inputs, 'targets': targets, 'index': np.int64(record['index'])}
 
 
@@ -167,7 +160,7 @@ class TrainBatches:
   A batch is the same whoever reads it, in whole or in part.
   """
 
-  def __init__(self, source: '_Records', arrange: Callable, batch_size: int, seed: int):
+  def __init__(self, source: 'Records', arrange: Callable, batch_size: int, seed: int):
     self._batch_size = batch_size
     self._examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None).random_map(arrange)
     # The same steps over bare numbers draw the same order, without reading a record.
@@ -183,29 +176,46 @@ class TrainBatches:
     return np.array([self._order[number * self._batch_size + row] for row in range(self._batch_size)], np.int64)
 
 
-class _Records:
+class Records:
   """Records of several shards by index, as grain's random access sources are; `index` is added to each."""
 
   def __init__(self, paths: list[Path]):
-    self._source = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
+    self._paths = paths
     self._name = json.dumps([path.name for path in paths])
+    try:
+      self._source = self._open(*paths)
+    except RuntimeError as error:
+      raise self._damaged(None, error) from error
+
+  @staticmethod
+  def _open(*paths: Path) -> grain.sources.ArrayRecordDataSource:
+    return grain.sources.ArrayRecordDataSource([str(path) for path in paths])
 
   def __len__(self) -> int:
     return len(self._source)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    return store.unpack(self._source[index]) | {'index': index}
+    try:
+      record = store.unpack(self._source[index])
+    except (RuntimeError, ValueError) as error:
+      raise self._damaged(index, error) from error
+    return record | {'index': index}
+
+  def _damaged(self, index: int | None, error: Exception) -> UserError:
+    """Says in which shard the record of this number cannot be read, or which shard cannot be opened."""
+    found = str(error).splitlines()[0]
+    for path in self._paths:
+      try:
+        length = len(self._open(path))
+      except RuntimeError:
+        return UserError(f'{path}: expected a shard of records, found {found}')
+      if index is not None and index < length:
+        return UserError(f'{path}, record {index}: expected a whole record, found {found}')
+      index = None if index is None else index - length
+    return UserError(f'{self._paths[0].parent}: expected records that can be read, found {found}')
 
   def __repr__(self) -> str:
     return f'Records({self._name})'
-
-
-def _closed(ids: np.ndarray, length: int) -> np.ndarray:
-  return _padded(np.append(ids[: length - 1], EOS_ID), length)
-
-
-def _padded(ids: np.ndarray, length: int) -> np.ndarray:
-  return np.pad(ids, (0, length - len(ids)), constant_values=PAD_ID).astype(np.int32)
 
 
 def _stack(rows: list[dict[str, np.ndarray]]) -> Batch:

@@ -88,25 +88,26 @@ def read_rows(path: Path, fields: dict[str, str]) -> list[dict[str, str]]:
   Raises:
     UserError: if a line is not an object, or lacks a field, or has no text there; or as `read_text`.
   """
-  rows = []
-  for number, line in enumerate(read_text(path).split('\n'), 1):
-    if not line.strip():
-      continue
-    try:
-      value = json.loads(line)
-    except ValueError as error:
-      raise UserError(f'{path}, line {number}: expected a JSON object, found {error}') from error
-    if not isinstance(value, dict):
-      raise UserError(f'{path}, line {number}: expected a JSON object, found {type(value).__name__}')
-    for field in fields.values():
-      if field not in value:
-        raise UserError(f'{path}, line {number}: expected the field {field!r}, found the fields {sorted(value)}')
-      if not isinstance(value[field], str) or not value[field].strip():
-        raise UserError(f'{path}, line {number}: expected text in the field {field!r}, found {value[field]!r:.80}')
-      if any('\ud800' <= character <= '\udfff' for character in value[field]):
-        raise UserError(f'{path}, line {number}: expected text in the field {field!r}, found half a surrogate pair')
-    rows.append({name: value[field] for name, field in fields.items()})
-  return rows
+  lines = enumerate(read_text(path).split('\n'), 1)
+  return [read_row(line, fields, f'{path}, line {number}') for number, line in lines if line.strip()]
+
+
+def read_row(line: str, fields: dict[str, str], where: str, may_be_empty: bool = False) -> dict[str, str]:
+  """The texts of one line; raises UserError as `read_rows`, of the line that `where` names."""
+  try:
+    value = json.loads(line)
+  except ValueError as error:
+    raise UserError(f'{where}: expected a JSON object, found {error}') from error
+  if not isinstance(value, dict):
+    raise UserError(f'{where}: expected a JSON object, found {type(value).__name__}')
+  for field in fields.values():
+    if field not in value:
+      raise UserError(f'{where}: expected the field {field!r}, found the fields {sorted(value)}')
+    if not isinstance(value[field], str) or not (may_be_empty or value[field].strip()):
+      raise UserError(f'{where}: expected text in the field {field!r}, found {value[field]!r:.80}')
+    if any('\ud800' <= character <= '\udfff' for character in value[field]):
+      raise UserError(f'{where}: expected text in the field {field!r}, found half a surrogate pair')
+  return {name: value[field] for name, field in fields.items()}
 
 
 def _read_paragraphs(path: Path, config: LocalFilesConfig) -> list[Example]:

@@ -1,11 +1,14 @@
 """Prepares a task: runs its deterministic part once, through seqio, into a folder that is read without TensorFlow.
 
-The folder appears at once, complete, or not at all: everything is written into a hidden sibling that is renamed at the
-end. Preparing again with the same configuration reads the manifest and does nothing.
+The folder appears at once, complete, or not at all: everything is written into a hidden sibling, part by part, which
+is renamed at the end. A process that is started again goes on with the parts that are missing. Preparing again with the
+same configuration reads the manifest and does nothing.
 """
 
 import contextlib
+import dataclasses
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import json
@@ -16,29 +19,39 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
-from terraformer.data import corpora, local_files, shards, store
+from terraformer.data import addresses, corpora, local_files, parts, store
 from terraformer.data.store import SPLITS, Manifest
 from terraformer.data.vocabulary import Vocabulary, train_vocabulary
 
-LONGEST = 65_536  # tokens of a feature that are stored, unless the configuration asks for more
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+  """Every `count`-th part, from number `index` on: what one of `count` processes writes."""
+
+  index: int
+  count: int
+
+
+WHOLE = Share(0, 1)
 
 
 def is_prepared(config: DataConfig) -> bool:
-  """Whether the folder of the config's task is prepared, with whatever configuration."""
-  return (store.folder_of(config) / store.MANIFEST).exists()
+  """Whether the folder of the config's task is prepared, with whatever configuration; raises UserError where it cannot
+  be reached."""
+  with addresses.reaching(config.directory):
+    return (store.folder_of(config) / store.MANIFEST).exists()
 
 
-def ensure_prepared(config: DataConfig, progress: bool = True) -> Manifest:
+def ensure_prepared(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> Manifest | None:
   """Prepares one of this library's tasks if need be, in a child process, so that this one never imports TensorFlow.
+
+  Arguments and result are those of `prepare`.
 
   Raises:
     UserError: if the task is a user's own (prepare it by `prepare` where it is registered), or as `prepare` does.
@@ -50,6 +63,26 @@ def ensure_prepared(config: DataConfig, progress: bool = True) -> Manifest:
       f'{store.folder_of(config)}: expected the prepared data of {config.task}, found none; prepare it first where '
       'that seqio task is registered'
     )
+  what = {'config': config_lib.to_dict(config), 'progress': progress, 'share': dataclasses.astuple(share)}
+  _in_child(what, f'preparing {config.task}')
+  return store.read_manifest(config) if is_prepared(config) else None
+
+
+def write_vocabulary(config: DataConfig, path: Path, progress: bool = True) -> Vocabulary:
+  """Trains a vocabulary on one of this library's tasks, in a child process, and writes it to `path`.
+
+  Raises:
+    UserError: if the task is a user's own, its source cannot be read, or the vocabulary cannot be trained or written.
+  """
+  if config.task not in store.OWN_TASKS:
+    raise UserError(f'DataConfig.task: expected one of {", ".join(store.OWN_TASKS)}, found {config.task!r}')
+  what = {'config': config_lib.to_dict(config), 'progress': progress, 'vocabulary': str(path)}
+  _in_child(what, f'training a vocabulary on {config.task}')
+  return Vocabulary.open(path, config.vocabulary.sentinels)
+
+
+def _in_child(request: dict[str, Any], what: str) -> None:
+  """Does what `_child` is asked for; raises UserError where the child does."""
   # Not multiprocessing: that would import the caller's main module again. A session of its own gets no Ctrl-C from the
   # terminal, so that the child is interrupted exactly once, below, and cleans up.
   environment = {
@@ -70,7 +103,7 @@ def ensure_prepared(config: DataConfig, progress: bool = True) -> Manifest:
     )
     try:
       with _terminable():
-        answer, _ = child.communicate(json.dumps({'config': config_lib.to_dict(config), 'progress': progress}))
+        answer, _ = child.communicate(json.dumps(request))
     finally:
       if child.poll() is None:
         child.send_signal(signal.SIGINT)
@@ -83,8 +116,7 @@ def ensure_prepared(config: DataConfig, progress: bool = True) -> Manifest:
     if child.returncode:
       noise.seek(0)
       said = noise.read().decode(errors='replace')[-4000:]
-      raise RuntimeError(f'preparing {config.task} ended with status {child.returncode}:\n{said}')
-  return store.read_manifest(config)
+      raise RuntimeError(f'{what} ended with status {child.returncode}:\n{said}')
 
 
 @contextlib.contextmanager
@@ -108,8 +140,12 @@ def _child(terminal: int) -> int:
   """Prepares what standard input asks for; only Python writes to the terminal, TensorFlow's own messages do not."""
   sys.stderr = os.fdopen(terminal, 'w', buffering=1)
   request = json.loads(sys.stdin.read())
+  config, progress = config_lib.from_dict(request['config']), request['progress']
   try:
-    prepare(config_lib.from_dict(request['config']), request['progress'])
+    if 'vocabulary' in request:
+      _train_vocabulary(config, Path(request['vocabulary']), progress)
+    else:
+      prepare(config, progress, Share(*request['share']))
   except UserError as error:
     print(json.dumps({'error': str(error)}))
     return 2
@@ -118,27 +154,77 @@ def _child(terminal: int) -> int:
   return 0
 
 
-def prepare(config: DataConfig, progress: bool = True) -> Manifest:
+def prepare(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> Manifest | None:
   """Prepares a task into `config.directory/config.task` and returns its manifest.
 
   A task of this library is read from its source and gets the vocabulary of the config, trained on its own training text
   if `vocabulary.path` is empty. Any other seqio task or mixture must be registered in this process and brings its own.
-  A task with `targets` alone is cut into windows of `inputs_length + targets_length` tokens of running text.
+  A task with `targets` alone is cut into windows of running text (`DataConfig.window_length`). What is to lie at an
+  address (`gs://`) is prepared in a folder of this machine first, and processes of other machines cannot share it.
+
+  Args:
+    config: what to prepare.
+    progress: whether to show progress bars.
+    share: the parts that this process writes. The one that finds all parts written assembles them; where some are
+      missing, None is returned.
 
   Raises:
     UserError: if the folder holds something else or data of another configuration, the source or the vocabulary is not
       usable, or TensorFlow and seqio are not installed.
   """
+  if share.count > config.parts:
+    raise UserError(f'DataConfig.parts: expected at least one a process ({share.count}), found {config.parts}')
+  if addresses.is_address(config.directory):
+    return _prepare_elsewhere(config, progress, share)
   folder = store.folder_of(config)
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-      if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        return _reuse(config)
-      with _new_folder(folder) as partial:
-        return _prepare_into(partial, config, progress)
+    if share == WHOLE:
+      with _locked(folder):
+        return _prepare(config, progress, share, contextlib.nullcontext)
+    return _prepare(config, progress, share, functools.partial(_locked, folder))
   except (PermissionError, NotADirectoryError, FileExistsError) as error:
     raise UserError(f'{folder}: expected a folder that can be written, found {error.strerror.lower()}') from error
+
+
+def _prepare_elsewhere(config: DataConfig, progress: bool, share: Share) -> Manifest | None:
+  """Prepares on this machine and copies to the address, the manifest last; then nothing is left here."""
+  if is_prepared(config):
+    with addresses.reaching(config.directory):
+      return _reuse(config)
+  staging = addresses.staging_folder(config.directory)
+  here = dataclasses.replace(config, directory=str(staging))
+  manifest = prepare(here, progress, share)
+  if manifest:
+    with _locked(store.folder_of(here)), addresses.reaching(config.directory):
+      if not is_prepared(config):
+        with parts.bar(progress, f'copying to {config.directory}'):
+          addresses.copy_folder(store.folder_of(here), store.folder_of(config), last=store.MANIFEST)
+      shutil.rmtree(store.folder_of(here))
+  return manifest
+
+
+def _prepare(config: DataConfig, progress: bool, share: Share, lock: Callable) -> Manifest | None:
+  """Prepares a share; `lock` lets one process at a time do what is within."""
+  folder = store.folder_of(config)
+  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    return _reuse(config)
+  with _work_folder(folder, share) as in_work_folder:
+    job = _begin(config, progress, in_work_folder, lock)
+    numbers = range(share.index, config.parts, share.count)
+    try:
+      for number in parts.bar(progress and len(numbers) > 1, 'preparing parts', 'part', numbers):
+        parts.write_part(job, number, progress)
+    except FileNotFoundError:
+      if not is_prepared(config):  # else another process has found all parts written and put them together
+        raise
+    with lock():
+      if not is_prepared(config):
+        if job.missing():
+          return None
+        parts.assemble(job, folder)
+      _remove_work(folder)
+      return _reuse(config)
 
 
 def _reuse(config: DataConfig) -> Manifest:
@@ -155,36 +241,52 @@ def _reuse(config: DataConfig) -> Manifest:
   return manifest
 
 
-def _prepare_into(folder: Path, config: DataConfig, progress: bool) -> Manifest:
+def _begin(config: DataConfig, progress: bool, in_work_folder: Callable[[str], Path], lock: Callable) -> parts.Job:
+  """Reads what has to be known before the first part: the source, the vocabulary, the task."""
   if not all(importlib.util.find_spec(name) for name in ('seqio', 'tensorflow')):
     raise UserError("preparing data: expected seqio and TensorFlow, found none; pip install 'terraformer-jax[data]'")
   facts: dict[str, Any] = {'corpus_fingerprint': '', 'sources': {}, 'dropped': {}}
-  path = folder / store.VOCABULARY
-  if config.task in store.OWN_TASKS:
+  given = Vocabulary.open(config.vocabulary.path, config.vocabulary.sentinels) if config.vocabulary.path else None
+  if config.task in store.MINED_TASKS:
     examples = _read_own(config, facts, progress)
-    vocabulary = _vocabulary(config, examples['train'], progress)
-    path.write_bytes(vocabulary.model_bytes)
-    tasks = _import_tasks(progress)
-    task = tasks.register(config, path, examples)
+    texts = _texts(examples)
   else:
-    tasks = _import_tasks(progress)
-    task = tasks.find(config.task)
-    vocabulary = tasks.vocabulary_of(task)
-    if config.vocabulary.path:
-      given = Vocabulary.open(config.vocabulary.path, vocabulary.sentinels)
-      if given.fingerprint != vocabulary.fingerprint:
+    registered, tasks = _import_tasks(progress)
+    if config.task in store.OWN_TASKS:
+      with lock():  # TFDS may have to build it first
+        facts['corpus_fingerprint'] = registered.version_of(config)
+      texts = registered.texts(config)
+    else:
+      task = tasks.find(config.task)
+      own = tasks.vocabulary_of(task)
+      if given and Vocabulary.from_bytes(given.model_bytes, own.sentinels).fingerprint != own.fingerprint:
         raise UserError(f'VocabularyConfig.path: expected the vocabulary of the task {config.task}, found another')
-    path.write_bytes(vocabulary.model_bytes)
-  return _write(folder, config, task, tasks.run, vocabulary, facts, progress)
+      given = own
+  folder = in_work_folder(_plan(config, facts, given))
+  with lock():
+    vocabulary = _vocabulary(folder / store.VOCABULARY, config, given, texts if given is None else (), progress)
+  if config.task in store.MINED_TASKS:
+    _, tasks = _import_tasks(progress)
+    task = tasks.register(config, folder / store.VOCABULARY, examples)
+  elif config.task in store.OWN_TASKS:
+    task = registered.streamed(config, folder / store.VOCABULARY)
+  return parts.Job(folder, config, task, tasks.run, vocabulary, facts)
+
+
+def _plan(config: DataConfig, facts: dict[str, Any], vocabulary: Vocabulary | None) -> str:
+  """A name for all that the result depends on: parts of another plan are not gone on with."""
+  what = config_lib.to_dict(dataclasses.replace(config, directory='-'))
+  plan = [store.FORMAT, what, facts, vocabulary.fingerprint if vocabulary else '']
+  return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _import_tasks(progress: bool):
-  """The module that imports TensorFlow, after all that can be wrong without it, and quietly."""
+  """The modules that import TensorFlow, after all that can be wrong without it, and quietly."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  with _bar(progress, 'loading TensorFlow'):
-    from terraformer.data import tasks
-  return tasks
+  with parts.bar(progress, 'loading TensorFlow'):
+    from terraformer.data import registered, tasks
+  return registered, tasks
 
 
 def _read_own(config: DataConfig, facts: dict[str, Any], progress: bool) -> corpora.Examples:
@@ -195,7 +297,7 @@ def _read_own(config: DataConfig, facts: dict[str, Any], progress: bool) -> corp
     facts['sources'] = {str(path): store.sha256_of(path) for found in paths.values() for path in found}
     facts['corpus_fingerprint'] = hashlib.sha256(json.dumps(examples, sort_keys=True).encode()).hexdigest()
     return examples
-  with _bar(progress, 'mining docstrings', 'file') as bar:
+  with parts.bar(progress, 'mining docstrings', 'file') as bar:
     corpus = corpora.mine(
       progress=lambda done, total: bar.reset(total) if bar.total != total else bar.update(done - bar.n)
     )
@@ -204,81 +306,38 @@ def _read_own(config: DataConfig, facts: dict[str, Any], progress: bool) -> corp
   return {split: read(split) for split in SPLITS}
 
 
-def _vocabulary(config: DataConfig, examples: list[dict[str, str]], progress: bool) -> Vocabulary:
+def _texts(examples: corpora.Examples) -> Iterator[str]:
+  return ('\n'.join(example.values()) for example in examples['train'])
+
+
+def _train_vocabulary(config: DataConfig, path: Path, progress: bool) -> None:
+  if config.task in store.MINED_TASKS:
+    texts = _texts(_read_own(config, {}, progress))
+  else:
+    texts = _import_tasks(progress)[0].texts(config)
+  with parts.bar(progress, f'training a vocabulary of {config.vocabulary.size}'):
+    vocabulary = train_vocabulary(texts, config.vocabulary.size, config.vocabulary.sentinels)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(vocabulary.model_bytes)
+  except OSError as error:
+    raise UserError(f'{path}: expected a file that can be written, found {error.strerror.lower()}') from error
+
+
+def _vocabulary(
+  path: Path, config: DataConfig, given: Vocabulary | None, texts: Iterable[str], progress: bool
+) -> Vocabulary:
+  """The given vocabulary, or one trained on the texts; kept at `path` for the processes that go on."""
   wanted = config.vocabulary
-  if wanted.path:
-    return Vocabulary.open(wanted.path, wanted.sentinels)
-  with _bar(progress, f'training a vocabulary of {wanted.size}'):
-    return train_vocabulary(['\n'.join(example.values()) for example in examples], wanted.size, wanted.sentinels)
-
-
-def _write(folder: Path, config: DataConfig, task, run, vocabulary: Vocabulary, facts, progress: bool) -> Manifest:
-  features = sorted(task.output_features)
-  is_text = 'inputs' not in features
-  longest = max(LONGEST, config.inputs_length, config.targets_length)
-  dropped = facts['dropped'] | {'empty': 0, 'features cut': 0}
-  tally = shards.Tally(vocabulary.size, vocabulary.fingerprint)
-  writers = {split: shards.SplitWriter(folder, split) for split in SPLITS}
-
-  def examples_of(split: str) -> Iterator[tuple[dict[str, np.ndarray], dict[str, str]]]:
-    total = None if hasattr(task, 'tasks') else task.num_input_examples(split)  # of a mixture nobody knows
-    for example in _bar(progress, f'tokenising {split}', 'example', run(task, split), total):
-      if not all(len(ids) for ids in example.tokens.values()):
-        dropped['empty'] += 1
-        continue
-      dropped['features cut'] += sum(len(ids) > longest for ids in example.tokens.values()) * (not is_text)
-      tokens = example.tokens if is_text else {name: ids[:longest] for name, ids in example.tokens.items()}
-      yield tokens, {} if split == 'train' or is_text else example.texts
-
-  for split in SPLITS:
-    if split in task.splits:
-      examples = examples_of(split)
-      if is_text:
-        cut = shards.windows(
-          (tokens['targets'] for tokens, _ in examples), config.inputs_length + config.targets_length
-        )
-        examples = (({'targets': window}, {}) for window in cut)
-      if split == 'train' and config.max_examples:
-        examples = shards.evenly(examples, config.max_examples)
-      for tokens, texts in examples:
-        record = store.pack(tokens, texts)
-        writers[split].add(record, tokens)
-        tally.add(split, record)
-        if split == 'train':
-          tally.count(tokens['targets'], is_text)
-    writers[split].close()
-  if not writers['train'].examples:
-    raise UserError(f'task {config.task}: expected training examples, found none')
-  np.save(folder / store.UNIGRAMS, tally.unigram_counts)
-  manifest = Manifest(
-    config=config,
-    features=features,
-    examples={split: writer.examples for split, writer in writers.items()},
-    tokens={split: writer.tokens for split, writer in writers.items()},
-    shards={split: writer.shards for split, writer in writers.items()},
-    vocabulary_size=vocabulary.size,
-    sentinels=vocabulary.sentinels,
-    vocabulary_fingerprint=vocabulary.fingerprint,
-    corpus_fingerprint=facts['corpus_fingerprint'],
-    sources=facts['sources'],
-    longest=longest,
-    dropped=dropped,
-    fingerprint=tally.fingerprint,
-  )
-  manifest.write(folder)
-  return manifest
-
-
-def _bar(progress: bool, what: str, unit: str = 'step', items=None, total: int | None = None) -> tqdm:
-  return tqdm(
-    items,
-    desc=what,
-    unit=unit,
-    total=total,
-    disable=not progress,
-    bar_format='{desc} [{elapsed}]' if unit == 'step' else None,
-    mininterval=0.2 if sys.stderr.isatty() else 10,
-  )
+  if path.exists():
+    return Vocabulary.open(path, given.sentinels if given else wanted.sentinels)
+  if given is None:
+    with parts.bar(progress, f'training a vocabulary of {wanted.size}'):
+      given = train_vocabulary(texts, wanted.size, wanted.sentinels)
+  aside = path.with_suffix('.partial')
+  aside.write_bytes(given.model_bytes)
+  aside.rename(path)
+  return given
 
 
 @contextlib.contextmanager
@@ -290,24 +349,34 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-  """A hidden sibling that takes the folder's name if all goes well; what a killed process left is removed first."""
-  prefix = f'.{folder.name}.partial-'
-  for left in folder.parent.glob(f'{prefix}*'):
-    shutil.rmtree(left, ignore_errors=True)
-  partial = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+def _work_folder(folder: Path, share: Share) -> Iterator[Callable[[str], Path]]:
+  """A function that makes the hidden sibling of a plan, or finds the one that a killed process left.
+
+  What another plan left is removed, and so is this one's where it is left by an exception without a finished part.
+  """
+  made = []
+
+  def make(plan: str) -> Path:
+    made.append(folder.with_name(f'.{folder.name}.partial-{plan}'))
+    if share == WHOLE:
+      _remove_work(folder, but=made[0])
+    made[0].mkdir(exist_ok=True)
+    return made[0]
+
   try:
-    yield partial
-    partial.chmod(0o777 & ~_umask())
-    partial.rename(folder)
+    yield make
   finally:
-    shutil.rmtree(partial, ignore_errors=True)
+    if share == WHOLE and made and not any(path.suffix == '' for path in made[0].glob('part-*')):
+      shutil.rmtree(made[0], ignore_errors=True)
 
 
-def _umask() -> int:
-  mask = os.umask(0)
-  os.umask(mask)
-  return mask
+def _remove_work(folder: Path, but: Path | None = None) -> None:
+  """Removes what processes left beside a folder; of the plan that is gone on with, the parts that are not whole."""
+  for left in folder.parent.glob(f'.{folder.name}.partial-*'):
+    if left != but:
+      shutil.rmtree(left, ignore_errors=True)
+  for left in but.glob('part-*.*') if but else ():
+    shutil.rmtree(left, ignore_errors=True)
 
 
 if __name__ == '__main__':

@@ -76,15 +76,15 @@ class Tally:
     return self._digest.hexdigest()
 
 
-def windows(documents: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
-  """Documents, each with an end of sequence after it, one after another in windows of `length` tokens.
+def windows(documents: Iterable[np.ndarray], length: int, separate: bool = True) -> Iterator[np.ndarray]:
+  """Documents one after another in windows of `length` tokens, with an end of sequence after each if they `separate`.
 
   The last window is shorter, and left out where it has a single token.
   """
   rest, held = [], 0
   for document in documents:
-    rest.append(np.append(document, EOS_ID).astype(np.int32))
-    held += len(document) + 1
+    rest.append((np.append(document, EOS_ID) if separate else document).astype(np.int32))
+    held += len(rest[-1])
     if held >= length:
       joined = np.concatenate(rest)
       for start in range(0, held - length + 1, length):
@@ -97,6 +97,8 @@ def windows(documents: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray
 
 def evenly(items: Iterable[T], most: int) -> list[T]:
   """At most `most` items, evenly over all of them, in order; never holds more than twice as many."""
+  if not most:
+    return []
   kept, stride = [], 1
   for number, item in enumerate(items):
     if number % stride == 0:

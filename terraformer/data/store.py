@@ -17,9 +17,14 @@ import numpy as np
 
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
+from terraformer.data.addresses import place_of
 
-FORMAT = 1
-OWN_TASKS = ('docstring_summarization', 'docstring_text', 'local_files')
+FORMAT = 2
+MINED_TASKS = ('docstring_summarization', 'docstring_text', 'local_files')  # their text is held in memory
+C4_TASKS = ('c4_span_corruption', 'c4_lm', 'c4_prefix_lm')
+PAPERS_TASKS = ('arxiv_summarization', 'pubmed_summarization')
+DIGIT_TASKS = ('decimal_copy', 'long_addition')
+OWN_TASKS = (*MINED_TASKS, *C4_TASKS, *PAPERS_TASKS, *DIGIT_TASKS, 'local_folder')
 MANIFEST, VOCABULARY, UNIGRAMS = 'manifest.json', 'vocabulary.model', 'unigram_counts.npy'
 FEATURES = ('inputs', 'targets')
 SPLITS = ('train', 'validation', 'test')
@@ -35,11 +40,13 @@ class Manifest:
     examples: records by split.
     tokens: tokens by split and feature, ends of sequence not counted.
     shards: file names with their sizes in bytes, by split.
+    checksums: sha256 of each shard.
     vocabulary_size, sentinels, vocabulary_fingerprint: of the vocabulary.
-    corpus_fingerprint: of the text before tokenising; empty for a task that is not this library's.
+    corpus_fingerprint: of the text before tokenising, or of what tells its version; empty where nothing does.
     sources: sha256 of the user's own files, by path.
     longest: tokens that a feature was cut to when it was stored.
     dropped: what was left out or cut, counted by reason.
+    first_dropped: which example was the first, by reason.
     fingerprint: sha256 of all records, in order, and of the vocabulary.
   """
 
@@ -48,6 +55,7 @@ class Manifest:
   examples: dict[str, int]
   tokens: dict[str, dict[str, int]]
   shards: dict[str, dict[str, int]]
+  checksums: dict[str, str]
   vocabulary_size: int
   sentinels: int
   vocabulary_fingerprint: str
@@ -55,6 +63,7 @@ class Manifest:
   sources: dict[str, str]
   longest: int
   dropped: dict[str, int]
+  first_dropped: dict[str, str]
   fingerprint: str
 
   @property
@@ -69,7 +78,8 @@ class Manifest:
 
 
 def folder_of(config: DataConfig) -> Path:
-  return Path(config.directory) / config.task
+  """Where the prepared data are, a folder or an address."""
+  return place_of(config.directory) / config.task
 
 
 def read_manifest(config: DataConfig) -> Manifest:
@@ -99,17 +109,31 @@ def read_manifest(config: DataConfig) -> Manifest:
 
 
 def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
-  """Refuses data of another configuration; lengths may change freely where examples are cut only when they are read."""
-  free = {'directory'} if manifest.is_text else {'directory', 'inputs_length', 'targets_length'}
-  changed = [line for line in config_lib.differences(manifest.config, config) if line.split(':')[0] not in free]
+  """Refuses data of another configuration; free is what counts only when they are read.
+
+  Those are the lengths of pairs, and of running text all that leaves its windows as they are.
+  """
+  free = {'directory', 'tfds_directory'}
+  if not manifest.is_text or _windows(config) == _windows(manifest.config):
+    free |= {'inputs_length', 'targets_length', 'objective'}
+  changed = [
+    line for line in config_lib.differences(manifest.config, config) if line.split(':')[0].split('.')[0] not in free
+  ]
   if changed:
     raise UserError(
       f'{folder}: expected the data of this configuration, found it prepared with another (DataConfig.{changed[0]}); '
       'remove the folder or choose another directory'
     )
+  if config.objective and not manifest.is_text:
+    found = type(config.objective).__name__
+    raise UserError(f'DataConfig.objective: expected None for {config.task}, a task of pairs, found {found}')
   wanted = max(config.inputs_length, config.targets_length)
   if wanted > manifest.longest and manifest.dropped.get('features cut', 0):
     raise UserError(f'{folder}: expected examples of {wanted} tokens, found them stored cut to {manifest.longest}')
+
+
+def _windows(config: DataConfig) -> tuple[int, bool]:
+  return config.window_length, config.text_objective.separates
 
 
 def pack(tokens: dict[str, np.ndarray], texts: dict[str, str]) -> bytes:

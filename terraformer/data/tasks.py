@@ -1,6 +1,8 @@
 """This library's seqio tasks, and any other that the user has registered. Imports TensorFlow."""
 
+import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -85,14 +87,49 @@ def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Vocabulary:
     return Vocabulary.from_bytes(file.read(), vocabularies[0].extra_ids)
 
 
-def run(task: seqio.Task | seqio.Mixture, split: str) -> Iterator[Tokenised]:
-  """The examples of a split, in the task's own order, once each.
+def run(task: seqio.Task | seqio.Mixture, split: str, part: int = 0, parts: int = 1) -> Iterator[Tokenised]:
+  """The examples of a part of a split, in the task's own order, once each.
 
-  A mixture draws from its tasks at their rates until the first of them is used up (seqio's default).
+  The source is divided by its files where it has as many, else by its examples; a split that is held out is small, and
+  divided by its files alone. A mixture draws from its tasks at their rates until the first of them is used up (seqio's
+  default).
+
+  Raises:
+    UserError: if the source cannot be read.
   """
   options = {'copy_pretokenized': True} if isinstance(task, seqio.Mixture) else {}
-  dataset = task.get_dataset(sequence_length=None, split=split, shuffle=False, num_epochs=1, **options)
-  features = sorted(task.output_features)
+  with in_a_sentence(f'task {task.name}, {split}, part {part}'):
+    if split != 'train' and isinstance(task, seqio.Task):
+      parts = min(parts, len(task.source.list_shards(split)))
+    if part >= parts:
+      return
+    dataset = task.get_dataset(
+      sequence_length=None,
+      split=split,
+      shuffle=False,
+      seed=0,
+      shard_info=seqio.ShardInfo(part, parts) if parts > 1 else None,
+      num_epochs=1,
+      try_in_mem_cache=False,
+      **options,
+    )
+    yield from _tokenised(dataset, sorted(task.output_features))
+
+
+@contextlib.contextmanager
+def in_a_sentence(where: str) -> Iterator[None]:
+  """Turns what TensorFlow raises into a UserError; one that our own code raised inside it is given back."""
+  try:
+    yield
+  except (tf.errors.OpError, OSError) as error:
+    message = getattr(error, 'message', None) or str(error)
+    if ours := re.search(r'UserError: (.+)', message):
+      raise UserError(ours[1].strip()) from error
+    found = message.splitlines()[0]
+    raise UserError(f'{where}: expected a source that can be read, found {found:.300}') from error
+
+
+def _tokenised(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokenised]:
   texts = [f'{name}_pretokenized' for name in features]
   kinds = dataset.element_spec
   texts = [name for name in texts if name in kinds and kinds[name].dtype == tf.string and kinds[name].shape.rank == 0]

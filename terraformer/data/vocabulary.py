@@ -19,6 +19,7 @@ from pathlib import Path
 import sentencepiece
 
 from terraformer.config import UserError
+from terraformer.data.addresses import place_of, reaching
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 TRAINING_CHARACTERS = 5_000_000  # of text that a vocabulary is trained on at most
@@ -60,13 +61,14 @@ class Vocabulary:
 
   @classmethod
   def open(cls, path: str | Path, sentinels: int = 0) -> 'Vocabulary':
-    """The vocabulary in a sentencepiece file.
+    """The vocabulary in a sentencepiece file, which may lie at an address (`gs://`).
 
     Raises:
       UserError: if there is no such file, or it is not a sentencepiece model with T5's first three ids.
     """
     try:
-      model_bytes = Path(path).read_bytes()
+      with reaching(path):
+        model_bytes = place_of(path).read_bytes()
     except OSError as error:
       raise UserError(f'{path}: expected a sentencepiece model, found {_reason(error)}') from error
     return cls(model_bytes, sentinels, str(path))

@@ -1,10 +1,13 @@
 """One run of the real thing, seqio and all, in a process."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
-from tests.prepared import sentences
+from tests.prepared import ROOT, sentences
 
 _REAL = """
 import json, sys
@@ -57,3 +60,15 @@ def really_prepared(python, tmp_path_factory):
   (folder / 'strings.json').write_text(json.dumps(STRINGS))
   python(_REAL, folder)
   return folder, json.loads((folder / 'out.json').read_text())
+
+
+@pytest.fixture(scope='session')
+def python_process():
+  """Returns start(code, *arguments) -> Popen of a fresh interpreter that can import the package."""
+
+  def start(code, *arguments):
+    command = [sys.executable, '-c', code, *map(str, arguments)]
+    environment = os.environ | {'PYTHONPATH': str(ROOT)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+  return start

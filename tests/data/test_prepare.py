@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from terraformer import config as config_lib
 from terraformer.config import DataConfig, LocalFilesConfig, UserError, VocabularyConfig
 from terraformer.data import batches, prepare, shards, store
+from terraformer.data.local_files import local_files
 from tests.prepared import sentences
 
 SMALL = VocabularyConfig(size=450, sentinels=20)
@@ -125,6 +125,24 @@ def test_an_error_in_the_child_is_one_sentence_here(tmp_path, capfd):
   assert [path.name for path in (tmp_path / 'out').iterdir()] == ['.local_files.lock']
 
 
+def test_a_vocabulary_is_trained_by_itself_and_is_the_one_that_preparing_trains(local, tmp_path):
+  path = tmp_path / 'new' / 'vocabulary.model'
+  vocabulary = prepare.write_vocabulary(local, path, progress=False)
+  text = Path(local.local_files.train[0]).read_text()
+  held_out = local_files(local.local_files)
+  assert (
+    vocabulary.fingerprint
+    == prepare.train_vocabulary(
+      [example['targets'] for example in held_out['train']], SMALL.size, SMALL.sentinels
+    ).fingerprint
+  )
+  assert vocabulary.sentinels == 20 and vocabulary.decode(vocabulary.encode(text)) == text
+  with pytest.raises(UserError, match="expected one of docstring_summarization, .*, found 'mine'"):
+    prepare.write_vocabulary(DataConfig('mine'), path)
+  with pytest.raises(UserError, match='new: expected a file that can be written, found is a directory'):
+    prepare.write_vocabulary(local, path.parent, progress=False)
+
+
 def test_a_users_task_is_not_prepared_in_a_child(tmp_path):
   with pytest.raises(UserError, match='prepare it first where that seqio task is registered'):
     prepare.ensure_prepared(DataConfig('mine', str(tmp_path)))
@@ -136,38 +154,12 @@ def test_missing_tensorflow_is_said(local, monkeypatch):
     prepare.prepare(local)
 
 
-def test_killed_half_way_leaves_nothing_that_counts(local, python, monkeypatch):
-  code = """
-import os, sys, json
-from terraformer import config
-from terraformer.data import prepare
-def half(folder, *_):
-  (folder / 'train-00000.array_record').write_text('half')
-  os.kill(os.getpid(), 9)
-prepare._prepare_into = half
-prepare.prepare(config.from_dict(json.loads(sys.argv[1])))
-"""
-  assert python(code, json.dumps(config_lib.to_dict(local)), check=False).returncode == -9
-  assert not prepare.is_prepared(local)
-  with pytest.raises(UserError, match='no such folder'):
-    batches.open_prepared(local)
-  parent = Path(local.directory)
-  assert list(parent.glob('.local_files.partial-*'))
-
-  def whole(folder, *_):
-    (folder / 'done').write_text('')
-
-  monkeypatch.setattr(prepare, '_prepare_into', whole)
-  prepare.prepare(local)
-  assert sorted(path.name for path in parent.iterdir()) == ['.local_files.lock', 'local_files']
-
-
-def test_an_exception_half_way_leaves_nothing(local, monkeypatch):
-  def interrupted(folder, *_):
-    (folder / 'x').write_text('')
+def test_an_exception_before_the_first_part_is_whole_leaves_nothing(local, monkeypatch):
+  def interrupted(config, progress, in_work_folder, lock):
+    (in_work_folder('plan') / 'x').write_text('')
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(prepare, '_prepare_into', interrupted)
+  monkeypatch.setattr(prepare, '_begin', interrupted)
   with pytest.raises(KeyboardInterrupt):
     prepare.prepare(local)
   assert [path.name for path in Path(local.directory).iterdir()] == ['.local_files.lock']

@@ -1,0 +1,89 @@
+"""How fast training reads: windows of tokens like C4's out of shards, shuffled, corrupted in spans and stacked."""
+
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from terraformer.config import DataConfig
+from terraformer.data import shards, store
+from terraformer.data.batches import Records, TrainBatches, prefetch
+from terraformer.data.objectives import make_arrange
+
+_VOCABULARY, _SENTINELS = 32_000, 100
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpeed:
+  """What one background thread reads, while the main thread waits for it.
+
+  Attributes:
+    tokens_per_second: of inputs, `inputs_length` an example; the targets are not counted.
+    examples_per_second: that were read.
+    inputs_length, targets_length, window_length: tokens of an example, and of the window that it is made from.
+    batch_size, examples: of a batch and in all.
+    seconds: that the measurement took.
+  """
+
+  tokens_per_second: float
+  examples_per_second: float
+  inputs_length: int
+  targets_length: int
+  window_length: int
+  batch_size: int
+  examples: int
+  seconds: float
+
+
+def bench_input(inputs_length: int, targets_length: int, batch_size: int, examples: int) -> InputSpeed:
+  """Writes `examples` windows of random tokens with C4's kind of frequencies, and reads all of them once.
+
+  Raises:
+    UserError: if the lengths do not fit span corruption.
+  """
+  config = DataConfig('c4_span_corruption', inputs_length=inputs_length, targets_length=targets_length)
+  with tempfile.TemporaryDirectory() as folder:
+    writer = shards.SplitWriter(Path(folder), 'train')
+    for window in _windows(examples, config.window_length):
+      writer.add(store.pack({'targets': window}, {}), {'targets': window})
+    writer.close()
+    corrupted = make_arrange(config, True, _VOCABULARY)
+
+    def arrange(record, rng):
+      inputs, targets = corrupted(record, rng)
+      return {'inputs': inputs, 'targets': targets, 'index': np.int64(record['index'])}
+
+    batches = TrainBatches(Records([Path(folder) / name for name in writer.shards]), arrange, batch_size, seed=0)
+    batches.batch(0)
+    n_batches = max(1, examples // batch_size)
+    begun = time.perf_counter()
+    n_examples = sum(len(batch['inputs']) for batch in prefetch(batches.batch, 1, 1 + n_batches))
+    seconds = time.perf_counter() - begun
+  per_second = n_examples / seconds
+  return InputSpeed(
+    inputs_length * per_second,
+    per_second,
+    inputs_length,
+    targets_length,
+    config.window_length,
+    batch_size,
+    n_examples,
+    seconds,
+  )
+
+
+def _windows(count: int, length: int):
+  """Windows whose token of rank r is about as frequent as 1 / r, as words are."""
+  rng = np.random.default_rng(0)
+  for _ in range(count):
+    yield (np.exp(rng.random(length) * np.log(_VOCABULARY - _SENTINELS - 3)) + 2).astype(np.int32)
+
+
+def as_line(result: InputSpeed) -> str:
+  """The measurement for people."""
+  return (
+    f'{result.tokens_per_second:,.0f} tokens of inputs a second: {result.examples:,} examples of '
+    f'{result.inputs_length} + {result.targets_length} tokens in {result.seconds:.1f} s, by one thread'
+  )

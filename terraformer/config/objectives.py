@@ -1,0 +1,97 @@
+"""What running text becomes when it is read: how a stored window of it is made into inputs and targets."""
+
+import dataclasses
+from typing import ClassVar
+
+from terraformer.config.base import Checked, expect
+
+
+@dataclasses.dataclass(frozen=True)
+class PrefixLMConfig(Checked):
+  """A window is split at a random point: inputs before it, targets after it."""
+
+  separates: ClassVar[bool] = True  # whether ends of sequence stand between the documents of a window
+
+  def window_length(self, inputs_length: int, targets_length: int) -> int:
+    """Tokens of a stored window."""
+    return inputs_length + targets_length
+
+  def check_lengths(self, inputs_length: int, targets_length: int, sentinels: int) -> None:
+    """Raises UserError unless a window makes examples of these lengths, with so many sentinels."""
+    expect(inputs_length >= 2, f'DataConfig.inputs_length: expected at least 2, found {inputs_length}')
+
+
+@dataclasses.dataclass(frozen=True)
+class LMConfig(Checked):
+  """A window is the targets; there are no inputs, and `DataConfig.inputs_length` is 0."""
+
+  separates: ClassVar[bool] = True
+
+  def window_length(self, inputs_length: int, targets_length: int) -> int:
+    return targets_length
+
+  def check_lengths(self, inputs_length: int, targets_length: int, sentinels: int) -> None:
+    expect(
+      inputs_length == 0,
+      f'DataConfig.inputs_length: expected 0 for language modelling (LMConfig), found {inputs_length}',
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SpanCorruptionConfig(Checked):
+  """T5's objective (Raffel et al. 2020, section 3.1.4): random spans of a window are cut out and to be filled in.
+
+  In the inputs a sentinel stands for each span; the targets are the spans, each after its sentinel. Documents follow
+  each other without a mark, as in T5.
+
+  Attributes:
+    noise_density: share of the tokens that is cut out.
+    mean_span_length: tokens of a span, on average.
+  """
+
+  noise_density: float = 0.15
+  mean_span_length: float = 3.0
+
+  separates: ClassVar[bool] = False
+
+  def check(self):
+    expect(
+      0 < self.noise_density < 1,
+      f'SpanCorruptionConfig.noise_density: expected a number between 0 and 1, found {self.noise_density}',
+    )
+    self._at_least(1, 'mean_span_length')
+
+  def noise(self, length: int) -> tuple[int, int]:
+    """How many tokens of a window of at least two tokens are cut out, and in how many spans."""
+    n_noise = min(max(round(length * self.noise_density), 1), length - 1)
+    n_spans = min(max(round(n_noise / self.mean_span_length), 1), length - n_noise)
+    return n_noise, n_spans
+
+  def lengths(self, length: int) -> tuple[int, int]:
+    """Tokens of inputs and targets that a window of `length` becomes, ends of sequence included."""
+    n_noise, n_spans = self.noise(length)
+    return length - n_noise + n_spans + 1, n_noise + n_spans + 1
+
+  def window_length(self, inputs_length: int, targets_length: int) -> int:
+    """The longest window whose inputs fit: 568 tokens become 512 and 114 with T5's figures."""
+    length = 2
+    while self.lengths(length + 1)[0] <= inputs_length:
+      length += 1
+    return length
+
+  def check_lengths(self, inputs_length: int, targets_length: int, sentinels: int) -> None:
+    least = self.lengths(2)[0]
+    expect(
+      inputs_length >= least, f'DataConfig.inputs_length: expected at least {least} for spans, found {inputs_length}'
+    )
+    window = self.window_length(inputs_length, targets_length)
+    needed, n_spans = self.lengths(window)[1], self.noise(window)[1]
+    expect(
+      targets_length >= needed,
+      f'DataConfig.targets_length: expected at least {needed} for the spans of {inputs_length} inputs, '
+      f'found {targets_length}',
+    )
+    expect(sentinels >= n_spans, f'VocabularyConfig.sentinels: expected one a span ({n_spans}), found {sentinels}')
+
+
+ObjectiveConfig = PrefixLMConfig | LMConfig | SpanCorruptionConfig

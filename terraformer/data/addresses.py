@@ -1,0 +1,64 @@
+"""Folders that may lie at an address, such as `gs://bucket/data`: they are read in place, and written by copying.
+
+A bucket is reached by etils.epath, through TensorFlow where that is installed, else through fsspec (for `gs://` the
+package gcsfs).
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from terraformer.config import UserError
+
+
+def is_address(place: str | os.PathLike) -> bool:
+  """Whether it is an address and not a path of this machine."""
+  return '://' in os.fspath(place)
+
+
+def place_of(place: str | os.PathLike) -> Path:
+  """A path of this machine, or what behaves like one."""
+  if not is_address(place):
+    return Path(place)
+  from etils import epath  # not above: decoding starts sooner without it
+
+  return epath.Path(place)
+
+
+def size_of(path: Path) -> int:
+  """Bytes of a file."""
+  found = path.stat()
+  return found.length if is_address(path) else found.st_size
+
+
+@contextlib.contextmanager
+def reaching(place: str | os.PathLike) -> Iterator[None]:
+  """Turns whatever goes wrong on the way to an address into a UserError that names it; of a path nothing is changed."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:  # of whichever library: no network, no credentials, no such bucket, no package
+    if not is_address(place):
+      raise
+    found = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    raise UserError(f'{os.fspath(place)}: expected an address that can be reached, found {found:.300}') from error
+
+
+def staging_folder(place: str) -> Path:
+  """A folder of this machine that stands for an address until what is written there is whole."""
+  cache = Path(os.environ.get('TERRAFORMER_CACHE', Path.home() / '.cache' / 'terraformer'))
+  return cache / 'staging' / hashlib.sha256(place.encode()).hexdigest()[:16]
+
+
+def copy_folder(source: Path, target: Path, last: str) -> None:
+  """Copies the files of a folder, the one named `last` after all others; what is there in full is left alone."""
+  from etils import epath
+
+  target.mkdir(parents=True, exist_ok=True)
+  for path in sorted(source.iterdir(), key=lambda path: (path.name == last, path.name)):
+    there = target / path.name
+    if path.name == last or not there.exists() or size_of(there) != path.stat().st_size:
+      epath.Path(path).copy(there, overwrite=True)

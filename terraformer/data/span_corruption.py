@@ -1,0 +1,54 @@
+"""T5's span corruption (Raffel et al. 2020, section 3.1.4) in numpy: a pure function of a window and a generator.
+
+L window, N tokens that are cut out, S spans.
+"""
+
+import numpy as np
+
+from terraformer.config import SpanCorruptionConfig
+
+
+def corrupt(
+  tokens_L: np.ndarray, vocabulary_size: int, config: SpanCorruptionConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+  """Cuts random spans out of a window and returns inputs and targets, int32, without ends of sequence.
+
+  Span i (from 0) is replaced in the inputs by the sentinel `vocabulary_size - 1 - i`, and stands in the targets after
+  it. So both together give back the window. As in T5, a window begins with a token that is kept and ends with a span.
+
+  Args:
+    tokens_L: at least two tokens, none of them a sentinel.
+    vocabulary_size: ids in all; the sentinels are the last ones.
+    config: how much is cut out, and in what spans.
+    rng: draws the spans.
+  """
+  n_noise, n_spans = config.noise(len(tokens_L))
+  kept_S = _lengths(len(tokens_L) - n_noise, n_spans, rng)
+  noise_S = _lengths(n_noise, n_spans, rng)
+  sentinels_S = vocabulary_size - 1 - np.arange(n_spans)
+  ends_S = np.cumsum(kept_S + noise_S)
+  is_noise_L = np.zeros(len(tokens_L) + 1, np.int8)
+  is_noise_L[ends_S - noise_S] += 1
+  is_noise_L[ends_S] -= 1
+  is_noise_L = np.cumsum(is_noise_L[:-1], dtype=np.int8).astype(bool)
+  inputs = _insert(tokens_L[~is_noise_L], np.cumsum(kept_S), sentinels_S)
+  targets = _insert(tokens_L[is_noise_L], np.cumsum(noise_S) - noise_S, sentinels_S)
+  return inputs, targets
+
+
+def _lengths(total: int, parts: int, rng: np.random.Generator) -> np.ndarray:
+  """Lengths of at least one that add up to `total`, int64[parts]; every division is equally likely."""
+  cuts = np.zeros(parts + 1, np.int64)
+  cuts[1:-1] = np.sort(rng.choice(total - 1, parts - 1, replace=False)) + 1
+  cuts[-1] = total
+  return cuts[1:] - cuts[:-1]
+
+
+def _insert(tokens: np.ndarray, before_S: np.ndarray, sentinels_S: np.ndarray) -> np.ndarray:
+  """The tokens with sentinel i before the token of number `before_S[i]`; the numbers rise."""
+  joined = np.empty(len(tokens) + len(sentinels_S), np.int32)
+  at_S = before_S + np.arange(len(sentinels_S))
+  is_token = np.ones(len(joined), bool)
+  is_token[at_S] = False
+  joined[at_S], joined[is_token] = sentinels_S, tokens
+  return joined

@@ -1,0 +1,280 @@
+"""The library's seqio tasks over real TFDS builders on small local dumps, in one process of their own."""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+
+from terraformer import config as config_lib
+from terraformer.config import (
+  DataConfig,
+  DigitsConfig,
+  LMConfig,
+  LocalFolderConfig,
+  SpanCorruptionConfig,
+  VocabularyConfig,
+)
+from terraformer.data import batches
+from tests.prepared import sentences
+
+_REAL = """
+import functools, json, os, sys
+from unittest import mock
+import numpy as np, seqio, tensorflow_datasets as tfds
+from tensorflow_datasets.text import c4
+from terraformer import config as c
+from terraformer.data import prepare, registered
+
+folder, out = sys.argv[1], {}
+with mock.patch.object(tfds.download.DownloadManager, 'download_and_extract',
+                       lambda self, urls: {name: f'{folder}/dump' for name in urls}):
+  for name in ('arxiv', 'pubmed'):
+    tfds.builder(f'scientific_papers/{name}', data_dir=f'{folder}/tfds').download_and_prepare()
+pages = json.load(open(f'{folder}/pages.json'))
+def split_generators(self, dl_manager):
+  fields = ('content-length', 'content-type', 'timestamp', 'url')
+  make = lambda texts: ((i, {'text': text, **dict.fromkeys(fields, '-')}) for i, text in enumerate(texts))
+  return {split: make(texts) for split, texts in pages.items()}
+with mock.patch.object(c4.C4, '_split_generators', split_generators):
+  tfds.builder('c4/en', data_dir=f'{folder}/tfds').download_and_prepare()
+
+for values in json.load(open(f'{folder}/configs.json')):
+  prepare.prepare(c.from_dict(values), progress=False)
+
+first = c.from_dict(json.load(open(f'{folder}/configs.json'))[0])
+path = f'{first.directory}/{first.task}/vocabulary.model'
+out['names'] = registered.register_all(path, 100, first)
+read = lambda name, split='train', seed=0, **lengths: [
+  {key: value.tolist() for key, value in example.items() if not key.endswith('pretokenized')}
+  for example in seqio.get_mixture_or_task(name).get_dataset(
+    lengths, split, shuffle=False, seed=seed).as_numpy_iterator()]
+out['spans'] = [read('c4_span_corruption', seed=seed, inputs=64, targets=40) for seed in (0, 0, 1)]
+out['lm'] = read('c4_lm', targets=32)
+out['prefix'] = read('c4_prefix_lm', inputs=32, targets=16)
+out['arxiv'] = read('arxiv_summarization', 'test', inputs=16, targets=8)
+out['copy'] = read('decimal_copy', 'test', inputs=400, targets=400)
+out['metrics'] = [fn(['1 2', '34'], ['1 2', '35']) for name in ('arxiv_summarization', 'long_addition')
+                  for fn in seqio.get_mixture_or_task(name).metric_fns]
+seqio.MixtureRegistry.add('papers_and_digits', [('arxiv_summarization', 1.0), ('decimal_copy', 3.0)])
+prepare.prepare(c.DataConfig('papers_and_digits', f'{folder}/prepared'), progress=False)
+def said(**fields):
+  try:
+    prepare.prepare(c.from_dict({**c.to_dict(first), 'directory': f'{folder}/bad', **fields}), progress=False)
+  except c.UserError as error:
+    return str(error)
+bad = lambda name: c.to_dict(c.LocalFolderConfig(f'{folder}/{name}'))
+out['errors'] = {
+  'no data': said(tfds_directory=f'{folder}/nowhere'),
+  'no bucket of data': said(tfds_directory='gs://terraformer-jax-no-such-bucket/tfds'),
+  'no bucket of a vocabulary': said(
+    vocabulary=c.to_dict(c.VocabularyConfig('gs://terraformer-jax-no-such-bucket/a.model'))),
+  'no column': said(task='local_folder', local_folder=bad('bad_column')),
+  'no text': said(task='local_folder', local_folder=bad('bad_row')),
+  'cut off': said(task='local_folder', local_folder=bad('bad_file')),
+  'no folder': said(task='local_folder', local_folder=bad('none')),
+}
+json.dump(out, open(f'{folder}/out.json', 'w'))
+"""
+
+VOCABULARY = VocabularyConfig(size=600, sentinels=100)
+
+
+def write_papers(folder, name):
+  papers = folder / 'dump' / f'{name}-dataset'
+  papers.mkdir(parents=True)
+  for split, count in {'train': 30, 'val': 3, 'test': 4}.items():
+    rows = []
+    for i, text in enumerate(sentences(count, seed=len(split))):
+      article = [] if split == 'train' and i == 7 else [text, f'{name} {i}']
+      rows.append({
+        'article_id': f'{split}{i}',
+        'article_text': article,
+        'abstract_text': [f'<S> Abstract {i} of {name} .</S>'],
+        'section_names': ['one'],
+        'sections': [article],
+      })  # fmt: skip
+    (papers / f'{split}.txt').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+
+
+def write_folders(folder):
+  import pyarrow
+  import pyarrow.parquet
+
+  def table(name, rows):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / name)
+
+  rows = [{'document': text, 'summary': text[:8], 'more': 1} for text in sentences(40)]
+  table('hugging/data/train-00000-of-00002.parquet', rows[:30])
+  (folder / 'hugging/data/train-00001-of-00002.jsonl').write_text('\n'.join(map(json.dumps, rows[30:])))
+  table('hugging/data/validation-00000-of-00001.parquet', rows[:3])
+  table('bad_column/train.parquet', rows)
+  table('bad_row/train.parquet', [{'inputs': 'a', 'targets': 'b'}] * 3 + [{'inputs': 'a', 'targets': None}])
+  (folder / 'bad_file').mkdir()
+  whole = (folder / 'bad_row/train.parquet').read_bytes()
+  (folder / 'bad_file/train.parquet').write_bytes(whole[:-20])
+  return rows
+
+
+@pytest.fixture(scope='module')
+def real(python, tmp_path_factory):
+  """(configs by task, what the process said, the texts of the folder)."""
+  folder = tmp_path_factory.mktemp('registered')
+  for name in ('arxiv', 'pubmed'):
+    write_papers(folder, name)
+  pages = {'train': sentences(200, words=40), 'validation': sentences(20, seed=1)}
+  (folder / 'pages.json').write_text(json.dumps(pages))
+  rows = write_folders(folder)
+  base = {
+    'directory': str(folder / 'prepared'),
+    'vocabulary': VOCABULARY,
+    'tfds_directory': str(folder / 'tfds'),
+    'digits': DigitsConfig(train_examples=50, held_out_examples=5),
+  }
+  configs = [
+    DataConfig('c4_span_corruption', inputs_length=64, targets_length=40, parts=3, **base),
+    DataConfig('c4_lm', inputs_length=0, targets_length=32, **base),
+    DataConfig('arxiv_summarization', inputs_length=16, targets_length=8, parts=2, **base),
+    DataConfig('pubmed_summarization', **base),
+    DataConfig('long_addition', inputs_length=640, targets_length=304, parts=4, **base),
+    DataConfig('local_folder', local_folder=LocalFolderConfig(str(folder / 'hugging'), 'document', 'summary'), **base),
+  ]
+  (folder / 'configs.json').write_text(json.dumps([config_lib.to_dict(config) for config in configs]))
+  python(_REAL, folder)
+  return {config.task: config for config in configs}, json.loads((folder / 'out.json').read_text()), rows
+
+
+def restored(example, first):
+  """The window of an example of span corruption, token by token."""
+  spans, last = {}, None
+  for token in example['targets'][:-1]:
+    if token >= first:
+      last = spans.setdefault(token, [])
+    else:
+      last.append(token)
+  return [token for i in example['inputs'][:-1] for token in (spans[i] if i >= first else [i])]
+
+
+def test_c4_is_prepared_and_read_as_corrupted_spans(real):
+  data = batches.open_prepared(real[0]['c4_span_corruption'])
+  first = data.vocabulary.size - 100
+  batch = data.train_batches(8, 0).batch(0)
+  assert batch['inputs'].shape == (8, 64) and batch['targets'].shape == (8, 40)
+  text = '\n'.join(sentences(200, words=40))
+  for inputs, targets in zip(batch['inputs'], batch['targets'], strict=True):
+    example = {'inputs': inputs[inputs != 0].tolist(), 'targets': targets[targets != 0].tolist()}
+    words = data.vocabulary.decode(restored(example, first)).split('.')[0].split()
+    assert ' '.join(words[2:-2]) in text
+
+
+def test_c4_windows_of_seqio_and_of_prepared_data_are_the_same(real):
+  configs, said, _ = real
+  data = batches.open_prepared(configs['c4_lm'])
+  windows = [data._source('train')[i]['targets'].tolist() for i in range(data.size('train'))]
+  assert [example['targets'] for example in said['lm']] == windows
+  assert all('inputs' not in example for example in said['lm'])
+
+
+def test_spans_of_seqio_repeat_by_seed_and_give_back_the_text(real):
+  configs, said, _ = real
+  one, again, other = said['spans']
+  data = batches.open_prepared(configs['c4_span_corruption'])
+  first = data.vocabulary.size - 100
+  assert one == again and one != other
+  assert [restored(example, first) for example in one] == [restored(example, first) for example in other]
+  length = configs['c4_span_corruption'].window_length
+  assert all(len(restored(example, first)) == length for example in one[:-1])
+  assert all(
+    len(example['inputs']) == 64 and example['inputs'][-1] == example['targets'][-1] == 1 for example in one[:-1]
+  )
+
+
+def test_a_prefix_of_seqio_goes_on_in_the_targets(real):
+  for example in real[1]['prefix'][:-1]:
+    assert example['inputs'][-1] == 1 and len(example['inputs']) <= 32 and len(example['targets']) == 16
+
+
+@pytest.mark.parametrize('name', ['arxiv', 'pubmed'])
+def test_papers_are_prepared_and_an_empty_article_is_counted(real, name):
+  data = batches.open_prepared(real[0][f'{name}_summarization'])
+  assert data.manifest.examples == {'train': 29, 'validation': 3, 'test': 4}
+  assert data.manifest.dropped['empty'] == 1 and data.manifest.first_dropped['empty'].endswith('no inputs')
+  inputs, targets = data.eval_texts('test', 1)[0]
+  assert f'\n{name} ' in inputs and targets.strip().startswith('Abstract') and '<S>' not in targets
+
+
+def test_long_articles_are_cut_and_closed_as_seqio_does(real):
+  configs, said, _ = real
+  rows = next(batches.open_prepared(configs['arxiv_summarization']).eval_batches('test', 4))
+  for name, length in (('inputs', 16), ('targets', 8)):
+    ours = sorted(rows[name].tolist())
+    theirs = sorted([*ids, *[0] * (length - len(ids))] for ids in (example[name] for example in said['arxiv']))
+    # The two vocabularies differ, the lengths do not.
+    assert [len(ids) for ids in ours] == [len(ids) for ids in theirs]
+    assert all(ids[-1] in (0, 1) and 1 in ids for ids in ours + theirs)
+
+
+def test_sums_are_right_and_test_numbers_are_longer(real):
+  data = batches.open_prepared(real[0]['long_addition'])
+  for split, (least, most) in {'validation': (1, 128), 'test': (256, 300)}.items():
+    for inputs, targets in data.eval_texts(split, 5):
+      one, other = inputs.split('+')
+      assert int(one) + int(other) == int(targets)
+      assert least <= len(one) <= most and least <= len(other) <= most
+  batch = next(data.eval_batches('test', 5))
+  assert all((row == 1).sum() == 1 for row in batch['inputs'])  # the end: nothing is cut
+  assert data.manifest.examples['train'] == 50
+
+
+def test_numbers_to_copy_are_given_to_seqio(real):
+  for example in real[1]['copy']:
+    assert example['inputs'] == example['targets'] and 257 <= len(example['inputs']) <= 302
+
+
+def test_metrics_are_those_of_the_task(real):
+  rouge, exact = real[1]['metrics']
+  assert exact == {'exact_match': 50} and rouge.keys() == {'rouge1', 'rouge2', 'rougeL', 'rougeLsum'}
+  assert rouge['rouge1'] == 50
+
+
+def test_a_folder_of_parquet_and_jsonl_holds_every_row_once(real):
+  configs, _, rows = real
+  data = batches.open_prepared(configs['local_folder'])
+  assert data.manifest.examples == {'train': 40, 'validation': 3, 'test': 0}
+  seen = collections.Counter(
+    data.vocabulary.decode(data._source('train')[i]['inputs']) for i in range(data.size('train'))
+  )
+  assert seen == collections.Counter(row['document'] for row in rows)
+
+
+def test_a_mixture_of_tasks_is_prepared_at_its_rates(real):
+  data = batches.open_prepared(DataConfig('papers_and_digits', real[0]['c4_lm'].directory))
+  inputs = [data.vocabulary.decode(data._source('train')[i]['inputs']) for i in range(data.size('train'))]
+  digits = np.mean([text.isdigit() for text in inputs])
+  assert 0.6 < digits < 0.9
+
+
+def test_bad_sources_are_named_in_a_sentence(real):
+  errors = real[1]['errors']
+  assert 'c4/en:3.1.0: expected TFDS to have or to build it in' in errors['no data']
+  assert 'c4/en:3.1.0: expected TFDS to have' in errors['no bucket of data']
+  assert 'no-such-bucket/a.model: expected an address that can be reached, found' in errors['no bucket of a vocabulary']
+  assert "train.parquet: expected the column 'inputs', found the columns" in errors['no column']
+  assert "train.parquet, row 4: expected text in the field 'targets', found None" in errors['no text']
+  assert 'train.parquet: expected a whole Parquet file, found' in errors['cut off']
+  assert 'LocalFolderConfig.directory: expected a folder, found' in errors['no folder']
+  assert not any('\n' in message for message in errors.values())
+
+
+def test_objectives_of_the_same_windows_may_be_exchanged(real):
+  config = real[0]['c4_span_corruption']
+  wider = DataConfig(**{f: getattr(config, f) for f in config.__dataclass_fields__} | {'targets_length': 60})
+  assert batches.open_prepared(wider).train_batches(2, 0).batch(0)['targets'].shape == (2, 60)
+  with pytest.raises(config_lib.UserError, match='DataConfig.inputs_length: 64 -> 0'):
+    batches.open_prepared(
+      DataConfig(
+        **{f: getattr(config, f) for f in config.__dataclass_fields__} | {'inputs_length': 0, 'objective': LMConfig()}
+      )
+    )
+  assert config.text_objective == SpanCorruptionConfig()
