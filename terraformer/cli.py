@@ -1,7 +1,6 @@
 """The command line: flags and gin make one config, a command makes one call."""
 
 import argparse
-import contextlib
 import dataclasses
 import importlib
 import importlib.util  # gin 0.5 uses it without importing it
@@ -9,7 +8,6 @@ import json
 import os
 import re
 import sys
-import time
 import traceback
 from pathlib import Path
 
@@ -178,37 +176,10 @@ def _decode(flags: argparse.Namespace) -> None:
   sources = read_sources(flags.input, flags.input_file, flags.stdin, flags.field)
   _cache_compilations()
   from terraformer.decode.decoder import Decoder
+  from terraformer.decode.terminal import write_all
 
   decoder = Decoder.open(flags.bundle, flags.verify or None)
-  for first in range(0, len(sources), flags.batch_size):
-    if flags.batch_size > 1:
-      _decode_batch(decoder, sources[first : first + flags.batch_size], decode, flags)
-    else:
-      _decode_one(decoder, sources[first], decode, flags)
-
-
-def _decode_one(decoder, source: str, decode: DecodeConfig, flags: argparse.Namespace) -> None:
-  """Streams one text."""
-  written, first_at = [], None
-  with contextlib.closing(decoder.generate(source, decode)) as pieces:
-    for piece in pieces:
-      first_at = first_at or _seconds_since_start()
-      written.append(piece)
-      if not flags.json:
-        print(piece, end='', flush=True)
-  print(_decoded_row(source, ''.join(written), decoder.stats) if flags.json else '', flush=True)
-  _tell_stats(decoder.stats, first_at, flags.stats)
-
-
-def _decode_batch(decoder, sources: list[str], decode: DecodeConfig, flags: argparse.Namespace) -> None:
-  """Decodes texts side by side and prints each in one piece."""
-  for source, text in zip(sources, decoder.generate_batch(sources, decode), strict=True):
-    print(_decoded_row(source, text, decoder.stats) if flags.json else text, flush=True)
-  _tell_stats(decoder.stats, None, flags.stats)
-
-
-def _decoded_row(source: str, text: str, stats) -> str:
-  return json.dumps({'input': source, 'output': text, 'stats': dataclasses.asdict(stats)}, ensure_ascii=False)
+  write_all(decoder, sources, decode, flags.batch_size, flags.json, flags.stats)
 
 
 def _describe(flags: argparse.Namespace) -> None:
@@ -238,20 +209,32 @@ def _bench_attention(flags: argparse.Namespace) -> None:
     print(json.dumps(dataclasses.asdict(result)) if flags.json else as_line(result), flush=True)
 
 
-def _tell_stats(stats, first_at: float | None, wanted: bool) -> None:
-  if stats.dropped_tokens:
-    print(
-      f'note: the last {stats.dropped_tokens} tokens of the input were not read; the model was trained on '
-      f'{stats.input_tokens}',
-      file=sys.stderr,
-    )
-  if wanted:
-    process = '' if first_at is None else f' ({first_at:.2f} s after the process began)'
-    print(
-      f'{stats.input_tokens} tokens read, {stats.tokens} written; first token after {stats.first_token_seconds:.2f} s'
-      f'{process}, then {stats.milliseconds_per_token:.2f} ms a token',
-      file=sys.stderr,
-    )
+def _bench_decode(flags: argparse.Namespace) -> None:
+  from terraformer.bench.chart import draw_chart
+  from terraformer.bench.decode import as_table, bench_decode
+
+  run, _, _ = load_configs(flags.gin_file or ['gin_configs/models/terraformer_800m.gin'], flags.gin_bindings)
+  _cache_compilations()
+  measured = bench_decode(
+    run.model,
+    flags.variants,
+    flags.layers,
+    flags.dtype == 'bfloat16',
+    flags.context,
+    flags.batch,
+    flags.tokens,
+    flags.scratch,
+    say=lambda text: print(text, file=sys.stderr, flush=True),
+  )
+  results = []
+  for result in measured:
+    results.append(result)
+    if flags.json:
+      print(json.dumps(dataclasses.asdict(result)), flush=True)
+  if not flags.json:
+    print(as_table(results))
+  if flags.chart:
+    draw_chart(results, Path(flags.chart))
 
 
 def _bench_input(flags: argparse.Namespace) -> None:
@@ -271,6 +254,7 @@ _COMMANDS = {
   'describe': _describe,
   'compile': _compile,
   'bench attention': _bench_attention,
+  'bench decode': _bench_decode,
   'bench input': _bench_input,
 }
 
@@ -383,14 +367,6 @@ def _cache_compilations() -> None:
   jax.config.update('jax_compilation_cache_dir', str(folder / 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
-
-
-def _seconds_since_start() -> float | None:
-  """Wall time of this process by the kernel's clock; None where the system does not tell."""
-  with contextlib.suppress(OSError, ValueError, AttributeError):
-    ticks = int(Path('/proc/self/stat').read_text().rsplit(')', 1)[1].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')
-  return None
 
 
 if __name__ == '__main__':

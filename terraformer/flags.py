@@ -188,6 +188,44 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
     '--max_bytes', type=float, default=1e10, help='leave out what takes more (default: %(default).0e)'
   )
   attention.add_argument('--json', action='store_true', help='print one JSON object a kind and length')
+  decode_time = add(
+    'bench decode',
+    'Measure decoding on this CPU, sparse beside dense.',
+    'Milliseconds a token of a model and of its dense twin, with random weights and uniform routing, in turns; the\n'
+    "bytes that a token touches beside the machine's read bandwidth, resident memory, and the time of each part.\n"
+    'Weights are a temporary file of the size of the largest variant (--scratch says where).',
+    group=benches,
+  )
+  decode_time.add_argument(
+    '--gin_file', action='append', default=[], metavar='FILE', help='the sparse model; repeatable'
+  )
+  decode_time.add_argument(
+    '--gin_bindings', action='append', default=[], metavar='BINDING', help="'config.Class.field = value'; repeatable"
+  )
+  decode_time.add_argument(
+    '--variants',
+    type=lambda text: tuple(text.split(',')),
+    default=('dense', 'ff', 'ff_qkv', 'ff_qkv_output'),
+    metavar='NAME,NAME',
+    help='of dense, ff, ff_qkv and ff_qkv_output: what is sparse (default: all)',
+  )
+  decode_time.add_argument('--layers', type=_two, metavar='E,D', help='a slice: so many encoder and decoder layers')
+  decode_time.add_argument(
+    '--dtype', default='float32', choices=('float32', 'bfloat16'), help='of what is read by row (default: %(default)s)'
+  )
+  decode_time.add_argument(
+    '--context', type=_lengths, default=(64,), metavar='N,N', help='tokens before the measured ones (default: 64)'
+  )
+  decode_time.add_argument(
+    '--batch', type=_lengths, default=(1,), metavar='N,N', help='texts side by side (default: 1)'
+  )
+  decode_time.add_argument(
+    '--tokens', type=_positive, default=36, help='steps to measure of each at least (default: %(default)s)'
+  )
+  decode_time.add_argument('--scratch', metavar='DIR', help="folder of the temporary file (default: the system's)")
+  decode_time.add_argument('--chart', metavar='FILE', help='draw the decoding times to this PNG file')
+  decode_time.add_argument('--json', action='store_true', help='print one JSON object a variant, context and batch')
+
   input_ = add(
     'bench input',
     'Measure how fast training reads and corrupts prepared text.',
@@ -219,6 +257,11 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _lengths(text: str) -> tuple[int, ...]:
   return tuple(_positive(part) for part in text.split(','))
+
+
+def _two(text: str) -> tuple[int, int]:
+  first, second = _lengths(text)
+  return first, second
 
 
 def _span(text: str) -> tuple[int, int]:

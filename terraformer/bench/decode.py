@@ -18,7 +18,7 @@ import numpy as np
 
 from terraformer.bench.machine import Pool, bytes_of, random_pool, read_bandwidth, resident_bytes
 from terraformer.bench.parts import part_programs
-from terraformer.config import DecodeConfig, ModelConfig, SparseFFConfig, TerraformerConfig, UserError
+from terraformer.config import DecodeConfig, LanguageModelConfig, ModelConfig, SparseFFConfig, UserError
 from terraformer.decode import step as steps
 from terraformer.decode.bundle import abstract_unrolled, stored_shapes
 from terraformer.decode.sample import draw_of, rules_of
@@ -31,6 +31,7 @@ from terraformer.ops.recent_keys import RecentKeys, keys_of
 VARIANTS = ('dense', 'ff', 'ff_qkv', 'ff_qkv_output')
 _TURN = 6  # tokens that a variant writes before it is another's turn
 _SETTLE = 20  # tokens after which resident memory is read
+_ROOM = 32  # tokens behind the context that the cache has room for; a turn begins behind the context again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +92,11 @@ def variants_of(config: ModelConfig, names: Sequence[str]) -> dict[str, ModelCon
   if not isinstance(block.feed_forward, SparseFFConfig):
     raise UserError('bench decode: expected a model with sparse feed-forward blocks, found one without')
   size = block.feed_forward.block_size
-  d_ff = round(dense_block.feed_forward.d_ff / size) * size
+  d_ff = max(1, round(dense_block.feed_forward.d_ff / size)) * size
   sparse_ff = dataclasses.replace(block.feed_forward, d_ff=d_ff)
+  for name in names:
+    if name not in VARIANTS:
+      raise UserError(f'--variants: expected some of {", ".join(VARIANTS)}, found {name!r}')
   all_variants = {
     'dense': twin,
     'ff': dataclasses.replace(twin, decoder=dataclasses.replace(dense_block, feed_forward=sparse_ff)),
@@ -143,7 +147,7 @@ def bench_decode(
         cases = {}
         for name, model in models.items():
           say(f'compiling {name} at context {context:,}, batch {batch}')
-          cases[name] = _make_case(model, unflatten(pool.cut(shapes[name])), context, batch, tokens)
+          cases[name] = _make_case(model, unflatten(pool.cut(shapes[name])), context, batch)
         say(f'measuring {", ".join(cases)} at context {context:,}, batch {batch}')
         while any(len(case.seconds) < tokens for case in cases.values()):
           for case in cases.values():
@@ -172,13 +176,13 @@ def bench_decode(
 
 
 def _n_layers(config: ModelConfig) -> int:
-  return config.blocks and getattr(config, 'n_layers', None) or config.n_decoder_layers
+  return config.n_layers if isinstance(config, LanguageModelConfig) else config.n_decoder_layers
 
 
 def _slice(config: ModelConfig, layers: tuple[int, int]) -> ModelConfig:
-  if isinstance(config, TerraformerConfig) or hasattr(config, 'n_encoder_layers'):
-    return dataclasses.replace(config, n_encoder_layers=layers[0], n_decoder_layers=layers[1])
-  return dataclasses.replace(config, n_layers=layers[1])
+  if isinstance(config, LanguageModelConfig):
+    return dataclasses.replace(config, n_layers=layers[1])
+  return dataclasses.replace(config, n_encoder_layers=layers[0], n_decoder_layers=layers[1])
 
 
 def _step_shapes(config: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
@@ -191,13 +195,10 @@ def _bytes_read(config: ModelConfig, shapes: dict[str, Any], context: int, batch
   return weights + 4 * batch * cache_numbers(config, context)
 
 
-def _make_case(config: ModelConfig, weights: Params, context: int, batch: int, tokens: int) -> _Case:
-  greedy = DecodeConfig()
-  # Turns end when the last variant has its tokens, and some more are written to see what stays in memory.
-  room = tokens + _TURN + 2 * _SETTLE
-  step = steps.compile_step(config, config.vocab_size, rules_of(greedy))
+def _make_case(config: ModelConfig, weights: Params, context: int, batch: int) -> _Case:
+  step = steps.compile_step(config, config.vocab_size, rules_of(DecodeConfig()))
   weights = jax.device_put(weights, may_alias=True)
-  progress = steps.Progress(filled_cache(config, context, batch, room), jnp.int32(0), None)
+  progress = steps.Progress(filled_cache(config, context, batch, _ROOM), jnp.int32(0), None)
   case = _Case(config, weights, step, progress, batch, [])
   _take_turn(case)
   case.seconds.clear()
@@ -232,6 +233,7 @@ def filled_cache(config: ModelConfig, context: int, batch: int, room: int) -> An
 def _take_turn(case: _Case, n_tokens: int = _TURN) -> None:
   """Writes tokens as the decoder does, a step ahead of what it looks at, and keeps the time between them."""
   draw = draw_of(DecodeConfig())
+  case.progress = _back_behind_context(case.progress)
   token_B = jnp.asarray(np.random.default_rng(len(case.seconds)).integers(2, case.config.vocab_size, case.batch))
   token_B, pending = token_B.astype(jnp.int32), []
   last = None
@@ -245,6 +247,15 @@ def _take_turn(case: _Case, n_tokens: int = _TURN) -> None:
         case.seconds.append(now - last)
       last = now
   np.asarray(pending.pop())
+
+
+def _back_behind_context(progress: steps.Progress) -> steps.Progress:
+  """The state with all places behind the context free again."""
+
+  def back(node):
+    return dataclasses.replace(node, place=node.behind.copy()) if isinstance(node, Filled) else node
+
+  return jax.tree.map(back, progress, is_leaf=lambda node: isinstance(node, Filled))
 
 
 def _parts(case: _Case) -> dict[str, float]:
@@ -266,3 +277,28 @@ def _resident(case: _Case, pool: Pool) -> int:
   pool.forget()
   _take_turn(case, _SETTLE)
   return resident_bytes()
+
+
+def as_table(results: Sequence[DecodeTime]) -> str:
+  """Measurements for people, a paragraph each, with what each takes in its parts."""
+  groups: dict[tuple[int, int], list[DecodeTime]] = {}
+  for result in results:
+    groups.setdefault((result.context, result.batch), []).append(result)
+  return '\n'.join(_paragraph(result, group) for group in groups.values() for result in group)
+
+
+def _paragraph(result: DecodeTime, group: Sequence[DecodeTime]) -> str:
+  times_faster = max(other.ms_per_token for other in group) / result.ms_per_token
+  some, whole = result.layers
+  part = '' if some == whole else f', a slice: {some} of {whole} decoder layers'
+  parts = ', '.join(f'{name} {ms:.2f}' for name, ms in result.parts.items())
+  lines = (
+    f'{result.variant}: {result.ms_per_token:.2f} ms a step, {times_faster:.1f} times as fast as the slowest',
+    f'  context {result.context:,}, batch {result.batch}, {result.dtype}, {result.params / 1e6:,.1f} million parameters{part}',
+    f'  least {result.min_ms:.2f} ms of {result.tokens} steps, {result.tokens_per_second:,.1f} tokens a second',
+    f'  touches {result.bytes_per_token / 1e6:,.1f} MB, {result.bandwidth_share:.0%} of what the machine reads, '
+    f'{result.bandwidth / 1e9:.1f} GB/s',
+    f'  {result.resident_bytes / 1e6:,.0f} MB resident after {_SETTLE} tokens',
+    f'  parts alone, in ms: {parts}',
+  )
+  return '\n'.join(lines)

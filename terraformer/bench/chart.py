@@ -1,0 +1,38 @@
+"""The paper's chart of decoding times (Figure 2): a bar a variant."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from terraformer.bench.decode import DecodeTime
+
+_LABELS = {'dense': 'dense', 'ff': '+ sparse FF', 'ff_qkv': '+ sparse QKV', 'ff_qkv_output': '+ sparse output'}
+
+
+def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:
+  """Draws milliseconds a step, one group of bars for each context and batch, to a PNG file."""
+  import matplotlib
+
+  matplotlib.use('Agg')
+  import matplotlib.pyplot as plt
+
+  groups: dict[tuple[int, int], list[DecodeTime]] = {}
+  for result in results:
+    groups.setdefault((result.context, result.batch), []).append(result)
+  figure, all_axes = plt.subplots(
+    1, len(groups), figsize=(1.5 + 3.2 * len(groups), 4), layout='constrained', squeeze=False
+  )
+  for axes, ((context, batch), group) in zip(all_axes[0], groups.items(), strict=True):
+    slowest = max(result.ms_per_token for result in group)
+    bars = axes.bar([_LABELS[r.variant] for r in group], [r.ms_per_token for r in group], color='#3b6ea5')
+    labels = [f'{r.ms_per_token:.1f}\n{slowest / r.ms_per_token:.1f}x' for r in group]
+    axes.bar_label(bars, labels, fontsize=9, padding=2)
+    axes.margins(y=0.18)
+    axes.set_title(f'context {context:,}, batch {batch}')
+    axes.tick_params(axis='x', labelrotation=20)
+    axes.spines[['top', 'right']].set_visible(False)
+  all_axes[0][0].set_ylabel('milliseconds a step')
+  first = results[0]
+  part = '' if first.layers[0] == first.layers[1] else f', {first.layers[0]} of {first.layers[1]} decoder layers'
+  figure.suptitle(f'Decoding on a CPU, {first.params / 1e6:,.0f} million parameters{part}, {first.dtype}', fontsize=11)
+  figure.savefig(path, dpi=110)
+  plt.close(figure)
