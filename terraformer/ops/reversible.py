@@ -81,18 +81,19 @@ def _alone(function: Callable, *arguments) -> Any:
   return jax.lax.fori_loop(0, once, lambda *_: function(*arguments), nothing)
 
 
-def _reversible(exact: bool):
-  """The reversible stack; an exact one computes each half-residual alone, in both passes, and once more backwards."""
+def _updating(exact: bool):
+  """The reversible stack that updates its layers; an exact one computes each half-residual alone, in both passes, and
+  once more backwards."""
 
-  @partial(jax.custom_vjp, nondiff_argnums=(0, 6))
-  def run(halves, layers, streams, scanned, shared, context, unroll=1):
+  @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 9))
+  def run(halves, update, layers, kept, fixed, streams, scanned, shared, context, unroll=1):
     return stack(halves, layers, streams, scanned, shared, context, unroll)
 
   def make_choices(half, *arguments):
     call = lambda *arguments: half(*arguments, None)  # noqa: E731
     return _alone(call, *arguments) if exact else call(*arguments)
 
-  def forward(halves, layers, streams, scanned, shared, context, unroll):
+  def forward(halves, update, layers, kept, fixed, streams, scanned, shared, context, unroll):
     def advance(streams, per_layer):
       layer, inputs = per_layer
       choices = []
@@ -103,14 +104,15 @@ def _reversible(exact: bool):
       return streams, tuple(choices)
 
     streams, choices = jax.lax.scan(advance, streams, (layers, scanned), unroll=unroll)
-    return streams, (layers, streams, scanned, shared, context, choices)
+    return streams, (layers, kept, fixed, streams, scanned, shared, context, choices)
 
-  def backward(halves, unroll, residuals, d_streams):
-    layers, streams, scanned, shared, context, choices = residuals
+  def backward(halves, update, unroll, residuals, d_streams):
+    layers, kept, fixed, streams, scanned, shared, context, choices = residuals
 
     def retreat(carry, per_layer):
-      (a, b), (d_a, d_b), d_context = carry
-      layer, inputs, layer_choices = per_layer
+      (a, b), (d_a, d_b), d_context, stacks = carry
+      index, layer_fixed, inputs, layer_choices = per_layer
+      layer, layer_kept = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), stacks)
       d_layer = None
       for half, choice in zip(reversed(halves), reversed(layer_choices), strict=True):
 
@@ -125,22 +127,48 @@ def _reversible(exact: bool):
         d_a, d_b = d_b, d_a + d_read
         d_layer = d_parameters if d_layer is None else jax.tree.map(jnp.add, d_layer, d_parameters)
         d_context = jax.tree.map(jnp.add, d_context, d_half_context)
-      return ((a, b), (d_a, d_b), d_context), d_layer
+      new = update(layer, layer_kept, layer_fixed, d_layer)
+      # In the carry, and not among the results of each turn, the new layers take the place of the old.
+      stacks = jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, index, 0), stacks, new)
+      return ((a, b), (d_a, d_b), d_context, stacks), None
 
-    carry = streams, d_streams, jax.tree.map(jnp.zeros_like, context)
-    per_layer = (layers, scanned, choices)
-    (_, d_streams, d_context), d_layers = jax.lax.scan(retreat, carry, per_layer, reverse=True, unroll=unroll)
-    return d_layers, d_streams, None, None, d_context
+    carry = streams, d_streams, jax.tree.map(jnp.zeros_like, context), (layers, kept)
+    per_layer = (jnp.arange(len(jax.tree.leaves(layers)[0])), fixed, scanned, choices)
+    carry, _ = jax.lax.scan(retreat, carry, per_layer, reverse=True, unroll=unroll)
+    _, d_streams, d_context, (layers, kept) = carry
+    return layers, kept, None, d_streams, None, None, d_context
 
   run.defvjp(forward, backward)
   return run
 
 
+def _gradient(layer, kept, fixed, d_layer):
+  """The update that leaves a layer's gradient in its place."""
+  return d_layer, kept
+
+
+def _reversible(updating: Callable):
+  def run(halves, layers, streams, scanned, shared, context, unroll=1):
+    return updating(halves, _gradient, layers, None, None, streams, scanned, shared, context, unroll)
+
+  return run
+
+
+# A reversible stack whose backward pass gives back, in the place of the gradients of `layers` and `kept`, what becomes
+# of them: an optimiser's step, done layer by layer as the gradients come, so that those of all layers are never alive.
+#
+#   update(layer, kept, fixed, gradient) -> (layer, kept)
+#
+# is called with one layer's parameters, its part of `kept` (arrays of floats, as moments) and of `fixed` (other arrays,
+# as counters), all with a leading axis of layers, and the gradient of that layer.
+updating_stack = _updating(exact=False)
+
 # The same function as `stack` over two streams, with memory that does not grow with the number of layers. `scanned` and
 # `shared` get no gradient.
-reversible_stack = _reversible(exact=False)
+reversible_stack = _reversible(updating_stack)
 
 # The same again for streams and half-residuals on a grid (`ops.fixed_point`), where adding and subtracting are exact:
-# it recomputes the streams of the forward pass bit for bit, and takes a third more time. That a half-residual compiled
+# they recompute the streams of the forward pass bit for bit, and take a third more time. That a half-residual compiled
 # alone is the same program in both passes is the compiler's doing: XLA's by default, not without its optimisations.
-exact_reversible_stack = _reversible(exact=True)
+exact_updating_stack = _updating(exact=True)
+exact_reversible_stack = _reversible(exact_updating_stack)

@@ -18,7 +18,7 @@ from terraformer.models.parameters import Params, describe, flatten, split, unfl
 from terraformer.train.manifest import NAME, DamagedError, verify, write_manifest
 from terraformer.train.state import State
 
-FORMAT = 2
+FORMAT = 3
 
 
 def folder(workdir: Path) -> Path:
