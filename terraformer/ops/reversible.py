@@ -159,8 +159,9 @@ def _reversible(updating: Callable):
 #
 #   update(layer, kept, fixed, gradient) -> (layer, kept)
 #
-# is called with one layer's parameters, its part of `kept` (arrays of floats, as moments) and of `fixed` (other arrays,
-# as counters), all with a leading axis of layers, and the gradient of that layer.
+# is called with one layer's parameters, its part of `kept` (floats, as moments) and of `fixed` (others, as counters),
+# whose arrays have a leading axis of layers, and with its gradient. A loss may contain such a stack once only: what is
+# no gradient cannot be summed over its uses.
 updating_stack = _updating(exact=False)
 
 # The same function as `stack` over two streams, with memory that does not grow with the number of layers. `scanned` and

@@ -36,7 +36,8 @@ def make_train_step(
 ) -> Callable[[State, Batch], tuple[State, TrainMetrics, Norms]]:
   """The function (state, batch of `inputs` BxS and `targets` BxT) -> (new state, metrics, norms of the gradient).
 
-  Norms are those of the model's parts: the square roots of `watch.gradient_squares`.
+  Norms are those of the model's parts, the square roots of `watch.gradient_squares`. Layers are updated inside the
+  backward pass (`train.backwards`) where that can be: of the whole batch at once.
 
   Noise is drawn from `key` folded with the step, so a step is a function of its arguments alone. With several
   microbatches the gradient is the same sum over all tokens, computed a part of the batch at a time.
