@@ -82,8 +82,8 @@ def _alone(function: Callable, *arguments) -> Any:
 
 
 def _updating(exact: bool):
-  """The reversible stack that updates its layers; an exact one computes each half-residual alone, in both passes, and
-  once more backwards."""
+  """The reversible stack that updates its layers, or has their gradients where `update` is None; an exact one computes
+  each half-residual alone, in both passes, and once more backwards."""
 
   @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 9))
   def run(halves, update, layers, kept, fixed, streams, scanned, shared, context, unroll=1):
@@ -110,9 +110,8 @@ def _updating(exact: bool):
     layers, kept, fixed, streams, scanned, shared, context, choices = residuals
 
     def retreat(carry, per_layer):
-      (a, b), (d_a, d_b), d_context, stacks = carry
-      index, layer_fixed, inputs, layer_choices = per_layer
-      layer, layer_kept = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), stacks)
+      (a, b), (d_a, d_b), d_context = carry
+      layer, inputs, layer_choices = per_layer
       d_layer = None
       for half, choice in zip(reversed(halves), reversed(layer_choices), strict=True):
 
@@ -127,29 +126,37 @@ def _updating(exact: bool):
         d_a, d_b = d_b, d_a + d_read
         d_layer = d_parameters if d_layer is None else jax.tree.map(jnp.add, d_layer, d_parameters)
         d_context = jax.tree.map(jnp.add, d_context, d_half_context)
+      return ((a, b), (d_a, d_b), d_context), d_layer
+
+    def retreat_updating(carry, per_layer):
+      carry, stacks = carry
+      index, layer_fixed, inputs, layer_choices = per_layer
+      layer, layer_kept = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), stacks)
+      carry, d_layer = retreat(carry, (layer, inputs, layer_choices))
       new = update(layer, layer_kept, layer_fixed, d_layer)
       # In the carry, and not among the results of each turn, the new layers take the place of the old.
       stacks = jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, index, 0), stacks, new)
-      return ((a, b), (d_a, d_b), d_context, stacks), None
+      return (carry, stacks), None
 
-    carry = streams, d_streams, jax.tree.map(jnp.zeros_like, context), (layers, kept)
-    per_layer = (jnp.arange(len(jax.tree.leaves(layers)[0])), fixed, scanned, choices)
-    carry, _ = jax.lax.scan(retreat, carry, per_layer, reverse=True, unroll=unroll)
-    _, d_streams, d_context, (layers, kept) = carry
+    carry = streams, d_streams, jax.tree.map(jnp.zeros_like, context)
+    backwards = partial(jax.lax.scan, reverse=True, unroll=unroll)
+    if update is None:
+      carry, layers = backwards(retreat, carry, (layers, scanned, choices))
+    else:
+      indices = jnp.arange(len(jax.tree.leaves(layers)[0]))
+      (carry, (layers, kept)), _ = backwards(
+        retreat_updating, (carry, (layers, kept)), (indices, fixed, scanned, choices)
+      )
+    _, d_streams, d_context = carry
     return layers, kept, None, d_streams, None, None, d_context
 
   run.defvjp(forward, backward)
   return run
 
 
-def _gradient(layer, kept, fixed, d_layer):
-  """The update that leaves a layer's gradient in its place."""
-  return d_layer, kept
-
-
 def _reversible(updating: Callable):
   def run(halves, layers, streams, scanned, shared, context, unroll=1):
-    return updating(halves, _gradient, layers, None, None, streams, scanned, shared, context, unroll)
+    return updating(halves, None, layers, None, None, streams, scanned, shared, context, unroll)
 
   return run
 
