@@ -294,7 +294,8 @@ def _paragraph(result: DecodeTime, group: Sequence[DecodeTime]) -> str:
   parts = ', '.join(f'{name} {ms:.2f}' for name, ms in result.parts.items())
   lines = (
     f'{result.variant}: {result.ms_per_token:.2f} ms a step, {times_faster:.1f} times as fast as the slowest',
-    f'  context {result.context:,}, batch {result.batch}, {result.dtype}, {result.params / 1e6:,.1f} million parameters{part}',
+    f'  context {result.context:,}, batch {result.batch}, {result.dtype}, {result.params / 1e6:,.1f} million parameters'
+    f'{part}',
     f'  least {result.min_ms:.2f} ms of {result.tokens} steps, {result.tokens_per_second:,.1f} tokens a second',
     f'  touches {result.bytes_per_token / 1e6:,.1f} MB, {result.bandwidth_share:.0%} of what the machine reads, '
     f'{result.bandwidth / 1e9:.1f} GB/s',

@@ -43,6 +43,8 @@ class CosineScheduleConfig(Checked):
 class AdafactorConfig(Checked):
   """Adafactor with the paper's settings: no momentum, factored, steps scaled by the parameter's size.
 
+  Every layer of a stack has arrays of its own: factors, clipping and scale are never those of several layers together.
+
   Attributes:
     schedule: of the learning rate.
     decay: exponent by which the second moment's decay rate approaches 1.

@@ -104,7 +104,9 @@ class TrainConfig(Checked):
   Attributes:
     steps: optimiser steps in all.
     batch_size: examples a step, over all devices.
-    microbatches: parts of a batch whose gradients are computed one after the other and summed, to save memory.
+    microbatches: parts of a batch whose gradients are computed one after the other and summed, to save memory of
+      activations. With 1, Adafactor and reversible stacks that forget nowhere, layers are updated inside the backward
+      pass, and the gradient of all is never kept.
     seed: of parameters, noise and the order of examples.
     optimizer: Adafactor or AdamW.
     mesh: how devices are arranged.

@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 
 Params = dict[str, Any]
+_STACKS = ('blocks', 'forgets')  # the names that `models.stack.Stack` gives to what it stacks
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Params]:
@@ -42,6 +43,24 @@ def stacked_name(name: str) -> tuple[str, int | None]:
   """Where a parameter of an unrolled model lies in the stacked one: its name, and its layer or None."""
   match = re.fullmatch(r'(\w+\.(?:blocks|forgets))\.(\d+)\.(.*)', name)
   return (f'{match[1]}.{match[3]}', int(match[2])) if match else (name, None)
+
+
+def take_stacks(params: Params) -> tuple[dict[str, Params], Params]:
+  """The stacks of layers, each array with a leading axis of layers, by name (`decoder.blocks`), and all the rest."""
+  stacks, rest = {}, {}
+  for name, array in flatten(params).items():
+    part, kind, path = (*name.split('.', 2), '', '')[:3]
+    if kind in _STACKS:
+      stacks.setdefault(f'{part}.{kind}', {})[path] = array
+    else:
+      rest[name] = array
+  return {name: unflatten(stack) for name, stack in stacks.items()}, unflatten(rest)
+
+
+def put_stacks(stacks: dict[str, Params], rest: Params) -> Params:
+  """The parameters that `take_stacks` took apart."""
+  flat = {f'{name}.{path}': array for name, stack in stacks.items() for path, array in flatten(stack).items()}
+  return unflatten(flatten(rest) | flat)
 
 
 def describe(array) -> str:

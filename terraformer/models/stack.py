@@ -4,6 +4,7 @@ B batch, T time, S time of the memory, D d_model, L layers.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,13 +20,17 @@ from terraformer.ops.fixed_point import to_grid
 from terraformer.ops.reversible import (
   Streams,
   exact_reversible_stack,
+  exact_updating_stack,
   forward_layer,
   rematerialised_stack,
   reversible_stack,
   stack,
+  updating_stack,
 )
 
 _NO_PADDING = Padding(None)
+# Those of the functions that can update layers in their backward pass, as the functions that do.
+_UPDATING = {reversible_stack: updating_stack, exact_reversible_stack: exact_updating_stack}
 
 
 @functools.cache  # so that two models of one config have equal structures, and share compiled programs
@@ -144,6 +149,16 @@ class Stack(Segmented):
       return self.run(self.halves, blocks, streams, keys, padding, memory_BxSxD, unroll), None
 
     return self._run_segments(run, streams, (self.blocks, keys_L))[0]
+
+  @property
+  def can_update(self) -> bool:
+    """Whether `update_backwards` may be called: the backward pass is the stack's own, and one for all layers."""
+    return self.run in _UPDATING and self.forgets is None
+
+  def update_backwards(self, update: Callable, kept: Any, fixed: Any) -> None:
+    """From now on the backward pass updates the layers; arguments as those of `ops.reversible.updating_stack`."""
+    run = _UPDATING[self.run]
+    self.run = lambda halves, blocks, *arguments: run(halves, update, blocks, kept, fixed, *arguments)
 
   def init_cache(self, batch: int, capacity: int, memory: jax.Array | None = None, padding: Padding = _NO_PADDING):
     """The caches of all layers, each array with a leading axis of layers."""

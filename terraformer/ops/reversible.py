@@ -81,18 +81,19 @@ def _alone(function: Callable, *arguments) -> Any:
   return jax.lax.fori_loop(0, once, lambda *_: function(*arguments), nothing)
 
 
-def _reversible(exact: bool):
-  """The reversible stack; an exact one computes each half-residual alone, in both passes, and once more backwards."""
+def _updating(exact: bool):
+  """The reversible stack that updates its layers, or has their gradients where `update` is None; an exact one computes
+  each half-residual alone, in both passes, and once more backwards."""
 
-  @partial(jax.custom_vjp, nondiff_argnums=(0, 6))
-  def run(halves, layers, streams, scanned, shared, context, unroll=1):
+  @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 9))
+  def run(halves, update, layers, kept, fixed, streams, scanned, shared, context, unroll=1):
     return stack(halves, layers, streams, scanned, shared, context, unroll)
 
   def make_choices(half, *arguments):
     call = lambda *arguments: half(*arguments, None)  # noqa: E731
     return _alone(call, *arguments) if exact else call(*arguments)
 
-  def forward(halves, layers, streams, scanned, shared, context, unroll):
+  def forward(halves, update, layers, kept, fixed, streams, scanned, shared, context, unroll):
     def advance(streams, per_layer):
       layer, inputs = per_layer
       choices = []
@@ -103,10 +104,10 @@ def _reversible(exact: bool):
       return streams, tuple(choices)
 
     streams, choices = jax.lax.scan(advance, streams, (layers, scanned), unroll=unroll)
-    return streams, (layers, streams, scanned, shared, context, choices)
+    return streams, (layers, kept, fixed, streams, scanned, shared, context, choices)
 
-  def backward(halves, unroll, residuals, d_streams):
-    layers, streams, scanned, shared, context, choices = residuals
+  def backward(halves, update, unroll, residuals, d_streams):
+    layers, kept, fixed, streams, scanned, shared, context, choices = residuals
 
     def retreat(carry, per_layer):
       (a, b), (d_a, d_b), d_context = carry
@@ -127,20 +128,55 @@ def _reversible(exact: bool):
         d_context = jax.tree.map(jnp.add, d_context, d_half_context)
       return ((a, b), (d_a, d_b), d_context), d_layer
 
+    def retreat_updating(carry, per_layer):
+      carry, stacks = carry
+      index, layer_fixed, inputs, layer_choices = per_layer
+      layer, layer_kept = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), stacks)
+      carry, d_layer = retreat(carry, (layer, inputs, layer_choices))
+      new = update(layer, layer_kept, layer_fixed, d_layer)
+      # In the carry, and not among the results of each turn, the new layers take the place of the old.
+      stacks = jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, index, 0), stacks, new)
+      return (carry, stacks), None
+
     carry = streams, d_streams, jax.tree.map(jnp.zeros_like, context)
-    per_layer = (layers, scanned, choices)
-    (_, d_streams, d_context), d_layers = jax.lax.scan(retreat, carry, per_layer, reverse=True, unroll=unroll)
-    return d_layers, d_streams, None, None, d_context
+    backwards = partial(jax.lax.scan, reverse=True, unroll=unroll)
+    if update is None:
+      carry, layers = backwards(retreat, carry, (layers, scanned, choices))
+    else:
+      indices = jnp.arange(len(jax.tree.leaves(layers)[0]))
+      (carry, (layers, kept)), _ = backwards(
+        retreat_updating, (carry, (layers, kept)), (indices, fixed, scanned, choices)
+      )
+    _, d_streams, d_context = carry
+    return layers, kept, None, d_streams, None, None, d_context
 
   run.defvjp(forward, backward)
   return run
 
 
+def _reversible(updating: Callable):
+  def run(halves, layers, streams, scanned, shared, context, unroll=1):
+    return updating(halves, None, layers, None, None, streams, scanned, shared, context, unroll)
+
+  return run
+
+
+# A reversible stack whose backward pass gives back, in the place of the gradients of `layers` and `kept`, what becomes
+# of them: an optimiser's step, done layer by layer as the gradients come, so that those of all layers are never alive.
+#
+#   update(layer, kept, fixed, gradient) -> (layer, kept)
+#
+# is called with one layer's parameters, its part of `kept` (floats, as moments) and of `fixed` (others, as counters),
+# whose arrays have a leading axis of layers, and with its gradient. A loss may contain such a stack once only: what is
+# no gradient cannot be summed over its uses.
+updating_stack = _updating(exact=False)
+
 # The same function as `stack` over two streams, with memory that does not grow with the number of layers. `scanned` and
 # `shared` get no gradient.
-reversible_stack = _reversible(exact=False)
+reversible_stack = _reversible(updating_stack)
 
 # The same again for streams and half-residuals on a grid (`ops.fixed_point`), where adding and subtracting are exact:
-# it recomputes the streams of the forward pass bit for bit, and takes a third more time. That a half-residual compiled
+# they recompute the streams of the forward pass bit for bit, and take a third more time. That a half-residual compiled
 # alone is the same program in both passes is the compiler's doing: XLA's by default, not without its optimisations.
-exact_reversible_stack = _reversible(exact=True)
+exact_updating_stack = _updating(exact=True)
+exact_reversible_stack = _reversible(exact_updating_stack)

@@ -41,7 +41,7 @@ class Guard:
       step: its number.
       loss, gradient_norm: of the whole batch.
       examples: ids of the batch.
-      norms: gradient norms of the parts of the model, as `watch.gradient_norms` gives them.
+      norms: gradient norms of the parts of the model, as `step.make_train_step` gives them.
 
     Raises:
       DivergedError: if the run has diverged; the step is not taken into account then.

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from terraformer.config import AdafactorConfig, AdamWConfig, CosineScheduleConfig, RsqrtScheduleConfig
+from terraformer.train.by_layer import ByLayer, Optimizer
 
 
 def make_schedule(config: RsqrtScheduleConfig | CosineScheduleConfig) -> optax.Schedule:
@@ -25,19 +26,21 @@ def make_schedule(config: RsqrtScheduleConfig | CosineScheduleConfig) -> optax.S
   return rsqrt
 
 
-def make_optimizer(config: AdafactorConfig | AdamWConfig) -> optax.GradientTransformation:
-  """The optimiser of a run (paper, appendix: Adafactor without momentum)."""
+def make_optimizer(config: AdafactorConfig | AdamWConfig) -> Optimizer:
+  """The optimiser of a run (paper, appendix: Adafactor without momentum, each layer with arrays of its own)."""
   schedule = make_schedule(config.schedule)
   if isinstance(config, AdafactorConfig):
-    return optax.adafactor(
-      schedule,
-      decay_rate=config.decay,
-      clipping_threshold=config.clip,
-      eps=config.epsilon,
-      weight_decay_rate=config.weight_decay,
-      multiply_by_parameter_scale=True,
-      momentum=None,
-      min_dim_size_to_factor=config.factor_from,
+    return ByLayer(
+      optax.adafactor(
+        schedule,
+        decay_rate=config.decay,
+        clipping_threshold=config.clip,
+        eps=config.epsilon,
+        weight_decay_rate=config.weight_decay,
+        multiply_by_parameter_scale=True,
+        momentum=None,
+        min_dim_size_to_factor=config.factor_from,
+      )
     )
   return optax.chain(
     optax.clip_by_global_norm(config.clip),

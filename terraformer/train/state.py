@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -13,6 +12,7 @@ from terraformer.config import ModelConfig, ShardingConfig
 from terraformer.layers.parameter import logical_axes
 from terraformer.models.make import abstract_model, make_model
 from terraformer.models.parameters import flatten, split, unflatten
+from terraformer.train.by_layer import Optimizer, map_moments
 from terraformer.train.sharding import parameter_sharding, replicated
 
 State = dict[str, Any]
@@ -26,9 +26,7 @@ def parameter_shardings(model: nnx.Module, mesh: Mesh, rules: ShardingConfig) ->
   return unflatten({path: parameter_sharding(mesh, rules, axes[path], shapes[path].shape) for path in shapes})
 
 
-def abstract_state(
-  config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, rules: ShardingConfig = _RULES
-) -> State:
+def abstract_state(config: ModelConfig, optimizer: Optimizer, mesh: Mesh, rules: ShardingConfig = _RULES) -> State:
   """Shapes, types and places of the train state; what a checkpoint is restored to."""
   model = abstract_model(config)
   _, params = split(model)
@@ -38,13 +36,13 @@ def abstract_state(
     return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
   optimizer_state = jax.eval_shape(optimizer.init, params)
-  places = optax.tree_utils.tree_map_params(
-    optimizer,
+  places = map_moments(
     lambda moment, shape, sharding: _Places(moment.shape, shape.shape, sharding),
+    optimizer,
     optimizer_state,
     params,
     shardings,
-    transform_non_params=lambda _: replicated(mesh),
+    other=replicated(mesh),
   )
   optimizer_state = jax.tree_util.tree_map_with_path(
     lambda path, shape, where: place(shape, where.at(path) if isinstance(where, _Places) else where),
@@ -84,7 +82,7 @@ class _Places:
 
 def init_state(
   config: ModelConfig,
-  optimizer: optax.GradientTransformation,
+  optimizer: Optimizer,
   mesh: Mesh,
   key: jax.Array,
   rules: ShardingConfig = _RULES,

@@ -4,20 +4,24 @@ B batch, S source time, T target time, A parts of a batch.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from terraformer.models.base import Model
 from terraformer.models.generate import generate
 from terraformer.models.parameters import Params, merge
 from terraformer.models.probe import unit_counts
 from terraformer.ops.constrain import join_parts, split_in_parts
+from terraformer.train.backwards import can_update_backwards, update_backwards
+from terraformer.train.by_layer import Optimizer
 from terraformer.train.loss import model_losses, summed_loss
 from terraformer.train.metrics import EvalMetrics, TrainMetrics
 from terraformer.train.state import State
-from terraformer.train.watch import gradient_norms
+from terraformer.train.watch import gradient_squares
 
 Batch = dict[str, jax.Array]
 Norms = dict[str, jax.Array]
@@ -25,25 +29,22 @@ Norms = dict[str, jax.Array]
 
 def make_train_step(
   structure: nnx.GraphDef,
-  optimizer: optax.GradientTransformation,
+  optimizer: Optimizer,
   schedule: optax.Schedule,
   key: jax.Array,
   microbatches: int = 1,
 ) -> Callable[[State, Batch], tuple[State, TrainMetrics, Norms]]:
-  """The function (state, batch of `inputs` BxS and `targets` BxT) -> (new state, metrics, `watch.gradient_norms`).
+  """The function (state, batch of `inputs` BxS and `targets` BxT) -> (new state, metrics, norms of the gradient).
+
+  Norms are those of the model's parts, the square roots of `watch.gradient_squares`. Layers are updated inside the
+  backward pass (`train.backwards`) where that can be: of the whole batch at once.
 
   Noise is drawn from `key` folded with the step, so a step is a function of its arguments alone. With several
   microbatches the gradient is the same sum over all tokens, computed a part of the batch at a time.
   """
 
-  def gradients_of(params: Params, batch: Batch, key: jax.Array):
-    n_tokens = jnp.maximum((batch['targets'] != 0).sum(), 1)
-
-    def loss_of(params: Params, part: Batch, key: jax.Array):
-      losses = model_losses(merge(structure, params), part['inputs'], part['targets'], key=key)
-      return summed_loss(losses) / n_tokens, losses
-
-    of_part = jax.grad(loss_of, has_aux=True)
+  def gradients_of(params: Params, batch: Batch, key: jax.Array, loss_of: Callable):
+    of_part = jax.grad(lambda params, *part: loss_of(merge(structure, params), *part), has_aux=True)
     if microbatches == 1:
       return of_part(params, batch, key)
 
@@ -56,18 +57,29 @@ def make_train_step(
     gradients, losses_A = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, params), (parts, keys_A))
     return gradients, jax.tree.map(join_parts, losses_A)
 
+  def update(params: Params, optimizer_state: Any, batch: Batch, key: jax.Array):
+    n_tokens = jnp.maximum((batch['targets'] != 0).sum(), 1)
+
+    def loss_of(model: Model, part: Batch, key: jax.Array):
+      losses = model_losses(model, part['inputs'], part['targets'], key=key)
+      return summed_loss(losses) / n_tokens, losses
+
+    if microbatches == 1 and can_update_backwards(merge(structure, params), optimizer):
+      return update_backwards(structure, optimizer, params, optimizer_state, lambda model: loss_of(model, batch, key))
+    gradients, losses = gradients_of(params, batch, key, loss_of)
+    updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
+    return optax.apply_updates(params, updates), optimizer_state, losses, gradient_squares(gradients)
+
   def train_step(state: State, batch: Batch) -> tuple[State, TrainMetrics, Norms]:
-    gradients, losses = gradients_of(state['params'], batch, jax.random.fold_in(key, state['step']))
-    updates, optimizer_state = optimizer.update(gradients, state['optimizer'], state['params'])
-    new_state = {
-      'params': optax.apply_updates(state['params'], updates),
-      'optimizer': optimizer_state,
-      'step': state['step'] + 1,
-    }
+    step_key = jax.random.fold_in(key, state['step'])
+    params, optimizer_state, losses, squares = update(state['params'], state['optimizer'], batch, step_key)
+    new_state = {'params': params, 'optimizer': optimizer_state, 'step': state['step'] + 1}
     metrics = TrainMetrics.single_from_model_output(
-      **losses, gradient_norm=optax.tree.norm(gradients), learning_rate=schedule(state['step'])
+      **losses,
+      gradient_norm=jnp.sqrt(sum(x.sum() for x in squares.values())),
+      learning_rate=schedule(state['step']),
     )
-    return new_state, metrics, gradient_norms(gradients)
+    return new_state, metrics, jax.tree.map(jnp.sqrt, squares)
 
   return train_step
 

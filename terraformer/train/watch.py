@@ -12,15 +12,15 @@ import numpy as np
 from terraformer.models.parameters import Params, flatten
 
 
-def gradient_norms(gradients: Params) -> dict[str, jax.Array]:
-  """Norms of the parts of the model: a number each, or a vector L for the layers of a stack."""
+def gradient_squares(gradients: Params) -> dict[str, jax.Array]:
+  """Squared norms of the parts of the model: a number each, or a vector L for the layers of a stack."""
   squares: dict[str, list[jax.Array]] = {}
   for path, gradient in flatten(gradients).items():
     part, *rest = path.split('.')
     stacked = rest[:1] == ['blocks']
     axes = tuple(range(1 if stacked else 0, gradient.ndim))
     squares.setdefault(part, []).append(jnp.square(gradient.astype(jnp.float32)).sum(axes))
-  return {part: jnp.sqrt(sum(values)) for part, values in squares.items()}
+  return {part: sum(values) for part, values in squares.items()}
 
 
 def unit_usage(counts_LxMxN: np.ndarray) -> dict[str, np.ndarray]:

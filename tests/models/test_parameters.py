@@ -3,7 +3,7 @@ import numpy as np
 
 from terraformer.config import BlockConfig, DenseFFConfig, DenseProjectionConfig, SRUConfig, TerraformerConfig
 from terraformer.models.block import Block
-from terraformer.models.parameters import count, flatten, merge, split, unflatten
+from terraformer.models.parameters import count, flatten, merge, put_stacks, split, take_stacks, unflatten
 from tests.weights import build
 
 
@@ -32,3 +32,11 @@ def test_unflatten_reverts_flatten():
 
 def test_count_adds_up_all_arrays():
   assert count({'a': np.zeros((2, 3)), 'b': {'c': np.zeros(5)}}) == 11
+
+
+def test_stacks_are_taken_out_and_put_back():
+  params = {'norm': {'scale_D': 1}, 'decoder': {'blocks': {'norm': {'scale_D': 2}}, 'forgets': {'bias_D': 3}}}
+  stacks, rest = take_stacks(params)
+  assert stacks == {'decoder.blocks': {'norm': {'scale_D': 2}}, 'decoder.forgets': {'bias_D': 3}}
+  assert rest == {'norm': {'scale_D': 1}}
+  assert put_stacks(stacks, rest) == params

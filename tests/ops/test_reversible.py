@@ -11,7 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.ops.reversible import add, exact_reversible_stack, rematerialised_stack, reversible_stack, stack
+from terraformer.ops.reversible import (
+  add,
+  exact_reversible_stack,
+  exact_updating_stack,
+  rematerialised_stack,
+  reversible_stack,
+  stack,
+  updating_stack,
+)
 
 L, B, T, D = 4, 2, 5, 6
 
@@ -124,3 +132,23 @@ def test_a_stack_without_keys_padding_or_context_has_a_gradient():
 
   one, other = gradients(stack, layers, streams), gradients(reversible_stack, layers, streams)
   assert largest_difference(one, other) < 1e-6
+
+
+@pytest.mark.parametrize(
+  'run, of_gradient', [(updating_stack, reversible_stack), (exact_updating_stack, exact_reversible_stack)]
+)
+def test_layers_become_what_the_update_makes_of_their_gradients(run, of_gradient):
+  layers, *arguments = _arguments(0)
+  kept_L, fixed_L = jnp.arange(4.0), jnp.arange(4)
+
+  def update(layer, kept, fixed, gradient):
+    return jax.tree.map(lambda x, d: x - fixed * d, layer, gradient), kept + fixed + gradient['first'].sum()
+
+  def updating(halves, stacks, *arguments):
+    return run(halves, update, *stacks, fixed_L, *arguments)
+
+  d_layers, *others = _gradients(of_gradient)(layers, *arguments)
+  found = _gradients(updating)((layers, kept_L), *arguments)
+  stepped = jax.tree.map(lambda x, d: x - fixed_L[:, None, None] * d, layers, d_layers)
+  # A sum of 12 gradients in another order.
+  assert largest_difference(found, ((stepped, kept_L + fixed_L + d_layers['first'].sum((1, 2))), *others)) < 1e-3

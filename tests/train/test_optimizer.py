@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from terraformer.config import AdafactorConfig, AdamWConfig, CosineScheduleConfig, RsqrtScheduleConfig
@@ -34,6 +35,34 @@ def test_the_second_moments_of_a_sparse_feed_forward_block_are_factored():
   params = {'w1_MxNxD': jax.ShapeDtypeStruct((96, 64, 1024), jnp.float32)}
   state = jax.eval_shape(make_optimizer(AdafactorConfig()).init, params)
   assert sum(leaf.size for leaf in jax.tree.leaves(state)) < 96 * 64 * 1024 / 50
+
+
+def test_adafactor_takes_each_layer_of_a_stack_for_itself():
+  # Two layers, the second with a gradient 1000 times that of the first: in units of what both have on the average
+  # the first would hardly move, and the second's update would be the only one to be clipped.
+  optimizer = make_optimizer(AdafactorConfig(RsqrtScheduleConfig(0.1, 1), factor_from=2))
+  rng = np.random.default_rng(0)
+
+  def draw(*scales):
+    shapes = {'kernel_DxF': (2, 3), 'bias_F': 3}
+    return [{name: jnp.float32(rng.normal(size=size) * scale) for name, size in shapes.items()} for scale in scales]
+
+  layers, gradients = draw(1, 0.1), [draw(1, 1000) for _ in range(2)]
+
+  def stacked(layers):
+    return {'decoder': {'blocks': jax.tree.map(lambda *x: jnp.stack(x), *layers)}}
+
+  def trained(params, gradients):
+    state = optimizer.init(params)
+    for gradient in gradients:
+      updates, state = optimizer.update(gradient, state, params)
+      params = optax.apply_updates(params, updates)
+    return params
+
+  alone = [trained(layer, [step[index] for step in gradients]) for index, layer in enumerate(layers)]
+  together = trained(stacked(layers), [stacked(step) for step in gradients])
+  for name, array in together['decoder']['blocks'].items():
+    np.testing.assert_allclose(array, [layer[name] for layer in alone], rtol=1e-5)
 
 
 def test_adamw_decays_matrices_and_neither_biases_nor_scales():

@@ -14,6 +14,7 @@ os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_p
 import jax, numpy as np, optax
 from terraformer import config as c
 from terraformer.models.parameters import flatten, split
+from terraformer.train.by_layer import ByLayer
 from terraformer.train.sharding import batch_sharding, make_mesh
 from terraformer.models.make import abstract_model
 from terraformer.train.state import init_state
@@ -26,7 +27,7 @@ encoder = c.BlockConfig(16, 8, c.DenseProjectionConfig(share_qk=True), *sparse[1
 model = c.TerraformerConfig(
   40, 12, n_encoder_layers=2, n_decoder_layers=2, encoder=encoder, decoder=block, loss_chunk=3,
   output=c.SparseOutputConfig(8))
-optimizer = optax.sgd(1.0)  # parameters then differ by as much as their gradients
+optimizer = ByLayer(optax.sgd(1.0))  # parameters then differ by as much as their gradients
 structure, _ = split(abstract_model(model))
 step = make_train_step(structure, optimizer, optax.constant_schedule(1.0), jax.random.key(1))
 rng = np.random.default_rng(0)

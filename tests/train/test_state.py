@@ -34,13 +34,13 @@ print(json.dumps([params, moments, np.ptp(after[0].v_row['w']) > 0, np.ptp(after
 
 def test_factored_moments_are_divided_as_what_is_left_of_their_parameter(python):
   params, moments, rows_differ, columns_differ = json.loads(python(CODE).stdout)
-  w1 = 'decoder.blocks.feed_forward.feed_forward.w1_MxNxD'
-  assert params[w1] == [[3, 8, 8, 16], [None, 'model', None, 'fsdp']]
-  assert moments[f'0.v_row.{w1}'] == [[3, 8, 8], [None, 'model', None]]
-  assert moments[f'0.v_col.{w1}'] == [[3, 8, 16], [None, None, 'fsdp']]
+  w1 = 'feed_forward.feed_forward.w1_MxNxD'
+  assert params[f'decoder.blocks.{w1}'] == [[3, 8, 8, 16], [None, 'model', None, 'fsdp']]
+  assert moments[f'stacks.decoder.blocks.0.v_row.{w1}'] == [[3, 8, 8], [None, 'model', None]]
+  assert moments[f'stacks.decoder.blocks.0.v_col.{w1}'] == [[3, 8, 16], [None, None, 'fsdp']]
   # A square matrix, divided over different axes: the rows' moment has the rows' axis, as optax takes its means.
-  query = 'decoder.blocks.attentions.0.attention.projection.query.kernel_DxF'
-  assert params[query] == [[3, 16, 16], [None, 'fsdp', 'model']]
+  query = 'attentions.0.attention.projection.query.kernel_DxF'
+  assert params[f'decoder.blocks.{query}'] == [[3, 16, 16], [None, 'fsdp', 'model']]
   assert rows_differ and not columns_differ
-  assert moments[f'0.v_row.{query}'] == [[3, 16], [None, 'fsdp']]
-  assert moments[f'0.v_col.{query}'] == [[3, 16], [None, 'model']]
+  assert moments[f'stacks.decoder.blocks.0.v_row.{query}'] == [[3, 16], [None, 'fsdp']]
+  assert moments[f'stacks.decoder.blocks.0.v_col.{query}'] == [[3, 16], [None, 'model']]

@@ -1,0 +1,98 @@
+"""A step of the optimiser inside the backward pass: a layer of a reversible stack is updated as soon as its gradient is
+known, so that the gradient of a whole stack is never alive.
+
+L layers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from terraformer.models.base import Model
+from terraformer.models.parameters import Params, merge, put_stacks, split, take_stacks
+from terraformer.models.stack import Stack
+from terraformer.train.by_layer import ByLayer, ByLayerState, Optimizer
+from terraformer.train.watch import gradient_squares
+
+
+def can_update_backwards(model: Model, optimizer: Optimizer) -> bool:
+  """Whether an update needs the gradient of one layer alone, and every stack computes its own backward pass."""
+  stacks = [part for part in vars(model).values() if isinstance(part, Stack)]
+  return isinstance(optimizer, ByLayer) and all(stack.can_update for stack in stacks)
+
+
+def update_backwards(
+  structure: nnx.GraphDef,
+  optimizer: ByLayer,
+  params: Params,
+  state: ByLayerState,
+  loss_of: Callable[[Model], tuple[jax.Array, Any]],
+) -> tuple[Params, ByLayerState, Any, dict[str, jax.Array]]:
+  """One step, the same as `optimizer.update` with the whole gradient.
+
+  Args:
+    structure: of a model for which `can_update_backwards`.
+    optimizer: of which `state` is.
+    params: of the model.
+    state: before the step.
+    loss_of: the loss of a model, and whatever else is to be told of it.
+
+  Returns:
+    New parameters, new state, what `loss_of` told, and `watch.gradient_squares`.
+  """
+  stacks, rest = take_stacks(params)
+  counters = {name: _counters(of_stack) for name, of_stack in state.stacks.items()}
+  squares_L = {name: jnp.zeros(len(jax.tree.leaves(stack)[0])) for name, stack in stacks.items()}
+
+  def loss_of_params(rest: Params, stacks: dict[str, Params], kept: dict[str, Any]):
+    model = merge(structure, put_stacks(stacks, rest))
+    for name in stacks:
+      getattr(model, name.split('.')[0]).update_backwards(_layer_update(optimizer.inner), kept[name], counters[name])
+    return loss_of(model)
+
+  kept = {name: (_moments(of_stack), squares_L[name]) for name, of_stack in state.stacks.items()}
+  step = jax.grad(loss_of_params, argnums=(0, 1, 2), has_aux=True)
+  (d_rest, stacks, kept), told = step(rest, stacks, kept)  # of stacks no gradients, but what has become of them
+  updates, rest_state = optimizer.inner.update(d_rest, state.rest, rest)
+  # Counters go on whatever the gradient: of this update nothing but them is computed.
+  _, counted = optimizer.update(params, state, params)
+  new_state = ByLayerState(
+    {name: _joined(moments, _counters(counted.stacks[name])) for name, (moments, _) in kept.items()}, rest_state
+  )
+  squares = {name.split('.')[0]: squares_L for name, (_, squares_L) in kept.items()}
+  new_params = put_stacks(stacks, optax.apply_updates(rest, updates))
+  return new_params, new_state, told, gradient_squares(d_rest) | squares
+
+
+def _layer_update(inner: optax.GradientTransformation):
+  """The `update` of `ops.reversible.updating_stack`, which also keeps the squared norm of each layer's gradient."""
+
+  def update(block, kept, counters, d_block):
+    (structure, params), (_, gradient) = split(block), split(d_block)
+    moments, _ = kept
+    updates, state = inner.update(gradient, _joined(moments, counters), params)
+    square = optax.tree.norm(gradient, squared=True)
+    return merge(structure, optax.apply_updates(params, updates)), (_moments(state), square)
+
+  return update
+
+
+def _is_moment(x: jax.Array) -> bool:
+  return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _moments(state):
+  """The state without its counters, which are no floats and cannot take the place of a gradient."""
+  return jax.tree.map(lambda x: x if _is_moment(x) else None, state)
+
+
+def _counters(state):
+  return jax.tree.map(lambda x: None if _is_moment(x) else x, state)
+
+
+def _joined(moments, counters):
+  return jax.tree.map(lambda x, other: other if x is None else x, moments, counters, is_leaf=lambda x: x is None)
