@@ -1,0 +1,86 @@
+"""The bench of decoding on a model that is small enough to count."""
+
+import numpy as np
+import pytest
+
+from terraformer.bench import decode
+from terraformer.bench.chart import draw_chart
+from terraformer.bench.decode import as_table, bench_decode, variants_of
+from terraformer.bench.machine import bytes_of, random_pool
+from terraformer.config import (
+  BlockConfig,
+  DenseFFConfig,
+  SparseFFConfig,
+  SparseOutputConfig,
+  SparseProjectionConfig,
+  TerraformerConfig,
+  UserError,
+)
+from terraformer.models.make import abstract_model
+from terraformer.models.parameters import count, split
+
+CONFIG = TerraformerConfig(
+  vocab_size=64,
+  max_length=64,
+  n_encoder_layers=2,
+  n_decoder_layers=2,
+  n_decoder_attentions=1,
+  encoder=BlockConfig(16, 2, SparseProjectionConfig(n_modules=4), SparseFFConfig(64, 4, 4)),
+  decoder=BlockConfig(16, 2, SparseProjectionConfig(n_modules=4), SparseFFConfig(64, 4, 4)),
+  output=SparseOutputConfig(4),
+)
+
+
+@pytest.fixture(scope='module')
+def results():
+  return list(bench_decode(CONFIG, ('dense', 'ff_qkv_output'), layers=(1, 1), contexts=(8,), tokens=8))
+
+
+def test_every_variant_is_measured_and_described(results, tmp_path):
+  assert [result.variant for result in results] == ['dense', 'ff_qkv_output']
+  for result in results:
+    assert result.layers == (1, 2) and result.tokens >= 8
+    assert 0 < result.min_ms <= result.ms_per_token
+    assert result.bandwidth_share == pytest.approx(
+      result.bytes_per_token / (result.ms_per_token / 1000) / result.bandwidth
+    )
+    assert result.resident_bytes > 0
+  assert results[0].parts.keys() == {'attention', 'output', 'qkv', 'rows'}
+  assert results[1].parts.keys() == {'attention', 'controller', 'output', 'qkv', 'rows'}
+  assert 'a slice: 1 of 2 decoder layers' in as_table(results)
+  draw_chart(results, tmp_path / 'chart.png')
+  assert (tmp_path / 'chart.png').stat().st_size > 1000
+
+
+def test_bytes_are_those_of_the_parameters_read_and_of_the_keys_and_values(results):
+  # All but the encoder, of the feed-forward rows one in four, of the embedding one row; and 8 positions, twice.
+  n_encoder = count({name: part for name, part in split(_slice())[1].items() if name.startswith('encoder')})
+  rows, table = 2 * 64 * 16, 64 * 16
+  positions = 64 * 16
+  n_read = count(split(_slice())[1]) - n_encoder - rows * 3 // 4 - table * 63 // 64 - positions * 63 // 64
+  assert results[1].bytes_per_token == 4 * (n_read + 2 * 8 * 16)
+
+
+def _slice():
+  return abstract_model(decode._slice(CONFIG, (1, 1)))
+
+
+def test_variants_replace_one_mechanism_after_the_other():
+  models = variants_of(CONFIG, decode.VARIANTS)
+  assert models['ff_qkv_output'] == CONFIG
+  assert isinstance(models['dense'].decoder.feed_forward, DenseFFConfig)
+  assert models['ff'].decoder.projection == models['dense'].decoder.projection
+  assert models['ff'].decoder.feed_forward.d_ff % 4 == 0
+  assert models['ff_qkv'].decoder == CONFIG.decoder and models['ff_qkv'].output == models['dense'].output
+  with pytest.raises(UserError, match="--variants: expected some of dense, .*, found 'moe'"):
+    variants_of(CONFIG, ['moe'])
+
+
+def test_a_pool_gives_small_numbers_of_both_types():
+  shapes = {name: np.empty((3, 5), dtype) for name, dtype in (('a', np.float32), ('b', 'bfloat16'), ('c', np.float32))}
+  with random_pool(bytes_of(shapes)) as pool:
+    arrays = pool.cut(shapes)
+    for name, array in arrays.items():
+      assert array.shape == (3, 5) and array.dtype == shapes[name].dtype
+      assert np.abs(array.astype(np.float32)).max() <= 0.051 and len(np.unique(array)) > 5
+      assert array.ctypes.data % 64 == 0
