@@ -17,13 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from terraformer.bench.machine import Pool, bytes_of, random_pool, read_bandwidth, resident_bytes
-from terraformer.bench.parts import part_programs
+from terraformer.bench.parts import EMPTY, part_programs
 from terraformer.config import DecodeConfig, LanguageModelConfig, ModelConfig, SparseFFConfig, UserError
 from terraformer.decode import step as steps
 from terraformer.decode.bundle import abstract_unrolled, stored_shapes
 from terraformer.decode.sample import draw_of, rules_of
 from terraformer.models.cost import cache_numbers, n_read
-from terraformer.models.parameters import Params, flatten, unflatten
 from terraformer.models.twin import dense_twin
 from terraformer.ops.places import Filled, prompted
 from terraformer.ops.recent_keys import RecentKeys, keys_of
@@ -49,7 +48,7 @@ class DecodeTime:
     bandwidth: bytes a second that the machine reads, mean of the begin and the end of the run.
     bandwidth_share: of it that the median step reaches.
     resident_bytes: of the process after some tokens of this variant alone.
-    parts: milliseconds of a step's parts, each as a program of its own.
+    parts: milliseconds of a step's parts, each as a program of its own, without what a call takes; and that as `call`.
   """
 
   variant: str
@@ -78,7 +77,7 @@ class _Case:
   """A variant that is being measured."""
 
   config: ModelConfig
-  weights: Params
+  weights: steps.StepWeights
   step: Callable
   progress: steps.Progress
   batch: int
@@ -147,7 +146,7 @@ def bench_decode(
         cases = {}
         for name, model in models.items():
           say(f'compiling {name} at context {context:,}, batch {batch}')
-          cases[name] = _make_case(model, unflatten(pool.cut(shapes[name])), context, batch)
+          cases[name] = _make_case(model, pool.cut(shapes[name]), context, batch)
         say(f'measuring {", ".join(cases)} at context {context:,}, batch {batch}')
         while any(len(case.seconds) < tokens for case in cases.values()):
           for case in cases.values():
@@ -187,7 +186,7 @@ def _slice(config: ModelConfig, layers: tuple[int, int]) -> ModelConfig:
 
 def _step_shapes(config: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
   """What a step reads, by name."""
-  return flatten(steps.step_weights(unflatten(stored_shapes(config, bfloat16))))
+  return {name: x for name, x in stored_shapes(config, bfloat16).items() if steps.is_read_by_step(name)}
 
 
 def _bytes_read(config: ModelConfig, shapes: dict[str, Any], context: int, batch: int) -> int:
@@ -195,11 +194,10 @@ def _bytes_read(config: ModelConfig, shapes: dict[str, Any], context: int, batch
   return weights + 4 * batch * cache_numbers(config, context)
 
 
-def _make_case(config: ModelConfig, weights: Params, context: int, batch: int) -> _Case:
+def _make_case(config: ModelConfig, tensors: dict[str, np.ndarray], context: int, batch: int) -> _Case:
   step = steps.compile_step(config, config.vocab_size, rules_of(DecodeConfig()))
-  weights = jax.device_put(weights, may_alias=True)
-  progress = steps.Progress(filled_cache(config, context, batch, _ROOM), jnp.int32(0), None)
-  case = _Case(config, weights, step, progress, batch, [])
+  progress = steps.begin(filled_cache(config, context, batch, _ROOM), None)
+  case = _Case(config, steps.step_weights(tensors), step, progress, batch, [])
   _take_turn(case)
   case.seconds.clear()
   return case
@@ -233,7 +231,8 @@ def filled_cache(config: ModelConfig, context: int, batch: int, room: int) -> An
 def _take_turn(case: _Case, n_tokens: int = _TURN) -> None:
   """Writes tokens as the decoder does, a step ahead of what it looks at, and keeps the time between them."""
   draw = draw_of(DecodeConfig())
-  case.progress = _back_behind_context(case.progress)
+  filled = dataclasses.replace(case.progress.filled, place=case.progress.filled.behind.copy())
+  case.progress = dataclasses.replace(case.progress, filled=filled)
   token_B = jnp.asarray(np.random.default_rng(len(case.seconds)).integers(2, case.config.vocab_size, case.batch))
   token_B, pending = token_B.astype(jnp.int32), []
   last = None
@@ -249,28 +248,18 @@ def _take_turn(case: _Case, n_tokens: int = _TURN) -> None:
   np.asarray(pending.pop())
 
 
-def _back_behind_context(progress: steps.Progress) -> steps.Progress:
-  """The state with all places behind the context free again."""
-
-  def back(node):
-    return dataclasses.replace(node, place=node.behind.copy()) if isinstance(node, Filled) else node
-
-  return jax.tree.map(back, progress, is_leaf=lambda node: isinstance(node, Filled))
-
-
 def _parts(case: _Case) -> dict[str, float]:
   """Median milliseconds of each part of a step."""
-  programs = part_programs(case.config, case.weights, case.progress.cache, case.batch)
-  times = {}
-  for name, program in programs.items():
-    program()
-    seconds = []
-    for _ in range(9):
+  programs = part_programs(case.config, case.weights, case.progress, case.batch)
+  seconds: dict[str, list[float]] = {name: [] for name in programs}
+  for _ in range(10):
+    for name, program in programs.items():
       begun = time.perf_counter()
       program()
-      seconds.append(time.perf_counter() - begun)
-    times[name] = 1000 * statistics.median(seconds)
-  return times
+      seconds[name].append(time.perf_counter() - begun)
+  times = {name: 1000 * statistics.median(each[1:]) for name, each in seconds.items()}
+  call = times.pop(EMPTY)
+  return {name: max(0.0, ms - call) for name, ms in times.items()} | {'call': call}
 
 
 def _resident(case: _Case, pool: Pool) -> int:

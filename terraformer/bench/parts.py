@@ -10,38 +10,44 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from terraformer.config import FullAttentionConfig, ModelConfig
-from terraformer.decode.bundle import abstract_unrolled
+from terraformer.config import FullAttentionConfig, ModelConfig, SparseFFConfig
+from terraformer.decode.step import COMPILER_OPTIONS, Progress, StepWeights, step_model
 from terraformer.layers.sparse_ff import SparseFF
-from terraformer.models.parameters import Params, merge, split
 from terraformer.ops.attention import one_query_attention
 
 # Added to the vector that goes on: enough for every result to count, too little to change it.
 _SMALL = 1e-6
+EMPTY = 'empty'
 
 
-def part_programs(config: ModelConfig, weights: Params, cache: Any, batch: int) -> dict[str, Callable[[], Any]]:
+def part_programs(
+  config: ModelConfig, weights: StepWeights, progress: Progress, batch: int
+) -> dict[str, Callable[[], Any]]:
   """Name of a part -> function without arguments that computes it once and waits for the result.
 
   `qkv` is what attention projects before and after it, `attention` reads the cache (only full attention has this part),
-  `controller` picks units, `rows` is the rest of the feed-forward blocks, `output` the logits.
+  `controller` picks units, `rows` is the rest of the feed-forward blocks, `output` the logits; the program
+  `EMPTY` takes the same arguments and computes nothing.
   """
-  structure, absent = split(abstract_unrolled(config))
   x_BxD = jnp.asarray(np.random.default_rng(0).standard_normal((batch, config.d_model)), jnp.float32)
-  parts = {'qkv': _qkv, 'rows': _rows, 'output': _output}
-  if isinstance(config.blocks['decoder'].attention, FullAttentionConfig):
+  block = config.blocks['decoder']
+  parts = {EMPTY: lambda model, cache, filled, x_BxD: x_BxD, 'qkv': _qkv, 'rows': _rows, 'output': _output}
+  if isinstance(block.attention, FullAttentionConfig):
     parts['attention'] = _attention
-  if isinstance(abstract_unrolled(config).decoder.blocks[0].feed_forward.feed_forward, SparseFF):
+  if isinstance(block.feed_forward, SparseFFConfig):
     parts['controller'] = _controller
 
   def program(part):
-    compute = jax.jit(lambda weights, cache, x_BxD: part(merge(structure, absent | weights), cache, x_BxD))
-    return lambda: jax.block_until_ready(compute(weights, cache, x_BxD))
+    def compute(weights, cache, filled, x_BxD):
+      return part(step_model(config, weights), cache, filled, x_BxD)
+
+    compiled = jax.jit(compute, compiler_options=COMPILER_OPTIONS)
+    return lambda: jax.block_until_ready(compiled(weights, progress.cache, progress.filled, x_BxD))
 
   return {name: program(part) for name, part in sorted(parts.items())}
 
 
-def _qkv(model, cache, x_BxD):
+def _qkv(model, cache, filled, x_BxD):
   for block, caches in zip(model.decoder.blocks, cache.layers, strict=True):
     for half, kept in zip(block.attentions, caches, strict=False):
       projection = half.attention.projection
@@ -50,23 +56,23 @@ def _qkv(model, cache, x_BxD):
   return x_BxD
 
 
-def _attention(model, cache, x_BxD):
+def _attention(model, cache, filled, x_BxD):
   for block, caches in zip(model.decoder.blocks, cache.layers, strict=True):
     for half, kept in zip(block.attentions, caches, strict=False):
       q_BxHxK = x_BxD.reshape(len(x_BxD), *half.attention.head_shape)
-      visible_BxP = kept.filled.places(kept.v_GxPxK.shape[1])
+      visible_BxP = filled.places(kept.v_GxPxK.shape[1])
       x_BxD += one_query_attention(q_BxHxK, kept.k_GxKxP, kept.v_GxPxK, visible_BxP).reshape(x_BxD.shape) * _SMALL
   return x_BxD
 
 
-def _controller(model, cache, x_BxD):
+def _controller(model, cache, filled, x_BxD):
   for block in model.decoder.blocks:
     units_BxM, _ = block.feed_forward.feed_forward.choose(x_BxD)
     x_BxD += units_BxM.sum(-1, keepdims=True) * _SMALL
   return x_BxD
 
 
-def _rows(model, cache, x_BxD):
+def _rows(model, cache, filled, x_BxD):
   for block in model.decoder.blocks:
     layer = block.feed_forward.feed_forward
     if isinstance(layer, SparseFF):
@@ -79,5 +85,5 @@ def _rows(model, cache, x_BxD):
   return x_BxD
 
 
-def _output(model, cache, x_BxD):
+def _output(model, cache, filled, x_BxD):
   return model.logits(x_BxD).argmax(-1)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from terraformer.config import ModelConfig, UserError, from_dict, to_dict
 from terraformer.data.vocabulary import Vocabulary
-from terraformer.decode.tensors import checksum, map_tensors, tensor_file, tensor_files, write_tensors
+from terraformer.decode.tensors import checksum, file_of, map_tensors, tensor_files, write_tensors
 from terraformer.models.make import abstract_model, unroll
 from terraformer.models.parameters import Params, describe, flatten, split, unflatten
 
@@ -193,7 +193,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _map_weights(path: Path, expected: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
-  tensors = map_tensors(path)
+  tensors = map_tensors(path, rows=lambda name: name.endswith(_READ_BY_ROW))
   for name, shape in expected.items():
     if describe(tensors.get(name)) != describe(shape):
       raise UserError(f'{path}: expected the tensor {name} of {describe(shape)}, found {describe(tensors.get(name))}')
@@ -207,5 +207,4 @@ def _verify(path: Path, tensors: dict[str, np.ndarray], checksums: dict[str, int
   for name, tensor in tensors.items():
     found = checksum(tensor)
     if found != checksums.get(name):
-      file = Path(tensor_file(tensor)).name
-      raise UserError(f'{path / file}: expected the tensor {name} as it was exported, found it altered')
+      raise UserError(f'{file_of(path, name)}: expected the tensor {name} as it was exported, found it altered')

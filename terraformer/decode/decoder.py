@@ -19,6 +19,7 @@ from terraformer.decode.beam import Beams
 from terraformer.decode.bundle import Bundle, open_bundle
 from terraformer.decode.sample import Written, draw_of, rules_of
 from terraformer.decode.stops import until_stop
+from terraformer.models.parameters import flatten
 
 _GREEDY = DecodeConfig()
 # Tokens that a cache has room for at first; then it doubles, so that a step never reads much more than is filled.
@@ -66,7 +67,7 @@ class Decoder:
     self._model = steps.decoding_form(bundle.model)
     # JAX computes with the mapped files: what is not used is never read.
     self._weights = jax.device_put(bundle.weights, may_alias=True)
-    self._step_weights = steps.step_weights(self._weights)
+    self._step_weights = steps.step_weights(flatten(bundle.weights))
 
   @classmethod
   def open(cls, path: str | Path, verify: bool | None = None) -> 'Decoder':
@@ -185,7 +186,7 @@ class Decoder:
     written = None
     if config.no_repeat_ngram:
       written = Written(jnp.zeros((len(inputs_BxS), n_tokens), jnp.int32), jnp.int32(0))
-    return steps.Progress(cache, jnp.int32(0), written), room
+    return steps.begin(cache, written), room
 
   def _with_room(self, progress: steps.Progress, room: int, index: int, n_tokens: int) -> tuple[steps.Progress, int]:
     """The state with room for token number `index`."""

@@ -10,16 +10,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from terraformer.config import FullAttentionConfig, LSHAttentionConfig, ModelConfig
 from terraformer.decode.bundle import abstract_unrolled
 from terraformer.decode.sample import Draw, Rules, Written, limited, sample
 from terraformer.models.generate import writable
-from terraformer.models.parameters import Params, merge, split
-from terraformer.ops.places import GrowingCache
+from terraformer.models.parameters import Params, flatten, merge, split, unflatten
+from terraformer.ops.places import Filled, GrowingCache
 
 # Positions of a source whose scores, or units of a feed-forward block, are alive at one time.
 _CHUNK = 512
+# Numbers of a tensor that is not worth an argument of its own.
+_SMALL = 1 << 14
+
+# A step is many small operations in a row: XLA then orders them so that independent ones run on several cores.
+COMPILER_OPTIONS = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED'}
 
 Cache = Any
 
@@ -30,14 +36,39 @@ class Progress:
   """Where decoding stands.
 
   Attributes:
-    cache: the model's.
-    index: tokens written.
-    written: those tokens, where a rule looks at them; else None.
+    cache: the model's, without `filled` in its layers, where it is everywhere the same.
+    filled: which places of the cache count.
+    written: the tokens so far, where a rule looks at them; else None.
   """
 
   cache: Cache
-  index: jax.Array
+  filled: Filled
   written: Written | None
+
+  @property
+  def index(self) -> jax.Array:
+    """Tokens written."""
+    return self.filled.place - self.filled.behind
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepWeights:
+  """The weights that a step reads; an argument of a compiled program costs time, however small it is.
+
+  Attributes:
+    large: name -> tensor, where it lies.
+    small: all others, float32, one behind the other.
+  """
+
+  large: dict[str, jax.Array]
+  small: jax.Array
+
+
+def begin(cache: Cache, written: Written | None) -> Progress:
+  """The state before the first token, of the cache that a model's prefill gave."""
+  filled = next(node.filled for node in jax.tree.leaves(cache, is_leaf=_is_growing) if _is_growing(node))
+  return Progress(_with_filled(cache, None), filled, written)
 
 
 def decoding_form(config: ModelConfig) -> ModelConfig:
@@ -59,14 +90,23 @@ def can_grow(config: ModelConfig, n_places: int) -> bool:
   return not isinstance(attention, LSHAttentionConfig) or n_places <= attention.full_below
 
 
-def step_weights(weights: Params) -> Params:
-  """Those that a step reads: all but the encoder's."""
-  return {name: part for name, part in weights.items() if not name.startswith(('encoder', 'merge'))}
+def is_read_by_step(name: str) -> bool:
+  """Whether a step reads the parameter of this name: it reads all but the encoder's."""
+  return not name.startswith(('encoder', 'merge'))
+
+
+def step_weights(tensors: dict[str, np.ndarray]) -> StepWeights:
+  """Those of a model's tensors that a step reads; large ones are not copied."""
+  read = {name: tensor for name, tensor in tensors.items() if is_read_by_step(name)}
+  small = {name for name, tensor in read.items() if tensor.size <= _SMALL and tensor.dtype == np.float32}
+  joined = np.concatenate([np.ravel(read[name]) for name in sorted(small)] or [np.zeros(0, np.float32)])
+  large = {name: tensor for name, tensor in read.items() if name not in small}
+  return jax.device_put(StepWeights(large, joined), may_alias=True)
 
 
 def prefill(config: ModelConfig, weights: Params, inputs_BxS: jax.Array, room: int, bfloat16: bool) -> Cache:
   """Reads the sources and makes room for `room` tokens; each kind of layer is compiled once."""
-  cache = merge(_structure(config), weights).prefill(inputs_BxS, room)
+  cache = merge(split(abstract_unrolled(config))[0], weights).prefill(inputs_BxS, room)
   if bfloat16:
     cache = _each_attention(lambda each: each.stored(jnp.bfloat16), cache)
   # A step takes the cache's buffers for its own, and none of them may be two arrays'.
@@ -105,57 +145,70 @@ def entered(progress: Progress, token_W: jax.Array) -> Progress:
 @functools.lru_cache(maxsize=16)
 def compile_step(
   config: ModelConfig, n_ids: int, rules: Rules
-) -> Callable[[Params, Progress, jax.Array, Draw], tuple[jax.Array, Progress]]:
-  """step(`step_weights`, progress, token_B, draw) -> (next_B, progress), compiled at its first call for each shape."""
+) -> Callable[[StepWeights, Progress, jax.Array, Draw], tuple[jax.Array, Progress]]:
+  """step(weights, progress, token_B, draw) -> (next_B, progress), compiled at its first call for each shape."""
   advance = _advance(config)
 
-  @functools.partial(jax.jit, donate_argnames='progress')
+  @functools.partial(jax.jit, donate_argnames='progress', compiler_options=COMPILER_OPTIONS)
   def step(weights, progress, token_B, draw):
-    logits_BxV, cache = advance(weights, progress.cache, token_B)
+    logits_BxV, after = advance(weights, progress, token_B)
     next_B = sample(logits_BxV, n_ids, rules, draw, progress.index, progress.written)
-    return next_B, Progress(cache, progress.index + 1, progress.written and progress.written.and_then(next_B))
+    return next_B, dataclasses.replace(after, written=progress.written and progress.written.and_then(next_B))
 
   return step
 
 
 @functools.lru_cache(maxsize=16)
 def compile_beam_step(config: ModelConfig, n_ids: int, ngram: int) -> Callable:
-  """step(`step_weights`, progress, token_W, score_W) -> (scores, parents and tokens of the 2 W best, progress).
+  """step(weights, progress, token_W, score_W) -> (scores, parents and tokens of the 2 W best, progress).
 
   A score is the sum of a hypothesis' log-probabilities. `progress.written` has `token_W` entered.
   """
   advance = _advance(config)
 
-  @functools.partial(jax.jit, donate_argnames='progress')
+  @functools.partial(jax.jit, donate_argnames='progress', compiler_options=COMPILER_OPTIONS)
   def step(weights, progress, token_W, score_W):
-    logits_WxV, cache = advance(weights, progress.cache, token_W)
+    logits_WxV, after = advance(weights, progress, token_W)
     logits_WxV = writable(logits_WxV, n_ids)
     log_WxV = jax.nn.log_softmax(logits_WxV)
     if ngram:
       log_WxV = limited(log_WxV, progress.written, ngram)
     n_beams, n_tokens = log_WxV.shape
     best, place = jax.lax.top_k((log_WxV + score_W[:, None]).reshape(-1), 2 * n_beams)
-    return (best, place // n_tokens, place % n_tokens), Progress(cache, progress.index + 1, progress.written)
+    return (best, place // n_tokens, place % n_tokens), after
 
   return step
 
 
-def _advance(config: ModelConfig) -> Callable[[Params, Cache, jax.Array], tuple[jax.Array, Cache]]:
-  """The model's step as a function of `step_weights`."""
-  structure = _structure(config)
-  absent = split(abstract_unrolled(config))[1]
+def _advance(config: ModelConfig) -> Callable[[StepWeights, Progress, jax.Array], tuple[jax.Array, Progress]]:
+  """The model's step: (weights, progress, token_B) -> (logits_BxV, progress)."""
 
-  def advance(weights, cache, token_B):
-    return merge(structure, absent | weights).step(token_B, cache)
+  def advance(weights, progress, token_B):
+    cache = _with_filled(progress.cache, progress.filled)
+    logits_BxV, cache = step_model(config, weights).step(token_B, cache)
+    return logits_BxV, begin(cache, progress.written)
 
   return advance
 
 
-@functools.lru_cache(maxsize=8)
-def _structure(config: ModelConfig):
-  return split(abstract_unrolled(config))[0]
+def step_model(config: ModelConfig, weights: StepWeights):
+  """The model as a step sees it, with shapes in the place of what it does not read; for compiled programs."""
+  structure, shapes = split(abstract_unrolled(config))
+  flat, at = flatten(shapes), 0
+  for name in sorted(name for name in flat if is_read_by_step(name) and name not in weights.large):
+    size = flat[name].size
+    flat[name] = weights.small[at : at + size].reshape(flat[name].shape)
+    at += size
+  return merge(structure, unflatten(flat | weights.large))
+
+
+def _is_growing(node: Any) -> bool:
+  return isinstance(node, GrowingCache)
+
+
+def _with_filled(cache: Cache, filled: Filled | None) -> Cache:
+  return _each_attention(lambda each: dataclasses.replace(each, filled=filled), cache)
 
 
 def _each_attention(change: Callable[[GrowingCache], GrowingCache], cache: Cache) -> Cache:
-  is_one = lambda node: isinstance(node, GrowingCache)  # noqa: E731
-  return jax.tree.map(lambda node: change(node) if is_one(node) else node, cache, is_leaf=is_one)
+  return jax.tree.map(lambda node: change(node) if _is_growing(node) else node, cache, is_leaf=_is_growing)

@@ -7,6 +7,7 @@ format allows no holes. Many tensors are spread over several files, with an inde
 
 import json
 import math
+import mmap
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -53,33 +54,42 @@ def write_tensors(
   return checksums
 
 
-def map_tensors(folder: Path) -> dict[str, np.ndarray]:
+def map_tensors(folder: Path, rows: Callable[[str], bool] = lambda _: False) -> dict[str, np.ndarray]:
   """All tensors of a folder, mapped into memory: no byte of them is read before it is used.
+
+  Args:
+    folder: with the files.
+    rows: whether of the tensor of a name single rows are read, here and there: the system then reads nothing around
+      them in advance.
 
   Raises:
     UserError: naming the file, and where it is known the tensor, that is missing, cut or not what it should be.
   """
-  files = {'model.safetensors': None}
-  if (folder / INDEX).exists():
-    places = _read_index(folder / INDEX)
-    files = {file: {name for name, at in places.items() if at == file} for file in places.values()}
   found: dict[str, np.ndarray] = {}
-  for file, expected in files.items():
-    tensors = _map_file(folder / file)
+  for file, expected in _files(folder).items():
+    tensors = _map_file(folder / file, rows)
     for name in sorted((expected or set()) - tensors.keys()):
       raise UserError(f'{folder / file}: expected the tensor {name}, which {INDEX} says is here, found none')
     found |= tensors
   return found
 
 
+def file_of(folder: Path, tensor: str) -> Path:
+  """The file that a tensor is in."""
+  return next(folder / file for file, names in _files(folder).items() if names is None or tensor in names)
+
+
+def _files(folder: Path) -> dict[str, set[str] | None]:
+  """The files of a folder and the tensors that each has; None where the one file has them all."""
+  if not (folder / INDEX).exists():
+    return {'model.safetensors': None}
+  places = _read_index(folder / INDEX)
+  return {file: {name for name, at in places.items() if at == file} for file in places.values()}
+
+
 def checksum(tensor: np.ndarray) -> int:
   """CRC-32 of a tensor's bytes."""
   return zlib.crc32(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
-
-
-def tensor_file(tensor: np.ndarray) -> str:
-  """The file that a mapped tensor lies in."""
-  return str(tensor.filename)
 
 
 def tensor_files(names: list[str]) -> list[str]:
@@ -139,14 +149,16 @@ def _read_index(path: Path) -> dict[str, str]:
     raise UserError(f'{path}: expected the files of all tensors as JSON, found {error!r:.80}') from error
 
 
-def _map_file(path: Path) -> dict[str, np.ndarray]:
+def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
   try:
-    data = np.memmap(path, np.uint8, 'r')
+    with path.open('rb') as file:
+      mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
   except FileNotFoundError:
     raise UserError(f'{path}: expected the weights of the bundle, found no such file') from None
   except (OSError, ValueError) as error:  # an empty file cannot be mapped
     raise UserError(f'{path}: expected readable weights, found {error}') from error
-  header, data = _split_header(path, data)
+  header, data = _split_header(path, np.frombuffer(mapped, np.uint8))
+  first = len(mapped) - len(data)
   tensors, filled = {}, 0
   for name, entry in header.items():
     if name == '__metadata__':
@@ -162,6 +174,9 @@ def _map_file(path: Path) -> dict[str, np.ndarray]:
     filled += end - begin
     if not name.startswith(_PADDING):
       tensors[name] = data[begin:end].view(dtype).reshape(shape)
+      if rows(name):
+        page = (first + begin) // mmap.PAGESIZE * mmap.PAGESIZE
+        mapped.madvise(mmap.MADV_RANDOM, page, first + end - page)
   if filled != len(data):
     raise UserError(f'{path}: expected {filled:,} bytes of tensors, found {len(data):,}')
   return tensors

@@ -45,8 +45,8 @@ def test_every_variant_is_measured_and_described(results, tmp_path):
       result.bytes_per_token / (result.ms_per_token / 1000) / result.bandwidth
     )
     assert result.resident_bytes > 0
-  assert results[0].parts.keys() == {'attention', 'output', 'qkv', 'rows'}
-  assert results[1].parts.keys() == {'attention', 'controller', 'output', 'qkv', 'rows'}
+  assert results[0].parts.keys() == {'attention', 'call', 'output', 'qkv', 'rows'}
+  assert results[1].parts.keys() == {'attention', 'call', 'controller', 'output', 'qkv', 'rows'}
   assert 'a slice: 1 of 2 decoder layers' in as_table(results)
   draw_chart(results, tmp_path / 'chart.png')
   assert (tmp_path / 'chart.png').stat().st_size > 1000
