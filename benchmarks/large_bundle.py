@@ -45,9 +45,7 @@ print(json.dumps({
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument(
-    '--folder', default=None, help="for the bundle (default: the system's temporary one)"
-  )
+  parser.add_argument('--folder', default=None, help="for the bundle (default: the system's temporary one)")
   parser.add_argument('--layers', type=int, default=6, help='of the decoder (default: %(default)s)')
   parser.add_argument('--tokens', type=int, default=20, help='to write (default: %(default)s)')
   flags = parser.parse_args()

@@ -29,8 +29,8 @@ from terraformer.ops.recent_keys import RecentKeys, keys_of
 
 VARIANTS = ('dense', 'ff', 'ff_qkv', 'ff_qkv_output')
 _TURN = 6  # tokens that a variant writes before it is another's turn
-_SETTLE = 20  # tokens after which resident memory is read
-_ROOM = 32  # tokens behind the context that the cache has room for; a turn begins behind the context again
+_SETTLE = 20  # tokens, at least, after which resident memory is read
+_ROOM = _TURN + 2  # places behind the context: a turn's tokens; a turn begins behind the context again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +228,7 @@ def filled_cache(config: ModelConfig, context: int, batch: int, room: int) -> An
   return jax.tree.map(jnp.copy, cache)  # a step takes the buffers, and none of them may be two arrays'
 
 
-def _take_turn(case: _Case, n_tokens: int = _TURN) -> None:
+def _take_turn(case: _Case) -> None:
   """Writes tokens as the decoder does, a step ahead of what it looks at, and keeps the time between them."""
   draw = draw_of(DecodeConfig())
   filled = dataclasses.replace(case.progress.filled, place=case.progress.filled.behind.copy())
@@ -236,7 +236,7 @@ def _take_turn(case: _Case, n_tokens: int = _TURN) -> None:
   token_B = jnp.asarray(np.random.default_rng(len(case.seconds)).integers(2, case.config.vocab_size, case.batch))
   token_B, pending = token_B.astype(jnp.int32), []
   last = None
-  for _ in range(n_tokens + 2):
+  for _ in range(_TURN + 2):
     token_B, case.progress = case.step(case.weights, case.progress, token_B, draw)
     pending.append(token_B)
     if len(pending) > 1:
@@ -264,7 +264,8 @@ def _parts(case: _Case) -> dict[str, float]:
 
 def _resident(case: _Case, pool: Pool) -> int:
   pool.forget()
-  _take_turn(case, _SETTLE)
+  for _ in range(_SETTLE // _TURN + 1):
+    _take_turn(case)
   return resident_bytes()
 
 
@@ -288,7 +289,7 @@ def _paragraph(result: DecodeTime, group: Sequence[DecodeTime]) -> str:
     f'  least {result.min_ms:.2f} ms of {result.tokens} steps, {result.tokens_per_second:,.1f} tokens a second',
     f'  touches {result.bytes_per_token / 1e6:,.1f} MB, {result.bandwidth_share:.0%} of what the machine reads, '
     f'{result.bandwidth / 1e9:.1f} GB/s',
-    f'  {result.resident_bytes / 1e6:,.0f} MB resident after {_SETTLE} tokens',
+    f'  {result.resident_bytes / 1e6:,.0f} MB resident after some {_SETTLE} tokens',
     f'  parts alone, in ms: {parts}',
   )
   return '\n'.join(lines)
