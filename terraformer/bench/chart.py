@@ -33,6 +33,6 @@ def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:
   all_axes[0][0].set_ylabel('milliseconds a step')
   first = results[0]
   part = '' if first.layers[0] == first.layers[1] else f', {first.layers[0]} of {first.layers[1]} decoder layers'
-  figure.suptitle(f'Decoding on a CPU, {first.params / 1e6:,.0f} million parameters{part}, {first.dtype}', fontsize=11)
+  figure.suptitle(f'Decoding on a CPU, random weights, {first.dtype}{part}', fontsize=11)
   figure.savefig(path, dpi=110)
   plt.close(figure)
