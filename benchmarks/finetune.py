@@ -2,8 +2,8 @@
 
 usage: python benchmarks/finetune.py FOLDER [--pretrain=1200] [--steps=400] [--peaks=4e-3] [--plot=FILE]
 
-A model of the demo's size is pre-trained on the text of this machine's docstrings, then fine-tuned on pairs of a body and
-its summary line; beside it the same model is trained on the pairs alone, from random values, with the same steps,
+A model of the demo's size is pre-trained on the text of this machine's docstrings, then fine-tuned on pairs of a body
+and its summary line; beside it the same model is trained on the pairs alone, from random values, with the same steps,
 batches and learning rates. Everything is done by the commands that a user would type, in FOLDER, where a second call
 goes on. Prints the validation losses by step as a Markdown table.
 """
