@@ -16,62 +16,26 @@ from pathlib import Path
 
 from terraformer.train.metrics import read_metrics
 
-_SHARED = """
-from __gin__ import dynamic_registration
-from terraformer import config
-
-include 'gin_configs/models/demo.gin'
-
-config.DataConfig.inputs_length = 48
-config.DataConfig.targets_length = 26
-config.VocabularyConfig.size = 4096
-config.VocabularyConfig.sentinels = 100
-config.RunConfig.train = @config.TrainConfig()
-config.TrainConfig.batch_size = 16
-config.TrainConfig.optimizer = @config.AdamWConfig()
-config.TrainConfig.sample_every = 0
-config.TrainConfig.watch_every = 0
-config.TrainConfig.eval_batches = 32
-config.AdamWConfig.schedule = @config.CosineScheduleConfig()
-config.CosineScheduleConfig.warmup_steps = 50
-"""
+_PRETRAIN = 'gin_configs/runs/pretrain_docstrings.gin'
+_FINETUNE = 'gin_configs/runs/finetune_docstrings.gin'
 
 
-def write_gin(folder: Path, pretrain: int, steps: int) -> tuple[Path, Path]:
-  """The gin files of pre-training and of training on pairs."""
-  text = f"""{_SHARED}
-config.DataConfig.directory = '{folder}/data'
-config.TrainConfig.eval_every = {{every}}
-config.CheckpointConfig.every = {{every}}
-config.TrainConfig.steps = {{steps}}
-config.CosineScheduleConfig.decay_steps = {{steps}}
-config.DataConfig.task = """
-  spans = folder / 'spans.gin'
-  # Windows are short, so twice T5's share of them is cut out: as many targets as a summary has.
-  spans.write_text(
-    text.format(every=pretrain // 4, steps=pretrain)
-    + """'docstring_text'
-config.DataConfig.objective = @config.SpanCorruptionConfig()
-config.SpanCorruptionConfig.noise_density = 0.3
-config.CosineScheduleConfig.peak = 4e-3
-"""
-  )
-  pairs = folder / 'pairs.gin'
-  pairs.write_text(
-    text.format(every=steps // 8, steps=steps)
-    + f"""'docstring_summarization'
-config.VocabularyConfig.path = '{folder}/data/docstring_text/vocabulary.model'
-"""
-  )
-  return spans, pairs
-
-
-def terraformer(command: str, gin: Path, *bindings: str, workdir: Path | None = None) -> None:
-  """Runs a command to its end."""
-  flags = [f'--gin_file={gin}', *(f'--gin_bindings={binding}' for binding in bindings)]
+def terraformer(command: str, gin: str, values: dict[str, object], workdir: Path | None = None) -> None:
+  """Runs a command, with other values of some fields, to its end."""
+  flags = [f'--gin_file={gin}', *(f'--gin_bindings=config.{name} = {value!r}' for name, value in values.items())]
   if workdir is not None:
     flags += [f'--workdir={workdir}', '--quiet']
   subprocess.run([sys.executable, '-m', 'terraformer', command, *flags], check=True)
+
+
+def length(steps: int, every: int) -> dict[str, object]:
+  """The fields that say how long a run is, and how often it is evaluated."""
+  return {
+    'TrainConfig.steps': steps,
+    'CosineScheduleConfig.decay_steps': steps,
+    'TrainConfig.eval_every': every,
+    'CheckpointConfig.every': every,
+  }
 
 
 def losses(workdir: Path) -> dict[int, float]:
@@ -114,17 +78,17 @@ def main():
   begun = time.perf_counter()
   folder = flags.folder.absolute()
   folder.mkdir(parents=True, exist_ok=True)
-  spans, pairs = write_gin(folder, flags.pretrain, flags.steps)
-  terraformer('prepare', spans)
-  terraformer('prepare', pairs)
-  terraformer('train', spans, workdir=folder / 'pretrained')
-  init = ('config.TrainConfig.init_from = @config.InitFromConfig()',)
-  init += (f"config.InitFromConfig.workdir = '{folder}/pretrained'",)
+  data = {'DataConfig.directory': f'{folder}/data'}
+  pairs = data | {'VocabularyConfig.path': f'{folder}/data/docstring_text/vocabulary.model'}
+  begin = {'pairs alone': {'TrainConfig.init_from': None}}
+  begin['pre-trained'] = {'InitFromConfig.workdir': f'{folder}/pretrained'}
+  terraformer('train', _PRETRAIN, data | length(flags.pretrain, flags.pretrain // 4), folder / 'pretrained')
   curves = {}
-  for peak in flags.peaks.split(','):
-    for name, bindings in {'pairs alone': (), 'pre-trained': init}.items():
+  for peak in map(float, flags.peaks.split(',')):
+    how = pairs | length(flags.steps, flags.steps // 8) | {'CosineScheduleConfig.peak': peak}
+    for name, values in begin.items():
       workdir = folder / f'{name.replace(" ", "_")}_{peak}'
-      terraformer('train', pairs, f'config.CosineScheduleConfig.peak = {peak}', *bindings, workdir=workdir)
+      terraformer('train', _FINETUNE, how | values, workdir)
       curves[f'{name}, {peak}'] = losses(workdir)
   print(f'\n{table(curves)}\n\n{(time.perf_counter() - begun) / 60:.1f} minutes')
   if flags.plot:
