@@ -141,7 +141,8 @@ def _evaluate(flags: argparse.Namespace) -> None:
   _cache_compilations()
   chosen = {'decode': decode, 'batch_size': flags.batch_size, 'best': flags.best}
   result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, progress=not flags.json, **chosen)
-  write_page(result, Path(flags.workdir))
+  if result.texts:
+    write_page(result, Path(flags.workdir))
   print(json.dumps(dataclasses.asdict(result), ensure_ascii=False) if flags.json else as_text(result, flags.examples))
 
 

@@ -108,7 +108,7 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   evaluate.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
   evaluate.add_argument('--split', default='test', choices=('test', 'validation'), help='default: %(default)s')
   evaluate.add_argument('--limit', type=_positive, default=256, help='examples to read at most (default: %(default)s)')
-  evaluate.add_argument('--examples', type=int, default=5, help='examples to print (default: %(default)s)')
+  evaluate.add_argument('--examples', type=_count, default=5, help='examples to print (default: %(default)s)')
   evaluate.add_argument('--best', action='store_true', help='take the best checkpoint (CheckpointConfig.best)')
   evaluate.add_argument('--perplexity', action='store_true', help='perplexity alone, which takes no decoding')
   evaluate.add_argument(
@@ -217,6 +217,13 @@ def _add_decoding(command: argparse.ArgumentParser) -> None:
   command.add_argument('--length_penalty', type=float, help='of beam search: higher for longer texts')
   command.add_argument('--no_repeat_ngram', type=int, metavar='N', help='write no sequence of N tokens twice')
   command.add_argument('--stop', action='append', metavar='TEXT', help='end before this text; repeatable')
+
+
+def _count(text: str) -> int:
+  value = int(text)
+  if value < 0:
+    raise argparse.ArgumentTypeError(f'expected at least 0, found {value}')
+  return value
 
 
 def _positive(text: str) -> int:

@@ -90,7 +90,8 @@ def evaluate(
     best: whether the best checkpoint is taken in the place of the newest.
 
   Raises:
-    UserError: if there is no complete checkpoint, data or model are not those of the run, or the split is empty.
+    UserError: if there is no complete checkpoint, data or model are not those of the run, the split is empty, or the
+      texts cannot be kept.
   """
   place, step = chosen(workdir, best)
   stored_run, stored = checkpoint.read_run(place, step)

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from terraformer.config import UserError
 from terraformer.train.files import write_whole
 
 FIELDS = ('source', 'reference', 'prediction')
@@ -24,17 +25,22 @@ class Predictions:
       workdir: of the run.
       split: of the data.
       origin: JSON values that two evaluations share if and only if their predictions are the same; `step` is one.
+
+    Raises:
+      UserError: if the files cannot be read or written.
     """
     self.path = Path(workdir) / f'evaluation_{split}.jsonl'
     about = self.path.with_suffix('.json')
-    kept = _read_json(about)
-    if kept != origin:
-      if self.path.exists():
+    try:
+      kept = _read_json(about)
+      if kept != origin and self.path.is_file():
         _set_aside(self.path, f'step{kept["step"]}' if isinstance(kept, dict) and 'step' in kept else 'other')
-      about.unlink(missing_ok=True)
-    self._rows = _whole_rows(self.path)
-    write_whole(about, (json.dumps(origin, indent=1) + '\n').encode())
-    self._file = self.path.open('a', encoding='utf-8')
+      self._rows = _whole_rows(self.path)
+      write_whole(about, (json.dumps(origin, indent=1) + '\n').encode())
+      self._file = self.path.open('a', encoding='utf-8')
+    except OSError as error:
+      found = f'{error.strerror or error}'.lower()
+      raise UserError(f'{self.path}: expected a file that can be read and written, found: {found}') from error
 
   @property
   def texts(self) -> list[str]:

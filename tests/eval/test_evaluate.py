@@ -98,3 +98,11 @@ def test_the_best_checkpoint_is_evaluated_where_it_is_asked_for(run_folder):
   with pytest.raises(UserError, match='expected a run with at least one checkpoint, found none'):
     evaluate(run_folder, progress=False)
   assert evaluate(run_folder, limit=2, progress=False, best=True).step in (12, 24)
+
+
+def test_texts_that_cannot_be_kept_are_named(run_folder):
+  (run_folder / 'evaluation_test.jsonl').mkdir()
+  with pytest.raises(
+    UserError, match='evaluation_test.jsonl: expected a file that can be read and written, found: is a'
+  ):
+    evaluate(run_folder, limit=1, progress=False)

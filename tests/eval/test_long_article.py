@@ -1,4 +1,4 @@
-"""A whole arXiv-length article, 15,360 tokens to 1,024, through the paper's fine-tuning configuration at a small width."""
+"""An article of arXiv's length, 15,360 tokens, goes through the paper's fine-tuning configuration at a small width."""
 
 import json
 import os
