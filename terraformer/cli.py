@@ -15,7 +15,7 @@ import gin
 
 from terraformer import config as config_lib
 from terraformer.config import DecodeConfig, RunConfig, UserError
-from terraformer.flags import make_parser
+from terraformer.flags import DECODE_FLAGS, make_parser
 from terraformer.train import status as status_lib
 
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
@@ -129,13 +129,18 @@ def _train_here(flags: argparse.Namespace) -> int:
 
 def _evaluate(flags: argparse.Namespace) -> None:
   from terraformer.eval.evaluate import evaluate
+  from terraformer.eval.page import write_page
   from terraformer.eval.report import as_text
 
-  _cache_compilations()
-  run = None
+  run, decode = None, DecodeConfig()
   if flags.gin_file or flags.gin_bindings:
-    run, _, _ = load_configs(flags.gin_file, flags.gin_bindings, _stored_gin(flags))
-  result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, progress=not flags.json)
+    run, decode, _ = load_configs(flags.gin_file, flags.gin_bindings, _stored_gin(flags))
+  decode = None if flags.perplexity else _decode_config(decode, flags)
+  _cache_compilations()
+  chosen = {'decode': decode, 'batch_size': flags.batch_size, 'best': flags.best}
+  result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, progress=not flags.json, **chosen)
+  if result.texts:
+    write_page(result, Path(flags.workdir))
   print(json.dumps(dataclasses.asdict(result), ensure_ascii=False) if flags.json else as_text(result, flags.examples))
 
 
@@ -147,21 +152,15 @@ def _export(flags: argparse.Namespace) -> None:
     given, kept = load_configs(flags.gin_file, flags.gin_bindings, stored)[0], load_configs([], [], stored)[0]
     if changed := config_lib.differences(kept, given):
       raise UserError(f'{flags.workdir}: expected the configuration of the run, found {changed[0]}')
-  step = export(Path(flags.workdir), Path(flags.output), flags.dtype == 'bfloat16', progress=sys.stderr.isatty())
+  step = export(Path(flags.workdir), Path(flags.output), flags.dtype == 'bfloat16', sys.stderr.isatty(), flags.best)
   size = sum(path.stat().st_size for path in Path(flags.output).iterdir())
   print(f'{flags.output}: step {step:,} of {flags.workdir}, {size / 1e6:.1f} MB')
 
 
-_DECODE_FLAGS = (
-  'max_tokens',
-  'temperature',
-  'top_k',
-  'top_p',
-  'seed',
-  'beams',
-  'length_penalty',
-  'no_repeat_ngram',
-)
+def _decode_config(decode: DecodeConfig, flags: argparse.Namespace) -> DecodeConfig:
+  """The config with the flags that were given in the place of its fields."""
+  given = {name: getattr(flags, name) for name in DECODE_FLAGS if getattr(flags, name) is not None}
+  return dataclasses.replace(decode, **given | ({'stop': tuple(flags.stop)} if flags.stop else {}))
 
 
 def _decode(flags: argparse.Namespace) -> None:
@@ -171,8 +170,7 @@ def _decode(flags: argparse.Namespace) -> None:
   for binding in flags.gin_bindings:
     if 'config.DecodeConfig.' not in binding:
       raise UserError(f'--gin_bindings {binding!r}: expected a field of DecodeConfig; a bundle fixes all others')
-  given = {name: getattr(flags, name) for name in _DECODE_FLAGS if getattr(flags, name) is not None}
-  decode = dataclasses.replace(decode, **given | ({'stop': tuple(flags.stop)} if flags.stop else {}))
+  decode = _decode_config(decode, flags)
   sources = read_sources(flags.input, flags.input_file, flags.stdin, flags.field)
   _cache_compilations()
   from terraformer.decode.decoder import Decoder

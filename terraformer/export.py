@@ -7,16 +7,18 @@ from terraformer.data.vocabulary import Vocabulary
 from terraformer.decode.bundle import Content, write_bundle
 from terraformer.models.parameters import stacked_name
 from terraformer.train import checkpoint
+from terraformer.train.best import chosen
 
 
-def export(workdir: Path, output: Path, bfloat16: bool = False, progress: bool = False) -> int:
-  """Writes the newest checkpoint of a run as a bundle, a layer's tensor at a time.
+def export(workdir: Path, output: Path, bfloat16: bool = False, progress: bool = False, best: bool = False) -> int:
+  """Writes a checkpoint of a run as a bundle, a layer's tensor at a time.
 
   Args:
     workdir: the run.
     output: the bundle's folder; a bundle that is there is replaced.
     bfloat16: whether tensors that are read row by row are stored in half the space.
     progress: whether to show a progress bar.
+    best: whether the best checkpoint is taken in the place of the newest.
 
   Returns:
     The step that was exported.
@@ -24,10 +26,10 @@ def export(workdir: Path, output: Path, bfloat16: bool = False, progress: bool =
   Raises:
     UserError: if there is no complete checkpoint, its vocabulary is missing, or `output` holds something else.
   """
-  step = checkpoint.require_step(workdir)
-  run, stored = checkpoint.read_run(workdir, step)
+  place, step = chosen(workdir, best)
+  run, stored = checkpoint.read_run(place, step)
   vocabulary = run_vocabulary(workdir, stored)
-  checkpoint.check_params(workdir, step, run)
+  checkpoint.check_params(place, step, run)
   content = Content(
     model=run.model,
     vocabulary=vocabulary,
@@ -36,7 +38,7 @@ def export(workdir: Path, output: Path, bfloat16: bool = False, progress: bool =
     origin={'step': step, 'gin': stored['gin'], 'data_fingerprint': stored['data_fingerprint']},
     bfloat16=bfloat16,
   )
-  write_bundle(output, content, lambda name: checkpoint.read_layer(workdir, step, *stacked_name(name)), progress)
+  write_bundle(output, content, lambda name: checkpoint.read_layer(place, step, *stacked_name(name)), progress)
   return step
 
 

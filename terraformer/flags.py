@@ -8,6 +8,8 @@ Any value of terraformer/config is set by gin, in files or on the command line, 
   --gin_file=gin_configs/runs/demo.gin --gin_bindings='config.TrainConfig.steps = 100'
 Bad input ends in one sentence and exit status 2, an interruption in 130.
 """
+# Flags that are fields of DecodeConfig by the same name.
+DECODE_FLAGS = ('max_tokens', 'temperature', 'top_k', 'top_p', 'seed', 'beams', 'length_penalty', 'no_repeat_ngram')
 
 
 def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]]) -> argparse.ArgumentParser:
@@ -96,23 +98,33 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
 
   evaluate = add(
     'evaluate',
-    'Score the newest checkpoint of a run on held-out examples.',
-    "Prints examples, perplexity beside that of a unigram model, and ROUGE beside the source's first ten words;\n"
-    'all texts go to DIR/evaluation_SPLIT.jsonl.',
+    'Score the newest checkpoint of a run, or its best, on held-out examples.',
+    "Prints examples, perplexity beside that of a unigram model, and ROUGE beside the source's first ten words and,\n"
+    'where summaries are longer than a sentence, its first three sentences. All texts go to\n'
+    'DIR/evaluation_SPLIT.jsonl as they are written, the worst, median and best to DIR/evaluation_SPLIT.html. What\n'
+    'was killed goes on: texts that are there are not decoded again. Texts of another step, of other data or of\n'
+    'another way of decoding are not taken, but kept under another name.',
   )
   evaluate.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
   evaluate.add_argument('--split', default='test', choices=('test', 'validation'), help='default: %(default)s')
   evaluate.add_argument('--limit', type=_positive, default=256, help='examples to read at most (default: %(default)s)')
-  evaluate.add_argument('--examples', type=int, default=5, help='examples to print (default: %(default)s)')
+  evaluate.add_argument('--examples', type=_count, default=5, help='examples to print (default: %(default)s)')
+  evaluate.add_argument('--best', action='store_true', help='take the best checkpoint (CheckpointConfig.best)')
+  evaluate.add_argument('--perplexity', action='store_true', help='perplexity alone, which takes no decoding')
+  evaluate.add_argument(
+    '--batch_size', type=_positive, metavar='N', help='examples side by side (default: 16,384 tokens, at most 32)'
+  )
   evaluate.add_argument('--json', action='store_true', help='print one JSON object with all figures and texts')
+  _add_decoding(evaluate)
 
   export = add(
     'export',
-    'Write the newest checkpoint as a bundle that decoding reads.',
+    'Write the newest checkpoint, or the best, as a bundle that decoding reads.',
     'A bundle is a folder with config.json, model.safetensors and vocabulary.model; nothing else is needed to decode.',
   )
   export.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
   export.add_argument('--output', required=True, metavar='BUNDLE', help='folder to write; a bundle there is replaced')
+  export.add_argument('--best', action='store_true', help='take the best checkpoint (CheckpointConfig.best)')
   export.add_argument(
     '--dtype',
     default='float32',
@@ -132,15 +144,7 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   decode.add_argument('--input_file', metavar='FILE', help='a UTF-8 text file, or .jsonl with one object a line')
   decode.add_argument('stdin', nargs='?', choices=('-',), metavar='-', help='read the standard input')
   decode.add_argument('--field', default='inputs', help='field of the source in a .jsonl file (default: %(default)s)')
-  decode.add_argument('--max_tokens', type=int, help='tokens to write at most (DecodeConfig.max_tokens)')
-  decode.add_argument('--temperature', type=float, help='0 takes the likeliest token (DecodeConfig.temperature)')
-  decode.add_argument('--top_k', type=int, help='draw from so many likeliest tokens (DecodeConfig.top_k)')
-  decode.add_argument('--top_p', type=float, help='draw from the likeliest that have this probability together')
-  decode.add_argument('--seed', type=int, help='of the draws (DecodeConfig.seed)')
-  decode.add_argument('--beams', type=int, help='hypotheses of beam search; the text comes in one piece')
-  decode.add_argument('--length_penalty', type=float, help='of beam search: higher for longer texts')
-  decode.add_argument('--no_repeat_ngram', type=int, metavar='N', help='write no sequence of N tokens twice')
-  decode.add_argument('--stop', action='append', metavar='TEXT', help='end before this text; repeatable')
+  _add_decoding(decode)
   decode.add_argument(
     '--batch_size', type=_positive, default=1, metavar='N', help='lines of a .jsonl file to decode side by side'
   )
@@ -238,6 +242,26 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   input_.add_argument('--examples', type=_positive, default=20_000, help='to write and read (default: %(default)s)')
   input_.add_argument('--json', action='store_true', help='print one JSON object')
   return parser
+
+
+def _add_decoding(command: argparse.ArgumentParser) -> None:
+  """The flags of `DECODE_FLAGS`, and `stop`."""
+  command.add_argument('--max_tokens', type=int, help='tokens to write at most (DecodeConfig.max_tokens)')
+  command.add_argument('--temperature', type=float, help='0 takes the likeliest token (DecodeConfig.temperature)')
+  command.add_argument('--top_k', type=int, help='draw from so many likeliest tokens (DecodeConfig.top_k)')
+  command.add_argument('--top_p', type=float, help='draw from the likeliest that have this probability together')
+  command.add_argument('--seed', type=int, help='of the draws (DecodeConfig.seed)')
+  command.add_argument('--beams', type=int, help='hypotheses of beam search; the text comes in one piece')
+  command.add_argument('--length_penalty', type=float, help='of beam search: higher for longer texts')
+  command.add_argument('--no_repeat_ngram', type=int, metavar='N', help='write no sequence of N tokens twice')
+  command.add_argument('--stop', action='append', metavar='TEXT', help='end before this text; repeatable')
+
+
+def _count(text: str) -> int:
+  value = int(text)
+  if value < 0:
+    raise argparse.ArgumentTypeError(f'expected at least 0, found {value}')
+  return value
 
 
 def _positive(text: str) -> int:

@@ -135,7 +135,8 @@ def terraformer():
 def finished_run(gin_file, terraformer, tmp_path_factory):
   """The folder of a tiny run that was never stopped, with a profile of some steps."""
   workdir = tmp_path_factory.mktemp('runs') / 'undisturbed'
-  process = terraformer('train', f'--workdir={workdir}', f'--gin_file={gin_file}', '--profile=3:4')
+  best = '--gin_bindings=config.CheckpointConfig.best = True'
+  process = terraformer('train', f'--workdir={workdir}', f'--gin_file={gin_file}', '--profile=3:4', best)
   _, errors = process.communicate(timeout=300)
   assert process.returncode == 0, errors[-3000:]
   return workdir

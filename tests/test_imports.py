@@ -21,7 +21,7 @@ ALLOWED = {
   'eval': {'config', 'models', 'data', 'train', 'decode'},
   'describe': {'config', 'models'},
   'pod': {'config', 'models', 'train'},
-  'bench': {'config', 'ops', 'layers', 'models', 'data'},
+  'bench': {'config', 'ops', 'layers', 'models', 'data', 'decode'},
   'flags': set(),
   'cli': {'config', 'data', 'train', 'decode', 'export', 'eval', 'describe', 'pod', 'bench', 'flags'},
   '__main__': {'cli'},

@@ -82,6 +82,7 @@ class CheckpointConfig(Checked):
     keep: newest checkpoints that are kept.
     older_if_damaged: whether a run whose newest checkpoint is damaged goes on from the newest that is whole; else it
       stops. The damaged one is set aside, not removed.
+    best: whether the checkpoint with the lowest validation loss is kept in `best` in the run's folder, too.
     permanent_every: steps between two checkpoints that are kept for good; 0 for none.
     permanent_directory: where those are; empty for `permanent` in the run's folder.
   """
@@ -89,6 +90,7 @@ class CheckpointConfig(Checked):
   every: int = 200
   keep: int = 3
   older_if_damaged: bool = True
+  best: bool = False
   permanent_every: int = 0
   permanent_directory: str = ''
 
@@ -139,4 +141,8 @@ class TrainConfig(Checked):
     self._at_least(1, 'steps', 'batch_size', 'microbatches', 'log_every', 'eval_batches')
     self._at_least(0, 'eval_every', 'sample_every', 'watch_every', 'seed')
     expect(self.seed < 2**32, f'TrainConfig.seed: expected less than 2**32, found {self.seed}')
+    expect(
+      self.eval_every > 0 or not self.checkpoints.best,
+      f'TrainConfig.eval_every: expected at least 1 with CheckpointConfig.best, found {self.eval_every}',
+    )
     divides('TrainConfig.batch_size', self.batch_size, 'microbatches', self.microbatches)

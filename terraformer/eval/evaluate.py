@@ -1,22 +1,32 @@
 """How good a run is on examples that it was not trained on."""
 
+import contextlib
 import dataclasses
-import json
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from terraformer.config import RunConfig, UserError, differences
-from terraformer.data.batches import open_prepared
-from terraformer.eval.rouge import lead, rouge
+from terraformer.config import DecodeConfig, RunConfig, UserError, differences, to_dict
+from terraformer.data.batches import Prepared, open_prepared
+from terraformer.decode.bundle import Bundle, stored_shapes
+from terraformer.decode.decoder import Decoder
+from terraformer.eval.predictions import Predictions
+from terraformer.eval.rouge import baselines, score
 from terraformer.models.make import abstract_model
-from terraformer.models.parameters import split
+from terraformer.models.parameters import split, stacked_name, unflatten
 from terraformer.train import checkpoint
-from terraformer.train.files import write_whole
+from terraformer.train.best import chosen
+from terraformer.train.manifest import NAME
 from terraformer.train.metrics import summarise
-from terraformer.train.step import make_eval_step, make_sample_step
+from terraformer.train.step import make_eval_step
+
+_GREEDY = DecodeConfig()
+# Tokens of a batch, unless its size is given: what a machine with a few gigabytes does at once.
+_BATCH_TOKENS, _LARGEST_BATCH = 16_384, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +39,13 @@ class Evaluation:
     n_examples: that were read.
     loss, accuracy, perplexity: a token, teacher-forced.
     unigram_perplexity: of the training targets' token frequencies, on the same tokens.
-    rouge, lead_rouge: of the model's greedy texts, and of the source's first ten words.
+    rouge, rouge_intervals: of the model's texts: mean F1 times 100 of `scores.ROUGE_TYPES`, and its 95% confidence
+      interval. Both empty where nothing was decoded.
+    lead_rouge: of the source's first ten words.
+    lead3_rouge: of the source's first three sentences; empty where a reference is mostly one sentence.
+    scores: of every example, as `rouge.Rouge.each`.
     texts: (source, reference, what the model wrote) of every example.
+    predictions: the JSONL that has the texts; empty where nothing was decoded.
   """
 
   step: int
@@ -41,70 +56,135 @@ class Evaluation:
   perplexity: float
   unigram_perplexity: float
   rouge: dict[str, float]
+  rouge_intervals: dict[str, tuple[float, float]]
   lead_rouge: dict[str, float]
+  lead3_rouge: dict[str, float]
+  scores: list[float]
   texts: list[tuple[str, str, str]]
+  predictions: str
 
 
 def evaluate(
-  workdir: Path, split_name: str = 'test', limit: int = 256, run: RunConfig | None = None, progress: bool = True
+  workdir: Path,
+  split_name: str = 'test',
+  limit: int = 256,
+  run: RunConfig | None = None,
+  progress: bool = True,
+  *,
+  decode: DecodeConfig | None = _GREEDY,
+  batch_size: int | None = None,
+  best: bool = False,
 ) -> Evaluation:
-  """Evaluates the newest checkpoint of a run and keeps the texts in `evaluation_SPLIT.jsonl` beside it.
+  """Evaluates a checkpoint of a run; its texts are in `evaluation_SPLIT.jsonl` beside it, as soon as each is written.
+
+  An evaluation that was killed goes on behind the last text that is there.
 
   Args:
     workdir: the run.
     split_name: `test` or `validation`.
     limit: examples that are read at most; always the same ones.
     run: in the place of the checkpoint's configuration, where the prepared data are in another place.
-    progress: whether to show a progress bar.
+    progress: whether to show progress bars.
+    decode: how texts are written; None for perplexity alone.
+    batch_size: examples that are read, and decoded, side by side; None for what is likely to fit.
+    best: whether the best checkpoint is taken in the place of the newest.
 
   Raises:
-    UserError: if there is no complete checkpoint, data or model are not those of the run, or the split is empty.
+    UserError: if there is no complete checkpoint, data or model are not those of the run, the split is empty, or the
+      texts cannot be kept.
   """
-  step = checkpoint.require_step(workdir)
-  stored_run, stored = checkpoint.read_run(workdir, step)
+  place, step = chosen(workdir, best)
+  stored_run, stored = checkpoint.read_run(place, step)
   run = run or stored_run
   data = open_prepared(run.data)
+  _require_same(workdir, stored_run, run, stored, data)
+  n_examples = min(limit, data.size(split_name))
+  if not n_examples:
+    raise UserError(f'task {run.data.task}: expected examples in the split {split_name}, found none')
+  tokens = run.data.inputs_length + run.data.targets_length
+  batch_size = min(batch_size or max(1, min(_LARGEST_BATCH, _BATCH_TOKENS // tokens)), n_examples)
+
+  figures = _perplexity(place, step, run, data, split_name, n_examples, batch_size, progress)
+  texts, path = [], ''
+  if decode is not None and run.data.inputs_length:
+    origin = {
+      'step': step,
+      'checkpoint': hashlib.sha256((checkpoint.folder(place) / str(step) / NAME).read_bytes()).hexdigest(),
+      'data': data.fingerprint,
+      'lengths': [run.data.inputs_length, run.data.targets_length],
+      'decode': to_dict(decode),
+    }
+    pairs = data.eval_texts(split_name, n_examples)
+    with contextlib.closing(Predictions(workdir, split_name, origin)) as predictions:
+      if len(predictions.texts) < n_examples:
+        decoder = _decoder(place, step, run, data)
+        _decode(decoder, predictions, pairs, decode, batch_size, progress)
+      texts = [(*pair, text) for pair, text in zip(pairs, predictions.texts, strict=False)]
+      path = str(predictions.path)
+  return Evaluation(
+    step=step, split=split_name, n_examples=n_examples, **figures, **_rouge(texts), texts=texts, predictions=path
+  )
+
+
+def _require_same(workdir: Path, stored_run: RunConfig, run: RunConfig, stored: dict[str, Any], data: Prepared) -> None:
   changed = differences(stored_run.model, run.model)
   if changed:
     raise UserError(f'{workdir}: expected the model of the run, found {changed[0]}')
   if data.fingerprint != stored['data_fingerprint']:
     raise UserError(f'{run.data.directory}: expected the data that the run was trained on, found others')
-  params = checkpoint.restore_params(workdir, step, run)
-  structure, _ = split(abstract_model(run.model))
-  eval_step = jax.jit(make_eval_step(structure))
-  sample_step = jax.jit(make_sample_step(structure, run.data.targets_length, data.vocabulary.size))
 
-  n_examples = min(limit, data.size(split_name))
-  if not n_examples:
-    raise UserError(f'task {run.data.task}: expected examples in the split {split_name}, found none')
-  batch_size = min(32, n_examples)
-  n_batches = -(-n_examples // batch_size)
-  metrics, unigram_losses, written = [], [], []
-  batches = data.eval_batches(split_name, batch_size, n_examples)
-  for batch in tqdm(batches, total=n_batches, desc='evaluate', unit='batch', disable=not progress):
-    metrics.append(eval_step(params, {name: batch[name] for name in ('inputs', 'targets')}))
-    tokens_BxT = np.asarray(sample_step(params, batch['inputs']))
-    written += [data.vocabulary.decode(tokens) for tokens in tokens_BxT.tolist()]
+
+def _perplexity(
+  place: Path, step: int, run: RunConfig, data: Prepared, split_name: str, n: int, batch_size: int, progress: bool
+) -> dict[str, float]:
+  """Loss, accuracy and perplexity, and the perplexity of the unigram model."""
+  params = checkpoint.restore_params(place, step, run)
+  eval_step = jax.jit(make_eval_step(split(abstract_model(run.model))[0]))
+  metrics, unigram_losses = [], []
+  batches = data.eval_batches(split_name, batch_size, n)
+  for batch in tqdm(batches, total=-(-n // batch_size), desc='perplexity', unit='batch', disable=not progress):
+    metrics.append(jax.device_get(eval_step(params, {name: batch[name] for name in ('inputs', 'targets')})))
     unigram_losses.append(data.unigram_losses(batch['targets']))
-
-  pairs = data.eval_texts(split_name, n_examples)
-  texts = [(*pair, text) for pair, text in zip(pairs, written, strict=False)]
-  sources, references, predictions = zip(*texts, strict=True)
-  summary = summarise(metrics)
-  result = Evaluation(
-    step=step,
-    split=split_name,
-    n_examples=n_examples,
-    **summary,
-    unigram_perplexity=float(np.exp(np.concatenate(unigram_losses).mean())),
-    rouge=rouge(references, predictions),
-    lead_rouge=rouge(references, [lead(source) for source in sources]),
-    texts=texts,
-  )
-  _keep_texts(Path(workdir) / f'evaluation_{split_name}.jsonl', texts)
-  return result
+  return summarise(metrics) | {'unigram_perplexity': float(np.exp(np.concatenate(unigram_losses).mean()))}
 
 
-def _keep_texts(path: Path, texts: list[tuple[str, str, str]]) -> None:
-  rows = [dict(zip(('source', 'reference', 'prediction'), row, strict=True)) for row in texts]
-  write_whole(path, ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows).encode())
+def _decoder(place: Path, step: int, run: RunConfig, data: Prepared) -> Decoder:
+  """The decoder of the bundle that `export` would write."""
+  model = dataclasses.replace(run.model, bfloat16=False)
+  weights = {name: checkpoint.read_layer(place, step, *stacked_name(name)) for name in stored_shapes(model, False)}
+  lengths = run.data.inputs_length, run.data.targets_length
+  return Decoder(Bundle(model, unflatten(weights), data.vocabulary, *lengths, {}))
+
+
+def _decode(
+  decoder: Decoder,
+  predictions: Predictions,
+  pairs: list[tuple[str, str]],
+  config: DecodeConfig,
+  batch_size: int,
+  progress: bool,
+) -> None:
+  """Writes the texts that are missing."""
+  done = len(predictions.texts)
+  with tqdm(total=len(pairs), initial=done, desc='decode', unit='text', disable=not progress) as bar:
+    for first in range(done, len(pairs), batch_size):
+      batch = pairs[first : first + batch_size]
+      sources = [source for source, _ in batch if source.strip()]
+      written = iter(decoder.generate_batch(sources, config) if sources else [])
+      # Of nothing, nothing is written.
+      predictions.add(batch, [next(written) if source.strip() else '' for source, _ in batch])
+      bar.update(len(batch))
+
+
+def _rouge(texts: list[tuple[str, str, str]]) -> dict[str, Any]:
+  """The fields of `Evaluation` that are scores of texts."""
+  sources, references, written = zip(*texts, strict=True) if texts else ((), (), ())
+  of_model = score(references, written)
+  of_words, of_sentences = baselines(sources, references)
+  return {
+    'rouge': of_model.mean,
+    'rouge_intervals': of_model.interval,
+    'lead_rouge': of_words,
+    'lead3_rouge': of_sentences,
+    'scores': of_model.each,
+  }

@@ -2,12 +2,16 @@
 
 import shutil
 import textwrap
+from pathlib import Path
 
 from terraformer.eval.evaluate import Evaluation
 
+# The paper says R-LSum for the last; ROUGE-L of a whole text is what it calls R-LSent.
+ROUGE_NAMES = {'rouge1': 'ROUGE-1', 'rouge2': 'ROUGE-2', 'rougeL': 'ROUGE-L, R-LSent', 'rougeLsum': 'ROUGE-Lsum'}
+
 
 def as_text(result: Evaluation, n_examples: int = 5) -> str:
-  """Examples first, then perplexity beside the unigram model and ROUGE beside the first ten words."""
+  """Examples first, then perplexity beside the unigram model and ROUGE beside copies of the source's beginning."""
   lines = []
   for number, (source, reference, written) in enumerate(result.texts[:n_examples], 1):
     lines.append(f'--- example {number} of the {result.split} split')
@@ -16,15 +20,28 @@ def as_text(result: Evaluation, n_examples: int = 5) -> str:
   lines += [
     '',
     f'step {result.step:,}, {result.n_examples:,} examples of the {result.split} split',
-    f'{"":>22}{"model":>10}{"baseline":>10}',
-    f'{"perplexity":>22}{result.perplexity:>10.1f}{result.unigram_perplexity:>10.1f}  unigram model',
-    f'{"ratio":>22}{result.perplexity / result.unigram_perplexity:>10.2f}{1:>10.2f}',
-    f'{"token accuracy":>22}{result.accuracy:>10.1%}',
+    f'{"":>18}{"model":>10}{"baseline":>10}',
+    f'{"perplexity":>18}{result.perplexity:>10.1f}{result.unigram_perplexity:>10.1f}  unigram model',
+    f'{"ratio":>18}{result.perplexity / result.unigram_perplexity:>10.2f}{1:>10.2f}',
+    f'{"token accuracy":>18}{result.accuracy:>10.1%}',
   ]
-  names = {'rouge1': 'ROUGE-1', 'rouge2': 'ROUGE-2', 'rougeLsum': 'ROUGE-Lsum'}
-  for key, name in names.items():
-    lines.append(f'{name:>22}{result.rouge[key]:>10.2f}{result.lead_rouge[key]:>10.2f}  first ten words')
+  if not result.rouge:
+    return '\n'.join(lines)
+  baselines = baselines_of(result)
+  lines.append(f'\n{"F1 x 100":>18}{"model":>10}{"95% interval":>18}' + ''.join(f'{name:>23}' for name in baselines))
+  for key, name in ROUGE_NAMES.items():
+    low, high = result.rouge_intervals[key]
+    beside = ''.join(f'{of_baseline[key]:>23.2f}' for of_baseline in baselines.values())
+    lines.append(f'{name:>18}{result.rouge[key]:>10.2f}{f"{low:.2f} to {high:.2f}":>18}{beside}')
+  page = Path(result.predictions).with_suffix('.html')
+  lines.append(f'\n{result.predictions} has all texts, {page.name} beside it the best, median and worst')
   return '\n'.join(lines)
+
+
+def baselines_of(result: Evaluation) -> dict[str, dict[str, float]]:
+  """The ROUGE of the baselines that make sense for the data, by name."""
+  rows = {'first ten words': result.lead_rouge, 'first three sentences': result.lead3_rouge}
+  return {name: scores for name, scores in rows.items() if scores}
 
 
 def _wrapped(name: str, text: str, most: int = 400) -> str:

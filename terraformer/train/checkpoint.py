@@ -182,6 +182,12 @@ class Checkpoints:
     """Whether a step is here, or being written."""
     return step in self._manager.all_steps()
 
+  def keep_only(self, step: int) -> None:
+    """Waits, and removes all steps but one."""
+    self.wait()
+    for other in set(self._manager.all_steps()) - {step}:
+      self._manager.delete(other)
+
   def wait(self) -> None:
     """Until nothing is being written any more."""
     self._manager.wait_until_finished()

@@ -15,6 +15,7 @@ from terraformer.data.batches import Prepared, prefetch
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import Params, count, split
 from terraformer.train import checkpoint, hosts, setup
+from terraformer.train.best import Best
 from terraformer.train.clock import Clock, StepTimes
 from terraformer.train.divergence import DivergedError, Guard
 from terraformer.train.feed import Feed, batch_number
@@ -184,6 +185,10 @@ def _train(
         if config.eval_every and (last or step % config.eval_every == 0):
           last_eval = evaluate(state['params'])
           report.evaluation(step, last_eval)
+          if best is not None:
+            clock.enter('checkpoint')
+            best.offer(step, state, described(guard), last_eval)
+            clock.enter('evaluation')
         if config.sample_every and (last or step % config.sample_every == 0):
           report.samples(step, _samples(sample_step, state['params'], data))
         clock.enter('input')
@@ -210,6 +215,7 @@ def _train(
     permanent = None
     if config.checkpoints.permanent_every:
       permanent = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(permanent_folder, None)))
+    best = stack.enter_context(contextlib.closing(Best(workdir))) if config.checkpoints.best else None
     asked = stack.enter_context(interruption())
     diverged_at = None
     while True:

@@ -28,6 +28,7 @@ _MAY_CHANGE = (
   'train.watchdog.',
   'train.mesh.',
   'data.directory',
+  'data.tfds_directory',
 )
 
 

@@ -1,10 +1,14 @@
 """Evaluations that fit their run, and those that do not."""
 
 import dataclasses
+import json
+import shutil
+import time
 
 import pytest
 
-from terraformer.config import UserError
+from terraformer.config import DecodeConfig, UserError
+from terraformer.decode.decoder import Decoder
 from terraformer.eval.evaluate import evaluate
 from terraformer.train import checkpoint
 
@@ -30,3 +34,73 @@ def test_another_model_is_refused_though_its_shapes_are_the_same(finished_run):
   model = dataclasses.replace(run.model, encoder=encoder)
   with pytest.raises(UserError, match='expected the model of the run, found encoder.n_heads: 2 -> 4'):
     evaluate(finished_run, run=dataclasses.replace(run, model=model), progress=False)
+
+
+@pytest.fixture
+def run_folder(finished_run, tmp_path):
+  """A run that has not been evaluated."""
+  return shutil.copytree(finished_run, tmp_path / 'run', ignore=shutil.ignore_patterns('evaluation*', 'tensorboard'))
+
+
+def rows(run_folder, name='evaluation_test.jsonl'):
+  return [json.loads(line) for line in (run_folder / name).read_text().splitlines()]
+
+
+def test_texts_are_those_of_the_exported_bundle(run_folder, bundle):
+  result = evaluate(run_folder, limit=4, progress=False, decode=DecodeConfig(beams=2), batch_size=2)
+  expected = Decoder.open(bundle).generate_batch([source for source, _, _ in result.texts], DecodeConfig(beams=2))
+  assert [text for _, _, text in result.texts] == expected
+
+
+def test_what_is_in_the_file_is_not_decoded_again(run_folder):
+  first = evaluate(run_folder, limit=4, progress=False)
+  path = run_folder / 'evaluation_test.jsonl'
+  kept = rows(run_folder)
+  marked = [kept[0] | {'prediction': 'kept as it was'}, *kept[1:3]]
+  cut = json.dumps(kept[3])[:-5]  # as a kill leaves it
+  path.write_text('\n'.join([*map(json.dumps, marked), cut]))
+  again = evaluate(run_folder, limit=4, progress=False)
+  assert rows(run_folder) == [*marked, kept[3]]
+  assert [text for _, _, text in again.texts] == ['kept as it was', *(text for _, _, text in first.texts[1:])]
+
+
+def test_texts_of_another_way_of_decoding_are_not_mixed_in(run_folder):
+  evaluate(run_folder, limit=3, progress=False)
+  first = rows(run_folder)
+  evaluate(run_folder, limit=2, progress=False, decode=DecodeConfig(max_tokens=1))
+  assert len(rows(run_folder)) == 2 and rows(run_folder) != first[:2]
+  assert rows(run_folder, 'evaluation_test.step24.jsonl') == first
+
+
+def test_killed_it_goes_on(run_folder, terraformer):
+  command = ('evaluate', f'--workdir={run_folder}', '--batch_size=1', '--json')
+  process = terraformer(*command)
+  path, deadline = run_folder / 'evaluation_test.jsonl', time.monotonic() + 200
+  while not (path.exists() and path.stat().st_size) and process.poll() is None:
+    assert time.monotonic() < deadline
+    time.sleep(0.002)
+  process.kill()
+  process.wait()
+  before = rows(run_folder)
+  assert 0 < len(before) < 7
+  evaluate(run_folder, progress=False)
+  assert rows(run_folder)[: len(before)] == before and len(rows(run_folder)) == 7
+
+
+def test_perplexity_alone_leaves_no_texts(run_folder):
+  result = evaluate(run_folder, limit=3, progress=False, decode=None)
+  assert result.perplexity > 1 and not result.rouge and not result.texts
+  assert not (run_folder / 'evaluation_test.jsonl').exists()
+
+
+def test_the_best_checkpoint_is_evaluated_where_it_is_asked_for(run_folder):
+  shutil.rmtree(run_folder / 'checkpoints')
+  with pytest.raises(UserError, match='expected a run with at least one checkpoint, found none'):
+    evaluate(run_folder, progress=False)
+  assert evaluate(run_folder, limit=2, progress=False, best=True).step in (12, 24)
+
+
+def test_texts_that_cannot_be_kept_are_named(run_folder):
+  (run_folder / 'evaluation_test.jsonl').mkdir()
+  with pytest.raises(UserError, match='evaluation_test.jsonl: expected a file that can be read and written'):
+    evaluate(run_folder, limit=1, progress=False)

@@ -1,0 +1,114 @@
+"""An evaluation as a page of HTML that needs no other file."""
+
+import html
+from pathlib import Path
+
+import numpy as np
+
+from terraformer.eval.evaluate import Evaluation
+from terraformer.eval.report import ROUGE_NAMES, baselines_of
+from terraformer.train.files import write_whole
+
+_SHOWN = 5  # examples of each kind
+_OPEN_CHARACTERS = 700  # of a source; the rest is behind a click
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse } td, th { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
+td:first-child, th:first-child { text-align: left }
+article { border: 1px solid #ddd; border-radius: 6px; padding: .2rem 1rem; margin: 1rem 0 }
+p { white-space: pre-wrap; margin: .5rem 0 } b { color: #666; font-weight: 600 } .model { background: #eef5ff }
+svg rect { fill: #5b8fd6 } svg text { font-size: 11px; fill: #666 }
+"""
+
+
+def write_page(result: Evaluation, workdir: Path) -> Path:
+  """Writes `evaluation_SPLIT.html` into the run's folder and returns its path."""
+  path = Path(workdir) / f'evaluation_{result.split}.html'
+  write_whole(path, as_html(result, Path(workdir).name).encode())
+  return path
+
+
+def as_html(result: Evaluation, name: str) -> str:
+  """Figures with their baselines, how the examples' scores are spread, and the worst, median and best examples."""
+  title = html.escape(f'{name}: step {result.step:,}, {result.n_examples:,} examples of the {result.split} split')
+  parts = [f'<h1>{title}</h1>', _figures(result)]
+  if result.texts:
+    parts += [_rouge(result), '<h2>Scores of the examples</h2>', _histogram(result.scores)]
+    for heading, places in _chosen(result.scores).items():
+      parts += [f'<h2>{heading}</h2>', *(_example(result, place) for place in places)]
+  return (
+    f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'
+    f'<body>{"".join(parts)}</body></html>\n'
+  )
+
+
+def _figures(result: Evaluation) -> str:
+  rows = [
+    ('perplexity', f'{result.perplexity:.2f}', f'{result.unigram_perplexity:.2f}'),
+    ('loss, nats a token', f'{result.loss:.4f}', f'{np.log(result.unigram_perplexity):.4f}'),
+    ('token accuracy', f'{result.accuracy:.1%}', ''),
+  ]
+  return _table(('', 'model', 'unigram model'), rows)
+
+
+def _rouge(result: Evaluation) -> str:
+  baselines = baselines_of(result)
+  rows = []
+  for key, name in ROUGE_NAMES.items():
+    low, high = result.rouge_intervals[key]
+    beside = [f'{scores[key]:.2f}' for scores in baselines.values()]
+    rows.append((name, f'{result.rouge[key]:.2f}', f'{low:.2f} to {high:.2f}', *beside))
+  return '<h2>ROUGE, F1 times 100</h2>' + _table(('', 'model', '95% interval', *baselines), rows)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+  def row(cells, kind):
+    return '<tr>' + ''.join(f'<{kind}>{html.escape(cell)}</{kind}>' for cell in cells) + '</tr>'
+
+  return f'<table>{row(head, "th")}{"".join(row(cells, "td") for cells in rows)}</table>'
+
+
+def _histogram(scores: list[float], width: int = 600, height: int = 120) -> str:
+  """How many examples have which mean of ROUGE-1, -2 and -L, as a drawing."""
+  counts, edges = np.histogram(scores, bins=20, range=(0, 100))
+  step = width / len(counts)
+  bars = []
+  for place, (count, low) in enumerate(zip(counts, edges, strict=False)):
+    tall = height * count / max(counts.max(), 1)
+    x, middle = place * step, (place + 0.5) * step
+    bars.append(f'<rect x="{x + 1:.1f}" y="{height - tall + 14:.1f}" width="{step - 2:.1f}" height="{tall:.1f}"/>')
+    if count:
+      bars.append(f'<text x="{middle:.1f}" y="{height - tall + 11:.1f}" text-anchor="middle">{count}</text>')
+    bars.append(f'<text x="{x:.1f}" y="{height + 27}">{low:.0f}</text>')
+  return (
+    f'<svg viewBox="0 0 {width} {height + 32}" width="{width}" role="img">{"".join(bars)}</svg>'
+    '<p>Mean of ROUGE-1, -2 and -L, and how many examples have it.</p>'
+  )
+
+
+def _chosen(scores: list[float]) -> dict[str, list[int]]:
+  """The places of the worst, median and best examples; each is shown once."""
+  order = np.argsort(scores, kind='stable').tolist()
+  shown = min(_SHOWN, -(-len(order) // 3))
+  worst, best = order[:shown], order[len(order) - shown :][::-1]
+  first = (len(order) - shown) // 2
+  middle = order[first : first + shown]
+  kinds = {'Best': best, 'Median': middle, 'Worst': worst}
+  seen: set[int] = set()
+  for places in kinds.values():
+    places[:] = [place for place in places if place not in seen]
+    seen |= set(places)
+  return {kind: places for kind, places in kinds.items() if places}
+
+
+def _example(result: Evaluation, place: int) -> str:
+  source, reference, written = result.texts[place]
+  text = html.escape(source)
+  if len(source) > _OPEN_CHARACTERS:
+    begun, rest = html.escape(source[:_OPEN_CHARACTERS]), html.escape(source[_OPEN_CHARACTERS:])
+    text = f'{begun}<details><summary>{len(source):,} characters in all</summary>{rest}</details>'
+  return (
+    f'<article><p><b>example {place + 1}, score {result.scores[place]:.1f}</b></p>'
+    f'<p><b>reference</b> {html.escape(reference)}</p><p class="model"><b>model</b> '
+    f'{html.escape(written) or "(nothing)"}</p><p><b>source</b> {text}</p></article>'
+  )

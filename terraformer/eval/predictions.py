@@ -1,0 +1,90 @@
+"""The texts of an evaluation on the disk, which grow while it decodes, and with which it goes on after it was killed.
+
+`evaluation_SPLIT.jsonl` has a row an example (source, reference, prediction), always in the same order;
+`evaluation_SPLIT.json` says of what: the checkpoint, the data, and how tokens were chosen.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from terraformer.config import UserError
+from terraformer.train.files import write_whole
+
+FIELDS = ('source', 'reference', 'prediction')
+
+
+class Predictions:
+  """The predictions for a split: those that are there, and those that are added."""
+
+  def __init__(self, workdir: Path, split: str, origin: dict[str, Any]):
+    """Opens the files, and gives those of another origin another name.
+
+    Args:
+      workdir: of the run.
+      split: of the data.
+      origin: JSON values that two evaluations share if and only if their predictions are the same; `step` is one.
+
+    Raises:
+      UserError: if the files cannot be read or written.
+    """
+    self.path = Path(workdir) / f'evaluation_{split}.jsonl'
+    about = self.path.with_suffix('.json')
+    try:
+      kept = _read_json(about)
+      if kept != origin and self.path.is_file():
+        _set_aside(self.path, f'step{kept["step"]}' if isinstance(kept, dict) and 'step' in kept else 'other')
+      self._rows = _whole_rows(self.path)
+      write_whole(about, (json.dumps(origin, indent=1) + '\n').encode())
+      self._file = self.path.open('a', encoding='utf-8')
+    except OSError as error:
+      found = f'{error.strerror or error}'.lower()
+      raise UserError(f'{self.path}: expected a file that can be read and written, found: {found}') from error
+
+  @property
+  def texts(self) -> list[str]:
+    """What the model wrote, example by example, from the first one on."""
+    return [row['prediction'] for row in self._rows]
+
+  def add(self, pairs: list[tuple[str, str]], written: list[str]) -> None:
+    """Keeps the texts of the next examples; they are on the disk when this returns."""
+    rows = [dict(zip(FIELDS, (*pair, text), strict=True)) for pair, text in zip(pairs, written, strict=True)]
+    self._file.write(''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows))
+    self._file.flush()
+    os.fsync(self._file.fileno())
+    self._rows += rows
+
+  def close(self) -> None:
+    """Lets go of the file."""
+    self._file.close()
+
+
+def _whole_rows(path: Path) -> list[dict[str, str]]:
+  """The rows up to the first that is not whole; what a kill has left behind them is cut off."""
+  rows, end = [], 0
+  data = path.read_bytes() if path.exists() else b''
+  for line in data.splitlines(keepends=True):
+    try:
+      row = json.loads(line)
+    except ValueError:
+      break
+    if not line.endswith(b'\n') or not isinstance(row, dict) or row.keys() != set(FIELDS):
+      break
+    rows.append(row)
+    end += len(line)
+  if end < len(data):
+    write_whole(path, data[:end])
+  return rows
+
+
+def _read_json(path: Path) -> Any:
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError):
+    return None
+
+
+def _set_aside(path: Path, mark: str) -> None:
+  names = (path.with_name(f'{path.stem}.{mark}{f".{n}" if n else ""}.jsonl') for n in range(10_000))
+  path.rename(next(name for name in names if not name.exists()))

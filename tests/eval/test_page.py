@@ -1,0 +1,33 @@
+import re
+
+from terraformer.eval.evaluate import Evaluation
+from terraformer.eval.page import as_html
+
+SCORES = dict.fromkeys(('rouge1', 'rouge2', 'rougeL', 'rougeLsum'), 12.345)
+
+
+def page(scores):
+  texts = [(f'source <{i}> ' + 'x' * 900, f'reference {i}', f'written {i} & more') for i in range(len(scores))]
+  intervals = dict.fromkeys(SCORES, (10.0, 14.0))
+  figures = (24, 'test', len(scores), 2.0, 0.5, 7.4, 9.1, SCORES, intervals, SCORES, {}, scores, texts, 'x.jsonl')
+  return as_html(Evaluation(*figures), 'a <run>')
+
+
+def test_it_has_the_best_the_median_and_the_worst_in_order():
+  text = page([float(i) for i in range(40)])
+  kinds = [[int(n) - 1 for n in re.findall(r'example (\d+), score', part)] for part in text.split('<h2>')]
+  by_name = {part.split('<')[0]: found for part, found in zip(text.split('<h2>'), kinds, strict=True)}
+  assert by_name['Best'] == [39, 38, 37, 36, 35]
+  assert by_name['Median'] == [17, 18, 19, 20, 21]
+  assert by_name['Worst'] == [0, 1, 2, 3, 4]
+
+
+def test_it_needs_no_other_file_and_shows_texts_as_they_are():
+  text = page([1.0, 2.0])
+  assert not re.search(r'(src|href)=|url\(|https?://', text)
+  assert 'a &lt;run&gt;' in text and 'source &lt;0&gt;' in text and 'written 1 &amp; more' in text
+  assert text.count('<details>') == 2
+
+
+def test_an_example_is_shown_once():
+  assert page([1.0, 2.0]).count('<article>') == 2
