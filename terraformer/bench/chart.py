@@ -19,7 +19,7 @@ def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:
   for result in results:
     groups.setdefault((result.context, result.batch), []).append(result)
   figure, all_axes = plt.subplots(
-    1, len(groups), figsize=(1.5 + 3.2 * len(groups), 4), layout='constrained', squeeze=False
+    1, len(groups), figsize=(2 + 3.6 * len(groups), 4.2), layout='constrained', squeeze=False
   )
   for axes, ((context, batch), group) in zip(all_axes[0], groups.items(), strict=True):
     slowest = max(result.ms_per_token for result in group)
@@ -33,6 +33,6 @@ def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:
   all_axes[0][0].set_ylabel('milliseconds a step')
   first = results[0]
   part = '' if first.layers[0] == first.layers[1] else f', {first.layers[0]} of {first.layers[1]} decoder layers'
-  figure.suptitle(f'Decoding on a CPU, random weights, {first.dtype}{part}', fontsize=11)
+  figure.supxlabel(f'decoding on a CPU, random weights, {first.dtype}{part}', fontsize=9)
   figure.savefig(path, dpi=110)
   plt.close(figure)
