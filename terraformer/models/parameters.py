@@ -41,7 +41,7 @@ def unflatten(flat: dict[str, Any]) -> Params:
 
 def stacked_name(name: str) -> tuple[str, int | None]:
   """Where a parameter of an unrolled model lies in the stacked one: its name, and its layer or None."""
-  match = re.fullmatch(r'(\w+\.(?:blocks|forgets))\.(\d+)\.(.*)', name)
+  match = re.fullmatch(rf'(\w+\.(?:{"|".join(_STACKS)}))\.(\d+)\.(.*)', name)
   return (f'{match[1]}.{match[3]}', int(match[2])) if match else (name, None)
 
 
