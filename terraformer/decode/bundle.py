@@ -22,7 +22,7 @@ from terraformer.decode.tensors import checksum, file_of, map_tensors, tensor_fi
 from terraformer.models.make import abstract_model, unroll
 from terraformer.models.parameters import Params, describe, flatten, split, unflatten
 
-FORMAT = 3
+FORMAT = 4
 # Tensors of which a token reads a few rows, at a cost that hardly depends on their type. XLA multiplies by whole
 # bfloat16 matrices ten times slower on a CPU, so all others are float32.
 _READ_BY_ROW = ('w1_MxNxD', 'w2_MxNxD', 'w1_ExFxD', 'w2_ExFxD', 'table_VxD')

@@ -22,7 +22,7 @@ from terraformer.ops.places import Filled, GrowingCache
 # Positions of a source whose scores, or units of a feed-forward block, are alive at one time.
 _CHUNK = 512
 # Numbers of a tensor that is not worth an argument of its own.
-_SMALL = 1 << 14
+_SMALL = 1 << 12
 
 # A step is many small operations in a row: XLA then orders them so that independent ones run on several cores.
 COMPILER_OPTIONS = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED'}

@@ -9,6 +9,7 @@ from flax import nnx
 
 from terraformer.layers.parameter import glorot_normal, parameter, small_normal
 from terraformer.ops.constrain import split_by_example
+from terraformer.ops.positions import last_positions
 
 
 class ModularConvolution(nnx.Module):
@@ -34,8 +35,8 @@ class ModularConvolution(nnx.Module):
 
   def __call__(self, x_BxTxSxV: jax.Array) -> jax.Array:
     """All positions: zeros stand before the first one. BxTxSxW."""
-    length_kernel = self.kernel_CxExVxW[...].shape[0]
-    return self.valid(jnp.pad(x_BxTxSxV, ((0, 0), (length_kernel - 1, 0), (0, 0), (0, 0))))
+    n_before = self.kernel_CxExVxW[...].shape[0] - 1
+    return self.valid(jnp.pad(x_BxTxSxV, ((0, 0), (n_before, 0), (0, 0), (0, 0))))
 
   def valid(self, x_BxTxSxV: jax.Array) -> jax.Array:
     """Only the positions that have C - 1 others before them: B x (T - C + 1) x S x W."""
@@ -51,14 +52,32 @@ class ModularConvolution(nnx.Module):
     )
     return split_by_example(y_BxTxSxW) + self.bias_W[...]
 
-  def last(self, x_BxCxSxV: jax.Array) -> jax.Array:
-    """The one position behind C - 1 others, BxSxW: what `valid` gives of C positions, as a product of matrices.
+  def init_cache(self, batch: int, n_modules: int) -> jax.Array:
+    """What each module sees of the C - 1 positions before the first: zeros, B x S x (C - 1) x E x V."""
+    n_positions, *seen = self.kernel_CxExVxW[...].shape[:3]
+    return jnp.zeros((batch, n_modules, n_positions - 1, *seen))
 
-    For a single position the taps of all modules side by side, S x (C E V), take less time than a convolution.
+  def cache_after(self, x_BxTxSxV: jax.Array, length_B: jax.Array) -> jax.Array:
+    """The cache after the first `length_B` positions."""
+    n_positions = self.kernel_CxExVxW[...].shape[0]
+    flat_BxTxD = x_BxTxSxV.reshape(*x_BxTxSxV.shape[:2], -1)
+    last_BxCxD = last_positions(flat_BxTxD, length_B, n_positions - 1)
+    return self._beside_each_other(last_BxCxD.reshape(*last_BxCxD.shape[:2], *x_BxTxSxV.shape[2:]))
+
+  def see(self, x_BxSxV: jax.Array, cache_BxSxCxExV: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One position: all that its modules see, B x S x C x E x V, and the new cache.
+
+    Convolutions with kernels of one size that read the same may share both.
     """
-    kernel_CxExVxW = self.kernel_CxExVxW[...]
-    n_modules, width = x_BxCxSxV.shape[2], kernel_CxExVxW.shape[1]
-    padding = width // 2
-    padded_BxCxZxV = jnp.pad(x_BxCxSxV, ((0, 0), (0, 0), (padding, padding), (0, 0)))
-    seen_BxSxCxExV = jnp.stack([padded_BxCxZxV[:, :, e : e + n_modules] for e in range(width)], axis=3).swapaxes(1, 2)
-    return jnp.einsum('BSCEV,CEVW->BSW', seen_BxSxCxExV, kernel_CxExVxW) + self.bias_W[...]
+    seen_BxSxCxExV = jnp.concatenate([cache_BxSxCxExV, self._beside_each_other(x_BxSxV[:, None])], axis=2)
+    return seen_BxSxCxExV, seen_BxSxCxExV[:, :, 1:]
+
+  def last(self, seen_BxSxCxExV: jax.Array) -> jax.Array:
+    """The output of one position, BxSxW: for so few rows a product of matrices takes less time than a convolution."""
+    return jnp.einsum('BSCEV,CEVW->BSW', seen_BxSxCxExV, self.kernel_CxExVxW[...]) + self.bias_W[...]
+
+  def _beside_each_other(self, x_BxTxSxV: jax.Array) -> jax.Array:
+    """What each module sees of each position, B x S x T x E x V."""
+    n_seen, n_modules = self.kernel_CxExVxW[...].shape[1], x_BxTxSxV.shape[2]
+    padded_BxTxZxV = jnp.pad(x_BxTxSxV, ((0, 0), (0, 0), (n_seen // 2, n_seen // 2), (0, 0)))
+    return jnp.stack([padded_BxTxZxV[:, :, e : e + n_modules] for e in range(n_seen)], axis=3).swapaxes(1, 2)

@@ -13,7 +13,7 @@ from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
 class MultiplicativeDense(nnx.Module):
   """y[s, w] = sum_d x[d] gating[s, d] projection[d, w] + bias: a dense layer's reach with 1/S of its weights."""
 
-  def __init__(self, n_modules: int, d_in: int, d_out: int, *, key: jax.Array, output_axis: str | None = None):
+  def __init__(self, n_modules: int, d_in: int, d_out: int, *, key: jax.Array):
     """Gating N(0, 0.5), projection Glorot uniform, bias N(0, 1e-6).
 
     Raises:
@@ -24,8 +24,8 @@ class MultiplicativeDense(nnx.Module):
     width = d_out // n_modules
     gating_key, projection_key, bias_key = jax.random.split(key, 3)
     self.gating_SxD = parameter(jax.random.normal(gating_key, (n_modules, d_in)) * 0.5, ('modules', 'embed'))
-    self.projection_DxW = parameter(glorot_uniform(projection_key, (d_in, width), d_in, width), ('embed', output_axis))
-    self.bias_SxW = parameter(small_normal(bias_key, (n_modules, width)), ('modules', output_axis))
+    self.projection_DxW = parameter(glorot_uniform(projection_key, (d_in, width), d_in, width), ('embed', None))
+    self.bias_SxW = parameter(small_normal(bias_key, (n_modules, width)), ('modules', None))
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Shape ...xD to ...x(S W), module by module; a single token needs no other path."""

@@ -5,7 +5,7 @@ import jax
 from terraformer.config import DenseOutputConfig, LowRankOutputConfig, SparseOutputConfig
 from terraformer.layers.dense import Dense
 from terraformer.layers.low_rank_output import LowRankOutput
-from terraformer.layers.multiplicative import MultiplicativeDense
+from terraformer.layers.sparse_output import SparseOutput
 
 
 def _dense(config: DenseOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> Dense:
@@ -16,11 +16,7 @@ def _low_rank(config: LowRankOutputConfig, d_model: int, vocab_size: int, *, key
   return LowRankOutput(config.rank, d_model, vocab_size, key=key)
 
 
-def _sparse(config: SparseOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> MultiplicativeDense:
-  return MultiplicativeDense(config.n_modules, d_model, vocab_size, key=key, output_axis='vocab')
-
-
-_OUTPUTS = {DenseOutputConfig: _dense, LowRankOutputConfig: _low_rank, SparseOutputConfig: _sparse}
+_OUTPUTS = {DenseOutputConfig: _dense, LowRankOutputConfig: _low_rank, SparseOutputConfig: SparseOutput}
 
 
 def make_output(
@@ -29,6 +25,6 @@ def make_output(
   vocab_size: int,
   *,
   key: jax.Array,
-) -> Dense | LowRankOutput | MultiplicativeDense:
+) -> Dense | LowRankOutput | SparseOutput:
   """The layer from vectors ...xD to logits ...xV."""
   return _OUTPUTS[type(config)](config, d_model, vocab_size, key=key)

@@ -12,21 +12,20 @@ from terraformer.config import SparseProjectionConfig
 from terraformer.layers.modular_convolution import ModularConvolution
 from terraformer.layers.multiplicative import MultiplicativeDense
 from terraformer.layers.projection import QKV, Projection, join_heads, split_heads
-from terraformer.ops.positions import last_positions
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class History:
-  """The last C - 1 positions, that the convolutions of the next one see.
+  """What the convolutions of the next position see of those before it; each as `ModularConvolution` keeps it.
 
   Attributes:
-    shared_BxCxD: the multiplicative layer's output.
-    input_BxCxD: the layer's input, where values see it too; else None.
+    query_key: queries and keys, which see the same.
+    value: values.
   """
 
-  shared_BxCxD: jax.Array
-  input_BxCxD: jax.Array | None
+  query_key: jax.Array
+  value: jax.Array
 
 
 class SparseProjection(Projection):
@@ -52,22 +51,23 @@ class SparseProjection(Projection):
     self.config = config
     self.n_heads = n_heads
 
-  def _modules(self, x_BxTxD: jax.Array) -> jax.Array:
-    return x_BxTxD.reshape(*x_BxTxD.shape[:2], self.config.n_modules, -1)
+  def _modules(self, x_xD: jax.Array) -> jax.Array:
+    return x_xD.reshape(*x_xD.shape[:-1], self.config.n_modules, -1)
 
-  def _value_input(self, shared_BxTxD: jax.Array, input_BxTxD: jax.Array | None) -> jax.Array:
-    if input_BxTxD is None:
-      return self._modules(shared_BxTxD)
+  def _read(self, shared_xD: jax.Array, x_xD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What the convolutions of queries and keys read, and what that of values does, ...xSxV each."""
+    shared_xSxW = self._modules(shared_xD)
+    if not self.config.value_reads_input:
+      return shared_xSxW, shared_xSxW
     if self.config.value_by_module:
-      return jnp.concatenate([self._modules(shared_BxTxD), self._modules(input_BxTxD)], axis=-1)
-    return self._modules(jnp.concatenate([shared_BxTxD, input_BxTxD], axis=-1))
+      return shared_xSxW, jnp.concatenate([shared_xSxW, self._modules(x_xD)], axis=-1)
+    return shared_xSxW, self._modules(jnp.concatenate([shared_xD, x_xD], axis=-1))
 
-  def _convolve(self, convolve, read: History) -> QKV:
-    """Queries, keys and values ...xHxK by one of the forms of a convolution: `valid`, or `last` for one position."""
-    shared_BxTxSxW = self._modules(read.shared_BxCxD)
-    q_xSxW = convolve(self.query, shared_BxTxSxW)
-    k_xSxW = q_xSxW if self.key is None else convolve(self.key, shared_BxTxSxW)
-    v_xSxW = convolve(self.value, self._value_input(read.shared_BxCxD, read.input_BxCxD))
+  def _convolve(self, convolve, read: jax.Array, value_read: jax.Array) -> QKV:
+    """Queries, keys and values ...xHxK; `convolve` is one of the forms of a convolution, of all positions or of one."""
+    q_xSxW = convolve(self.query, read)
+    k_xSxW = q_xSxW if self.key is None else convolve(self.key, read)
+    v_xSxW = convolve(self.value, value_read)
     q, k, v = (split_heads(join_heads(x), self.n_heads) for x in (q_xSxW, k_xSxW, v_xSxW))
     return q, k, v
 
@@ -77,22 +77,24 @@ class SparseProjection(Projection):
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array) -> tuple[QKV, History]:
     """All positions, and the cache after the first `length_B` of them."""
-    read = History(self.shared(x_BxTxD), x_BxTxD if self.config.value_reads_input else None)
-    history = self.config.length_kernel - 1
-    padded = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (history, 0), (0, 0))), read)
-    kept = jax.tree.map(lambda x: last_positions(x, length_B, history), read)
-    return self._convolve(ModularConvolution.valid, padded), kept
+    shared_BxTxD = self.shared(x_BxTxD)
+    read, value_read = self._read(shared_BxTxD, x_BxTxD)
+    history = History(self.query.cache_after(read, length_B), self.value.cache_after(value_read, length_B))
+    before = ((0, 0), (self.config.length_kernel - 1, 0), (0, 0))
+    padded = self._read(jnp.pad(shared_BxTxD, before), jnp.pad(x_BxTxD, before))
+    return self._convolve(ModularConvolution.valid, *padded), history
 
   def init_cache(self, batch: int) -> History:
     """Zeros stand before the first position."""
-    zeros_BxCxD = self._empty(batch)
-    return History(zeros_BxCxD, zeros_BxCxD if self.config.value_reads_input else None)
+    n_modules = self.config.n_modules
+    return History(self.query.init_cache(batch, n_modules), self.value.init_cache(batch, n_modules))
 
   def step(self, x_BxD: jax.Array, cache: History) -> tuple[QKV, History]:
     """One position: queries, keys and values, BxHxK each, and the new cache."""
-    read = History(self.shared(x_BxD), x_BxD if self.config.value_reads_input else None)
-    window = jax.tree.map(lambda old, new: jnp.concatenate([old, new[:, None]], axis=1), cache, read)
-    return self._convolve(ModularConvolution.last, window), jax.tree.map(lambda x: x[:, 1:], window)
+    read, value_read = self._read(self.shared(x_BxD), x_BxD)
+    seen, query_key = self.query.see(read, cache.query_key)
+    value_seen, value = self.value.see(value_read, cache.value)
+    return self._convolve(ModularConvolution.last, seen, value_seen), History(query_key, value)
 
   def _mix(self, y_xHxK: jax.Array) -> jax.Array:
     y_xD = join_heads(y_xHxK)
@@ -100,27 +102,29 @@ class SparseProjection(Projection):
 
   def merge(self, y_BxTxHxK: jax.Array) -> jax.Array:
     """The heads' results of all positions to BxTxD."""
-    return self.merge_prefill(y_BxTxHxK, jnp.zeros(y_BxTxHxK.shape[0], jnp.int32))[0]
+    y_BxTxD = self._mix(y_BxTxHxK)
+    if self.output_convolution is None:
+      return y_BxTxD
+    return join_heads(self.output_convolution(self._modules(y_BxTxD)))
 
   def init_merge_cache(self, batch: int) -> jax.Array | None:
-    """What the output's convolution sees before the first position, B x (C - 1) x D; None without one."""
-    return None if self.output_convolution is None else self._empty(batch)
+    """What the output's convolution sees before the first position, as it keeps it; None without one."""
+    convolution = self.output_convolution
+    return None if convolution is None else convolution.init_cache(batch, self.config.n_modules)
 
   def merge_prefill(self, y_BxTxHxK: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     """All positions, BxTxD, and the cache after the first `length_B` of them."""
     y_BxTxD = self._mix(y_BxTxHxK)
     if self.output_convolution is None:
       return y_BxTxD, None
-    kept_BxCxD = last_positions(y_BxTxD, length_B, self.config.length_kernel - 1)
-    return join_heads(self.output_convolution(self._modules(y_BxTxD))), kept_BxCxD
+    y_BxTxSxW = self._modules(y_BxTxD)
+    cache = self.output_convolution.cache_after(y_BxTxSxW, length_B)
+    return join_heads(self.output_convolution(y_BxTxSxW)), cache
 
   def merge_step(self, y_BxHxK: jax.Array, cache: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
     """One position, BxD, and the new cache."""
     y_BxD = self._mix(y_BxHxK)
     if self.output_convolution is None:
       return y_BxD, None
-    window_BxCxD = jnp.concatenate([cache, y_BxD[:, None]], axis=1)
-    return join_heads(self.output_convolution.last(self._modules(window_BxCxD))), window_BxCxD[:, 1:]
-
-  def _empty(self, batch: int) -> jax.Array:
-    return jnp.zeros((batch, self.config.length_kernel - 1, self.shared.gating_SxD.get_value().shape[1]))
+    seen_BxSxCxExV, cache = self.output_convolution.see(self._modules(y_BxD), cache)
+    return join_heads(self.output_convolution.last(seen_BxSxCxExV)), cache

@@ -20,7 +20,7 @@ from terraformer.models.parameters import Params, describe, flatten, split, unfl
 from terraformer.train.manifest import NAME, DamagedError, verify, write_manifest
 from terraformer.train.state import State
 
-FORMAT = 3
+FORMAT = 4
 # Larger arrays are stored in pieces of their leading axis, so that a layer can be read alone.
 _PIECE_BYTES = 1 << 26
 

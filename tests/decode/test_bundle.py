@@ -126,7 +126,7 @@ def flip_weights(path):
 @pytest.mark.parametrize(
   ('damage', 'message'),
   [
-    (break_format, 'expected a bundle of format 3, found format 1'),
+    (break_format, 'expected a bundle of format 4, found format 1'),
     (break_json, 'config.json: expected JSON'),
     (lose_field, "expected the fields of a bundle, found no 'vocabulary'"),
     (unknown_field, "TerraformerConfig: expected fields .*found 'n_experts'"),

@@ -48,6 +48,28 @@ def test_valid_leaves_out_the_positions_without_a_past():
   np.testing.assert_allclose(layer.valid(x_BxTxSxW), call(layer, x_BxTxSxW)[:, 2:], atol=1e-6)
 
 
+@pytest.mark.parametrize(('length_kernel', 'module_kernel'), [(3, 3), (2, 5), (1, 1)])
+def test_the_last_of_what_is_seen_equals_all_positions(length_kernel, module_kernel):
+  layer = _layer(length_kernel, module_kernel)
+  x_BxTxSxW = np.random.default_rng(0).normal(size=(2, 7, 4, 6)).astype(np.float32)
+  cache, stepped = layer.init_cache(2, 4), []
+  for t in range(7):
+    seen, cache = layer.see(x_BxTxSxW[:, t], cache)
+    stepped.append(layer.last(seen))
+  np.testing.assert_allclose(np.stack(stepped, 1), call(layer, x_BxTxSxW), atol=1e-5)
+
+
+def test_what_is_kept_of_many_positions_is_what_is_kept_one_by_one():
+  layer = _layer(3, 3)
+  x_BxTxSxW = np.random.default_rng(0).normal(size=(2, 7, 4, 6)).astype(np.float32)
+  caches = [layer.init_cache(2, 4)]
+  for t in range(7):
+    caches.append(layer.see(x_BxTxSxW[:, t], caches[-1])[1])
+  length_B = [4, 1]
+  expected = np.stack([caches[length][example] for example, length in enumerate(length_B)])
+  np.testing.assert_array_equal(layer.cache_after(x_BxTxSxW, np.asarray(length_B)), expected)
+
+
 def test_nothing_comes_from_later_positions():
   layer = _layer(3, 3)
   fourth = lambda x_BxTxSxW: layer(x_BxTxSxW)[:, 3].sum()  # noqa: E731

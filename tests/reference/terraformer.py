@@ -49,6 +49,7 @@ _NAMES = (
   ('.bias_W', '_bias'),
   ('gating_SxD', 'gating'),
   ('projection_DxW', 'projection'),
+  ('projection_WxD', 'projection'),
   ('embedding.table_VxD', 'embedding'),
   ('encoder_positions.', 'encoder_pos.'),
   ('decoder_positions.', 'decoder_pos.'),
@@ -122,6 +123,8 @@ def _in_our_layout(path: str, array: np.ndarray) -> np.ndarray:
     return array.transpose(1, 2, 0)
   if path.endswith('w2_MxNxD'):
     return array.transpose(1, 0, 2)
+  if path.endswith('projection_WxD'):
+    return array.T
   return array
 
 
