@@ -5,8 +5,9 @@ import tempfile
 
 # The stated tolerances are those of float32 on a CPU.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# Compiled programs of the tests are not for the user's own cache.
-os.environ['TERRAFORMER_CACHE'] = tempfile.mkdtemp(prefix='terraformer-tests-')
+# Compiled programs of the tests are not for the user's own cache; all test processes have one.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  os.environ['TERRAFORMER_CACHE'] = tempfile.mkdtemp(prefix='terraformer-tests-')
 # Tests compile far more than they compute: without these two the suite takes several times as long.
 _QUICK_COMPILATION = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
 os.environ['XLA_FLAGS'] = f'{_QUICK_COMPILATION} {os.environ.get("XLA_FLAGS", "")}'
@@ -16,7 +17,15 @@ from tests.prepared import (  # noqa: E402, F401
   fake_prepared,
   finished_run,
   gin_file,
+  made_once,
   python,
   terraformer,
   vocabulary,
 )
+
+# Of a minute and more: begun last, one of these would keep a process busy while the others have nothing left to do.
+_LONGEST = {'test_hosts.py', 'test_sharding.py', 'test_compile.py'}
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: item.path.name not in _LONGEST)

@@ -1,6 +1,8 @@
 """Small prepared data, a small run on them, and real processes: fixtures for every folder of tests."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -21,6 +23,26 @@ WORDS = _WORDS.split()
 def sentences(count, seed=0, words=12):
   rng = np.random.default_rng(seed)
   return [' '.join(rng.choice(WORDS, words)).capitalize() + f' {i}.' for i in range(count)]
+
+
+@pytest.fixture(scope='session')
+def made_once(tmp_path_factory):
+  """Returns folder(name, make): what make(path) wrote for the first of the test processes that asked, for all."""
+  own = tmp_path_factory.getbasetemp()
+  common = own.parent if 'PYTEST_XDIST_WORKER' in os.environ else own
+
+  def folder(name, make):
+    path, done = common / name, common / f'{name}.done'
+    with (common / f'{name}.lock').open('w') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      if not done.exists():
+        shutil.rmtree(path, ignore_errors=True)  # of one that failed half-way
+        path.mkdir()
+        make(path)
+        done.touch()
+    return path
+
+  return folder
 
 
 @pytest.fixture(scope='session')
@@ -108,13 +130,14 @@ config.CosineScheduleConfig.decay_steps = 24
 
 
 @pytest.fixture(scope='session')
-def gin_file(fake_prepared, tmp_path_factory):
+def gin_file(fake_prepared, made_once):
   """A gin file of a tiny run, its data prepared."""
-  path = tmp_path_factory.mktemp('gin') / 'tiny.gin'
-  directory = tmp_path_factory.mktemp('tiny')
-  fake_prepared('pairs', directory=str(directory), inputs_length=12, targets_length=6)
-  path.write_text(f"{TINY_GIN}\nconfig.DataConfig.directory = '{directory}'\n")
-  return path
+
+  def make(path):
+    fake_prepared('pairs', directory=str(path / 'data'), inputs_length=12, targets_length=6)
+    (path / 'tiny.gin').write_text(f"{TINY_GIN}\nconfig.DataConfig.directory = '{path / 'data'}'\n")
+
+  return made_once('gin', make) / 'tiny.gin'
 
 
 @pytest.fixture(scope='session')
@@ -132,21 +155,22 @@ def terraformer():
 
 
 @pytest.fixture(scope='session')
-def finished_run(gin_file, terraformer, tmp_path_factory):
+def finished_run(gin_file, terraformer, made_once, tmp_path_factory):
   """The folder of a tiny run that was never stopped, with a profile of some steps."""
-  workdir = tmp_path_factory.mktemp('runs') / 'undisturbed'
-  best = '--gin_bindings=config.CheckpointConfig.best = True'
-  process = terraformer('train', f'--workdir={workdir}', f'--gin_file={gin_file}', '--profile=3:4', best)
-  _, errors = process.communicate(timeout=300)
-  assert process.returncode == 0, errors[-3000:]
-  return workdir
+
+  def make(path):
+    best = '--gin_bindings=config.CheckpointConfig.best = True'
+    process = terraformer('train', f'--workdir={path}', f'--gin_file={gin_file}', '--profile=3:4', best)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+
+  # A copy: tests write evaluations into it.
+  return shutil.copytree(made_once('undisturbed', make), tmp_path_factory.mktemp('runs') / 'undisturbed')
 
 
 @pytest.fixture(scope='session')
-def bundle(finished_run, tmp_path_factory):
+def bundle(finished_run, made_once):
   """The bundle of that run."""
   from terraformer.export import export
 
-  path = tmp_path_factory.mktemp('bundles') / 'tiny'
-  export(finished_run, path)
-  return path
+  return made_once('bundles', lambda path: export(finished_run, path / 'tiny')) / 'tiny'

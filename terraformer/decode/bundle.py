@@ -21,11 +21,9 @@ from terraformer.data.vocabulary import Vocabulary
 from terraformer.decode.tensors import checksum, file_of, map_tensors, tensor_files, write_tensors
 from terraformer.models.make import abstract_model, unroll
 from terraformer.models.parameters import Params, describe, flatten, split, unflatten
+from terraformer.models.rows import row_axis
 
 FORMAT = 4
-# Tensors of which a token reads a few rows, at a cost that hardly depends on their type. XLA multiplies by whole
-# bfloat16 matrices ten times slower on a CPU, so all others are float32.
-_READ_BY_ROW = ('w1_MxNxD', 'w2_MxNxD', 'w1_ExFxD', 'w2_ExFxD', 'table_VxD')
 # A bundle of no more bytes is compared with its checksums whenever it is opened.
 _VERIFIED_BYTES = 1 << 28
 _FILES = {'config.json', 'vocabulary.model'}
@@ -128,7 +126,9 @@ def stored_shapes(model: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtyp
   """Shape and type of every tensor of a bundle, by name."""
 
   def stored(name, x):
-    small = bfloat16 and name.endswith(_READ_BY_ROW)
+    # A few rows cost much the same in either type. XLA multiplies by whole bfloat16 matrices ten times slower on a CPU,
+    # so these are float32; and so are positions, which are few.
+    small = bfloat16 and row_axis(name) is not None and 'positions.' not in name
     return jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) if small else x
 
   return {name: stored(name, x) for name, x in flatten(split(abstract_unrolled(model))[1]).items()}
@@ -193,7 +193,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _map_weights(path: Path, expected: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
-  tensors = map_tensors(path, rows=lambda name: name.endswith(_READ_BY_ROW))
+  tensors = map_tensors(path, rows=lambda name: row_axis(name) is not None)
   for name, shape in expected.items():
     if describe(tensors.get(name)) != describe(shape):
       raise UserError(f'{path}: expected the tensor {name} of {describe(shape)}, found {describe(tensors.get(name))}')

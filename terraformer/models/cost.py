@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from terraformer.config import EncoderDecoderConfig, LSHAttentionConfig, ModelConfig
 from terraformer.models.make import abstract_model, unroll
 from terraformer.models.parameters import flatten, split
+from terraformer.models.rows import row_axis
 
 # The part that a parameter belongs to, by its path; the first pattern that is found.
 _PARTS = (
@@ -24,16 +25,6 @@ _PARTS = (
   (r'\.(controller|router)_', 'controller'),
   (r'feed_forward\.', 'feed-forward'),
 )
-# Arrays of which a token reads one row of so many: name of the array -> the axis counted from the end.
-_READ_BY_ROW = {
-  'table_VxD': -2,
-  'table_PxD': -2,
-  'tables_CxW': -2,
-  'w1_MxNxD': -2,
-  'w2_MxNxD': -2,
-  'w1_ExFxD': -3,
-  'w2_ExFxD': -3,
-}
 # The encoder runs before decoding; keys and values of its output are computed once.
 _NOT_READ = re.compile(r'^encoder|^merge|\.cross\.attention\.projection\.(key|value)\.')
 
@@ -104,9 +95,7 @@ def n_read(path: str, leaf: jax.ShapeDtypeStruct, batch: int = 1) -> int:
   """Numbers of a parameter, known by its path, that one step reads for a batch whose tokens share no row."""
   if _NOT_READ.search(path):
     return 0
-  names = path.split('.')
-  name = next((name for name in reversed(names) if not name.isdigit()), path)
-  axis = _READ_BY_ROW.get(name)
+  axis = row_axis(path)
   return leaf.size if axis is None else min(leaf.size, batch * leaf.size // leaf.shape[axis])
 
 

@@ -15,6 +15,8 @@ SMALL = {
   'TerraformerConfig.loss_chunk': 16,
   'BlockConfig.d_model': 128,
   'SparseFFConfig.d_ff': 512,
+  'DataConfig.inputs_length': 32,
+  'DataConfig.targets_length': 16,
   'TrainConfig.batch_size': 8,
   'MeshConfig.fsdp': 2,
 }

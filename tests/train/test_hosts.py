@@ -28,14 +28,14 @@ def pod(terraformer, gin_file):
   """Returns start(workdir, processes, devices) -> the processes of one run; none is left behind."""
   started = []
 
-  def start(workdir, processes, devices, looks=False):
+  def start(workdir, processes, devices, looks=False, silence=100):
     flags = f'--xla_force_host_platform_device_count={devices}'
     command = ('train', f'--workdir={workdir}', f'--gin_file={gin_file}')
     address = f'--coordinator_address=127.0.0.1:{free_port()}'
     group = []
     for i in range(processes):
       several = (
-        (address, f'--num_processes={processes}', f'--process_id={i}', '--heartbeat_timeout=10')
+        (address, f'--num_processes={processes}', f'--process_id={i}', f'--heartbeat_timeout={silence}')
         if processes > 1
         else ()
       )
@@ -84,7 +84,7 @@ def test_kills_signals_and_other_topologies_change_neither_batches_nor_losses(po
 
   # One process is killed: the other notices and asks to be started again.
   rng = np.random.default_rng(0)
-  group = pod(tmp_path / 'run', 2, 4)
+  group = pod(tmp_path / 'run', 2, 4, silence=30)
   wait_for_step(tmp_path / 'run', group, 3)
   victim = int(rng.integers(2))
   group[victim].kill()
