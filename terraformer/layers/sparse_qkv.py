@@ -62,8 +62,13 @@ class SparseProjection(Projection):
       return jnp.concatenate([self._modules(shared_BxTxD), self._modules(input_BxTxD)], axis=-1)
     return self._modules(jnp.concatenate([shared_BxTxD, input_BxTxD], axis=-1))
 
+  def _read(self, x_xD: jax.Array) -> History:
+    """What the convolutions see, of as many positions."""
+    return History(self.shared(x_xD), x_xD if self.config.value_reads_input else None)
+
   def _convolve(self, convolve, read: History) -> QKV:
-    """Queries, keys and values ...xHxK by one of the forms of a convolution: `valid`, or `last` for one position."""
+    """Queries, keys and values ...xHxK by one of the forms of a convolution: `valid`, `within` segments, or `last` for
+    one position."""
     shared_BxTxSxW = self._modules(read.shared_BxCxD)
     q_xSxW = convolve(self.query, shared_BxTxSxW)
     k_xSxW = q_xSxW if self.key is None else convolve(self.key, shared_BxTxSxW)
@@ -71,13 +76,15 @@ class SparseProjection(Projection):
     q, k, v = (split_heads(join_heads(x), self.n_heads) for x in (q_xSxW, k_xSxW, v_xSxW))
     return q, k, v
 
-  def __call__(self, x_BxTxD: jax.Array) -> QKV:
+  def __call__(self, x_BxTxD: jax.Array, segment_BxT: jax.Array | None = None) -> QKV:
     """Queries, keys and values of all positions, BxTxHxK each."""
-    return self.prefill(x_BxTxD, jnp.zeros(x_BxTxD.shape[0], jnp.int32))[0]
+    if segment_BxT is None:
+      return self.prefill(x_BxTxD, jnp.zeros(x_BxTxD.shape[0], jnp.int32))[0]
+    return self._convolve(lambda layer, x_BxTxSxV: layer.within(x_BxTxSxV, segment_BxT), self._read(x_BxTxD))
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array) -> tuple[QKV, History]:
     """All positions, and the cache after the first `length_B` of them."""
-    read = History(self.shared(x_BxTxD), x_BxTxD if self.config.value_reads_input else None)
+    read = self._read(x_BxTxD)
     history = self.config.length_kernel - 1
     padded = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (history, 0), (0, 0))), read)
     kept = jax.tree.map(lambda x: last_positions(x, length_B, history), read)
@@ -90,7 +97,7 @@ class SparseProjection(Projection):
 
   def step(self, x_BxD: jax.Array, cache: History) -> tuple[QKV, History]:
     """One position: queries, keys and values, BxHxK each, and the new cache."""
-    read = History(self.shared(x_BxD), x_BxD if self.config.value_reads_input else None)
+    read = self._read(x_BxD)
     window = jax.tree.map(lambda old, new: jnp.concatenate([old, new[:, None]], axis=1), cache, read)
     return self._convolve(ModularConvolution.last, window), jax.tree.map(lambda x: x[:, 1:], window)
 
@@ -98,9 +105,11 @@ class SparseProjection(Projection):
     y_xD = join_heads(y_xHxK)
     return y_xD if self.output is None else self.output(y_xD)
 
-  def merge(self, y_BxTxHxK: jax.Array) -> jax.Array:
+  def merge(self, y_BxTxHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
     """The heads' results of all positions to BxTxD."""
-    return self.merge_prefill(y_BxTxHxK, jnp.zeros(y_BxTxHxK.shape[0], jnp.int32))[0]
+    if segment_BxT is None or self.output_convolution is None:
+      return self.merge_prefill(y_BxTxHxK, jnp.zeros(y_BxTxHxK.shape[0], jnp.int32))[0]
+    return join_heads(self.output_convolution.within(self._modules(self._mix(y_BxTxHxK)), segment_BxT))
 
   def init_merge_cache(self, batch: int) -> jax.Array | None:
     """What the output's convolution sees before the first position, B x (C - 1) x D; None without one."""

@@ -1,0 +1,75 @@
+"""Several examples in one row beside the same examples in rows of their own: losses and gradients.
+
+Row 0 has sources of 4, 3 and 2 tokens and targets of 2, 3 and 2, row 1 sources of 5 and 0 tokens and targets of 3 and
+3, then padding; S 9, T 7, of the sizes of `examples`.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from terraformer.config import FixedBasePositionsConfig, LSHAttentionConfig, ReversibleResidualConfig
+from terraformer.ops.segments import Segments
+from terraformer.train.loss import model_losses, summed_loss
+from tests.models.examples import CONFIGS, SHARED_SPARSE, block, model
+
+ROWS = (((4, 2), (3, 3), (2, 2)), ((5, 3), (0, 3)))
+# One chunk holds all positions: what attention sees is then no matter of hashes.
+_LSH = block(SHARED_SPARSE, attention=LSHAttentionConfig(chunk_length=16, full_below=0))
+_IN_BUCKETS = {'encoder': _LSH, 'decoder': _LSH, 'residual': ReversibleResidualConfig()}
+WITH_GRADIENTS = {name: CONFIGS[name] for name in ('sparse', 'cross', 'language')} | {
+  'buckets': dataclasses.replace(CONFIGS['lsh'], **_IN_BUCKETS, positions=FixedBasePositionsConfig((3, 5), 4)),
+}
+
+
+def _padded(parts, length):
+  joined = np.concatenate([*parts, np.zeros(0, int)]).astype(int)
+  return np.pad(joined, (0, length - len(joined)))
+
+
+def _rows(examples):
+  """A row of inputs, targets and segments of both, of some (source, target)."""
+  numbered = [[np.full(len(ids), n + 1) for ids in pair] for n, pair in enumerate(examples)]
+  return [
+    _padded([pair[side] for pair in pairs], length)
+    for pairs in (examples, numbered)
+    for side, length in ((0, 9), (1, 7))
+  ]
+
+
+def batches():
+  """(inputs, targets, segments) of the packed rows, (inputs, targets) of as many rows as examples."""
+  rng = np.random.default_rng(0)
+  packs = [[(rng.integers(1, 20, s), rng.integers(1, 20, t)) for s, t in row] for row in ROWS]
+  inputs, targets, *segments = map(jnp.asarray, map(np.stack, zip(*map(_rows, packs), strict=True)))
+  alone = map(np.stack, zip(*[_rows([pair])[:2] for pack in packs for pair in pack], strict=True))
+  return (inputs, targets, Segments(*segments)), tuple(map(jnp.asarray, alone))
+
+
+@jax.jit
+def _losses(model, inputs_BxS, targets_BxT, segments=None):
+  return model_losses(model, inputs_BxS, targets_BxT, segments=segments)
+
+
+@jax.jit
+def _gradients(model, inputs_BxS, targets_BxT, segments=None):
+  return jax.grad(lambda model: summed_loss(_losses(model, inputs_BxS, targets_BxT, segments)))(model)
+
+
+@pytest.mark.parametrize('config', [*WITH_GRADIENTS.values(), CONFIGS['plain'], CONFIGS['plain_lsh_language']])
+def test_packed_examples_have_the_losses_of_examples_alone(config):
+  found, expected = (_losses(model(config), *batch) for batch in batches())
+  loss, expected_loss = (losses['loss_BxT'][losses['mask'] > 0] for losses in (found, expected))
+  np.testing.assert_allclose(loss, expected_loss, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', WITH_GRADIENTS)
+def test_packed_examples_have_the_gradient_of_examples_alone(name):
+  one = model(WITH_GRADIENTS[name])
+  found, expected = (jax.tree_util.tree_leaves_with_path(_gradients(one, *batch)) for batch in batches())
+  largest = max(np.abs(x).max() for _, x in expected)
+  for (path, x), (_, y) in zip(found, expected, strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-5 * max(1, largest), err_msg=jax.tree_util.keystr(path))
