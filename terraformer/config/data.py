@@ -96,6 +96,8 @@ class DigitsConfig(Checked):
 class PackingConfig(Checked):
   """Several short examples stand in one row of a training batch, each for itself: none sees another.
 
+  What they share is what is drawn once a row, the mask of an output's dropout.
+
   Attributes:
     max_segments: examples of a row at most; 0 for as many as fit.
   """

@@ -50,29 +50,37 @@ def batches():
   return (inputs, targets, Segments(*segments)), tuple(map(jnp.asarray, alone))
 
 
+def _real(losses):
+  return losses['loss_BxT'][losses['mask'] > 0]
+
+
 @jax.jit
 def _losses(model, inputs_BxS, targets_BxT, segments=None):
   return model_losses(model, inputs_BxS, targets_BxT, segments=segments)
 
 
+@pytest.mark.parametrize('name', ['plain', 'plain_lsh_language'])
+def test_packed_examples_have_the_losses_of_examples_alone(name):
+  found, expected = (_losses(model(CONFIGS[name]), *batch) for batch in batches())
+  np.testing.assert_allclose(_real(found), _real(expected), atol=1e-5)
+
+
 @jax.jit
-def _gradients(model, inputs_BxS, targets_BxT, segments=None):
-  return jax.grad(lambda model: summed_loss(_losses(model, inputs_BxS, targets_BxT, segments)))(model)
+def _gradients(model, *batch):
+  def loss(model):
+    losses = _losses(model, *batch)
+    return summed_loss(losses), losses
 
-
-@pytest.mark.parametrize('config', [*WITH_GRADIENTS.values(), CONFIGS['plain'], CONFIGS['plain_lsh_language']])
-def test_packed_examples_have_the_losses_of_examples_alone(config):
-  found, expected = (_losses(model(config), *batch) for batch in batches())
-  loss, expected_loss = (losses['loss_BxT'][losses['mask'] > 0] for losses in (found, expected))
-  np.testing.assert_allclose(loss, expected_loss, atol=1e-5)
+  return jax.grad(loss, has_aux=True)(model)
 
 
 @pytest.mark.parametrize('name', WITH_GRADIENTS)
-def test_packed_examples_have_the_gradient_of_examples_alone(name):
+def test_packed_examples_have_the_losses_and_the_gradient_of_examples_alone(name):
   one = model(WITH_GRADIENTS[name])
-  found, expected = (jax.tree_util.tree_leaves_with_path(_gradients(one, *batch)) for batch in batches())
-  largest = max(np.abs(x).max() for _, x in expected)
-  for (path, x), (_, y) in zip(found, expected, strict=True):
+  (found, losses), (expected, expected_losses) = (_gradients(one, *batch) for batch in batches())
+  np.testing.assert_allclose(_real(losses), _real(expected_losses), atol=1e-5)
+  largest = max(np.abs(x).max() for x in jax.tree.leaves(expected))
+  for (path, x), (_, y) in zip(*map(jax.tree_util.tree_leaves_with_path, (found, expected)), strict=True):
     np.testing.assert_allclose(x, y, atol=1e-5 * max(1, largest), err_msg=jax.tree_util.keystr(path))
 
 
