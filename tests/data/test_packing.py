@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from terraformer.cli import load_configs
-from terraformer.config import DataConfig, LMConfig, PackingConfig, PrefixLMConfig, UserError
+from terraformer.config import DataConfig, LanguageModelConfig, LMConfig, PackingConfig, PrefixLMConfig, UserError
 from terraformer.data import batches, packing
 from terraformer.models.make import make_model
 from terraformer.ops.segments import Segments
 from terraformer.train import checkpoint
 from terraformer.train.loop import train
 from terraformer.train.loss import model_losses
-from tests.prepared import sentences
+from tests.prepared import DENSE_BLOCK, PLAIN, sentences
 from tests.train.test_resume import assert_same_end
 
 LENGTHS = {'inputs_length': 170, 'targets_length': 40}  # of sentences of about 50 tokens
@@ -174,6 +174,8 @@ def test_no_example_of_a_real_pack_sees_another(run, really_prepared):
 
 
 def test_a_packed_run_goes_on_as_if_it_had_never_stopped(run, tmp_path):
+  dense = LanguageModelConfig(452, 210, n_layers=1, decoder=DENSE_BLOCK, residual=PLAIN)
+  run = dataclasses.replace(run, model=dense)
   train(run, tmp_path / 'whole', progress=False)
   shutil.copytree(tmp_path / 'whole', tmp_path / 'stopped')
   shutil.rmtree(checkpoint.folder(tmp_path / 'stopped') / '4')

@@ -13,6 +13,7 @@ from terraformer.config import (
   DataConfig,
   DecodeConfig,
   DigitsConfig,
+  LanguageModelConfig,
   LMConfig,
   LocalFolderConfig,
   SpanCorruptionConfig,
@@ -21,7 +22,7 @@ from terraformer.config import (
 from terraformer.data import batches
 from terraformer.eval.evaluate import evaluate
 from terraformer.train.loop import train
-from tests.prepared import sentences
+from tests.prepared import DENSE_BLOCK, PLAIN, sentences
 
 _REAL = """
 import functools, json, os, sys
@@ -179,10 +180,9 @@ def test_c4_is_prepared_and_read_as_corrupted_spans(real):
 )
 def test_a_corpus_of_tfds_is_trained_on_and_evaluated(real, gin_file, tmp_path, task, train_examples, decode):
   run = load_configs([str(gin_file)], [])[0]
-  once = {'n_encoder_layers': 1, 'n_decoder_layers': 1}
   run = dataclasses.replace(
     run,
-    model=dataclasses.replace(run.model, vocab_size=VOCABULARY.size, max_length=64, **once),
+    model=LanguageModelConfig(VOCABULARY.size, 104, n_layers=1, decoder=DENSE_BLOCK, residual=PLAIN),
     data=real[0][task],
     train=dataclasses.replace(run.train, steps=2, batch_size=4, eval_every=0, sample_every=0),
   )
