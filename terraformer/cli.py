@@ -62,11 +62,18 @@ def _prepare(flags: argparse.Namespace) -> None:
   if manifest is None:
     print(f'{folder}: share {share.index} of {share.count} is done, others are not yet')
     return
-  examples = ', '.join(f'{count:,} {split}' for split, count in manifest.examples.items())
+  packed = manifest.packed
+  counts = manifest.examples | ({'train': packed['examples']} if packed else {})
+  examples = ', '.join(f'{count:,} {split}' for split, count in counts.items())
   print(
     f'{folder}: {"already prepared" if reused else "prepared"}, {examples} examples, '
     f'{manifest.vocabulary_size:,} tokens in the vocabulary, fingerprint {manifest.fingerprint[:12]}'
   )
+  if packed:
+    print(
+      f'{packed["examples"]:,} training examples are in {packed["packs"]:,} packs: padding is '
+      f'{packed["padding_after"]:.1%} of them, and would be {packed["padding_before"]:.1%} in a row for each'
+    )
 
 
 def _vocab(flags: argparse.Namespace) -> None:

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from terraformer.config import DataConfig
+from terraformer.config import BlockConfig, DataConfig, DenseFFConfig, DenseProjectionConfig, PlainResidualConfig
 from terraformer.data import parts, store
 from terraformer.data.vocabulary import train_vocabulary
 
 ROOT = Path(__file__).parents[1]
 _WORDS = 'red green blue tall small quick slow old bright tree river stone house bird road cloud hill door fire'
 WORDS = _WORDS.split()
+# For runs that are not about the model: it compiles in a second.
+DENSE_BLOCK, PLAIN = BlockConfig(16, 2, DenseProjectionConfig(), DenseFFConfig(32), None), PlainResidualConfig()
 
 
 def sentences(count, seed=0, words=12):

@@ -12,7 +12,14 @@ from terraformer.config.attention import (
   SparseProjectionConfig,
 )
 from terraformer.config.base import UserError, differences, from_dict, to_dict
-from terraformer.config.data import DataConfig, DigitsConfig, LocalFilesConfig, LocalFolderConfig, VocabularyConfig
+from terraformer.config.data import (
+  DataConfig,
+  DigitsConfig,
+  LocalFilesConfig,
+  LocalFolderConfig,
+  PackingConfig,
+  VocabularyConfig,
+)
 from terraformer.config.layers import (
   BlockSparseFFConfig,
   DenseFFConfig,
@@ -86,6 +93,7 @@ __all__ = [
   'MeshConfig',
   'ModelConfig',
   'ModularProjectionConfig',
+  'PackingConfig',
   'PrefixLMConfig',
   'PlainResidualConfig',
   'RMSNormConfig',

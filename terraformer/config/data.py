@@ -93,6 +93,22 @@ class DigitsConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
+class PackingConfig(Checked):
+  """Several short examples stand in one row of a training batch, each for itself: none sees another.
+
+  What they share is what is drawn once a row, the mask of an output's dropout.
+
+  Attributes:
+    max_segments: examples of a row at most; 0 for as many as fit.
+  """
+
+  max_segments: int = 0
+
+  def check(self):
+    self._at_least(0, 'max_segments')
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig(Checked):
   """A task and where its prepared form lies.
 
@@ -109,6 +125,10 @@ class DataConfig(Checked):
       for its own default.
     digits: what `decimal_copy` and `long_addition` draw.
     max_examples: training examples that are kept at most, taken evenly over the corpus; 0 keeps all.
+    packing: puts several training examples into one row, when the data are prepared; None gives each a row of its own,
+      as examples that are held out have. `inputs_length` and `targets_length` are then those of a row, and what an
+      example is cut to, as ever. Of running text only language modelling can be packed: a document that is longer than
+      a row is cut into several examples, and no example has two documents.
     parts: pieces that the source is divided into. Each is prepared by itself and kept when the process dies, by
       whichever process; what is prepared depends on their number and not on the processes'.
   """
@@ -124,6 +144,7 @@ class DataConfig(Checked):
   tfds_directory: str = ''
   digits: DigitsConfig = DigitsConfig()
   max_examples: int = 0
+  packing: PackingConfig | None = None
   parts: int = 1
 
   def check(self):
@@ -133,11 +154,32 @@ class DataConfig(Checked):
     expect(bool(self.task), 'DataConfig.task: expected the name of a task, found an empty string')
     expect(bool(self.directory), 'DataConfig.directory: expected a folder, found an empty string')
     self.text_objective.check_lengths(self.inputs_length, self.targets_length, self.vocabulary.sentinels)
+    if self.packing and (self.objective or self.task in _OBJECTIVES):
+      self.check_packed_text()
+
+  def check_packed_text(self) -> None:
+    """Raises UserError unless running text can be packed."""
+    found = type(self.text_objective).__name__
+    expect(
+      isinstance(self.text_objective, LMConfig),
+      f'DataConfig.packing: expected None, or the objective LMConfig for running text, found {found}',
+    )
 
   @property
   def text_objective(self) -> ObjectiveConfig:
     """The objective where the task is one of running text."""
     return self.objective or _OBJECTIVES.get(self.task, PrefixLMConfig())
+
+  @property
+  def lengths(self) -> dict[str, int]:
+    """Tokens of a row of a batch, by feature."""
+    return {'inputs': self.inputs_length, 'targets': self.targets_length}
+
+  @property
+  def batch_lengths(self) -> dict[str, int]:
+    """The same of all int32 arrays of a training batch, by name."""
+    segments = {f'{name}_segments': length for name, length in self.lengths.items()} if self.packing else {}
+    return self.lengths | segments
 
   @property
   def window_length(self) -> int:

@@ -16,7 +16,7 @@ import grain
 import numpy as np
 
 from terraformer.config import DataConfig, UserError
-from terraformer.data import store
+from terraformer.data import packing, store
 from terraformer.data.addresses import reaching, size_of
 from terraformer.data.objectives import make_arrange, target_counts
 from terraformer.data.store import Manifest
@@ -78,12 +78,13 @@ class Prepared:
     return self.manifest.fingerprint
 
   def size(self, split: str) -> int:
-    """Examples of a split."""
+    """Records of a split: examples, or packs of them."""
     return self.manifest.examples[split]
 
   def train_batches(self, batch_size: int, seed: int) -> 'TrainBatches':
     """Endless shuffled batches of the training split; see `TrainBatches`."""
-    return TrainBatches(self._source('train'), self._arranged, batch_size, seed)
+    arrange = self._packed if self._config.packing else self._arranged
+    return TrainBatches(self._source('train'), arrange, batch_size, seed)
 
   def unigram_losses(self, targets: np.ndarray) -> np.ndarray:
     """-log p, in nats, of each token of `targets` that is not padding, under the training targets' frequencies."""
@@ -108,8 +109,8 @@ class Prepared:
     """
     order = self._order(split)[:max_examples]
     source = self._source(split)
-    lengths = {'inputs': self._config.inputs_length, 'targets': self._config.targets_length}
-    empty = {name: np.zeros(length, np.int32) for name, length in lengths.items()} | {'index': np.int64(-1)}
+    empty = {name: np.zeros(length, np.int32) for name, length in self._config.lengths.items()}
+    empty |= {'index': np.int64(-1)}
     for start in range(0, len(order), batch_size):
       places = [start + row for row in (range(batch_size) if rows is None else rows)]
       yield _stack([self._held_out(source[int(order[at])]) if at < len(order) else empty for at in places])
@@ -153,9 +154,12 @@ class Prepared:
     inputs, targets = self._arrange(record, rng)
     return {'inputs': inputs, 'targets': targets, 'index': np.int64(record['index'])}
 
+  def _packed(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return packing.rows(record, self._config.lengths) | {'index': np.int64(record['index'])}
+
 
 class TrainBatches:
-  """Training batches by number: each example once an epoch, every epoch in another order.
+  """Training batches by number: each record once an epoch, every epoch in another order.
 
   A batch is the same whoever reads it, in whole or in part.
   """
@@ -167,7 +171,11 @@ class TrainBatches:
     self._order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
 
   def batch(self, number: int, rows: Sequence[int] | None = None) -> Batch:
-    """A batch, or some of its rows: inputs int32[B, S], targets int32[B, T], index int64[B] (the record's number)."""
+    """A batch, or some of its rows: inputs int32[B, S], targets int32[B, T], index int64[B] (the record's number).
+
+    Of data that are packed also inputs_segments int32[B, S] and targets_segments int32[B, T]: of each token the number
+    of its example in the row, from 1; 0 at padding.
+    """
     rows = range(self._batch_size) if rows is None else rows
     return _stack([self._examples[number * self._batch_size + int(row)] for row in rows])
 

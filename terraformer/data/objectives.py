@@ -60,9 +60,14 @@ def target_counts(config: DataConfig, counts_V: np.ndarray, n_windows: int) -> n
   return counts_V
 
 
+def ended(ids: np.ndarray, length: int) -> np.ndarray:
+  """The ids, cut to one less than `length`, with an end of sequence after them."""
+  return np.append(ids[: length - 1], EOS_ID)
+
+
 def closed(ids: np.ndarray, length: int) -> np.ndarray:
-  """The ids, cut to one less than `length`, with an end of sequence after them, filled up."""
-  return padded(np.append(ids[: length - 1], EOS_ID), length)
+  """The same, filled up."""
+  return padded(ended(ids, length), length)
 
 
 def padded(ids: np.ndarray, length: int) -> np.ndarray:

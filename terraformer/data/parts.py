@@ -18,7 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from terraformer.config import DataConfig, UserError
-from terraformer.data import shards, store
+from terraformer.data import packing, shards, store
+from terraformer.data.objectives import ended
 from terraformer.data.store import SPLITS, Manifest
 from terraformer.data.vocabulary import Vocabulary
 
@@ -37,6 +38,9 @@ class Job:
     run: of the tasks module: the examples of (task, split, part, parts).
     vocabulary: the task's.
     facts: `corpus_fingerprint`, `sources` and `dropped` of the manifest, as far as they are known beforehand.
+
+  Raises:
+    UserError: if the task is one of running text that cannot be packed, and is to be.
   """
 
   folder: Path
@@ -45,6 +49,10 @@ class Job:
   run: Callable[[Any, str, int, int], Iterator[Any]]
   vocabulary: Vocabulary
   facts: dict[str, Any]
+
+  def __post_init__(self):
+    if self.config.packing and self.is_text:
+      self.config.check_packed_text()
 
   @property
   def features(self) -> list[str]:
@@ -88,22 +96,24 @@ def write_part(job: Job, number: int, progress: bool = True) -> None:
 
 
 def _write_splits(job: Job, number: int, folder: Path, progress: bool) -> None:
-  counted = _Skipped()
+  counted, n_packed = _Skipped(), 0
   tally = shards.Tally(job.vocabulary.size, job.vocabulary.fingerprint)
   writers = {split: shards.SplitWriter(folder, split) for split in SPLITS}
   for split in SPLITS:
     if split in job.task.splits:
       for tokens, texts in _records(job, split, number, counted, progress):
         record = store.pack(tokens, texts)
-        writers[split].add(record, tokens)
+        writers[split].add(record, {name: tokens[name] for name in job.features})
         tally.add(split, record)
         if split == 'train':
-          tally.count(tokens['targets'], job.is_text)
+          tally.count(tokens['targets'], ended=job.is_text or job.config.packing is not None)
+          n_packed += packing.n_examples(tokens)
     writers[split].close()
   np.save(folder / store.UNIGRAMS, tally.unigram_counts)
   facts = {
     'examples': {split: writer.examples for split, writer in writers.items()},
     'tokens': {split: writer.tokens for split, writer in writers.items()},
+    'packed': n_packed,
     'shards': {split: writer.shards for split, writer in writers.items()},
     'checksums': {name: store.sha256_of(folder / name) for writer in writers.values() for name in writer.shards},
     'dropped': counted.numbers,
@@ -129,12 +139,24 @@ def _records(job: Job, split: str, number: int, skipped: _Skipped, progress: boo
   examples = _examples(job, split, number, skipped, progress)
   if job.is_text:
     length, separates = job.config.window_length, job.config.text_objective.separates
-    cut = shards.windows((tokens['targets'] for tokens, _ in examples), length, separates)
+    documents = (tokens['targets'] for tokens, _ in examples)
+    # A window of a text that is packed has one document.
+    texts = ([document] for document in documents) if job.config.packing else [documents]
+    cut = (window for text in texts for window in shards.windows(text, length, separates))
     examples = (({'targets': window}, {}) for window in cut)
   if split == 'train' and job.config.max_examples:
     most, parts = job.config.max_examples, job.config.parts
     examples = shards.evenly(examples, most * (number + 1) // parts - most * number // parts)
+  if split == 'train' and job.config.packing:
+    examples = ((pack, {}) for pack in _packs(job, (tokens for tokens, _ in examples)))
   yield from examples
+
+
+def _packs(job: Job, examples: Iterator[packing.Example]) -> Iterator[packing.Example]:
+  room = {name: job.config.lengths[name] for name in job.features}
+  if not job.is_text:
+    examples = ({name: ended(ids, room[name]) for name, ids in tokens.items()} for tokens in examples)
+  return map(packing.joined, packing.first_fit(examples, room, job.config.packing.max_segments))
 
 
 def _examples(job: Job, split: str, number: int, skipped: _Skipped, progress: bool) -> Iterator[tuple[dict, dict]]:
@@ -184,6 +206,7 @@ def assemble(job: Job, folder: Path) -> Manifest:
     features=job.features,
     examples={split: sum(facts['examples'][split] for facts in found) for split in SPLITS},
     tokens={split: _added(facts['tokens'][split] for facts in found) for split in SPLITS},
+    packed=_packed(job, found) if job.config.packing else {},
     shards={
       split: {names[n, name]: size for n, facts in enumerate(found) for name, size in facts['shards'][split].items()}
       for split in SPLITS
@@ -203,6 +226,15 @@ def assemble(job: Job, folder: Path) -> Manifest:
   whole.rename(folder)
   shutil.rmtree(job.folder, ignore_errors=True)
   return manifest
+
+
+def _packed(job: Job, found: list[dict[str, Any]]) -> dict[str, int | float]:
+  """What the manifest tells of packs."""
+  examples, packs = sum(facts['packed'] for facts in found), sum(facts['examples']['train'] for facts in found)
+  tokens = sum(sum(facts['tokens']['train'].values()) for facts in found)
+  row = sum(job.config.lengths[name] for name in job.features)
+  before, after = (1 - tokens / (row * rows) for rows in (examples, packs))
+  return {'examples': examples, 'packs': packs, 'padding_before': before, 'padding_after': after}
 
 
 def _added(counts: Iterator[dict[str, int]]) -> dict[str, int]:

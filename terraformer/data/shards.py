@@ -62,10 +62,10 @@ class Tally:
     self.unigram_counts = np.zeros(vocabulary_size, np.int64)
     self._digest = hashlib.sha256(vocabulary_fingerprint.encode())
 
-  def count(self, targets: np.ndarray, is_text: bool) -> None:
-    """Counts a training example; the end of sequence of a pair's targets, which is not stored, counts too."""
+  def count(self, targets: np.ndarray, ended: bool) -> None:
+    """Counts a training record; unless it is `ended`, the end of sequence counts too, which is not stored."""
     self.unigram_counts += np.bincount(targets, minlength=len(self.unigram_counts))
-    self.unigram_counts[EOS_ID] += not is_text
+    self.unigram_counts[EOS_ID] += not ended
 
   def add(self, split: str, record: bytes) -> None:
     self._digest.update(f'{split} {len(record)}\n'.encode())

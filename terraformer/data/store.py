@@ -19,7 +19,7 @@ from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
 from terraformer.data.addresses import place_of
 
-FORMAT = 2
+FORMAT = 3
 MINED_TASKS = ('docstring_summarization', 'docstring_text', 'local_files')  # their text is held in memory
 C4_TASKS = ('c4_span_corruption', 'c4_lm', 'c4_prefix_lm')
 PAPERS_TASKS = ('arxiv_summarization', 'pubmed_summarization')
@@ -37,8 +37,10 @@ class Manifest:
   Attributes:
     config: the DataConfig that it was prepared with.
     features: `inputs` and `targets`, or `targets` alone: then records are windows of running text.
-    examples: records by split.
-    tokens: tokens by split and feature, ends of sequence not counted.
+    examples: records by split: examples, or packs of them in a training split that is packed.
+    tokens: tokens by split and feature, ends of sequence not counted but for those within windows and packs.
+    packed: of a training split that is packed `examples`, `packs`, and `padding_before` and `padding_after`, the shares
+      of padding in rows of one example and of one pack; else empty.
     shards: file names with their sizes in bytes, by split.
     checksums: sha256 of each shard.
     vocabulary_size, sentinels, vocabulary_fingerprint: of the vocabulary.
@@ -54,6 +56,7 @@ class Manifest:
   features: list[str]
   examples: dict[str, int]
   tokens: dict[str, dict[str, int]]
+  packed: dict[str, int | float]
   shards: dict[str, dict[str, int]]
   checksums: dict[str, str]
   vocabulary_size: int
@@ -111,10 +114,11 @@ def read_manifest(config: DataConfig) -> Manifest:
 def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
   """Refuses data of another configuration; free is what counts only when they are read.
 
-  Those are the lengths of pairs, and of running text all that leaves its windows as they are.
+  Those are the lengths of pairs, unless they are those of packs, and of running text all that leaves its windows as
+  they are.
   """
   free = {'directory', 'tfds_directory'}
-  if not manifest.is_text or _windows(config) == _windows(manifest.config):
+  if _windows(config) == _windows(manifest.config) if manifest.is_text else not manifest.packed:
     free |= {'inputs_length', 'targets_length', 'objective'}
   changed = [
     line for line in config_lib.differences(manifest.config, config) if line.split(':')[0].split('.')[0] not in free

@@ -46,11 +46,14 @@ class Attention(nnx.Module):
     self.head_shape = (config.n_heads, config.d_model // config.n_heads)
     self.causal = causal
 
-  def _attend(self, q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, real_BxT: jax.Array | None, key=None) -> jax.Array:
+  def _attend(
+    self, q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, real_BxT: jax.Array | None, segment_BxT: jax.Array | None = None, key=None
+  ) -> jax.Array:
+    segments = None if segment_BxT is None else (segment_BxT, segment_BxT)
     k_BxHxTxK, v_BxHxTxK = k_BxTxHxK.swapaxes(1, 2), v_BxTxHxK.swapaxes(1, 2)
 
     def attend(q_BxCxHxK, position_C, chunk):
-      visible_BxCxT = visible_keys(position_C, k_BxHxTxK.shape[2], real_BxT, self.causal)
+      visible_BxCxT = visible_keys(position_C, k_BxHxTxK.shape[2], real_BxT, self.causal, segments)
       chunk_key = None if key is None else jax.random.fold_in(key, chunk)
       return dot_product_attention(
         q_BxCxHxK, k_BxHxTxK, v_BxHxTxK, visible_BxCxT, rate=self.config.dropout, key=chunk_key
@@ -59,21 +62,28 @@ class Attention(nnx.Module):
     return by_query_chunk(attend, q_BxTxHxK, self.config.query_chunk)
 
   def __call__(
-    self, x_BxTxD: jax.Array, *, real_BxT: jax.Array | None = None, key: jax.Array | None = None, choices: None = None
+    self,
+    x_BxTxD: jax.Array,
+    *,
+    real_BxT: jax.Array | None = None,
+    segment_BxT: jax.Array | None = None,
+    key: jax.Array | None = None,
+    choices: None = None,
   ) -> tuple[jax.Array, None]:
     """All positions.
 
     Args:
       x_BxTxD: input.
       real_BxT: False at padding, which no position sees; None where there is none.
+      segment_BxT: of packed rows, whose segments do not see each other; else None.
       key: of dropout; None is evaluation.
       choices: full attention makes none.
 
     Returns:
       BxTxD, and None for the choices.
     """
-    qkv = map(split_by_head, self.projection(x_BxTxD))
-    return self.projection.merge(self._attend(*qkv, real_BxT, key)), None
+    qkv = map(split_by_head, self.projection(x_BxTxD, segment_BxT))
+    return self.projection.merge(self._attend(*qkv, real_BxT, segment_BxT, key), segment_BxT), None
 
   def init_cache(self, batch: int, capacity: int) -> AttentionCache:
     """An empty cache for `capacity` positions."""

@@ -53,20 +53,29 @@ class CrossAttention(nnx.Module):
     full = isinstance(config.attention, FullAttentionConfig)
     self.query_chunk = config.attention.query_chunk if full else config.attention.chunk_length
 
-  def _read(self, memory_BxSxD: jax.Array) -> tuple[jax.Array, jax.Array]:
-    _, k_BxSxHxK, v_BxSxHxK = self.projection(memory_BxSxD)
+  def _read(self, memory_BxSxD: jax.Array, segment_BxS: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    _, k_BxSxHxK, v_BxSxHxK = self.projection(memory_BxSxD, segment_BxS)
     return k_BxSxHxK.swapaxes(1, 2), v_BxSxHxK.swapaxes(1, 2)
 
-  def _attend(self, q_BxTxHxK, k_BxHxSxK, v_BxHxSxK, real_BxS, key=None) -> jax.Array:
+  def _attend(self, q_BxTxHxK, k_BxHxSxK, v_BxHxSxK, real_BxS, segments, key=None) -> jax.Array:
     def attend(q_BxCxHxK, position_C, chunk):
-      visible_BxCxS = visible_keys(position_C, k_BxHxSxK.shape[2], real_BxS, causal=False)
+      visible_BxCxS = visible_keys(position_C, k_BxHxSxK.shape[2], real_BxS, False, segments)
       chunk_key = None if key is None else jax.random.fold_in(key, chunk)
-      return dot_product_attention(q_BxCxHxK, k_BxHxSxK, v_BxHxSxK, visible_BxCxS, rate=self.rate, key=chunk_key)
+      y_BxCxHxK = dot_product_attention(q_BxCxHxK, k_BxHxSxK, v_BxHxSxK, visible_BxCxS, rate=self.rate, key=chunk_key)
+      if segments is None:
+        return y_BxCxHxK
+      return jnp.where(visible_BxCxS.any(2)[..., None, None], y_BxCxHxK, 0)
 
     return _or_zeros(by_query_chunk(attend, q_BxTxHxK, self.query_chunk), real_BxS)
 
   def __call__(
-    self, x_BxTxD: jax.Array, memory_BxSxD: jax.Array, real_BxS: jax.Array | None, *, key: jax.Array | None = None
+    self,
+    x_BxTxD: jax.Array,
+    memory_BxSxD: jax.Array,
+    real_BxS: jax.Array | None,
+    *,
+    segments: tuple[jax.Array, jax.Array] | None = None,
+    key: jax.Array | None = None,
   ) -> jax.Array:
     """All positions.
 
@@ -74,13 +83,17 @@ class CrossAttention(nnx.Module):
       x_BxTxD: of the queries.
       memory_BxSxD: of the keys and values.
       real_BxS: False at padding, which no query sees; None where there is none.
+      segments: of packed rows segment_BxT and segment_BxS, of queries and keys: a query sees the keys of its segment
+        alone; else None.
       key: of dropout; None is evaluation.
 
     Returns:
       BxTxD.
     """
-    q_BxTxHxK, _, _ = self.projection(x_BxTxD)
-    return self.projection.merge(self._attend(q_BxTxHxK, *self._read(memory_BxSxD), real_BxS, key))
+    segment_BxT, segment_BxS = segments or (None, None)
+    q_BxTxHxK, _, _ = self.projection(x_BxTxD, segment_BxT)
+    y_BxTxHxK = self._attend(q_BxTxHxK, *self._read(memory_BxSxD, segment_BxS), real_BxS, segments, key)
+    return self.projection.merge(y_BxTxHxK, segment_BxT)
 
   def init_cache(self, memory_BxSxD: jax.Array, real_BxS: jax.Array) -> CrossAttentionCache:
     """The cache before the first query."""

@@ -73,11 +73,12 @@ class LSHAttention(nnx.Module):
     last = math.prod(factors) - 1
     return buckets_BxHxRxT.astype(jnp.uint8 if last < 2**8 else jnp.uint16 if last < 2**16 else jnp.uint32)
 
-  def _attend_whole(self, q_BxTxHxK, v_BxTxHxK, real_BxT: jax.Array | None, key: jax.Array | None = None) -> jax.Array:
+  def _attend_whole(self, q_BxTxHxK, v_BxTxHxK, real_BxT, segment_BxT=None, key: jax.Array | None = None) -> jax.Array:
     return shared_qk_attention(
       q_BxTxHxK,
       v_BxTxHxK,
       real_BxT,
+      segment_BxT,
       causal=self.causal,
       query_chunk=_QUERY_CHUNK,
       rate=self.config.dropout,
@@ -85,13 +86,14 @@ class LSHAttention(nnx.Module):
     )
 
   def _attend_in_buckets(
-    self, q_BxHxTxK, v_BxTxHxK, buckets_BxHxRxT, real_BxT, factors, key: jax.Array | None = None
+    self, q_BxHxTxK, v_BxTxHxK, buckets_BxHxRxT, factors, real_BxT, segment_BxT=None, key: jax.Array | None = None
   ) -> jax.Array:
     y_BxHxTxK = lsh_attention(
       q_BxHxTxK,
       v_BxTxHxK.swapaxes(1, 2),
       buckets_BxHxRxT,
       real_BxT,
+      segment_BxT,
       n_buckets=math.prod(factors),
       chunk_length=self.config.chunk_length,
       chunks_before=self.config.chunks_before,
@@ -107,6 +109,7 @@ class LSHAttention(nnx.Module):
     x_BxTxD: jax.Array,
     *,
     real_BxT: jax.Array | None = None,
+    segment_BxT: jax.Array | None = None,
     key: jax.Array | None = None,
     choices: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array | None]:
@@ -115,22 +118,26 @@ class LSHAttention(nnx.Module):
     Args:
       x_BxTxD: input.
       real_BxT: False at padding, which no position sees; None where there is none.
+      segment_BxT: of packed rows, whose segments do not see each other; else None.
       key: of the hashes and of dropout; None is evaluation.
       choices: buckets BxHxRxT to repeat; None hashes the queries.
 
     Returns:
       BxTxD, and the buckets BxHxRxT; None for them where all keys are seen.
     """
-    q_BxTxHxK, _, v_BxTxHxK = self.projection(x_BxTxD)
+    q_BxTxHxK, _, v_BxTxHxK = self.projection(x_BxTxD, segment_BxT)
     q_BxTxHxK, v_BxTxHxK = split_by_head(q_BxTxHxK), split_by_head(v_BxTxHxK)
     length = x_BxTxD.shape[1]
     hash_key, dropout_key = split_key(key, 2)
     if length <= self.config.full_below:
-      return self.projection.merge(self._attend_whole(q_BxTxHxK, v_BxTxHxK, real_BxT, dropout_key)), None
+      y_BxTxHxK = self._attend_whole(q_BxTxHxK, v_BxTxHxK, real_BxT, segment_BxT, dropout_key)
+      return self.projection.merge(y_BxTxHxK, segment_BxT), None
     q_BxHxTxK, factors = q_BxTxHxK.swapaxes(1, 2), self.config.bucket_factors(length)
     buckets_BxHxRxT = self._hash(q_BxHxTxK, factors, hash_key) if choices is None else choices
-    y_BxTxHxK = self._attend_in_buckets(q_BxHxTxK, v_BxTxHxK, buckets_BxHxRxT, real_BxT, factors, dropout_key)
-    return self.projection.merge(y_BxTxHxK), buckets_BxHxRxT
+    y_BxTxHxK = self._attend_in_buckets(
+      q_BxHxTxK, v_BxTxHxK, buckets_BxHxRxT, factors, real_BxT, segment_BxT, dropout_key
+    )
+    return self.projection.merge(y_BxTxHxK, segment_BxT), buckets_BxHxRxT
 
   def init_cache(self, batch: int, capacity: int) -> LSHCache:
     """An empty cache for `capacity` positions."""
@@ -158,7 +165,7 @@ class LSHAttention(nnx.Module):
     if length <= self.config.full_below:
       y_BxTxHxK = self._attend_whole(q_BxTxHxK, v_BxTxHxK, real_BxT)
     else:
-      y_BxTxHxK = self._attend_in_buckets(q_BxHxTxK, v_BxTxHxK, buckets_BxHxRxT, real_BxT, factors)
+      y_BxTxHxK = self._attend_in_buckets(q_BxHxTxK, v_BxTxHxK, buckets_BxHxRxT, factors, real_BxT)
     y_BxTxD, merge = self.projection.merge_prefill(y_BxTxHxK, length_B)
     k_GxTxK, v_GxTxK = (
       x_BxHxTxK.reshape(-1, length, self.head_shape[1])

@@ -10,6 +10,7 @@ from flax import nnx
 from terraformer.layers.parameter import glorot_normal, parameter, small_normal
 from terraformer.ops.constrain import split_by_example
 from terraformer.ops.positions import last_positions
+from terraformer.ops.segments import taps_within
 
 
 class ModularConvolution(nnx.Module):
@@ -40,7 +41,21 @@ class ModularConvolution(nnx.Module):
 
   def valid(self, x_BxTxSxV: jax.Array) -> jax.Array:
     """Only the positions that have C - 1 others before them: B x (T - C + 1) x S x W."""
+    return self._convolve(x_BxTxSxV, self.kernel_CxExVxW[...])
+
+  def within(self, x_BxTxSxV: jax.Array, segment_BxT: jax.Array) -> jax.Array:
+    """All positions of packed rows: zeros stand before the first one of each segment. BxTxSxW.
+
+    The positions that the kernel sees lie beside each other as inputs of one, so that those of others are left out.
+    """
     kernel_CxExVxW = self.kernel_CxExVxW[...]
+    length_kernel, module_kernel, width_in, width = kernel_CxExVxW.shape
+    taps_BxTxSxCxV = taps_within(x_BxTxSxV, segment_BxT, length_kernel).swapaxes(2, 3)
+    joined_BxTxSxV = taps_BxTxSxCxV.reshape(*x_BxTxSxV.shape[:3], length_kernel * width_in)
+    joined_1xExVxW = kernel_CxExVxW.swapaxes(0, 1).reshape(1, module_kernel, length_kernel * width_in, width)
+    return self._convolve(joined_BxTxSxV, joined_1xExVxW)
+
+  def _convolve(self, x_BxTxSxV: jax.Array, kernel_CxExVxW: jax.Array) -> jax.Array:
     padding = kernel_CxExVxW.shape[1] // 2
     # Divided along the modules as well, the gradient of a kernel that sees several of them comes out wrong (XLA).
     y_BxTxSxW = jax.lax.conv_general_dilated(

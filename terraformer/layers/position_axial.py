@@ -12,6 +12,7 @@ from flax import nnx
 from terraformer.config import AxialPositionsConfig
 from terraformer.layers.parameter import parameter
 from terraformer.ops.positions import expect_room
+from terraformer.ops.segments import positions_within
 
 
 class AxialPositions(nnx.Module):
@@ -37,15 +38,17 @@ class AxialPositions(nnx.Module):
     vectors = [table_CxW[...][at_x] for table_CxW, at_x in zip(self.tables_CxW, coordinates, strict=True)]
     return jnp.concatenate(vectors, axis=-1)
 
-  def __call__(self, x_BxTxD: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-    """Adds the first T positions, in training (with a key) as in evaluation.
+  def __call__(
+    self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, segment_BxT: jax.Array | None = None
+  ) -> jax.Array:
+    """Adds the first T positions, in training (with a key) as in evaluation; they begin anew in every segment.
 
     Raises:
       ValueError: if T is larger than the grid.
     """
     time = x_BxTxD.shape[1]
     expect_room(time, math.prod(self.config.shape))
-    return x_BxTxD + self._vectors(jnp.arange(time))
+    return x_BxTxD + self._vectors(jnp.arange(time) if segment_BxT is None else positions_within(segment_BxT))
 
   def step(self, x_BxD: jax.Array, position_B: jax.Array) -> jax.Array:
     """Adds one position to each example; positions beyond the grid take its last one."""

@@ -10,7 +10,8 @@ from flax import nnx
 from terraformer.config import FixedBasePositionsConfig
 from terraformer.layers.parameter import parameter
 from terraformer.ops.keys import split_key
-from terraformer.ops.positions import example_positions, expect_room
+from terraformer.ops.positions import draw_by_example, example_positions, expect_room
+from terraformer.ops.segments import begins
 
 
 class FixedBasePositions(nnx.Module):
@@ -44,8 +45,10 @@ class FixedBasePositions(nnx.Module):
     vectors_xIxW = jnp.einsum('...NI,NIW->...IW', digit_xNxI, weights_NxIxW)
     return vectors_xIxW.reshape(*position_x.shape, -1)
 
-  def __call__(self, x_BxTxD: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-    """Adds T positions, from 0 on, and to the first one the start vector.
+  def __call__(
+    self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, segment_BxT: jax.Array | None = None
+  ) -> jax.Array:
+    """Adds T positions, from 0 on, and to the first one the start vector; so in every segment of packed rows.
 
     With a key most examples start at a random position, and some see no digits at all.
 
@@ -56,11 +59,16 @@ class FixedBasePositions(nnx.Module):
     expect_room(time, self.n_positions)
     start_key, drop_key = split_key(key, 2)
     n_starts = self.n_positions - time
-    vectors_BxTxD = self._vectors(example_positions(batch, time, n_starts, self.config.start_from_zero, key=start_key))
+    position_BxT = example_positions(
+      batch, time, n_starts, self.config.start_from_zero, key=start_key, segment_BxT=segment_BxT
+    )
+    vectors_BxTxD = self._vectors(position_BxT)
     if drop_key is not None:
-      dropped_Bx1x1 = jax.random.bernoulli(drop_key, self.config.drop, (batch, 1, 1))
-      vectors_BxTxD = jnp.where(dropped_Bx1x1, 0, vectors_BxTxD)
-    return (x_BxTxD + vectors_BxTxD).at[:, 0].add(self.start_D[...])
+      drop = lambda shape: jax.random.bernoulli(drop_key, self.config.drop, shape)  # noqa: E731
+      vectors_BxTxD = jnp.where(draw_by_example(drop, batch, segment_BxT)[..., None], 0, vectors_BxTxD)
+    if segment_BxT is None:
+      return (x_BxTxD + vectors_BxTxD).at[:, 0].add(self.start_D[...])
+    return x_BxTxD + vectors_BxTxD + jnp.where(begins(segment_BxT)[..., None], self.start_D[...], 0)
 
   def step(self, x_BxD: jax.Array, position_B: jax.Array) -> jax.Array:
     """Adds one position to each example, and to position 0 the start vector."""

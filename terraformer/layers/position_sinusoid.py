@@ -19,11 +19,16 @@ class SinusoidPositions(nnx.Module):
     self.n_positions = config.n_positions(max_length)
     self.d_model = d_model
 
-  def __call__(self, x_BxTxD: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-    """Adds T positions, from 0 on; with a key some examples start later, and end within `max_length`."""
+  def __call__(
+    self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, segment_BxT: jax.Array | None = None
+  ) -> jax.Array:
+    """Adds T positions, from 0 on, in every segment of packed rows; with a key some examples start later, and end
+    within `max_length`."""
     batch, time, _ = x_BxTxD.shape
     n_starts = 1 + min(self.config.max_offset, self.n_positions - time)
-    position_BxT = example_positions(batch, time, n_starts, self.config.start_from_zero, key=key)
+    position_BxT = example_positions(
+      batch, time, n_starts, self.config.start_from_zero, key=key, segment_BxT=segment_BxT
+    )
     return x_BxTxD + sinusoids(position_BxT, self.d_model)
 
   def step(self, x_BxD: jax.Array, position_B: jax.Array) -> jax.Array:

@@ -21,8 +21,11 @@ class PositionTable(nnx.Module):
     self.table_PxD = parameter(table_PxD, (None, 'embed'))
     self.config = config
 
-  def __call__(self, x_BxTxD: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-    """Adds T positions, from 0 on; with a key some examples start later, as far as the table reaches.
+  def __call__(
+    self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, segment_BxT: jax.Array | None = None
+  ) -> jax.Array:
+    """Adds T positions, from 0 on, in every segment of packed rows; with a key some examples start later, as far as the
+    table reaches.
 
     Raises:
       ValueError: if T is larger than the table.
@@ -31,7 +34,10 @@ class PositionTable(nnx.Module):
     n_positions = self.table_PxD[...].shape[0]
     expect_room(time, n_positions)
     n_starts = 1 + min(self.config.max_offset, n_positions - time)
-    return x_BxTxD + self.table_PxD[...][example_positions(batch, time, n_starts, self.config.start_from_zero, key=key)]
+    position_BxT = example_positions(
+      batch, time, n_starts, self.config.start_from_zero, key=key, segment_BxT=segment_BxT
+    )
+    return x_BxTxD + self.table_PxD[...][position_BxT]
 
   def step(self, x_BxD: jax.Array, position_B: jax.Array) -> jax.Array:
     """Adds one position to each example; positions beyond the table take its last one."""

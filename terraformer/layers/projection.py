@@ -20,12 +20,12 @@ class Projection(nnx.Module):
 
   n_heads: int
 
-  def __call__(self, x_xD: jax.Array) -> QKV:
-    """Queries, keys and values of all positions, ...xHxK each."""
+  def __call__(self, x_xD: jax.Array, segment_BxT: jax.Array | None = None) -> QKV:
+    """Queries, keys and values of all positions, ...xHxK each; no segment of a packed row may see another."""
     raise NotImplementedError
 
-  def merge(self, y_xHxK: jax.Array) -> jax.Array:
-    """The heads' results of all positions to ...xD."""
+  def merge(self, y_xHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
+    """The heads' results of all positions to ...xD, segments as above."""
     raise NotImplementedError
 
   def init_cache(self, batch: int) -> Any:
@@ -59,13 +59,13 @@ class SeparateProjection(Projection):
   A subclass sets `query`, `key` (None where keys are the queries), `value` and `output`, of ...xD to ...xD each.
   """
 
-  def __call__(self, x_xD: jax.Array) -> QKV:
+  def __call__(self, x_xD: jax.Array, segment_BxT: jax.Array | None = None) -> QKV:
     """Queries, keys and values of all positions, ...xHxK each; a head is a contiguous slice of d_model."""
     q_xHxK = split_heads(self.query(x_xD), self.n_heads)
     k_xHxK = q_xHxK if self.key is None else split_heads(self.key(x_xD), self.n_heads)
     return q_xHxK, k_xHxK, split_heads(self.value(x_xD), self.n_heads)
 
-  def merge(self, y_xHxK: jax.Array) -> jax.Array:
+  def merge(self, y_xHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
     """The heads' results to ...xD."""
     return self.output(join_heads(y_xHxK))
 

@@ -64,16 +64,20 @@ class SparseProjection(Projection):
     return shared_xSxW, self._modules(jnp.concatenate([shared_xD, x_xD], axis=-1))
 
   def _convolve(self, convolve, read: jax.Array, value_read: jax.Array) -> QKV:
-    """Queries, keys and values ...xHxK; `convolve` is one of the forms of a convolution, of all positions or of one."""
+    """Queries, keys and values ...xHxK by one of the forms of a convolution: `valid`, `within` segments, or `last` for
+    one position."""
     q_xSxW = convolve(self.query, read)
     k_xSxW = q_xSxW if self.key is None else convolve(self.key, read)
     v_xSxW = convolve(self.value, value_read)
     q, k, v = (split_heads(join_heads(x), self.n_heads) for x in (q_xSxW, k_xSxW, v_xSxW))
     return q, k, v
 
-  def __call__(self, x_BxTxD: jax.Array) -> QKV:
+  def __call__(self, x_BxTxD: jax.Array, segment_BxT: jax.Array | None = None) -> QKV:
     """Queries, keys and values of all positions, BxTxHxK each."""
-    return self.prefill(x_BxTxD, jnp.zeros(x_BxTxD.shape[0], jnp.int32))[0]
+    if segment_BxT is None:
+      return self.prefill(x_BxTxD, jnp.zeros(x_BxTxD.shape[0], jnp.int32))[0]
+    within = lambda layer, x_BxTxSxV: layer.within(x_BxTxSxV, segment_BxT)  # noqa: E731
+    return self._convolve(within, *self._read(self.shared(x_BxTxD), x_BxTxD))
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array) -> tuple[QKV, History]:
     """All positions, and the cache after the first `length_B` of them."""
@@ -100,12 +104,11 @@ class SparseProjection(Projection):
     y_xD = join_heads(y_xHxK)
     return y_xD if self.output is None else self.output(y_xD)
 
-  def merge(self, y_BxTxHxK: jax.Array) -> jax.Array:
+  def merge(self, y_BxTxHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
     """The heads' results of all positions to BxTxD."""
-    y_BxTxD = self._mix(y_BxTxHxK)
-    if self.output_convolution is None:
-      return y_BxTxD
-    return join_heads(self.output_convolution(self._modules(y_BxTxD)))
+    if segment_BxT is None or self.output_convolution is None:
+      return self.merge_prefill(y_BxTxHxK, jnp.zeros(y_BxTxHxK.shape[0], jnp.int32))[0]
+    return join_heads(self.output_convolution.within(self._modules(self._mix(y_BxTxHxK)), segment_BxT))
 
   def init_merge_cache(self, batch: int) -> jax.Array | None:
     """What the output's convolution sees before the first position, as it keeps it; None without one."""

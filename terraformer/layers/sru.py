@@ -13,6 +13,7 @@ from terraformer.config import SRUConfig
 from terraformer.layers.dense import Dense
 from terraformer.ops.positions import last_positions
 from terraformer.ops.recurrence import linear_recurrence
+from terraformer.ops.segments import begins
 
 HIGHWAY_SCALE = math.sqrt(3)
 
@@ -35,16 +36,20 @@ class SRU(nnx.Module):
     read_xW = jnp.tanh(state_xW) if self.config.tanh else state_xW
     return reset_xW * read_xW + (1 - reset_xW) * x_xW * HIGHWAY_SCALE
 
-  def __call__(self, x_BxTxW: jax.Array) -> jax.Array:
-    """All positions, left to right; same shape."""
-    return self.prefill(x_BxTxW, jnp.zeros(x_BxTxW.shape[0], jnp.int32))[0]
+  def _states(self, x_BxTxW: jax.Array, anew_BxT: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    """The output of all positions, and the state after each."""
+    reset_BxTxW, forget_BxTxW, update_BxTxW = self._gate(x_BxTxW)
+    state_BxTxW = linear_recurrence(forget_BxTxW, update_BxTxW, self.init_cache(x_BxTxW.shape[0]), anew_BxT)
+    return self._read(reset_BxTxW, state_BxTxW, x_BxTxW), state_BxTxW
+
+  def __call__(self, x_BxTxW: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
+    """All positions, left to right, of every segment for itself where there are several; same shape."""
+    return self._states(x_BxTxW, None if segment_BxT is None else begins(segment_BxT))[0]
 
   def prefill(self, x_BxTxW: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """All positions, and the state state_BxW after the first `length_B` of them."""
-    reset_BxTxW, forget_BxTxW, update_BxTxW = self._gate(x_BxTxW)
-    state_BxTxW = linear_recurrence(forget_BxTxW, update_BxTxW, self.init_cache(x_BxTxW.shape[0]))
-    last_BxW = last_positions(state_BxTxW, length_B, 1)[:, 0]
-    return self._read(reset_BxTxW, state_BxTxW, x_BxTxW), last_BxW
+    y_BxTxW, state_BxTxW = self._states(x_BxTxW)
+    return y_BxTxW, last_positions(state_BxTxW, length_B, 1)[:, 0]
 
   def init_cache(self, batch: int) -> jax.Array:
     """The state before the first token, BxW."""

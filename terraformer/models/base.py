@@ -16,6 +16,7 @@ from terraformer.layers.norm import make_norm
 from terraformer.layers.output import make_output
 from terraformer.models.precision import ready
 from terraformer.ops.dropout import dropout
+from terraformer.ops.segments import Segments
 
 
 @jax.tree_util.register_dataclass
@@ -45,7 +46,14 @@ class Model(nnx.Module):
     self.output = make_output(config.output, config.d_model, config.vocab_size, key=output_key)
     self.config = config
 
-  def hidden(self, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+  def hidden(
+    self,
+    inputs_BxS: jax.Array,
+    targets_BxT: jax.Array,
+    *,
+    segments: Segments | None = None,
+    key: jax.Array | None = None,
+  ) -> jax.Array:
     """The decoder's vectors BxTxD from which `logits` predicts the targets; arguments as in `__call__`."""
     raise NotImplementedError
 
@@ -66,18 +74,26 @@ class Model(nnx.Module):
     """
     raise NotImplementedError
 
-  def __call__(self, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+  def __call__(
+    self,
+    inputs_BxS: jax.Array,
+    targets_BxT: jax.Array,
+    *,
+    segments: Segments | None = None,
+    key: jax.Array | None = None,
+  ) -> jax.Array:
     """Logits of every target token given the inputs and the target tokens before it.
 
     Args:
       inputs_BxS: source tokens; 0 is padding, which stands on the right.
       targets_BxT: target tokens; shifted to the right here.
+      segments: of rows that hold several examples, each of which is computed as if it were alone; else None.
       key: of dropout and of all other noise; None is evaluation.
 
     Returns:
       BxTxV.
     """
-    return self.logits(self.hidden(inputs_BxS, targets_BxT, key=key))
+    return self.logits(self.hidden(inputs_BxS, targets_BxT, segments=segments, key=key))
 
   def logits(self, x_xD: jax.Array) -> jax.Array:
     """The output layer behind its normalisation, float32 ...xV."""

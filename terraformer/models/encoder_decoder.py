@@ -14,6 +14,7 @@ from terraformer.models.halves import Padding
 from terraformer.models.stack import Stack
 from terraformer.ops.keys import split_key
 from terraformer.ops.positions import shift_right
+from terraformer.ops.segments import Segments
 
 
 class EncoderDecoder(Model):
@@ -37,22 +38,31 @@ class EncoderDecoder(Model):
       key=decoder_key,
     )
 
-  def _encode(self, inputs_BxS: jax.Array, key) -> jax.Array:
+  def _encode(self, inputs_BxS: jax.Array, key, segment_BxS: jax.Array | None = None) -> jax.Array:
     embed_key, position_key, stack_key = split_key(key, 3)
     e_BxSxD = self.embed(inputs_BxS, self.config.encoder.dropout, embed_key)
-    e_BxSxD = self.encoder_positions(e_BxSxD, key=position_key)
-    residual = self.encoder.residual
-    streams = self.encoder(residual.enter(e_BxSxD), Padding(inputs_BxS != 0), key=stack_key)
+    e_BxSxD = self.encoder_positions(e_BxSxD, key=position_key, segment_BxT=segment_BxS)
+    residual, padding = self.encoder.residual, Padding(inputs_BxS != 0, segment_BxT=segment_BxS)
+    streams = self.encoder(residual.enter(e_BxSxD), padding, key=stack_key)
     return self.encoder_norm(residual.leave(streams))
 
-  def hidden(self, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+  def hidden(
+    self,
+    inputs_BxS: jax.Array,
+    targets_BxT: jax.Array,
+    *,
+    segments: Segments | None = None,
+    key: jax.Array | None = None,
+  ) -> jax.Array:
     """The decoder's vectors BxTxD from which `logits` predicts the targets; arguments as in `__call__`."""
     encoder_key, embed_key, position_key, decoder_key = split_key(key, 4)
-    memory_BxSxD = self._encode(inputs_BxS, encoder_key)
-    d_BxTxD = self.embed(shift_right(targets_BxT), self.config.decoder.dropout, embed_key)
-    d_BxTxD = self.decoder_positions(d_BxTxD, key=position_key)
+    segment_BxS, segment_BxT = (None, None) if segments is None else (segments.inputs_BxS, segments.targets_BxT)
+    memory_BxSxD = self._encode(inputs_BxS, encoder_key, segment_BxS)
+    d_BxTxD = self.embed(shift_right(targets_BxT, segment_BxT), self.config.decoder.dropout, embed_key)
+    d_BxTxD = self.decoder_positions(d_BxTxD, key=position_key, segment_BxT=segment_BxT)
     real_BxT = jnp.arange(targets_BxT.shape[1]) < n_tokens(targets_BxT)[:, None]
-    residual, padding = self.decoder.residual, Padding(causal_padding(self.config.decoder, real_BxT), inputs_BxS != 0)
+    padding = Padding(causal_padding(self.config.decoder, real_BxT), inputs_BxS != 0, segment_BxT, segment_BxS)
+    residual = self.decoder.residual
     return residual.leave(self.decoder(residual.enter(d_BxTxD), padding, memory_BxSxD, key=decoder_key))
 
   def stack_lengths(self, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:

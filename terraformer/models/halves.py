@@ -33,15 +33,18 @@ _PREFILL_CHUNK = 64
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Padding:
-  """Which positions are real; None where all are.
+  """Which positions are real; None where all are. In packed rows also which belong to each other.
 
   Attributes:
     real_BxT: of the sequence itself.
     memory_BxS: of the sequence that cross-attention reads.
+    segment_BxT, memory_segment_BxS: the segments of both; None where rows are not packed.
   """
 
   real_BxT: jax.Array | None
   memory_BxS: jax.Array | None = None
+  segment_BxT: jax.Array | None = None
+  memory_segment_BxS: jax.Array | None = None
 
 
 class AttentionHalf(nnx.Module):
@@ -59,7 +62,9 @@ class AttentionHalf(nnx.Module):
     attention_key, dropout_key = split_key(key, 2)
     normed_BxTxD = self.norm(x_BxTxD).astype(self.dtype)
     attention = ready(self.attention, self.dtype)
-    y_BxTxD, choices = attention(normed_BxTxD, real_BxT=padding.real_BxT, key=attention_key, choices=choices)
+    y_BxTxD, choices = attention(
+      normed_BxTxD, real_BxT=padding.real_BxT, segment_BxT=padding.segment_BxT, key=attention_key, choices=choices
+    )
     return dropout(y_BxTxD.astype(jnp.float32), self.rate, key=dropout_key, shared_axes=(1,)), choices
 
   def init_cache(self, batch: int, capacity: int, memory: None, padding: Padding) -> Any:
@@ -89,7 +94,8 @@ class CrossAttentionHalf(nnx.Module):
     attention_key, dropout_key = split_key(key, 2)
     normed_BxTxD, memory_BxSxD = self.norm(x_BxTxD).astype(self.dtype), memory_BxSxD.astype(self.dtype)
     attention = ready(self.attention, self.dtype)
-    y_BxTxD = attention(normed_BxTxD, memory_BxSxD, padding.memory_BxS, key=attention_key)
+    segments = None if padding.segment_BxT is None else (padding.segment_BxT, padding.memory_segment_BxS)
+    y_BxTxD = attention(normed_BxTxD, memory_BxSxD, padding.memory_BxS, segments=segments, key=attention_key)
     return dropout(y_BxTxD.astype(jnp.float32), self.rate, key=dropout_key, shared_axes=(1,)), None
 
   def init_cache(self, batch: int, capacity: int, memory_BxSxD: jax.Array, padding: Padding) -> Any:
@@ -117,9 +123,9 @@ class RecurrentBranch(nnx.Module):
     h_BxTxW, state_BxW = self.sru.prefill(self.contract(self.norm(x_BxTxD)), length_B)
     return self.expand(h_BxTxW), state_BxW
 
-  def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
-    """All positions, left to right."""
-    return self.expand(self.sru(self.contract(self.norm(x_BxTxD))))
+  def __call__(self, x_BxTxD: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
+    """All positions, left to right, of every segment for itself."""
+    return self.expand(self.sru(self.contract(self.norm(x_BxTxD)), segment_BxT))
 
   def step(self, x_BxD: jax.Array, state_BxW: jax.Array) -> tuple[jax.Array, jax.Array]:
     """One position."""
@@ -153,7 +159,7 @@ class FeedForwardHalf(nnx.Module):
     """All positions BxTxD, and the units or experts that a sparse block chose."""
     y_BxTxD, choices = self._feed_forward(x_BxTxD, key, choices, self.dtype)
     if self.recurrence is not None:
-      y_BxTxD += ready(self.recurrence, jnp.float32)(x_BxTxD)
+      y_BxTxD += ready(self.recurrence, jnp.float32)(x_BxTxD, padding.segment_BxT)
     return y_BxTxD, choices
 
   def init_cache(self, batch: int, capacity: int, memory: Any, padding: Padding) -> jax.Array | None:

@@ -4,15 +4,15 @@ B batch, S source time, T target time, P both together, D d_model, V vocabulary.
 """
 
 import jax
-import jax.numpy as jnp
 
 from terraformer.config import LanguageModelConfig
 from terraformer.layers.positions import make_positions
-from terraformer.models.base import DecodingCache, Model, causal_padding, n_tokens
-from terraformer.models.halves import Padding
+from terraformer.models.base import DecodingCache, Model, n_tokens
+from terraformer.models.one_sequence import OneSequence
 from terraformer.models.stack import Stack
 from terraformer.ops.keys import split_key
-from terraformer.ops.positions import read_after, shift_right, write_after
+from terraformer.ops.positions import shift_right
+from terraformer.ops.segments import Segments
 
 
 class LanguageModel(Model):
@@ -24,19 +24,23 @@ class LanguageModel(Model):
     self.positions = make_positions(config.positions, config.max_length, config.d_model, key=position_key)
     self.decoder = Stack(config, config.decoder, config.n_layers, config.n_attentions, causal=True, key=decoder_key)
 
-  def hidden(self, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+  def hidden(
+    self,
+    inputs_BxS: jax.Array,
+    targets_BxT: jax.Array,
+    *,
+    segments: Segments | None = None,
+    key: jax.Array | None = None,
+  ) -> jax.Array:
     """The decoder's vectors BxTxD from which `logits` predicts the targets; arguments as in `__call__`."""
     embed_key, position_key, decoder_key = split_key(key, 3)
-    n_inputs_B, n_targets_B = n_tokens(inputs_BxS), n_tokens(targets_BxT)
-    tokens = inputs_BxS[..., None], shift_right(targets_BxT)[..., None]
-    tokens_BxP = write_after(tokens[0], n_inputs_B, tokens[1])[..., 0]
-    x_BxPxD = self.positions(self.embed(tokens_BxP, self.config.decoder.dropout, embed_key), key=position_key)
-    real_BxP = jnp.arange(tokens_BxP.shape[1]) < (n_inputs_B + n_targets_B)[:, None]
-    residual = self.decoder.residual
-    y_BxPxD = residual.leave(
-      self.decoder(residual.enter(x_BxPxD), Padding(causal_padding(self.config.decoder, real_BxP)), key=decoder_key)
-    )
-    return read_after(y_BxPxD, n_inputs_B, targets_BxT.shape[1])
+    residual, sequence = self.decoder.residual, OneSequence(inputs_BxS, targets_BxT, segments)
+    shifted_BxT = shift_right(targets_BxT, None if segments is None else segments.targets_BxT)
+    tokens_BxP = sequence.write(inputs_BxS[..., None], shifted_BxT[..., None])[..., 0]
+    x_BxPxD = self.embed(tokens_BxP, self.config.decoder.dropout, embed_key)
+    x_BxPxD = self.positions(x_BxPxD, key=position_key, segment_BxT=sequence.segment_BxP)
+    streams = self.decoder(residual.enter(x_BxPxD), sequence.padding(self.config.decoder), key=decoder_key)
+    return sequence.read(residual.leave(streams))
 
   def stack_lengths(self, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
     """How many positions of each example are real in each stack: its name -> int32 B."""

@@ -14,6 +14,7 @@ from terraformer.models.base import Model
 from terraformer.models.halves import Padding
 from terraformer.models.stack import Stack
 from terraformer.ops.reversible import Streams, forward_layer
+from terraformer.ops.segments import Segments
 
 
 class _ProbedStack(nnx.Module):
@@ -33,12 +34,15 @@ class _ProbedStack(nnx.Module):
     return streams
 
 
-def unit_counts(model: Model, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
+def unit_counts(
+  model: Model, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, segments: Segments | None = None
+) -> dict[str, jax.Array]:
   """How often each unit is picked on a batch, in evaluation.
 
   Args:
     model: any; stacks whose feed-forward layers are not sparse are left out.
     inputs_BxS, targets_BxT: tokens, 0 is padding.
+    segments: of packed rows; else None.
 
   Returns:
     By the name of the stack, int32 LxMxN, over real positions.
@@ -49,7 +53,7 @@ def unit_counts(model: Model, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> 
   sparse = {name: config for name, config in layers.items() if isinstance(config, SparseFFConfig)}
   for name in sparse:
     setattr(probed, name, _ProbedStack(getattr(model, name), lambda units, name=name: found.update({name: units})))
-  probed.hidden(inputs_BxS, targets_BxT)
+  probed.hidden(inputs_BxS, targets_BxT, segments=segments)
   lengths = model.stack_lengths(inputs_BxS, targets_BxT)
   return {name: _count(found[name], lengths[name], config.block_size) for name, config in sparse.items()}
 

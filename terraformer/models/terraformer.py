@@ -10,12 +10,14 @@ from terraformer.config import TerraformerConfig
 from terraformer.layers.dense import Dense
 from terraformer.layers.norm import make_norm
 from terraformer.layers.positions import make_positions
-from terraformer.models.base import DecodingCache, Model, causal_padding, n_tokens
+from terraformer.models.base import DecodingCache, Model, n_tokens
 from terraformer.models.halves import Padding
+from terraformer.models.one_sequence import OneSequence
 from terraformer.models.stack import Stack
 from terraformer.ops.keys import split_key
-from terraformer.ops.positions import read_after, shift_right, write_after
+from terraformer.ops.positions import shift_right
 from terraformer.ops.reversible import Streams
+from terraformer.ops.segments import Segments
 
 
 class Terraformer(Model):
@@ -35,31 +37,34 @@ class Terraformer(Model):
     self.merge = Dense(d_model, d_model, key=merge_key, axes=('embed', None)) if config.merge_encoder else None
     self.merge_norm = make_norm(config.encoder.norm, d_model) if config.merge_encoder else None
 
-  def _encode(self, inputs_BxS: jax.Array, key) -> Streams:
+  def _encode(self, inputs_BxS: jax.Array, key, segment_BxS: jax.Array | None = None) -> Streams:
     embed_key, position_key, stack_key = split_key(key, 3)
     e_BxSxD = self.embed(inputs_BxS, self.config.encoder.dropout, embed_key)
-    e_BxSxD = self.encoder_positions(e_BxSxD, key=position_key)
-    residual = self.encoder.residual
-    streams = self.encoder(residual.enter(e_BxSxD), Padding(inputs_BxS != 0), key=stack_key)
+    e_BxSxD = self.encoder_positions(e_BxSxD, key=position_key, segment_BxT=segment_BxS)
+    residual, padding = self.encoder.residual, Padding(inputs_BxS != 0, segment_BxT=segment_BxS)
+    streams = self.encoder(residual.enter(e_BxSxD), padding, key=stack_key)
     if self.merge is None:
       return streams
     return residual.enter(self.merge_norm(self.merge(residual.leave(streams))))
 
-  def hidden(self, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+  def hidden(
+    self,
+    inputs_BxS: jax.Array,
+    targets_BxT: jax.Array,
+    *,
+    segments: Segments | None = None,
+    key: jax.Array | None = None,
+  ) -> jax.Array:
     """The decoder's vectors BxTxD from which `logits` predicts the targets; arguments as in `__call__`."""
     encoder_key, embed_key, position_key, decoder_key = split_key(key, 4)
-    n_inputs_B, n_targets_B = n_tokens(inputs_BxS), n_tokens(targets_BxT)
-    d_BxTxD = self.embed(shift_right(targets_BxT), self.config.decoder.dropout, embed_key)
-    entering = self.decoder.residual.enter(self.decoder_positions(d_BxTxD, key=position_key))
-    encoded = self._encode(inputs_BxS, encoder_key)
-    streams = tuple(
-      write_after(e_BxSxD, n_inputs_B, d_BxTxD) for e_BxSxD, d_BxTxD in zip(encoded, entering, strict=True)
-    )
-    real_BxP = jnp.arange(streams[0].shape[1]) < (n_inputs_B + n_targets_B)[:, None]
-    both_BxPxD = self.decoder.residual.leave(
-      self.decoder(streams, Padding(causal_padding(self.config.decoder, real_BxP)), key=decoder_key)
-    )
-    return read_after(both_BxPxD, n_inputs_B, targets_BxT.shape[1])
+    segment_BxS, segment_BxT = (None, None) if segments is None else (segments.inputs_BxS, segments.targets_BxT)
+    d_BxTxD = self.embed(shift_right(targets_BxT, segment_BxT), self.config.decoder.dropout, embed_key)
+    d_BxTxD = self.decoder_positions(d_BxTxD, key=position_key, segment_BxT=segment_BxT)
+    residual, sequence = self.decoder.residual, OneSequence(inputs_BxS, targets_BxT, segments)
+    encoded = self._encode(inputs_BxS, encoder_key, segment_BxS)
+    streams = tuple(map(sequence.write, encoded, residual.enter(d_BxTxD)))
+    streams = self.decoder(streams, sequence.padding(self.config.decoder), key=decoder_key)
+    return sequence.read(residual.leave(streams))
 
   def stack_lengths(self, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
     """How many positions of each example are real in each stack: its name -> int32 B."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from terraformer.ops.chunks import map_chunks
 from terraformer.ops.dropout import dropout
+from terraformer.ops.segments import in_same_segment
 
 # Added in place of a hidden score. Finite, so that a query that sees no key at all gives an average and not a NaN.
 HIDDEN = -1e9
@@ -66,12 +67,24 @@ def one_query_attention(
   )
 
 
-def visible_keys(position_T: jax.Array, n_keys: int, real_BxP: jax.Array | None, causal: bool) -> jax.Array | None:
-  """Which keys the queries at `position_T` see, BxTxP (the batch axis may be 1): real ones, and none that follow."""
+def visible_keys(
+  position_T: jax.Array,
+  n_keys: int,
+  real_BxP: jax.Array | None,
+  causal: bool,
+  segments: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array | None:
+  """Which keys the queries at `position_T` see, BxTxP (the batch axis may be 1): real ones, and none that follow.
+
+  In packed rows those of their segment alone, with the segments of all queries and of all keys.
+  """
   visible_BxTxP = None if real_BxP is None else real_BxP[:, None, :]
   if causal:
     before_1xTxP = (position_T[:, None] >= jnp.arange(n_keys))[None]
     visible_BxTxP = before_1xTxP if visible_BxTxP is None else visible_BxTxP & before_1xTxP
+  if segments is not None:
+    same_BxTxP = in_same_segment(*segments, position_T)
+    visible_BxTxP = same_BxTxP if visible_BxTxP is None else visible_BxTxP & same_BxTxP
   return visible_BxTxP
 
 

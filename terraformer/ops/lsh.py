@@ -113,28 +113,37 @@ class _Inputs:
   Attributes:
     order_BxHxRxP: positions in the order of each round.
     key_position_BxP: the position under which a key is compared with a query's; UNSEEN for one that nobody sees.
+    segment_BxP: of packed rows, whose segments do not see each other; else None.
     keep_RxHxCxW: factors of attention weights, 0 for a dropped one; the same for all chunks. None without dropout.
   """
 
   order_BxHxRxP: jax.Array
   key_position_BxP: jax.Array
+  segment_BxP: jax.Array | None
   keep_RxHxCxW: jax.Array | None
 
 
-def _group_scores(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, key_position_BxP, position_ExBxHxC):
+def _group_scores(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, inputs: _Inputs, position_ExBxHxC):
   """Queries, keys and values of a group, its own positions, and the scores of its queries BxHxGxCxW."""
   position_BxHxExC = jnp.moveaxis(position_ExBxHxC, 0, 2)
   batch, n_heads = position_BxHxExC.shape[:2]
   flat_BxHxI = position_BxHxExC.reshape(batch, n_heads, -1)
   q_BxHxExCxK = _take(q_BxHxPxK, flat_BxHxI).reshape(*position_BxHxExC.shape, -1)
   v_BxHxExCxK = _take(v_BxHxPxK, flat_BxHxI).reshape(*position_BxHxExC.shape, -1)
-  key_position_BxHxExC = jnp.take_along_axis(
-    key_position_BxP, flat_BxHxI.reshape(batch, -1), axis=1, mode='promise_in_bounds'
-  ).reshape(position_BxHxExC.shape)
+
+  def at_positions(x_BxP):
+    x_BxI = jnp.take_along_axis(x_BxP, flat_BxHxI.reshape(batch, -1), axis=1, mode='promise_in_bounds')
+    return x_BxI.reshape(position_BxHxExC.shape)
+
+  key_position_BxHxExC = at_positions(inputs.key_position_BxP)
   k_BxHxGxWxK = chunks.windows(unit_keys(q_BxHxExCxK))
   own_BxHxGxC = chunks.own(position_BxHxExC)
   at_query, at_key = own_BxHxGxC[..., None], chunks.windows(key_position_BxHxExC)[..., None, :]
   visible_BxHxGxCxW = at_key < at_query if chunks.causal else (at_key != at_query) & (at_key != UNSEEN)
+  if inputs.segment_BxP is not None:
+    segment_BxHxExC = at_positions(inputs.segment_BxP)
+    own_segment_BxHxGxC = chunks.own(segment_BxHxExC)
+    visible_BxHxGxCxW &= own_segment_BxHxGxC[..., None] == chunks.windows(segment_BxHxExC)[..., None, :]
   q_BxHxGxCxK = chunks.own(q_BxHxExCxK)
   score_BxHxGxCxW = jnp.einsum('BHGCK,BHGWK->BHGCW', q_BxHxGxCxK, k_BxHxGxWxK, preferred_element_type=jnp.float32)
   score_BxHxGxCxW = jnp.where(visible_BxHxGxCxW, score_BxHxGxCxW, _HIDDEN)
@@ -154,9 +163,7 @@ def _forward(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, inputs: _Inputs) -> tuple[ja
 
     def one_group(buffers, per_group):
       index, position_ExBxHxC = per_group
-      *_, v_BxHxGxWxK, _, score_BxHxGxCxW = _group_scores(
-        chunks, q_BxHxPxK, v_BxHxPxK, inputs.key_position_BxP, position_ExBxHxC
-      )
+      *_, v_BxHxGxWxK, _, score_BxHxGxCxW = _group_scores(chunks, q_BxHxPxK, v_BxHxPxK, inputs, position_ExBxHxC)
       largest_BxHxGxCx1 = jnp.maximum(score_BxHxGxCxW.max(-1, keepdims=True), _ALONE)
       weight_BxHxGxCxW = jnp.exp(score_BxHxGxCxW - largest_BxHxGxCx1)
       sum_BxHxGxC = weight_BxHxGxCxW.sum(-1)
@@ -220,7 +227,7 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
   def group_gradients(index, position_ExBxHxC, keep_HxCxW):
     """Gradients of the queries, which are the keys, and of the values that a group reads: BxHxExCxK each."""
     q_BxHxExCxK, k_BxHxGxWxK, v_BxHxGxWxK, own_BxHxGxC, score_BxHxGxCxW = _group_scores(
-      chunks, q_BxHxPxK, v_BxHxPxK, inputs.key_position_BxP, position_ExBxHxC
+      chunks, q_BxHxPxK, v_BxHxPxK, inputs, position_ExBxHxC
     )
     own_BxHxI = own_BxHxGxC.reshape(batch, n_heads, -1)
     d_y_BxHxGxCxK = _take(d_y_BxHxPxK, own_BxHxI).reshape(*own_BxHxGxC.shape, width)
@@ -295,6 +302,7 @@ def attend_in_buckets(
   v_BxHxTxK: jax.Array,
   buckets_BxHxRxT: jax.Array,
   key_position_BxT: jax.Array,
+  segment_BxT: jax.Array | None = None,
   *,
   n_buckets: int,
   chunk_length: int,
@@ -311,6 +319,7 @@ def attend_in_buckets(
     buckets_BxHxRxT: by which each round sorts, from 0 to `n_buckets` - 1.
     key_position_BxT: where a key stands as queries see it: at a query's own position it is the query itself, and a
       causal query sees only smaller ones. UNSEEN hides it.
+    segment_BxT: of packed rows, whose segments do not see each other; else None.
     n_buckets, chunk_length, chunks_before, chunks_after: sizes.
     causal: whether a query sees only what stands before it.
     rate: of the dropout of attention weights, drawn once a head and round for all chunks and examples.
@@ -332,7 +341,8 @@ def attend_in_buckets(
   if key is not None and rate > 0:
     window = (chunks_before + 1 + chunks_after) * chunk_length
     keep_RxHxCxW = jax.random.bernoulli(key, 1 - rate, (n_rounds, n_heads, chunk_length, window)) / (1 - rate)
-  inputs = _Inputs(sort_by_bucket(buckets_BxHxRxP, n_buckets + 1), key_position_BxP, keep_RxHxCxW)
+  segment_BxP = None if segment_BxT is None else jnp.pad(segment_BxT, ((0, 0), (0, fill)))
+  inputs = _Inputs(sort_by_bucket(buckets_BxHxRxP, n_buckets + 1), key_position_BxP, segment_BxP, keep_RxHxCxW)
   q_BxHxPxK, v_BxHxPxK = (jnp.pad(x, ((0, 0), (0, 0), (0, fill), (0, 0))) for x in (q_BxHxTxK, v_BxHxTxK))
   return _attend(chunks, q_BxHxPxK, v_BxHxPxK, inputs)[:, :, :length]
 
@@ -342,6 +352,7 @@ def lsh_attention(
   v_BxHxTxK: jax.Array,
   buckets_BxHxRxT: jax.Array,
   real_BxT: jax.Array | None = None,
+  segment_BxT: jax.Array | None = None,
   *,
   n_buckets: int,
   **sizes,
@@ -354,6 +365,7 @@ def lsh_attention(
     q_BxHxTxK, v_BxHxTxK: queries, which are the keys as well, and values.
     buckets_BxHxRxT: from `hash_queries`, any integer type.
     real_BxT: False at padding; None where there is none.
+    segment_BxT: of packed rows; else None.
     n_buckets: product of the factors.
     **sizes: as of `attend_in_buckets`.
 
@@ -367,4 +379,6 @@ def lsh_attention(
   if real_BxT is not None:
     buckets_BxHxRxT = jnp.where(real_BxT[:, None, None], buckets_BxHxRxT, n_buckets)
     key_position_BxT = jnp.where(real_BxT, key_position_BxT, UNSEEN)
-  return attend_in_buckets(q_BxHxTxK, v_BxHxTxK, buckets_BxHxRxT, key_position_BxT, n_buckets=n_buckets + 1, **sizes)
+  return attend_in_buckets(
+    q_BxHxTxK, v_BxHxTxK, buckets_BxHxRxT, key_position_BxT, segment_BxT, n_buckets=n_buckets + 1, **sizes
+  )

@@ -3,9 +3,13 @@
 B batch, S source time, T target time, D d_model, P positions.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from terraformer.ops.segments import begins, first_positions, positions_within
 
 _TURN = 2**32
 _FINE_BITS = 10
@@ -35,7 +39,13 @@ def sinusoids(position_x: jax.Array, d_model: int) -> jax.Array:
 
 
 def example_positions(
-  batch: int, time: int, n_starts: int, start_from_zero: float, *, key: jax.Array | None
+  batch: int,
+  time: int,
+  n_starts: int,
+  start_from_zero: float,
+  *,
+  key: jax.Array | None,
+  segment_BxT: jax.Array | None = None,
 ) -> jax.Array:
   """Where the tokens of each example stand.
 
@@ -44,17 +54,29 @@ def example_positions(
     n_starts: in training an example starts at a random position below it.
     start_from_zero: share of the examples that start at 0 all the same.
     key: of these draws; None starts all examples at 0.
+    segment_BxT: of packed rows, where every segment is an example; else None.
 
   Returns:
-    position_BxT; the batch axis is 1 where all examples start at 0.
+    position_BxT; the batch axis is 1 where all examples start at 0 and none are packed.
   """
-  position_1xT = jnp.arange(time)[None]
+  position_xT = jnp.arange(time)[None] if segment_BxT is None else positions_within(segment_BxT)
   if key is None or n_starts <= 1:
-    return position_1xT
+    return position_xT
   share_key, start_key = jax.random.split(key)
-  start_B = jax.random.randint(start_key, (batch,), 0, n_starts)
-  at_zero_B = jax.random.bernoulli(share_key, start_from_zero, (batch,))
-  return jnp.where(at_zero_B, 0, start_B)[:, None] + position_1xT
+  start_xT = draw_by_example(lambda shape: jax.random.randint(start_key, shape, 0, n_starts), batch, segment_BxT)
+  at_zero_xT = draw_by_example(
+    lambda shape: jax.random.bernoulli(share_key, start_from_zero, shape), batch, segment_BxT
+  )
+  return jnp.where(at_zero_xT, 0, start_xT) + position_xT
+
+
+def draw_by_example(
+  draw: Callable[[tuple[int, ...]], jax.Array], batch: int, segment_BxT: jax.Array | None
+) -> jax.Array:
+  """`draw(shape)`, the same for all positions of an example: Bx1, or BxT of packed rows with a draw a segment."""
+  if segment_BxT is None:
+    return draw((batch, 1))
+  return jnp.take_along_axis(draw(segment_BxT.shape), first_positions(segment_BxT), axis=1)
 
 
 def expect_room(time: int, n_positions: int) -> None:
@@ -63,9 +85,10 @@ def expect_room(time: int, n_positions: int) -> None:
     raise ValueError(f'positions: expected at most {n_positions}, found a sequence of {time}')
 
 
-def shift_right(tokens_BxT: jax.Array) -> jax.Array:
-  """The tokens that a causal model reads to predict `tokens_BxT`: token 0, then all but the last."""
-  return jnp.pad(tokens_BxT, ((0, 0), (1, 0)))[:, :-1]
+def shift_right(tokens_BxT: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
+  """The tokens that a causal model reads to predict `tokens_BxT`: token 0, then all but the last, in every segment."""
+  shifted_BxT = jnp.pad(tokens_BxT, ((0, 0), (1, 0)))[:, :-1]
+  return shifted_BxT if segment_BxT is None else jnp.where(begins(segment_BxT), 0, shifted_BxT)
 
 
 def write_after(first_BxSxD: jax.Array, n_first_B: jax.Array, second_BxTxD: jax.Array) -> jax.Array:

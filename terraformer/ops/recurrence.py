@@ -4,17 +4,23 @@ B batch, T time, W width.
 """
 
 import jax
+import jax.numpy as jnp
 
 
-def linear_recurrence(forget_BxTxW: jax.Array, update_BxTxW: jax.Array, initial_BxW: jax.Array) -> jax.Array:
-  """States c_t = f_t * c_{t-1} + (1 - f_t) * u_t for all t, shape BxTxW."""
+def linear_recurrence(
+  forget_BxTxW: jax.Array, update_BxTxW: jax.Array, initial_BxW: jax.Array, anew_BxT: jax.Array | None = None
+) -> jax.Array:
+  """States c_t = f_t * c_{t-1} + (1 - f_t) * u_t for all t, shape BxTxW; where `anew_BxT` is true c_{t-1} is 0."""
 
-  def advance(state_BxW, gates):
-    forget_BxW, update_BxW = gates
+  def advance(state_BxW, inputs):
+    forget_BxW, update_BxW, *anew_Bx1 = inputs
+    if anew_Bx1:
+      state_BxW = jnp.where(anew_Bx1[0], 0, state_BxW)
     state_BxW = forget_BxW * state_BxW + (1 - forget_BxW) * update_BxW
     return state_BxW, state_BxW
 
-  time_major = forget_BxTxW.swapaxes(0, 1), update_BxTxW.swapaxes(0, 1)
+  inputs = (forget_BxTxW, update_BxTxW) if anew_BxT is None else (forget_BxTxW, update_BxTxW, anew_BxT[..., None])
+  time_major = tuple(x.swapaxes(0, 1) for x in inputs)
   # Unrolled by 8, a scan on a CPU is three times as fast, forwards and backwards, as an associative scan.
   _, states_TxBxW = jax.lax.scan(advance, initial_BxW, time_major, unroll=8)
   return states_TxBxW.swapaxes(0, 1)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from terraformer.ops.attention import HIDDEN, by_query_chunk
 from terraformer.ops.dropout import dropout
+from terraformer.ops.segments import in_same_segment
 
 
 def unit_keys(q_xK: jax.Array) -> jax.Array:
@@ -56,6 +57,7 @@ def shared_qk_attention(
   q_BxTxHxK: jax.Array,
   v_BxTxHxK: jax.Array,
   real_BxT: jax.Array | None = None,
+  segment_BxT: jax.Array | None = None,
   *,
   causal: bool,
   query_chunk: int = 0,
@@ -67,6 +69,7 @@ def shared_qk_attention(
   Args:
     q_BxTxHxK, v_BxTxHxK: queries, which are the keys as well, and values.
     real_BxT: False at padding, which no position sees; None where there is none.
+    segment_BxT: of packed rows, whose segments do not see each other; else None.
     causal: whether a query sees only what stands before it.
     query_chunk: queries whose scores are alive at one time; 0 for all of them.
     rate: of the dropout of attention weights.
@@ -82,6 +85,8 @@ def shared_qk_attention(
     before_CxT = position_T < position_C[:, None]
     visible_1x1xCxT = (before_CxT if causal else position_T != position_C[:, None])[None, None]
     visible = visible_1x1xCxT if real_BxT is None else visible_1x1xCxT & real_BxT[:, None, None]
+    if segment_BxT is not None:
+      visible &= in_same_segment(segment_BxT, segment_BxT, position_C)[:, None]
     # The last chunk of queries is padded: what stands there is dropped.
     own_v_BxCxHxK = jnp.take(v_BxTxHxK, position_C, axis=1, mode='clip')
     chunk_key = None if key is None else jax.random.fold_in(key, chunk)

@@ -114,10 +114,9 @@ def compile_step(run: RunConfig, topology: str) -> CompiledStep:
   optimizer, schedule = make_optimizer(run.train.optimizer), make_schedule(run.train.optimizer.schedule)
   structure, params = split(abstract_model(run.model))
   state = abstract_state(run.model, optimizer, mesh, run.train.mesh.rules)
-  lengths = {'inputs': run.data.inputs_length, 'targets': run.data.targets_length}
   batch = {
     name: jax.ShapeDtypeStruct((run.train.batch_size, length), jnp.int32, sharding=batch_sharding(mesh))
-    for name, length in lengths.items()
+    for name, length in run.data.batch_lengths.items()
   }
   key = jax.eval_shape(lambda: jax.random.key(0))
   key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
@@ -142,7 +141,7 @@ def compile_step(run: RunConfig, topology: str) -> CompiledStep:
     chip=chip,
     mesh=dict(mesh.shape),
     parameters=count(params),
-    tokens=run.train.batch_size * sum(lengths.values()),
+    tokens=run.train.batch_size * sum(run.data.lengths.values()),
     argument_bytes=memory.argument_size_in_bytes,
     temp_bytes=memory.temp_size_in_bytes,
     code_bytes=memory.generated_code_size_in_bytes,

@@ -8,7 +8,6 @@ from jax.sharding import NamedSharding
 
 from terraformer.config import TrainConfig, UserError
 from terraformer.data.batches import Prepared
-from terraformer.data.store import FEATURES
 from terraformer.train.step import Batch
 
 
@@ -59,7 +58,7 @@ class Feed:
         lambda index: local[np.searchsorted(self._rows, np.arange(self._size)[index[0]])],
       )
 
-    return {name: place(rows[name]) for name in FEATURES}
+    return {name: place(local) for name, local in rows.items() if name != 'index'}
 
 
 def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:

@@ -8,22 +8,29 @@ import jax.numpy as jnp
 
 from terraformer.models.base import Model
 from terraformer.ops.chunks import map_chunks
+from terraformer.ops.segments import Segments
 
 
 def model_losses(
-  model: Model, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, key: jax.Array | None = None
+  model: Model,
+  inputs_BxS: jax.Array,
+  targets_BxT: jax.Array,
+  *,
+  segments: Segments | None = None,
+  key: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
   """The losses of a model on a batch, `loss_chunk` target positions at a time: logits of BxTxV are then never alive.
 
   Args:
     model: of whose config `loss_chunk` is; 0 takes all positions at once.
     inputs_BxS, targets_BxT: tokens, 0 is padding.
+    segments: of packed rows; else None.
     key: of the model's noise; None is evaluation.
 
   Returns:
     As `token_losses`.
   """
-  x_BxTxD = model.hidden(inputs_BxS, targets_BxT, key=key)
+  x_BxTxD = model.hidden(inputs_BxS, targets_BxT, segments=segments, key=key)
 
   def one(_, x_and_targets):
     x_BxCxD, targets_BxC = x_and_targets

@@ -16,6 +16,7 @@ from terraformer.models.generate import generate
 from terraformer.models.parameters import Params, merge
 from terraformer.models.probe import unit_counts
 from terraformer.ops.constrain import join_parts, split_in_parts
+from terraformer.ops.segments import Segments
 from terraformer.train.backwards import can_update_backwards, update_backwards
 from terraformer.train.by_layer import Optimizer
 from terraformer.train.loss import model_losses, summed_loss
@@ -35,6 +36,8 @@ def make_train_step(
   microbatches: int = 1,
 ) -> Callable[[State, Batch], tuple[State, TrainMetrics, Norms]]:
   """The function (state, batch of `inputs` BxS and `targets` BxT) -> (new state, metrics, norms of the gradient).
+
+  A batch of packed rows has `inputs_segments` BxS and `targets_segments` BxT as well.
 
   Norms are those of the model's parts, the square roots of `watch.gradient_squares`. Layers are updated inside the
   backward pass (`train.backwards`) where that can be: of the whole batch at once.
@@ -61,7 +64,7 @@ def make_train_step(
     n_tokens = jnp.maximum((batch['targets'] != 0).sum(), 1)
 
     def loss_of(model: Model, part: Batch, key: jax.Array):
-      losses = model_losses(model, part['inputs'], part['targets'], key=key)
+      losses = model_losses(model, part['inputs'], part['targets'], segments=_segments(part), key=key)
       return summed_loss(losses) / n_tokens, losses
 
     if microbatches == 1 and can_update_backwards(merge(structure, params), optimizer):
@@ -88,7 +91,7 @@ def make_eval_step(structure: nnx.GraphDef) -> Callable[[Params, Batch], EvalMet
   """The function (parameters, batch) -> metrics, without dropout or noise."""
 
   def eval_step(params: Params, batch: Batch) -> EvalMetrics:
-    losses = model_losses(merge(structure, params), batch['inputs'], batch['targets'])
+    losses = model_losses(merge(structure, params), batch['inputs'], batch['targets'], segments=_segments(batch))
     return EvalMetrics.single_from_model_output(**losses)
 
   return eval_step
@@ -101,4 +104,12 @@ def make_sample_step(structure: nnx.GraphDef, n_tokens: int, n_ids: int) -> Call
 
 def make_probe_step(structure: nnx.GraphDef) -> Callable[[Params, Batch], dict[str, jax.Array]]:
   """The function (parameters, batch) -> `models.probe.unit_counts`."""
-  return lambda params, batch: unit_counts(merge(structure, params), batch['inputs'], batch['targets'])
+
+  def probe_step(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    return unit_counts(merge(structure, params), batch['inputs'], batch['targets'], segments=_segments(batch))
+
+  return probe_step
+
+
+def _segments(batch: Batch) -> Segments | None:
+  return Segments(batch['inputs_segments'], batch['targets_segments']) if 'inputs_segments' in batch else None

@@ -38,10 +38,11 @@ def write_summary(
   Returns:
     Its path.
   """
+  rows = 'packs' if run.data.packing else 'examples'
   parts = [
     f'# {workdir.name}',
     f'{type(run.model).__name__}, task {run.data.task}, step {step:,} of {run.train.steps:,}, '
-    f'{run.train.batch_size} examples of {run.data.inputs_length} + {run.data.targets_length} tokens a step; '
+    f'{run.train.batch_size} {rows} of {run.data.inputs_length} + {run.data.targets_length} tokens a step; '
     f'{hosts.describe()}.',
     _losses(workdir),
     f'![loss]({plot_loss(workdir, baselines).name})',

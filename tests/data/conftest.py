@@ -24,6 +24,11 @@ text = c.DataConfig(
   task='local_files', directory=f'{folder}/b', local_files=c.LocalFilesConfig(train=(f'{folder}/text.txt',)),
   vocabulary=c.VocabularyConfig(path=path, sentinels=20), inputs_length=8, targets_length=8, max_examples=50)
 prepare.prepare(text, progress=False)
+for name, packing in (('d', c.PackingConfig()), ('e', None)):
+  config = c.DataConfig(
+    task='local_files', directory=f'{folder}/{name}', local_files=local, packing=packing,
+    vocabulary=c.VocabularyConfig(path=path, sentinels=20), inputs_length=170, targets_length=40)
+  prepare.prepare(config, progress=False)
 vocabulary = seqio.SentencePieceVocabulary(path, extra_ids=20)
 source = lambda split, shuffle_files=False, seed=None: tf.data.Dataset.from_tensor_slices(
   {'inputs': ['red tree', 'blue hill', ''], 'targets': ['a door', 'a road', 'nothing']})
@@ -52,7 +57,8 @@ STRINGS = ['red tree', '  two\n\n spaces ', '日本語 and 😀', 'a <extra_id_3
 
 @pytest.fixture(scope='session')
 def really_prepared(python, tmp_path_factory):
-  """A folder in which seqio has prepared pairs (a), text (b), a user's task and mixture (c), and what it said."""
+  """A folder in which seqio has prepared pairs (a), text (b), a user's task and mixture (c), the pairs in packs (d) and
+  in none (e), and what it said."""
   folder = tmp_path_factory.mktemp('real')
   lines = [json.dumps({'inputs': text, 'targets': f'{text.split()[0]} thing'}) for text in sentences(200)]
   (folder / 'pairs.jsonl').write_text('\n'.join(lines))

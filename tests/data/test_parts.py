@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from terraformer import config as config_lib
-from terraformer.config import DataConfig, UserError
+from terraformer.config import DataConfig, PackingConfig, UserError
 from terraformer.data import batches, prepare, shards, store
 
 PARTS = 6
@@ -41,8 +41,8 @@ def start(python_process, vocabulary, tmp_path_factory):
   model = tmp_path_factory.mktemp('parts') / 'vocabulary.model'
   model.write_bytes(vocabulary.model_bytes)
 
-  def start_one(directory, index=0, count=1, pause=0.0):
-    config = DataConfig('fake', str(directory), parts=PARTS)
+  def start_one(directory, index=0, count=1, pause=0.0, packing=None):
+    config = DataConfig('fake', str(directory), parts=PARTS, packing=packing)
     process = python_process(_PREPARE, json.dumps(config_lib.to_dict(config)), [index, count], model, pause)
     assert process.stdout.readline() == 'started\n'
     return config, process
@@ -65,16 +65,20 @@ def undisturbed(start, tmp_path_factory):
   return config
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bytes(start, undisturbed, tmp_path):
+@pytest.mark.parametrize('packing', [None, PackingConfig()])
+def test_killed_again_and_again_it_ends_with_the_same_bytes(start, undisturbed, packing, tmp_path, tmp_path_factory):
+  if packing:
+    undisturbed, process = start(tmp_path_factory.mktemp('packed'), packing=packing)
+    process.communicate()
   rng, finished = random.Random(0), []
   for _ in range(3):
-    config, process = start(tmp_path, pause=0.005)
+    config, process = start(tmp_path, pause=0.005, packing=packing)
     time.sleep(rng.uniform(0.1, 0.7))
     process.kill()
     assert process.wait() == -9
     finished.append(len([path for path in tmp_path.glob('.fake.partial-*/part-*') if not path.suffix]))
   assert finished == sorted(finished) and 0 < finished[-1] < PARTS and not prepare.is_prepared(config)
-  config, process = start(tmp_path)
+  config, process = start(tmp_path, packing=packing)
   assert process.communicate()[0] == 'whole\n'
   assert files(config) == files(undisturbed)
   assert sorted(path.name for path in tmp_path.iterdir()) == ['.fake.lock', 'fake']

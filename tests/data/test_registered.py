@@ -1,22 +1,28 @@
 """The library's seqio tasks over real TFDS builders on small local dumps, in one process of their own."""
 
 import collections
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from terraformer import config as config_lib
+from terraformer.cli import load_configs
 from terraformer.config import (
   DataConfig,
+  DecodeConfig,
   DigitsConfig,
+  LanguageModelConfig,
   LMConfig,
   LocalFolderConfig,
   SpanCorruptionConfig,
   VocabularyConfig,
 )
 from terraformer.data import batches
-from tests.prepared import sentences
+from terraformer.eval.evaluate import evaluate
+from terraformer.train.loop import train
+from tests.prepared import DENSE_BLOCK, PLAIN, sentences
 
 _REAL = """
 import functools, json, os, sys
@@ -166,6 +172,27 @@ def test_c4_is_prepared_and_read_as_corrupted_spans(real):
     example = {'inputs': inputs[inputs != 0].tolist(), 'targets': targets[targets != 0].tolist()}
     words = data.vocabulary.decode(restored(example, first)).split('.')[0].split()
     assert ' '.join(words[2:-2]) in text
+
+
+@pytest.mark.parametrize(
+  'task, train_examples, decode',
+  [('c4_span_corruption', None, None), ('arxiv_summarization', 29, DecodeConfig(max_tokens=3))],
+)
+def test_a_corpus_of_tfds_is_trained_on_and_evaluated(real, gin_file, tmp_path, task, train_examples, decode):
+  run = load_configs([str(gin_file)], [])[0]
+  run = dataclasses.replace(
+    run,
+    model=LanguageModelConfig(VOCABULARY.size, 104, n_layers=1, decoder=DENSE_BLOCK, residual=PLAIN),
+    data=real[0][task],
+    train=dataclasses.replace(run.train, steps=2, batch_size=4, eval_every=0, sample_every=0),
+  )
+  data = batches.open_prepared(run.data)
+  assert train_examples in (None, data.size('train')) and data.size('validation') >= 3
+  assert train(run, tmp_path, progress=False).step == 2
+  found = evaluate(tmp_path, 'validation', 3, progress=False, decode=decode)
+  # After two steps a model knows next to nothing: its perplexity is about the number of ids.
+  assert (found.step, found.n_examples) == (2, 3) and 300 < found.perplexity < 1200
+  assert len(found.texts) == (3 if decode else 0) and (found.rouge.keys() == found.lead_rouge.keys())
 
 
 def test_c4_windows_of_seqio_and_of_prepared_data_are_the_same(real):

@@ -73,6 +73,14 @@ def test_a_share_of_the_examples_starts_at_zero_all_the_same():
   assert abs((_starts(10**6, 0.3) == 0).mean() - 0.3) < 0.041
 
 
+def test_every_segment_of_a_packed_row_has_a_start_of_its_own():
+  segment_BxT = jnp.repeat(jnp.arange(1, 21), 3)[None]
+  position_BxT = example_positions(1, 60, 50, 0.0, key=jax.random.key(0), segment_BxT=segment_BxT)
+  position_20x3 = np.asarray(position_BxT).reshape(20, 3)
+  np.testing.assert_array_equal(position_20x3 - position_20x3[:, :1], np.tile(np.arange(3), (20, 1)))
+  assert len(set(position_20x3[:, 0])) > 10
+
+
 @pytest.mark.parametrize('n_starts', [1, 0, -3])
 def test_where_there_is_no_room_all_examples_start_at_zero(n_starts):
   assert not _starts(n_starts, 0.0).any()
@@ -85,6 +93,11 @@ def test_more_tokens_than_positions_are_refused():
 
 def test_shifted_tokens_start_with_zero_and_lose_the_last():
   np.testing.assert_array_equal(shift_right(jnp.asarray([[5, 6, 7], [8, 9, 0]])), [[0, 5, 6], [0, 8, 9]])
+
+
+def test_shifted_tokens_start_with_zero_in_every_segment():
+  shifted_BxT = shift_right(jnp.asarray([[5, 6, 7, 8, 9]]), jnp.asarray([[1, 1, 2, 3, 3]]))
+  np.testing.assert_array_equal(shifted_BxT, [[0, 5, 0, 0, 8]])
 
 
 @pytest.mark.parametrize('seed', range(3))

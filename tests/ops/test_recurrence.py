@@ -24,6 +24,16 @@ def test_states_are_those_of_a_loop(seed, time):
   np.testing.assert_allclose(linear_recurrence(*inputs), np.stack(expected, 1), atol=1e-6)
 
 
+def test_states_begin_anew_where_they_are_told_to():
+  forget_BxTxW, update_BxTxW, initial_BxW = _inputs(0, 11)
+  anew_BxT = np.arange(11) == np.asarray([[0], [6]])
+  found_BxTxW = linear_recurrence(forget_BxTxW, update_BxTxW, initial_BxW, anew_BxT)
+  for row, first in enumerate((0, 6)):
+    alone_BxTxW = linear_recurrence(forget_BxTxW[:, first:], update_BxTxW[:, first:], np.zeros_like(initial_BxW))
+    np.testing.assert_allclose(found_BxTxW[row, first:], alone_BxTxW[row], atol=1e-6)
+  np.testing.assert_allclose(found_BxTxW[1, :6], linear_recurrence(*_inputs(0, 11))[1, :6], atol=1e-6)
+
+
 def test_the_gradient_runs_backwards_in_time_only():
   forget_BxTxW, update_BxTxW, initial_BxW = _inputs(0, 9)
   read_fourth = lambda update: linear_recurrence(forget_BxTxW, update, initial_BxW)[:, 3].sum()  # noqa: E731

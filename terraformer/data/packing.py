@@ -1,0 +1,82 @@
+"""Several short examples in one record: which of them share it, and what a batch gets of it.
+
+F features, O packs that are open.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from terraformer.data.objectives import padded
+
+# Packs that are filled side by side: more of them fill hardly better, and take longer to look through.
+_OPEN = 64
+
+Example = dict[str, np.ndarray]
+
+
+def first_fit(examples: Iterable[Example], room: Mapping[str, int], max_segments: int = 0) -> Iterator[list[Example]]:
+  """Puts each example into the first open pack that has room for all its features; where none has, the fullest ends.
+
+  Args:
+    examples: ids by feature, none of them longer than a whole pack.
+    room: tokens of a pack, by feature.
+    max_segments: examples of a pack at most; 0 for as many as fit.
+
+  Yields:
+    Packs as they end, their examples in the order in which they came: the same for the same examples.
+  """
+  room_F = np.array(list(room.values()))
+  free_OxF = np.tile(room_F, (_OPEN, 1))
+  packs: list[list[Example]] = [[] for _ in range(_OPEN)]
+
+  def end(at: int) -> list[Example]:
+    ended, packs[at] = packs[at], []
+    free_OxF[at] = room_F
+    return ended
+
+  for example in examples:
+    length_F = np.array([len(example[name]) for name in room])
+    fits_O = (free_OxF >= length_F).all(1)
+    at = int(fits_O.argmax())
+    if not fits_O[at]:
+      at = int((free_OxF / room_F).sum(1).argmin())
+      yield end(at)
+    packs[at].append(example)
+    free_OxF[at] -= length_F
+    if len(packs[at]) == max_segments:
+      yield end(at)
+  yield from (pack for pack in packs if pack)
+
+
+def joined(pack: list[Example]) -> Example:
+  """The tokens of a record: of each feature the examples one after another, and how long each is (`lengths_name`)."""
+  record = {}
+  for feature in pack[0]:
+    record[feature] = np.concatenate([example[feature] for example in pack])
+    record[lengths_name(feature)] = np.array([len(example[feature]) for example in pack])
+  return record
+
+
+def lengths_name(feature: str) -> str:
+  return f'{feature}_lengths'
+
+
+def n_examples(record: Mapping[str, Any]) -> int:
+  """Examples of a packed record; 0 of any other."""
+  return len(record.get(lengths_name('targets'), ()))
+
+
+def rows(record: Mapping[str, Any], room: Mapping[str, int]) -> Example:
+  """What a batch gets of a record: of each feature the tokens, and of each token the number of its example.
+
+  Both are filled up with zeros to `room`, so examples count from 1. A feature that the record has not is padding.
+  """
+  nothing = np.zeros(0, np.int32)
+  row = {}
+  for feature, length in room.items():
+    lengths = record.get(lengths_name(feature), nothing)
+    row[feature] = padded(record.get(feature, nothing), length)
+    row[f'{feature}_segments'] = padded(np.repeat(np.arange(1, 1 + len(lengths)), lengths), length)
+  return row

@@ -1,0 +1,45 @@
+"""Source and target of every example on one causal sequence, as Terraformer's decoder and language models read them.
+
+B batch, S source time, T target time, P both together, D d_model.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from terraformer.config import BlockConfig
+from terraformer.models.base import causal_padding, n_tokens
+from terraformer.models.halves import Padding
+from terraformer.ops.positions import read_after, write_after
+from terraformer.ops.segments import Interleaved, Segments
+
+
+class OneSequence:
+  """A target stands right behind its source, in packed rows one example behind the other; padding is at the end.
+
+  Attributes:
+    segment_BxP: the segment of every place; None where rows are not packed.
+  """
+
+  def __init__(self, inputs_BxS: jax.Array, targets_BxT: jax.Array, segments: Segments | None):
+    """`segments` are those of packed rows."""
+    self._n_inputs_B, n_targets_B = n_tokens(inputs_BxS), n_tokens(targets_BxT)
+    self._n_targets = targets_BxT.shape[1]
+    self._packed = None if segments is None else Interleaved(segments)
+    self.segment_BxP = None if self._packed is None else self._packed.segment_BxP
+    self._real_BxP = jnp.arange(inputs_BxS.shape[1] + self._n_targets) < (self._n_inputs_B + n_targets_B)[:, None]
+
+  def padding(self, block: BlockConfig) -> Padding:
+    """Of a causal stack of these blocks."""
+    return Padding(causal_padding(block, self._real_BxP), segment_BxT=self.segment_BxP)
+
+  def write(self, first_BxSxD: jax.Array, second_BxTxD: jax.Array) -> jax.Array:
+    """The sequence BxPxD of what belongs to the sources and to the targets."""
+    if self._packed is None:
+      return write_after(first_BxSxD, self._n_inputs_B, second_BxTxD)
+    return self._packed.write(first_BxSxD, second_BxTxD)
+
+  def read(self, both_BxPxD: jax.Array) -> jax.Array:
+    """What belongs to the targets, BxTxD."""
+    if self._packed is None:
+      return read_after(both_BxPxD, self._n_inputs_B, self._n_targets)
+    return self._packed.read(both_BxPxD)
