@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from terraformer.config import DecodeConfig
 from terraformer.models.generate import writable
-from terraformer.ops.choice import first_largest
 
 
 @jax.tree_util.register_dataclass
@@ -120,9 +119,9 @@ def sample(
   if rules.ngram:
     logits_BxV = limited(logits_BxV, written, rules.ngram)
   if not rules.draws:
-    return first_largest(logits_BxV, axis=-1)
+    return logits_BxV.argmax(-1).astype(jnp.int32)
   scaled_BxV = logits_BxV / draw.temperature
   if rules.cuts:
     scaled_BxV = cut(scaled_BxV, draw.top_k, draw.top_p)
   key = jax.random.fold_in(jax.random.key(draw.seed), index)
-  return first_largest(scaled_BxV + jax.random.gumbel(key, scaled_BxV.shape[-1:]), axis=-1)
+  return (scaled_BxV + jax.random.gumbel(key, scaled_BxV.shape[-1:])).argmax(-1).astype(jnp.int32)

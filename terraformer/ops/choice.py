@@ -25,15 +25,6 @@ def choose_units(logits_xMxN: jax.Array, *, temperature: float = 0.0, key: jax.A
   return jnp.argmax(logits_xMxN, axis=-1).astype(jnp.uint8 if n_units <= 256 else jnp.uint16)
 
 
-def first_largest(x: jax.Array, axis: int) -> jax.Array:
-  """Index of the largest number along an axis, the first one on ties, int32.
-
-  What `argmax` gives, as two reductions that a CPU vectorises; it does not vectorise a pair of number and index.
-  """
-  index = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis % x.ndim)
-  return jnp.where(x == x.max(axis, keepdims=True), index, x.shape[axis] - 1).min(axis)
-
-
 def straight_through(units_xM: jax.Array, soft_xMxN: jax.Array) -> jax.Array:
   """The one-hot mask of the chosen units, with the gradient of the soft mask."""
   hard_xMxN = jax.nn.one_hot(units_xM, soft_xMxN.shape[-1], dtype=soft_xMxN.dtype)

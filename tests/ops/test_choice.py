@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.ops.choice import choose_units, first_largest, straight_through
+from terraformer.ops.choice import choose_units, straight_through
 from tests.reference.vectors import TOLERANCE, load
 
 
@@ -16,17 +16,6 @@ def _logits(seed=0):
 def test_equal_logits_choose_the_first_unit():
   units_xM = choose_units(jnp.asarray([[0.0, 2.0, 2.0], [1.0, 1.0, 1.0]]))
   np.testing.assert_array_equal(units_xM, [1, 0])
-
-
-@pytest.mark.parametrize('axis', [0, 1, -1])
-def test_the_first_of_the_largest_is_that_of_argmax(axis):
-  x_xMxN = jnp.round(_logits() * 2)  # many ties
-  np.testing.assert_array_equal(first_largest(x_xMxN, axis), jnp.argmax(x_xMxN, axis))
-
-
-def test_the_largest_of_numbers_that_are_none_is_one_of_them():
-  assert 0 <= first_largest(jnp.full(3, jnp.nan), 0) < 3
-  assert first_largest(jnp.full(3, -jnp.inf), 0) == 0
 
 
 @pytest.mark.parametrize('arguments', [{'key': None, 'temperature': 9.0}, {'key': 0, 'temperature': 0.0}])
