@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from terraformer.bench.decode import DecodeTime
+from terraformer.bench.decode import DecodeTime, by_context_and_batch
 
 _LABELS = {'dense': 'dense', 'ff': '+ sparse FF', 'ff_qkv': '+ sparse QKV', 'ff_qkv_output': '+ sparse output'}
 
@@ -15,9 +15,7 @@ def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:
   matplotlib.use('Agg')
   import matplotlib.pyplot as plt
 
-  groups: dict[tuple[int, int], list[DecodeTime]] = {}
-  for result in results:
-    groups.setdefault((result.context, result.batch), []).append(result)
+  groups = by_context_and_batch(results)
   figure, all_axes = plt.subplots(
     1, len(groups), figsize=(2 + 3.6 * len(groups), 4.2), layout='constrained', squeeze=False
   )

@@ -269,12 +269,18 @@ def _resident(case: _Case, pool: Pool) -> int:
   return resident_bytes()
 
 
-def as_table(results: Sequence[DecodeTime]) -> str:
-  """Measurements for people, a paragraph each, with what each takes in its parts."""
+def by_context_and_batch(results: Sequence[DecodeTime]) -> dict[tuple[int, int], list[DecodeTime]]:
+  """The variants that were measured side by side."""
   groups: dict[tuple[int, int], list[DecodeTime]] = {}
   for result in results:
     groups.setdefault((result.context, result.batch), []).append(result)
-  return '\n'.join(_paragraph(result, group) for group in groups.values() for result in group)
+  return groups
+
+
+def as_table(results: Sequence[DecodeTime]) -> str:
+  """Measurements for people, a paragraph each, with what each takes in its parts."""
+  groups = by_context_and_batch(results).values()
+  return '\n'.join(_paragraph(result, group) for group in groups for result in group)
 
 
 def _paragraph(result: DecodeTime, group: Sequence[DecodeTime]) -> str:

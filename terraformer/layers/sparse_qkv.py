@@ -4,6 +4,7 @@ B batch, T time, D d_model, S modules, W width of a module, C positions that the
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +77,7 @@ class SparseProjection(Projection):
     """Queries, keys and values of all positions, BxTxHxK each."""
     if segment_BxT is None:
       return self.prefill(x_BxTxD, jnp.zeros(x_BxTxD.shape[0], jnp.int32))[0]
-    within = lambda layer, x_BxTxSxV: layer.within(x_BxTxSxV, segment_BxT)  # noqa: E731
+    within = functools.partial(ModularConvolution.within, segment_BxT=segment_BxT)
     return self._convolve(within, *self._read(self.shared(x_BxTxD), x_BxTxD))
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array) -> tuple[QKV, History]:
@@ -84,6 +85,8 @@ class SparseProjection(Projection):
     shared_BxTxD = self.shared(x_BxTxD)
     read, value_read = self._read(shared_BxTxD, x_BxTxD)
     history = History(self.query.cache_after(read, length_B), self.value.cache_after(value_read, length_B))
+    # Padded once, before it is divided into modules: padded by each convolution, XLA fuses it differently forwards and
+    # backwards, and an exact reversible stack no longer reads the same bits.
     before = ((0, 0), (self.config.length_kernel - 1, 0), (0, 0))
     padded = self._read(jnp.pad(shared_BxTxD, before), jnp.pad(x_BxTxD, before))
     return self._convolve(ModularConvolution.valid, *padded), history
