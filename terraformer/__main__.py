@@ -1,7 +1,16 @@
-"""`python -m terraformer` is the command `terraformer`."""
+"""The command `terraformer`, which is `python -m terraformer` as well."""
 
 import sys
 
-from terraformer.cli import main
+from terraformer import interrupts
 
-sys.exit(main())
+
+def main(arguments: list[str] | None = None) -> int:
+  """Runs one command and returns its exit status."""
+  with interrupts.by_signal():
+    from terraformer import cli
+  return cli.main(arguments)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

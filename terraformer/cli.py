@@ -14,6 +14,7 @@ from pathlib import Path
 import gin
 
 from terraformer import config as config_lib
+from terraformer import interrupts
 from terraformer.config import DecodeConfig, RunConfig, UserError
 from terraformer.flags import DECODE_FLAGS, make_parser
 from terraformer.train import status as status_lib
@@ -26,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
   flags = make_parser(_COMMANDS).parse_args(arguments)
   _quiet_libraries()
   try:
-    return flags.run(flags) or 0
+    with interrupts.heard():
+      return flags.run(flags) or 0
   except UserError as error:
     return _fail(flags, error, 2)
   except KeyboardInterrupt:
@@ -171,7 +173,10 @@ def _decode_config(decode: DecodeConfig, flags: argparse.Namespace) -> DecodeCon
 
 
 def _decode(flags: argparse.Namespace) -> None:
-  from terraformer.decode.source import read_sources
+  with interrupts.by_signal():
+    from terraformer.decode.decoder import Decoder
+    from terraformer.decode.source import read_sources
+    from terraformer.decode.terminal import write_all
 
   _, decode, _ = load_configs(flags.gin_file, flags.gin_bindings)
   for binding in flags.gin_bindings:
@@ -180,9 +185,6 @@ def _decode(flags: argparse.Namespace) -> None:
   decode = _decode_config(decode, flags)
   sources = read_sources(flags.input, flags.input_file, flags.stdin, flags.field)
   _cache_compilations()
-  from terraformer.decode.decoder import Decoder
-  from terraformer.decode.terminal import write_all
-
   decoder = Decoder.open(flags.bundle, flags.verify or None)
   write_all(decoder, sources, decode, flags.batch_size, flags.json, flags.stats)
 

@@ -23,8 +23,9 @@ ALLOWED = {
   'pod': {'config', 'models', 'train'},
   'bench': {'config', 'ops', 'layers', 'models', 'data', 'decode'},
   'flags': set(),
-  'cli': {'config', 'data', 'train', 'decode', 'export', 'eval', 'describe', 'pod', 'bench', 'flags'},
-  '__main__': {'cli'},
+  'interrupts': set(),
+  'cli': {'config', 'data', 'train', 'decode', 'export', 'eval', 'describe', 'pod', 'bench', 'flags', 'interrupts'},
+  '__main__': {'cli', 'interrupts'},
   '__init__': set(),
 }
 TENSORFLOW = {'tensorflow', 'tensorflow_text', 'tensorflow_datasets', 'seqio'}

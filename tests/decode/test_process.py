@@ -1,6 +1,9 @@
 """The command that decodes, as a process."""
 
 import json
+import signal
+import time
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +42,17 @@ def test_one_object_a_line_for_every_line_of_a_file(terraformer, bundle, tmp_pat
   arguments = (f'--input_file={tmp_path / "texts.jsonl"}', '--field=body', '--json')
   output, errors = terraformer('decode', f'--bundle={bundle}', *arguments).communicate(timeout=100)
   assert [json.loads(line)['input'] for line in output.splitlines()] == ['Red tree.', 'Blue hill.'], errors
+
+
+@pytest.mark.parametrize('seconds', [0, 0.3, 0.9, 2])
+def test_an_interrupted_command_says_so_at_most(terraformer, bundle, tmp_path, seconds):
+  (tmp_path / 'texts.jsonl').write_text('\n'.join(json.dumps({'inputs': f'Red tree {i}.'}) for i in range(100_000)))
+  process = terraformer('decode', f'--bundle={bundle}', f'--input_file={tmp_path / "texts.jsonl"}')
+  while 'numpy' not in Path(f'/proc/{process.pid}/maps').read_text():  # Python itself has started
+    time.sleep(0.01)
+  time.sleep(seconds)
+  process.send_signal(signal.SIGINT)
+  _, errors = process.communicate(timeout=100)
+  # The shell calls both 130: before anything has begun the signal itself ends the process.
+  assert process.returncode in (130, -signal.SIGINT)
+  assert errors in ('', 'terraformer decode: interrupted\n')
