@@ -9,7 +9,17 @@ Any value of terraformer/config is set by gin, in files or on the command line, 
 Bad input ends in one sentence and exit status 2, an interruption in 130.
 """
 # Flags that are fields of DecodeConfig by the same name.
-DECODE_FLAGS = ('max_tokens', 'temperature', 'top_k', 'top_p', 'seed', 'beams', 'length_penalty', 'no_repeat_ngram')
+DECODE_FLAGS = (
+  'max_tokens',
+  'temperature',
+  'top_k',
+  'top_p',
+  'seed',
+  'beams',
+  'length_penalty',
+  'no_repeat_ngram',
+  'bfloat16_cache',
+)
 
 
 def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]]) -> argparse.ArgumentParser:
@@ -250,11 +260,14 @@ def _add_decoding(command: argparse.ArgumentParser) -> None:
   command.add_argument('--temperature', type=float, help='0 takes the likeliest token (DecodeConfig.temperature)')
   command.add_argument('--top_k', type=int, help='draw from so many likeliest tokens (DecodeConfig.top_k)')
   command.add_argument('--top_p', type=float, help='draw from the likeliest that have this probability together')
-  command.add_argument('--seed', type=int, help='of the draws (DecodeConfig.seed)')
+  command.add_argument('--seed', type=int, help='of the draws, which each text begins anew (DecodeConfig.seed)')
   command.add_argument('--beams', type=int, help='hypotheses of beam search; the text comes in one piece')
   command.add_argument('--length_penalty', type=float, help='of beam search: higher for longer texts')
   command.add_argument('--no_repeat_ngram', type=int, metavar='N', help='write no sequence of N tokens twice')
   command.add_argument('--stop', action='append', metavar='TEXT', help='end before this text; repeatable')
+  command.add_argument(
+    '--bfloat16_cache', action='store_const', const=True, help='keep keys and values in half the memory; slower'
+  )
 
 
 def _count(text: str) -> int:

@@ -96,7 +96,9 @@ def read_row(line: str, fields: dict[str, str], where: str, may_be_empty: bool =
   """The texts of one line; raises UserError as `read_rows`, of the line that `where` names."""
   try:
     value = json.loads(line)
-  except ValueError as error:
+  except json.JSONDecodeError as error:
+    raise UserError(f'{where}: expected a JSON object, found at character {error.colno}: {error.msg}') from error
+  except (ValueError, RecursionError) as error:
     raise UserError(f'{where}: expected a JSON object, found {error}') from error
   if not isinstance(value, dict):
     raise UserError(f'{where}: expected a JSON object, found {type(value).__name__}')

@@ -5,7 +5,6 @@ taken apart; of large models several files) and `vocabulary.model` (sentencepiec
 """
 
 import dataclasses
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from terraformer.config import ModelConfig, UserError, from_dict, to_dict
+from terraformer.config import ModelConfig, UserError
 from terraformer.data.vocabulary import Vocabulary
-from terraformer.decode.tensors import checksum, file_of, map_tensors, tensor_files, write_tensors
+from terraformer.decode.header import Header, read_header, write_header
+from terraformer.decode.tensors import checksum, files_of, map_tensors, tensor_files, write_tensors
 from terraformer.models.make import abstract_model, unroll
 from terraformer.models.parameters import Params, describe, flatten, split, unflatten
 from terraformer.models.rows import row_axis
 
-FORMAT = 4
 # A bundle of no more bytes is compared with its checksums whenever it is opened.
 _VERIFIED_BYTES = 1 << 28
 _FILES = {'config.json', 'vocabulary.model'}
@@ -88,15 +87,6 @@ def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarra
   model = dataclasses.replace(content.model, bfloat16=False)  # which a CPU is slow at
   _require_replaceable(output)
   shapes = stored_shapes(model, content.bfloat16)
-  config = {
-    'format': FORMAT,
-    'model': to_dict(model),
-    'bfloat16': content.bfloat16,
-    'vocabulary': {'sentinels': content.vocabulary.sentinels, 'fingerprint': content.vocabulary.fingerprint},
-    'inputs_length': content.inputs_length,
-    'targets_length': content.targets_length,
-    'origin': content.origin,
-  }
   try:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{output.name}-', dir=output.parent) as folder:
@@ -108,9 +98,19 @@ def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarra
           bar.update()
           return np.asarray(read(name)).astype(shapes[name].dtype, copy=False)
 
-        config['checksums'] = write_tensors(new, shapes, read_one)
+        checksums = write_tensors(new, shapes, read_one)
       (new / 'vocabulary.model').write_bytes(content.vocabulary.model_bytes)
-      (new / 'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+      header = Header(
+        model=model,
+        bfloat16=content.bfloat16,
+        sentinels=content.vocabulary.sentinels,
+        fingerprint=content.vocabulary.fingerprint,
+        inputs_length=content.inputs_length,
+        targets_length=content.targets_length,
+        origin=content.origin,
+        checksums=checksums,
+      )
+      write_header(new / 'config.json', header)
       try:
         if output.exists():
           output.rename(replaced)
@@ -157,54 +157,44 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
     UserError: if it is missing, of another format, or its files are damaged or do not belong together.
   """
   path = Path(path)
-  config = _read_config(path)
-  try:
-    model = from_dict(config['model'])
-    sentinels, fingerprint = config['vocabulary']['sentinels'], config['vocabulary']['fingerprint']
-    lengths = config['inputs_length'], config['targets_length']
-    origin, bfloat16, checksums = config['origin'], config['bfloat16'], config['checksums']
-  except (KeyError, TypeError, AttributeError) as error:
-    raise UserError(f'{path / "config.json"}: expected the fields of a bundle, found no {error}') from error
-  except UserError as error:
-    raise UserError(f'{path / "config.json"}: {error}') from error
-  tensors = _map_weights(path, stored_shapes(model, bfloat16))
-  n_bytes = sum(tensor.nbytes for tensor in tensors.values())
-  if n_bytes <= _VERIFIED_BYTES if verify is None else verify:
-    _verify(path, tensors, checksums)
-  vocabulary = Vocabulary.open(path / 'vocabulary.model', sentinels)
-  if vocabulary.fingerprint != fingerprint:
-    raise UserError(f'{path / "vocabulary.model"}: expected the vocabulary of config.json, found another')
-  return Bundle(model, unflatten(tensors), vocabulary, *lengths, origin)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
   if not path.is_dir():
     raise UserError(f'{path}: expected the folder of a bundle, found {"a file" if path.exists() else "nothing"}')
-  try:
-    config = json.loads((path / 'config.json').read_text(encoding='utf-8'))
-  except FileNotFoundError:
-    raise UserError(f'{path}: expected a bundle, found a folder without config.json') from None
-  except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-    raise UserError(f'{path / "config.json"}: expected JSON, found {error}') from error
-  found = config.get('format') if isinstance(config, dict) else None
-  if found != FORMAT:
-    raise UserError(f'{path}: expected a bundle of format {FORMAT}, found format {found}; export it again')
-  return config
+  if not (path / 'config.json').exists():
+    raise UserError(f'{path}: expected a bundle, found a folder without config.json')
+  header = read_header(path / 'config.json')
+  tensors = _map_weights(path, stored_shapes(header.model, header.bfloat16))
+  n_bytes = sum(tensor.nbytes for tensor in tensors.values())
+  if n_bytes <= _VERIFIED_BYTES if verify is None else verify:
+    _verify(path, tensors, header.checksums)
+  vocabulary = Vocabulary.open(path / 'vocabulary.model', header.sentinels)
+  if vocabulary.fingerprint != header.fingerprint:
+    raise UserError(f'{path / "vocabulary.model"}: expected the vocabulary of config.json, found another')
+  lengths = header.inputs_length, header.targets_length
+  return Bundle(header.model, unflatten(tensors), vocabulary, *lengths, header.origin)
 
 
 def _map_weights(path: Path, expected: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
   tensors = map_tensors(path, rows=lambda name: row_axis(name) is not None)
   for name, shape in expected.items():
-    if describe(tensors.get(name)) != describe(shape):
-      raise UserError(f'{path}: expected the tensor {name} of {describe(shape)}, found {describe(tensors.get(name))}')
+    if name not in tensors:
+      raise UserError(f'{path}: expected the tensor {name} in {_names(path, tensors)}, found none')
+    if describe(tensors[name]) != describe(shape):
+      where = files_of(path, tensors)[name]
+      raise UserError(f'{where}: expected the tensor {name} of {describe(shape)}, found {describe(tensors[name])}')
   for name in tensors:
     if name not in expected:
-      raise UserError(f'{path}: expected the tensors of config.json alone, found {name} as well')
+      where = files_of(path, tensors).get(name, path)
+      raise UserError(f'{where}: expected the tensors of config.json alone, found {name} as well')
   return {name: tensors[name] for name in expected}
+
+
+def _names(path: Path, tensors: dict[str, np.ndarray]) -> str:
+  names = sorted({file.name for file in files_of(path, tensors).values()})
+  return names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'
 
 
 def _verify(path: Path, tensors: dict[str, np.ndarray], checksums: dict[str, int]) -> None:
   for name, tensor in tensors.items():
-    found = checksum(tensor)
-    if found != checksums.get(name):
-      raise UserError(f'{file_of(path, name)}: expected the tensor {name} as it was exported, found it altered')
+    if checksum(tensor) != checksums.get(name):
+      where = files_of(path, tensors)[name]
+      raise UserError(f'{where}: expected the tensor {name} as it was exported, found it altered')

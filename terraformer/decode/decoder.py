@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from terraformer.config import DecodeConfig, UserError
+from terraformer.config import DecodeConfig
 from terraformer.data.vocabulary import EOS_ID
 from terraformer.decode import step as steps
 from terraformer.decode.beam import Beams
 from terraformer.decode.bundle import Bundle, open_bundle
 from terraformer.decode.sample import Written, draw_of, rules_of
+from terraformer.decode.source import require_text
 from terraformer.decode.stops import until_stop
 from terraformer.models.parameters import flatten
 
@@ -33,6 +34,7 @@ class Stats:
   Attributes:
     input_tokens: of the source that were read; of a batch, of all sources.
     dropped_tokens: of the source beyond what the model was trained on; they were not read.
+    room: tokens that the model's positions leave room for, behind the longest source.
     tokens: generated, the end of sequence included; of a batch, those of all texts.
     first_token_seconds: from the call to the first token, compilation included.
     seconds: from the call to the last token.
@@ -41,6 +43,7 @@ class Stats:
 
   input_tokens: int = 0
   dropped_tokens: int = 0
+  room: int = 0
   tokens: int = 0
   first_token_seconds: float = 0.0
   seconds: float = 0.0
@@ -86,7 +89,7 @@ class Decoder:
       config: how tokens are chosen, and how many at most.
 
     Raises:
-      UserError: if the text is empty.
+      UserError: if it is not a text, or an empty one.
     """
     return until_stop(self._pieces(self.tokens(text, config)), config.stop)
 
@@ -94,8 +97,10 @@ class Decoder:
     """Whole texts, one for each source, decoded side by side; the same that each would become alone.
 
     Raises:
-      UserError: if a text is empty.
+      UserError: if one is not a text, or an empty one.
     """
+    if not texts:
+      return []
     if config.beams > 1:
       return [''.join(self.generate(text, config)) for text in texts]
     rows: list[list[int]] = [[] for _ in texts]
@@ -114,7 +119,7 @@ class Decoder:
     """Generated tokens one by one, up to the end of sequence, which is not among them.
 
     Raises:
-      UserError: if the text is empty.
+      UserError: if it is not a text, or an empty one.
     """
     if config.beams > 1:
       yield from self._search(text, config)
@@ -210,8 +215,7 @@ class Decoder:
     self.stats = Stats()
     rows = []
     for text in texts:
-      if not text.strip():
-        raise UserError('input: expected a text, found nothing but white space')
+      require_text(text)
       ids = self.bundle.vocabulary.encode(text)
       rows.append([*ids[: self.bundle.inputs_length - 1], EOS_ID])
       self.stats.input_tokens += len(rows[-1])
@@ -221,7 +225,8 @@ class Decoder:
     for row, ids in zip(inputs_BxS, rows, strict=True):
       row[: len(ids)] = ids
     wanted = self.bundle.targets_length if config.max_tokens is None else config.max_tokens
-    return inputs_BxS, min(wanted, self._model.room_behind(longest))
+    self.stats.room = self._model.room_behind(longest)
+    return inputs_BxS, min(wanted, self.stats.room)
 
 
 def _bucket(length: int, most: int) -> int:

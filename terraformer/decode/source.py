@@ -1,5 +1,6 @@
 """What decoding reads: a text, a file, or the standard input."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -21,13 +22,25 @@ def read_sources(text: str | None, file: str | None, stdin: str | None, field: s
   if len(given) != 1:
     raise UserError(f'expected one of --input, --input_file and -, found {len(given)} of them')
   if text is not None:
-    sources = [text]
+    sources = [decode_utf8(os.fsencode(text), '--input')]  # bytes that are not UTF-8 came as half surrogate pairs
   elif stdin is not None:
     sources = [decode_utf8(sys.stdin.buffer.read(), 'standard input')]
   elif Path(file).suffix == '.jsonl':
     sources = [row['inputs'] for row in read_rows(Path(file), {'inputs': field})]
   else:
     sources = [read_text(Path(file))]
-  if not all(source.strip() for source in sources):
-    raise UserError('input: expected a text, found nothing but white space')
+  for source in sources:
+    require_text(source)
   return sources
+
+
+def require_text(source: object) -> None:
+  """Raises UserError unless it is a text of whole characters, some of which are not white space."""
+  if not isinstance(source, str):
+    raise UserError(f'input: expected a text, found {type(source).__name__}')
+  if not source.strip():
+    raise UserError('input: expected a text, found nothing but white space')
+  try:
+    source.encode()
+  except UnicodeEncodeError as error:
+    raise UserError(f'input: expected a text, found half a surrogate pair at character {error.start}') from error

@@ -9,7 +9,7 @@ import json
 import math
 import mmap
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from terraformer.config import UserError
 
 ALIGNMENT = 64  # bytes
 INDEX = 'model.safetensors.index.json'
+_SINGLE = 'model.safetensors'
 _PADDING = '__padding__.'
 _DTYPES = {
   'F32': np.dtype(np.float32),
@@ -68,23 +69,27 @@ def map_tensors(folder: Path, rows: Callable[[str], bool] = lambda _: False) -> 
   found: dict[str, np.ndarray] = {}
   for file, expected in _files(folder).items():
     tensors = _map_file(folder / file, rows)
-    for name in sorted((expected or set()) - tensors.keys()):
+    for name in sorted(expected - tensors.keys()):
       raise UserError(f'{folder / file}: expected the tensor {name}, which {INDEX} says is here, found none')
     found |= tensors
   return found
 
 
-def file_of(folder: Path, tensor: str) -> Path:
-  """The file that a tensor is in."""
-  return next(folder / file for file, names in _files(folder).items() if names is None or tensor in names)
-
-
-def _files(folder: Path) -> dict[str, set[str] | None]:
-  """The files of a folder and the tensors that each has; None where the one file has them all."""
+def files_of(folder: Path, tensors: Iterable[str]) -> dict[str, Path]:
+  """The file that each of the tensors of a folder is in."""
   if not (folder / INDEX).exists():
-    return {'model.safetensors': None}
-  places = _read_index(folder / INDEX)
-  return {file: {name for name, at in places.items() if at == file} for file in places.values()}
+    return dict.fromkeys(tensors, folder / _SINGLE)
+  return {name: folder / file for name, file in _read_index(folder / INDEX).items()}
+
+
+def _files(folder: Path) -> dict[str, set[str]]:
+  """The files of a folder, and the tensors that each has according to the index, if there is one."""
+  if not (folder / INDEX).exists():
+    return {_SINGLE: set()}
+  files: dict[str, set[str]] = {}
+  for name, file in _read_index(folder / INDEX).items():
+    files.setdefault(file, set()).add(name)
+  return files
 
 
 def checksum(tensor: np.ndarray) -> int:
@@ -102,7 +107,7 @@ def _size(shape: Any) -> int:
 
 
 def _shard_name(index: int, count: int) -> str:
-  return 'model.safetensors' if count == 1 else f'model-{index + 1:05}-of-{count:05}.safetensors'
+  return _SINGLE if count == 1 else f'model-{index + 1:05}-of-{count:05}.safetensors'
 
 
 def _shards(shapes: dict[str, Any], shard_bytes: float) -> list[dict[str, Any]]:
@@ -142,11 +147,17 @@ def _write_shard(path: Path, shapes: dict[str, Any], read: Callable[[str], np.nd
 
 
 def _read_index(path: Path) -> dict[str, str]:
+  """Tensor -> name of its file."""
   try:
-    places = json.loads(path.read_text())['weight_map']
-    return {str(name): Path(file).name for name, file in places.items()}
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    places = json.loads(path.read_text(encoding='utf-8'))['weight_map']
+    wrong = [file for file in places.values() if Path(file).name != file]
+  except OSError as error:
+    raise UserError(f'{path}: expected a file that can be read, found {error.strerror.lower()}') from error
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
     raise UserError(f'{path}: expected the files of all tensors as JSON, found {error!r:.80}') from error
+  if wrong:
+    raise UserError(f'{path}: expected names of files beside it, found {wrong[0]!r:.80}')
+  return places
 
 
 def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
@@ -155,8 +166,10 @@ def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
       mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
   except FileNotFoundError:
     raise UserError(f'{path}: expected the weights of the bundle, found no such file') from None
-  except (OSError, ValueError) as error:  # an empty file cannot be mapped
-    raise UserError(f'{path}: expected readable weights, found {error}') from error
+  except OSError as error:
+    raise UserError(f'{path}: expected a file that can be read, found {error.strerror.lower()}') from error
+  except ValueError:  # it cannot be mapped
+    raise UserError(f'{path}: expected weights, found an empty file') from None
   header, data = _split_header(path, np.frombuffer(mapped, np.uint8))
   first = len(mapped) - len(data)
   tensors, filled = {}, 0
@@ -164,10 +177,12 @@ def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
     if name == '__metadata__':
       continue
     try:
-      dtype, shape, (begin, end) = _DTYPES[entry['dtype']], tuple(map(int, entry['shape'])), entry['data_offsets']
+      dtype, shape, (begin, end) = _DTYPES[entry['dtype']], tuple(entry['shape']), entry['data_offsets']
+      if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
+        raise TypeError
     except (KeyError, ValueError, TypeError) as error:
       raise UserError(f'{path}: expected type, shape and place of the tensor {name}, found {entry!r:.80}') from error
-    if end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
+    if end - begin != math.prod(shape) * dtype.itemsize:
       raise UserError(f'{path}: expected the tensor {name} of {dtype}{list(shape)}, found {end - begin:,} bytes')
     if end > len(data):
       raise UserError(f'{path}: expected {end:,} bytes up to the end of the tensor {name}, found {len(data):,}')
@@ -184,12 +199,14 @@ def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
 
 def _split_header(path: Path, data: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
   length = int.from_bytes(data[:8].tobytes(), 'little')
-  if len(data) < 8 or length > min(len(data) - 8, _LONGEST_HEADER):
+  if len(data) < 8 or length > _LONGEST_HEADER:
     raise UserError(f'{path}: expected readable weights, found no header of safetensors')
+  if length > len(data) - 8:
+    raise UserError(f'{path}: expected a header of {length:,} bytes, found {len(data) - 8:,} bytes in all')
   try:
     header = json.loads(data[8 : 8 + length].tobytes())
     if not isinstance(header, dict):
       raise ValueError(f'{type(header).__name__} in the place of an object')
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise UserError(f'{path}: expected readable weights, found a header that is no JSON: {error}') from error
   return header, data[8 + length :]

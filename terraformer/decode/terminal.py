@@ -31,7 +31,7 @@ def write_all(
       batch = sources[first : first + batch_size]
       for source, text in zip(batch, decoder.generate_batch(batch, config), strict=True):
         print(_row(source, text, decoder.stats) if as_json else text, flush=True)
-      _tell_stats(decoder.stats, None, with_stats)
+      _tell_stats(decoder.stats, config, None, with_stats)
     else:
       _write_one(decoder, sources[first], config, as_json, with_stats)
 
@@ -45,21 +45,25 @@ def _write_one(decoder: Decoder, source: str, config: DecodeConfig, as_json: boo
       if not as_json:
         print(piece, end='', flush=True)
   print(_row(source, ''.join(written), decoder.stats) if as_json else '', flush=True)
-  _tell_stats(decoder.stats, first_at, with_stats)
+  _tell_stats(decoder.stats, config, first_at, with_stats)
 
 
 def _row(source: str, text: str, stats: Stats) -> str:
   return json.dumps({'input': source, 'output': text, 'stats': dataclasses.asdict(stats)}, ensure_ascii=False)
 
 
-def _tell_stats(stats: Stats, first_at: float | None, wanted: bool) -> None:
+def _tell_stats(stats: Stats, config: DecodeConfig, first_at: float | None, wanted: bool) -> None:
   if stats.dropped_tokens:
     print(
       f'note: the last {stats.dropped_tokens} tokens of the input were not read; the model was trained on '
       f'{stats.input_tokens}',
       file=sys.stderr,
     )
-  if wanted:
+  if stats.steps == stats.room and config.max_tokens is not None and stats.room < config.max_tokens:
+    print(f'note: the text ends after {stats.room} tokens, since the model has no room for more', file=sys.stderr)
+  if wanted and not stats.steps:
+    print(f'{stats.input_tokens} tokens read, none written', file=sys.stderr)
+  elif wanted:
     process = '' if first_at is None else f' ({first_at:.2f} s after the process began)'
     print(
       f'{stats.input_tokens} tokens read, {stats.tokens} written; first token after {stats.first_token_seconds:.2f} s'

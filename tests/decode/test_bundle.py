@@ -1,6 +1,7 @@
 """Bundles that are whole, and bundles that are not."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -88,6 +89,10 @@ def lose_field(path):
   (path / 'config.json').write_text(json.dumps(config))
 
 
+def foreign_config(path):
+  (path / 'config.json').write_text('{"model_type": "t5"}')
+
+
 def unknown_field(path):
   model = json.loads((path / 'config.json').read_text())['model']
   change_config(path, model=model | {'n_experts': 4})
@@ -128,13 +133,14 @@ def flip_weights(path):
   [
     (break_format, 'expected a bundle of format 4, found format 1'),
     (break_json, 'config.json: expected JSON'),
-    (lose_field, "expected the fields of a bundle, found no 'vocabulary'"),
+    (lose_field, "config.json: expected the field 'vocabulary', found none"),
+    (foreign_config, 'config.json: expected the config.json of a bundle, found one without the number of a format'),
     (unknown_field, "TerraformerConfig: expected fields .*found 'n_experts'"),
     (lose_weights, 'model.safetensors: expected the weights of the bundle, found no such file'),
     (cut_weights, r'model.safetensors: expected [\d,]+ bytes up to the end of the tensor \S+, found'),
     (flip_weights, r'model.safetensors: expected the tensor \S+ as it was exported, found it altered'),
-    (other_shape, r'expected the tensor norm.scale_D of float32\[16\], found float32\[15\]'),
-    (extra_tensor, 'expected the tensors of config.json alone, found adapter as well'),
+    (other_shape, r'model.safetensors: expected the tensor norm.scale_D of float32\[16\], found float32\[15\]'),
+    (extra_tensor, 'model.safetensors: expected the tensors of config.json alone, found adapter as well'),
     (other_vocabulary, 'vocabulary.model: expected'),
   ],
 )
@@ -144,6 +150,25 @@ def test_a_damaged_bundle_is_named(bundle_copy, damage, message):
     open_bundle(bundle_copy)
   assert str(bundle_copy) in str(raised.value) or 'TerraformerConfig' in str(raised.value)
   assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+  ('values', 'message'),
+  [
+    ({'checksums': []}, "expected an object in the field 'checksums', found []"),
+    ({'bfloat16': 'no'}, "expected true or false in the field 'bfloat16', found 'no'"),
+    ({'inputs_length': '48'}, "expected a whole number in the field 'inputs_length', found '48'"),
+    ({'targets_length': -5}, "expected 1 to 16 in the field 'targets_length', found -5"),
+    ({'vocabulary': 'a'}, "expected an object in the field 'vocabulary', found 'a'"),
+    ({'vocabulary': {'sentinels': 10**7, 'fingerprint': ''}}, "in the field 'sentinels', found 10000000"),
+    ({'model': {'kind': 'DecodeConfig'}}, 'config.json: DecodeConfig: expected the field'),
+  ],
+)
+def test_a_value_that_makes_no_sense_is_named(bundle_copy, values, message):
+  change_config(bundle_copy, **values)
+  with pytest.raises(UserError, match=re.escape(message)) as raised:
+    open_bundle(bundle_copy)
+  assert str(raised.value).startswith(str(bundle_copy / 'config.json'))
 
 
 @pytest.mark.parametrize(('name', 'found'), [('nowhere', 'nothing'), ('file', 'a file'), ('empty', 'a folder without')])

@@ -52,6 +52,14 @@ def test_lengths_and_statistics(decoder):
   assert 0 < decoder.stats.first_token_seconds <= decoder.stats.seconds
 
 
-def test_an_empty_text_is_refused(decoder):
-  with pytest.raises(UserError, match='expected a text, found nothing but white space'):
-    next(decoder.generate('  \n'))
+@pytest.mark.parametrize(
+  ('source', 'found'),
+  [('  \n', 'nothing but white space'), ('a\ud800b', 'half a surrogate pair at character 1'), (b'abc', 'bytes')],
+)
+def test_what_is_no_text_is_refused(decoder, source, found):
+  with pytest.raises(UserError, match=f'input: expected a text, found {found}'):
+    next(decoder.generate(source))
+
+
+def test_no_texts_become_no_texts(decoder):
+  assert decoder.generate_batch([]) == []

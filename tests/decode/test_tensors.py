@@ -83,14 +83,17 @@ def rewrite(path, **fields):
 
 
 DAMAGES = {
-  'empty': (lambda path: path.write_bytes(b''), 'expected readable weights, found'),
+  'empty': (lambda path: path.write_bytes(b''), 'expected weights, found an empty file'),
   'foreign': (lambda path: path.write_bytes(b'PK' * 40), 'found no header of safetensors'),
   'no JSON': (lambda path: path.write_bytes((8).to_bytes(8, 'little') + b'{"a": [}'), 'found a header that is no JSON'),
   'a list': (lambda path: path.write_bytes((2).to_bytes(8, 'little') + b'[]'), 'list in the place of an object'),
+  'cut early': (lambda path: path.write_bytes(path.read_bytes()[:99]), r'expected a header of [\d,]+ bytes, found 91'),
   'cut': (lambda path: path.write_bytes(path.read_bytes()[:-50]), 'up to the end of the tensor c.units, found'),
   'longer': (lambda path: path.write_bytes(path.read_bytes() + b'more'), r'bytes of tensors, found'),
   'shape': (lambda path: rewrite(path, shape=[16, 17]), r'the tensor b.w of float32\[16, 17\]'),
   'type': (lambda path: rewrite(path, dtype='F8'), 'type, shape and place of the tensor b.w'),
+  'places that are no numbers': (lambda path: rewrite(path, data_offsets=['0', '9']), 'place of the tensor b.w, found'),
+  'places between numbers': (lambda path: rewrite(path, data_offsets=[0.0, 1088.0]), 'place of the tensor b.w, found'),
   'missing': (lambda path: path.unlink(), 'expected the weights of the bundle, found no such file'),
 }  # fmt: skip
 

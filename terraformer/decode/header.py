@@ -1,0 +1,107 @@
+"""`config.json` of a bundle: all that is said of its model, its vocabulary and its weights."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from terraformer.config import ModelConfig, UserError, from_dict, to_dict
+
+FORMAT = 4
+_NAMES = {dict: 'an object', bool: 'true or false', int: 'a whole number', str: 'a string'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+  """What stands in `config.json`.
+
+  Attributes:
+    model: the model's configuration.
+    bfloat16: whether tensors that are read row by row are stored in half the space.
+    sentinels, fingerprint: of the vocabulary.
+    inputs_length, targets_length: tokens that the model was trained on.
+    origin: where the weights come from: step, gin text and fingerprints, or other JSON values.
+    checksums: tensor -> CRC-32 of its bytes.
+  """
+
+  model: ModelConfig
+  bfloat16: bool
+  sentinels: int
+  fingerprint: str
+  inputs_length: int
+  targets_length: int
+  origin: dict[str, Any]
+  checksums: dict[str, int]
+
+
+def write_header(path: Path, header: Header) -> None:
+  """Writes it as JSON."""
+  values = {
+    'format': FORMAT,
+    'model': to_dict(header.model),
+    'bfloat16': header.bfloat16,
+    'vocabulary': {'sentinels': header.sentinels, 'fingerprint': header.fingerprint},
+    'inputs_length': header.inputs_length,
+    'targets_length': header.targets_length,
+    'origin': header.origin,
+    'checksums': header.checksums,
+  }
+  path.write_text(json.dumps(values, indent=2) + '\n', encoding='utf-8')
+
+
+def read_header(path: Path) -> Header:
+  """What `write_header` wrote.
+
+  Raises:
+    UserError: if the file is not JSON, of another format, or a field is missing or makes no sense.
+  """
+  values = _read_json(path)
+  found = values.get('format')
+  if type(found) is not int:
+    raise UserError(f'{path}: expected the config.json of a bundle, found one without the number of a format')
+  if found != FORMAT:
+    raise UserError(f'{path}: expected a bundle of format {FORMAT}, found format {found}; export it again')
+  vocabulary = _field(path, values, 'vocabulary', dict)
+  try:
+    model = from_dict(_field(path, values, 'model', dict))
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+  if not isinstance(model, ModelConfig):
+    raise UserError(f'{path}: expected the configuration of a model, found {type(model).__name__}')
+  return Header(
+    model=model,
+    bfloat16=_field(path, values, 'bfloat16', bool),
+    sentinels=_within(path, vocabulary, 'sentinels', 0, model.vocab_size),
+    fingerprint=_field(path, vocabulary, 'fingerprint', str),
+    inputs_length=_within(path, values, 'inputs_length', 1, model.max_length),
+    targets_length=_within(path, values, 'targets_length', 1, model.max_length),
+    origin=_field(path, values, 'origin', dict),
+    checksums=_field(path, values, 'checksums', dict),
+  )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+  try:
+    values = json.loads(path.read_text(encoding='utf-8'))
+  except OSError as error:
+    raise UserError(f'{path}: expected a file that can be read, found {error.strerror.lower()}') from error
+  except (ValueError, RecursionError) as error:
+    raise UserError(f'{path}: expected JSON, found {error}') from error
+  if not isinstance(values, dict):
+    raise UserError(f'{path}: expected a JSON object, found {values!r:.80}')
+  return values
+
+
+def _field(path: Path, values: dict[str, Any], name: str, kind: type) -> Any:
+  if name not in values:
+    raise UserError(f'{path}: expected the field {name!r}, found none')
+  if type(values[name]) is not kind:
+    raise UserError(f'{path}: expected {_NAMES[kind]} in the field {name!r}, found {values[name]!r:.80}')
+  return values[name]
+
+
+def _within(path: Path, values: dict[str, Any], name: str, least: int, most: int) -> int:
+  value = _field(path, values, name, int)
+  if not least <= value <= most:
+    raise UserError(f'{path}: expected {least} to {most} in the field {name!r}, found {value}')
+  return value
