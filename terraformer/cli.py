@@ -19,6 +19,8 @@ from terraformer.config import DecodeConfig, RunConfig, UserError
 from terraformer.flags import DECODE_FLAGS, make_parser
 from terraformer.train import status as status_lib
 
+# What the manifest counts, in words.
+_REASONS = {'empty': 'an example without text was left out', 'features cut': 'a text was cut'}
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
 
 
@@ -57,8 +59,9 @@ def _prepare(flags: argparse.Namespace) -> None:
   for module in flags.module:
     try:
       importlib.import_module(module)
-    except (ImportError, SyntaxError, ValueError) as error:
-      raise UserError(f'--module {module}: expected a Python module that can be imported, found {error}') from error
+    except Exception as error:  # whatever the user's code does
+      found = f'{type(error).__name__}: {error}'
+      raise UserError(f'--module {module}: expected a Python module that can be imported, found {found}') from error
   share = Share(*flags.shard)
   manifest = (prepare if flags.module else ensure_prepared)(run.data, share=share)
   if manifest is None:
@@ -71,6 +74,9 @@ def _prepare(flags: argparse.Namespace) -> None:
     f'{folder}: {"already prepared" if reused else "prepared"}, {examples} examples, '
     f'{manifest.vocabulary_size:,} tokens in the vocabulary, fingerprint {manifest.fingerprint[:12]}'
   )
+  for reason, count in manifest.dropped.items():
+    if count and reason in manifest.first_dropped:
+      print(f'{count:,} times {_REASONS.get(reason, reason)}, first: {manifest.first_dropped[reason]}')
   if packed:
     print(
       f'{packed["examples"]:,} training examples are in {packed["packs"]:,} packs: padding is '

@@ -270,15 +270,22 @@ def _add_decoding(command: argparse.ArgumentParser) -> None:
   )
 
 
+def _whole(text: str) -> int:
+  try:
+    return int(text)
+  except ValueError:
+    raise argparse.ArgumentTypeError(f'expected a whole number, found {text!r}') from None
+
+
 def _count(text: str) -> int:
-  value = int(text)
+  value = _whole(text)
   if value < 0:
     raise argparse.ArgumentTypeError(f'expected at least 0, found {value}')
   return value
 
 
 def _positive(text: str) -> int:
-  value = int(text)
+  value = _whole(text)
   if value < 1:
     raise argparse.ArgumentTypeError(f'expected at least 1, found {value}')
   return value
@@ -286,7 +293,7 @@ def _positive(text: str) -> int:
 
 def _shard(text: str) -> tuple[int, int]:
   index, _, count = text.partition('/')
-  share = int(index), int(count)
+  share = _whole(index), _whole(count)
   if not 0 <= share[0] < share[1]:
     raise argparse.ArgumentTypeError(f'expected K/N with K from 0 to N - 1, found {text}')
   return share

@@ -68,7 +68,7 @@ def fake_prepared(vocabulary, tmp_path_factory):
           dict(zip(('targets', 'inputs'), (f'Summary {i}', text), strict=True)) if has_inputs else {'targets': text}
         )
         tokens = {name: np.array(vocabulary.encode(value), np.int32) for name, value in texts.items()}
-        yield types.SimpleNamespace(tokens=tokens, texts=texts)
+        yield types.SimpleNamespace(tokens=tokens, texts=texts, record='')
 
     fake = types.SimpleNamespace(output_features=features, splits=store.SPLITS, num_input_examples=split_sizes.get)
     facts = {'corpus_fingerprint': 'c', 'sources': {}, 'dropped': {}}

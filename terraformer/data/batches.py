@@ -6,6 +6,7 @@ T targets' length.
 
 import collections
 import concurrent.futures
+import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -44,14 +45,21 @@ def open_prepared(config: DataConfig) -> 'Prepared':
     vocabulary = Vocabulary.open(folder / store.VOCABULARY, manifest.sentinels)
     if vocabulary.fingerprint != manifest.vocabulary_fingerprint or vocabulary.size != manifest.vocabulary_size:
       raise UserError(f'{folder / store.VOCABULARY}: expected the vocabulary of the manifest, found another')
-    try:
-      counts = np.load(io.BytesIO((folder / store.UNIGRAMS).read_bytes()))
-    except (OSError, ValueError, EOFError) as error:
-      raise UserError(f'{folder / store.UNIGRAMS}: expected counts of tokens, found no readable file') from error
+    counts = _unigram_counts(folder / store.UNIGRAMS, manifest)
   if manifest.is_text:
     config.text_objective.check_lengths(config.inputs_length, config.targets_length, vocabulary.sentinels)
     counts = target_counts(config, counts, manifest.examples['train'])
   return Prepared(config, manifest, vocabulary, counts + 1, folder)
+
+
+def _unigram_counts(path: Path, manifest: Manifest) -> np.ndarray:
+  try:
+    data = path.read_bytes()
+  except OSError as error:
+    raise UserError(f'{path}: expected counts of tokens, found no readable file') from error
+  if hashlib.sha256(data).hexdigest() != manifest.checksums.get(path.name):
+    raise UserError(f'{path}: expected the counts of tokens of the manifest, found others; prepare it again')
+  return np.load(io.BytesIO(data))
 
 
 class Prepared:
@@ -140,7 +148,12 @@ class Prepared:
     if not self.size(split):
       raise UserError(f'{self._folder}: expected examples in the split {split}, found none')
     if split not in self._records:
-      self._records[split] = Records([self._folder / name for name in self.manifest.shards[split]])
+      records = Records([self._folder / name for name in self.manifest.shards[split]])
+      if len(records) != self.size(split):
+        raise UserError(
+          f'{self._folder}: expected {self.size(split)} records in the split {split}, found {len(records)}'
+        )
+      self._records[split] = records
     return self._records[split]
 
   def _order(self, split: str) -> np.ndarray:

@@ -58,14 +58,18 @@ def _split_of(name: str) -> str | None:
 
 def version_of(config: LocalFolderConfig) -> str:
   """sha256 of the files' names and sizes."""
-  listed = [(split, path.name, path.stat().length) for split, files in files_of(config).items() for path in files]
+  try:
+    listed = [(split, path.name, path.stat().length) for split, files in files_of(config).items() for path in files]
+  except OSError as error:
+    found = (error.strerror or str(error)).lower()
+    raise UserError(f'{error.filename}: expected a file that can be read, found {found}') from error
   return hashlib.sha256(repr(listed).encode()).hexdigest()
 
 
 def read(config: LocalFolderConfig, files: list[epath.Path], part: int, parts: int) -> Iterator[dict[str, str]]:
   """The texts of a part of the files: every `parts`-th file from number `part` on, or row where there are fewer files.
 
-  An empty text is passed on.
+  An empty text is passed on, and so is white space alone, as an empty one. `record` says where each row stands.
 
   Raises:
     UserError: for a file that is damaged, and a row without a field or without text there.
@@ -75,7 +79,11 @@ def read(config: LocalFolderConfig, files: list[epath.Path], part: int, parts: i
   if len(files) >= parts:
     files, part, parts = files[part::parts], 0, 1
   for path in files:
-    yield from (_parquet if path.suffix == '.parquet' else _json_lines)(path, fields, part, parts)
+    try:
+      yield from (_parquet if path.suffix == '.parquet' else _json_lines)(path, fields, part, parts)
+    except OSError as error:
+      found = (error.strerror or str(error)).lower()
+      raise UserError(f'{path}: expected a file that can be read, found {found}') from error
 
 
 def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[dict[str, str]]:
@@ -93,16 +101,17 @@ def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) ->
       for batch in table.iter_batches(_ROWS, columns=list(fields.values())):
         chosen = range((part - first) % parts, batch.num_rows, parts)
         for at, row in zip(chosen, batch.take(list(chosen)).to_pylist() if chosen else [], strict=True):
-          yield {name: _text(row[field], field, f'{path}, row {first + at + 1}') for name, field in fields.items()}
+          where = f'{path}, row {first + at + 1}'
+          yield {name: _text(row[field], field, where) for name, field in fields.items()} | {'record': where}
         first += batch.num_rows
-  except pyarrow.ArrowInvalid as error:
+  except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
     raise UserError(f'{path}: expected a whole Parquet file, found {str(error).splitlines()[0]}') from error
 
 
 def _text(value: Any, field: str, where: str) -> str:
   if not isinstance(value, str):
     raise UserError(f'{where}: expected text in the field {field!r}, found {value!r:.80}')
-  return value
+  return value if value.strip() else ''
 
 
 def _json_lines(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[dict[str, str]]:
@@ -110,4 +119,5 @@ def _json_lines(path: epath.Path, fields: dict[str, str], part: int, parts: int)
     for at, line in enumerate(file):
       if at % parts == part and line.strip():
         where = f'{path}, line {at + 1}'
-        yield read_row(decode_utf8(line, where), fields, where, may_be_empty=True)
+        row = read_row(decode_utf8(line, where), fields, where, may_be_empty=True)
+        yield {name: text if text.strip() else '' for name, text in row.items()} | {'record': where}

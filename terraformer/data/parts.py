@@ -166,8 +166,11 @@ def _examples(job: Job, split: str, number: int, skipped: _Skipped, progress: bo
   total = None if unknown else job.task.num_input_examples(split)
   what = f'tokenising {split}' + (f', part {number + 1} of {parts}' if parts > 1 else '')
   examples = bar(progress, what, 'example', job.run(job.task, split, number, parts), total and -(-total // parts))
+  # What goes into packs is cut for good; else a feature is cut when it is read.
+  packs = split == 'train' and job.config.packing is not None
+  most = {name: job.config.lengths[name] - 1 if packs else job.longest for name in job.features}
   for position, example in enumerate(examples):
-    where = f'{split}, part {number}, example {position}'
+    where = example.record or f'{split}, part {number}, example {position}'
     if empty := [name for name, ids in example.tokens.items() if not len(ids)]:
       skipped.add('empty', f'{where}: no {" and no ".join(sorted(empty))}')
       continue
@@ -175,9 +178,9 @@ def _examples(job: Job, split: str, number: int, skipped: _Skipped, progress: bo
       yield example.tokens, {}
       continue
     for name, ids in example.tokens.items():
-      if len(ids) > job.longest:
+      if len(ids) > most[name]:
         skipped.add('features cut', f'{where}: {len(ids)} tokens in {name}')
-    yield {name: ids[: job.longest] for name, ids in example.tokens.items()}, {} if split == 'train' else example.texts
+    yield {name: ids[: most[name]] for name, ids in example.tokens.items()}, {} if split == 'train' else example.texts
 
 
 def assemble(job: Job, folder: Path) -> Manifest:
@@ -211,7 +214,8 @@ def assemble(job: Job, folder: Path) -> Manifest:
       split: {names[n, name]: size for n, facts in enumerate(found) for name, size in facts['shards'][split].items()}
       for split in SPLITS
     },
-    checksums={names[n, name]: sha for n, facts in enumerate(found) for name, sha in facts['checksums'].items()},
+    checksums={names[n, name]: sha for n, facts in enumerate(found) for name, sha in facts['checksums'].items()}
+    | {store.UNIGRAMS: store.sha256_of(whole / store.UNIGRAMS)},
     vocabulary_size=job.vocabulary.size,
     sentinels=job.vocabulary.sentinels,
     vocabulary_fingerprint=job.vocabulary.fingerprint,

@@ -25,7 +25,7 @@ from typing import Any
 
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
-from terraformer.data import addresses, corpora, local_files, parts, store
+from terraformer.data import addresses, corpora, local_files, local_folder, parts, store
 from terraformer.data.store import SPLITS, Manifest
 from terraformer.data.vocabulary import Vocabulary, train_vocabulary
 
@@ -183,8 +183,9 @@ def prepare(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> 
       with _locked(folder):
         return _prepare(config, progress, share, contextlib.nullcontext)
     return _prepare(config, progress, share, functools.partial(_locked, folder))
-  except (PermissionError, NotADirectoryError, FileExistsError) as error:
-    raise UserError(f'{folder}: expected a folder that can be written, found {error.strerror.lower()}') from error
+  except OSError as error:
+    found = (error.strerror or str(error)).lower()
+    raise UserError(f'{folder}: expected a folder that can be written, found {found}') from error
 
 
 def _prepare_elsewhere(config: DataConfig, progress: bool, share: Share) -> Manifest | None:
@@ -233,12 +234,28 @@ def _reuse(config: DataConfig) -> Manifest:
   for name, digest in manifest.sources.items():
     if Path(name).exists() and store.sha256_of(Path(name)) != digest:
       raise UserError(f'{folder}: expected {name} as it was prepared, found it changed; remove the folder to go on')
+  if not _has_listed(config, manifest):
+    raise UserError(f'{folder}: expected the files that it was prepared from, found others; remove the folder to go on')
   path = config.vocabulary.path
   if path and Path(path).exists():
     found = Vocabulary.open(path, manifest.sentinels).fingerprint
     if found != manifest.vocabulary_fingerprint:
       raise UserError(f'{folder}: expected {path} as it was prepared, found it changed; remove the folder to go on')
   return manifest
+
+
+def _has_listed(config: DataConfig, manifest: Manifest) -> bool:
+  """Whether the configuration finds the files that the manifest tells of; also where it finds none at all, since data
+  are read where they were not prepared."""
+  if config.task not in ('local_files', 'local_folder'):
+    return True
+  try:
+    if config.task == 'local_folder':
+      return local_folder.version_of(config.local_folder) == manifest.corpus_fingerprint
+    found = local_files.source_paths(config.local_files)
+  except UserError:
+    return True
+  return {str(path) for paths in found.values() for path in paths} == manifest.sources.keys()
 
 
 def _begin(config: DataConfig, progress: bool, in_work_folder: Callable[[str], Path], lock: Callable) -> parts.Job:

@@ -17,7 +17,7 @@ from terraformer.config import DataConfig, LMConfig, UserError
 from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data import digits, local_folder, scores, store
 from terraformer.data.objectives import make_arrange
-from terraformer.data.tasks import in_a_sentence
+from terraformer.data.tasks import RECORD, in_a_sentence
 
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000/sentencepiece.model'
 _TFDS = {
@@ -36,7 +36,7 @@ class _Texts(seqio.DataSource):
 
   def __init__(self, read: Callable[[str, int, int], Iterator[dict[str, str]]], features, counts: Mapping[str, int]):
     super().__init__(splits=counts, num_input_examples={s: n for s, n in counts.items() if n} or None)
-    self._read, self._features = read, features
+    self._read, self.features = read, features
 
   @property
   def supports_arbitrary_sharding(self) -> bool:
@@ -50,12 +50,12 @@ class _Texts(seqio.DataSource):
 
   def get_dataset(self, split='train', shuffle=True, seed=None, shard_info=None, **unused) -> tf.data.Dataset:
     index, count = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
-    signature = {name: tf.TensorSpec((None,), tf.string) for name in self._features}
+    signature = {name: tf.TensorSpec((None,), tf.string) for name in self.features}
 
     def chunks() -> Iterator[dict[str, list[str]]]:
       examples = self._read(split, index, count)
       while chunk := list(itertools.islice(examples, _AT_ONCE)):
-        yield {name: [example[name] for example in chunk] for name in self._features}
+        yield {name: [example[name] for example in chunk] for name in self.features}
 
     return tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch()
 
@@ -77,7 +77,7 @@ def _source(config: DataConfig) -> tuple[seqio.DataSource, dict[str, str]]:
   files = local_folder.files_of(folder)
   fields = _PAIRS if folder.inputs_field else {'targets': 'targets'}
   read = lambda split, part, parts: local_folder.read(folder, files[split], part, parts)  # noqa: E731
-  return _Texts(read, fields, dict.fromkeys(files, 0)), fields
+  return _Texts(read, [*fields, RECORD], dict.fromkeys(files, 0)), fields
 
 
 def _checked_source(config: DataConfig) -> tuple[seqio.DataSource, dict[str, str]]:
@@ -124,7 +124,8 @@ def streamed(config: DataConfig, vocabulary_path: str | Path) -> seqio.Task:
   source, fields = _checked_source(config)
   vocabulary = seqio.SentencePieceVocabulary(str(vocabulary_path), extra_ids=config.vocabulary.sentinels)
   features = {name: seqio.Feature(vocabulary) for name in fields}
-  steps = [_rekey(fields), seqio.preprocessors.tokenize]
+  tells = {RECORD: RECORD} if RECORD in getattr(source, 'features', ()) else {}
+  steps = [_rekey(fields | tells), seqio.preprocessors.tokenize]
   return seqio.Task(config.task, source=source, output_features=features, preprocessors=steps)
 
 

@@ -9,6 +9,7 @@ manifest.json                           `Manifest`; a folder without it does not
 import dataclasses
 import hashlib
 import json
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
 from terraformer.data.addresses import place_of
 
-FORMAT = 3
+FORMAT = 4
 MINED_TASKS = ('docstring_summarization', 'docstring_text', 'local_files')  # their text is held in memory
 C4_TASKS = ('c4_span_corruption', 'c4_lm', 'c4_prefix_lm')
 PAPERS_TASKS = ('arxiv_summarization', 'pubmed_summarization')
@@ -42,7 +43,7 @@ class Manifest:
     packed: of a training split that is packed `examples`, `packs`, and `padding_before` and `padding_after`, the shares
       of padding in rows of one example and of one pack; else empty.
     shards: file names with their sizes in bytes, by split.
-    checksums: sha256 of each shard.
+    checksums: sha256 of each shard, and of the counts of tokens.
     vocabulary_size, sentinels, vocabulary_fingerprint: of the vocabulary.
     corpus_fingerprint: of the text before tokenising, or of what tells its version; empty where nothing does.
     sources: sha256 of the user's own files, by path.
@@ -99,7 +100,7 @@ def read_manifest(config: DataConfig) -> Manifest:
   except FileNotFoundError as error:
     where = 'a folder without manifest.json' if path.parent.exists() else 'no such folder'
     raise UserError(f'{path.parent}: expected the prepared data of {config.task}, found {where}') from error
-  except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+  except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
     raise UserError(f'{path}: expected a manifest of prepared data, found a file that is none') from error
   if written != FORMAT:
     raise UserError(f'{path}: expected prepared data of format {FORMAT}, found format {written!r}; prepare it again')
@@ -107,8 +108,21 @@ def read_manifest(config: DataConfig) -> Manifest:
     manifest = Manifest(**values | {'config': config_lib.from_dict(values['config'])})
   except (KeyError, TypeError, AttributeError) as error:
     raise UserError(f'{path}: expected a complete manifest, found one with missing or unknown entries') from error
+  _require_types(manifest, path)
   _require_same(manifest, config, path.parent)
   return manifest
+
+
+def _require_types(manifest: Manifest, path: Path) -> None:
+  for field in dataclasses.fields(manifest):
+    kind, value = typing.get_origin(field.type) or field.type, getattr(manifest, field.name)
+    if not isinstance(value, kind):
+      raise UserError(f'{path}: expected {kind.__name__} in the entry {field.name!r}, found {value!r:.80}')
+  for name, kind in (('examples', int), ('shards', dict)):
+    for split in SPLITS:
+      value = getattr(manifest, name).get(split)
+      if type(value) is not kind:
+        raise UserError(f'{path}: expected {kind.__name__} in the entry {name!r} of {split}, found {value!r:.80}')
 
 
 def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:

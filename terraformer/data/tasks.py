@@ -15,16 +15,24 @@ from terraformer.data.store import FEATURES, OWN_TASKS, SPLITS
 from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
 
 _AT_ONCE = 256  # examples
+RECORD = 'record'  # feature that says where an example stands, in the source that knows
 
 Examples = Mapping[str, Sequence[Mapping[str, str]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokenised:
-  """One example of a task: ids of each feature without end of sequence, and its text where the task kept it."""
+  """One example of a task.
+
+  Attributes:
+    tokens: ids of each feature, without end of sequence.
+    texts: of each feature, where the task kept it.
+    record: where it stands, file and line, where the source tells; else empty.
+  """
 
   tokens: dict[str, np.ndarray]
   texts: dict[str, str]
+  record: str = ''
 
 
 def register(config: DataConfig, vocabulary_path: str | Path, examples: Examples) -> seqio.Task:
@@ -83,7 +91,8 @@ def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Vocabulary:
       raise UserError(f'task {task.name}: expected a seqio.SentencePieceVocabulary, found {found}')
   if any(vocabulary != vocabularies[0] for vocabulary in vocabularies):
     raise UserError(f'task {task.name}: expected one vocabulary for all features, found several')
-  with tf.io.gfile.GFile(vocabularies[0].sentencepiece_model_file, 'rb') as file:
+  path = vocabularies[0].sentencepiece_model_file
+  with in_a_sentence(f'task {task.name}, vocabulary {path}'), tf.io.gfile.GFile(path, 'rb') as file:
     return Vocabulary.from_bytes(file.read(), vocabularies[0].extra_ids)
 
 
@@ -121,11 +130,15 @@ def in_a_sentence(where: str) -> Iterator[None]:
   """Turns what TensorFlow raises into a UserError; one that our own code raised inside it is given back."""
   try:
     yield
-  except (tf.errors.OpError, OSError) as error:
+  except UserError:
+    raise
+  except Exception as error:  # preprocessors and readers are the user's, and fail in their own ways
     message = getattr(error, 'message', None) or str(error)
     if ours := re.search(r'UserError: (.+)', message):
       raise UserError(ours[1].strip()) from error
-    found = message.splitlines()[0]
+    # TensorFlow's messages begin with the graph's node, and have Python's error somewhere behind it.
+    pythons = re.search(r'\b\w+Error: .+', message)
+    found = pythons[0] if pythons else f'{type(error).__name__}: {message.splitlines()[0] if message else ""}'
     raise UserError(f'{where}: expected a source that can be read, found {found:.300}') from error
 
 
@@ -133,15 +146,19 @@ def _tokenised(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokeni
   texts = [f'{name}_pretokenized' for name in features]
   kinds = dataset.element_spec
   texts = [name for name in texts if name in kinds and kinds[name].dtype == tf.string and kinds[name].shape.rank == 0]
+  records = [RECORD] if RECORD in kinds else []
+  kept = features + texts + records
   # TensorFlow takes about a millisecond to hand over one element, whatever its size: so many at once.
-  dataset = dataset.map(lambda example: {name: example[name] for name in features + texts}).ragged_batch(_AT_ONCE)
+  dataset = dataset.map(lambda example: {name: example[name] for name in kept}).ragged_batch(_AT_ONCE)
   for batch in dataset.prefetch(2):
     tokens = {name: _rows(batch[name]) for name in features}
     strings = {name.removesuffix('_pretokenized'): batch[name].numpy() for name in texts}
+    places = batch[RECORD].numpy() if records else None
     for row in range(len(tokens['targets'])):
       yield Tokenised(
         {name: _without_end(rows[row]) for name, rows in tokens.items()},
         {name: rows[row].decode('utf-8') for name, rows in strings.items()},
+        places[row].decode('utf-8') if records else '',
       )
 
 

@@ -116,6 +116,7 @@ def evaluate(
     }
     pairs = data.eval_texts(split_name, n_examples)
     with contextlib.closing(Predictions(workdir, split_name, origin)) as predictions:
+      predictions.require(pairs)
       if len(predictions.texts) < n_examples:
         decoder = _decoder(place, step, run, data)
         _decode(decoder, predictions, pairs, decode, batch_size, progress)

@@ -4,10 +4,11 @@
 `evaluation_SPLIT.json` says of what: the checkpoint, the data, and how tokens were chosen.
 """
 
+import fcntl
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from terraformer.config import UserError
 from terraformer.train.files import write_whole
@@ -27,14 +28,17 @@ class Predictions:
       origin: JSON values that two evaluations share if and only if their predictions are the same; `step` is one.
 
     Raises:
-      UserError: if the files cannot be read or written.
+      UserError: if the files cannot be read or written, or another evaluation of the split is at work.
     """
     self.path = Path(workdir) / f'evaluation_{split}.jsonl'
     about = self.path.with_suffix('.json')
     try:
+      self._lock = self.path.with_suffix('.lock').open('a')
+      _lock(self._lock, self.path)
       kept = _read_json(about)
       if kept != origin and self.path.is_file():
-        _set_aside(self.path, f'step{kept["step"]}' if isinstance(kept, dict) and 'step' in kept else 'other')
+        step = kept.get('step') if isinstance(kept, dict) else None
+        _set_aside(self.path, f'step{step}' if isinstance(step, int) else 'other')
       self._rows = _whole_rows(self.path)
       write_whole(about, (json.dumps(origin, indent=1) + '\n').encode())
       self._file = self.path.open('a', encoding='utf-8')
@@ -47,6 +51,14 @@ class Predictions:
     """What the model wrote, example by example, from the first one on."""
     return [row['prediction'] for row in self._rows]
 
+  def require(self, pairs: list[tuple[str, str]]) -> None:
+    """Raises UserError unless the rows that are there are of these sources and references, in this order."""
+    for number, (row, pair) in enumerate(zip(self._rows, pairs, strict=False), 1):
+      if (row['source'], row['reference']) != pair:
+        raise UserError(
+          f'{self.path}, line {number}: expected example {number} of the split, found another; remove the file to go on'
+        )
+
   def add(self, pairs: list[tuple[str, str]], written: list[str]) -> None:
     """Keeps the texts of the next examples; they are on the disk when this returns."""
     rows = [dict(zip(FIELDS, (*pair, text), strict=True)) for pair, text in zip(pairs, written, strict=True)]
@@ -58,6 +70,14 @@ class Predictions:
   def close(self) -> None:
     """Lets go of the file."""
     self._file.close()
+    self._lock.close()
+
+
+def _lock(file: TextIO, path: Path) -> None:
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    raise UserError(f'{path}: expected to be the only evaluation of this split, found another at work') from None
 
 
 def _whole_rows(path: Path) -> list[dict[str, str]]:
@@ -67,9 +87,9 @@ def _whole_rows(path: Path) -> list[dict[str, str]]:
   for line in data.splitlines(keepends=True):
     try:
       row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
       break
-    if not line.endswith(b'\n') or not isinstance(row, dict) or row.keys() != set(FIELDS):
+    if not line.endswith(b'\n') or not _is_row(row):
       break
     rows.append(row)
     end += len(line)
@@ -78,10 +98,14 @@ def _whole_rows(path: Path) -> list[dict[str, str]]:
   return rows
 
 
+def _is_row(row: Any) -> bool:
+  return isinstance(row, dict) and row.keys() == set(FIELDS) and all(isinstance(text, str) for text in row.values())
+
+
 def _read_json(path: Path) -> Any:
   try:
     return json.loads(path.read_text(encoding='utf-8'))
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     return None
 
 

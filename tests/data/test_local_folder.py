@@ -26,6 +26,13 @@ def folder(tmp_path):
   return write
 
 
+def texts(config, files, part, parts):
+  return [
+    {name: text for name, text in row.items() if name != 'record'}
+    for row in local_folder.read(config, files, part, parts)
+  ]
+
+
 @pytest.mark.parametrize(
   'name, split',
   [
@@ -50,22 +57,20 @@ def test_files_belong_to_the_split_that_their_path_names(folder, name, split):
 def test_parts_of_one_file_are_all_of_its_rows_in_order(folder, name, parts):
   config = folder(name, ROWS)
   files = local_folder.files_of(config)['train']
-  assert [list(local_folder.read(config, files, part, parts)) for part in range(parts)] == [
-    ROWS[part::parts] for part in range(parts)
-  ]
+  assert [texts(config, files, part, parts) for part in range(parts)] == [ROWS[part::parts] for part in range(parts)]
 
 
 def test_parts_of_many_files_are_files(folder):
   for i in range(3):
     config = folder(f'train-{i}.jsonl', ROWS[10 * i : 10 * i + 10])
   files = local_folder.files_of(config)['train']
-  assert list(local_folder.read(config, files, 1, 2)) == ROWS[10:20]
+  assert texts(config, files, 1, 2) == ROWS[10:20]
 
 
 def test_a_column_alone_makes_running_text_and_may_be_empty(folder):
   config = LocalFolderConfig(folder('train.jsonl', [{'text': 'a'}, {'text': ''}]).directory, '', 'text')
   files = local_folder.files_of(config)['train']
-  assert list(local_folder.read(config, files, 0, 1)) == [{'targets': 'a'}, {'targets': ''}]
+  assert texts(config, files, 0, 1) == [{'targets': 'a'}, {'targets': ''}]
 
 
 def test_a_row_that_is_none_is_named_whatever_the_part(folder):
@@ -83,3 +88,21 @@ def test_a_file_in_the_place_of_the_folder_is_refused(folder, tmp_path):
   with pytest.raises(UserError, match=r'expected files like train-00000.parquet or train.jsonl, found none'):
     (tmp_path / 'empty').mkdir()
     local_folder.files_of(LocalFolderConfig(str(tmp_path / 'empty')))
+
+
+@pytest.mark.parametrize(('name', 'where'), [('train.parquet', 'row 2'), ('train.jsonl', 'line 2')])
+def test_white_space_alone_is_an_empty_text_and_every_row_says_where_it_stands(folder, name, where):
+  config = folder(name, [{'inputs': 'a', 'targets': 'b'}, {'inputs': ' \n', 'targets': 'b'}])
+  path = local_folder.files_of(config)['train'][0]
+  assert list(local_folder.read(config, [path], 0, 1))[1] == {
+    'inputs': '',
+    'targets': 'b',
+    'record': f'{path}, {where}',
+  }
+
+
+def test_a_link_to_nothing_is_named(folder, tmp_path):
+  config = folder('train-0.jsonl', ROWS[:1])
+  (tmp_path / 'train-1.jsonl').symlink_to(tmp_path / 'nothing')
+  with pytest.raises(UserError, match='train-1.jsonl: expected a file that can be read, found no such file'):
+    local_folder.version_of(config)

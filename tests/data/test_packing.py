@@ -93,6 +93,17 @@ def test_the_manifest_tells_what_packing_was_good_for(fake_prepared):
   assert n_packs < 40 / 2.5
 
 
+def test_what_is_cut_to_fit_a_pack_is_counted(fake_prepared, vocabulary):
+  lengths = [len(vocabulary.encode(text)) for text in sentences(40, seed=len('train'))]
+  row = sorted(lengths)[20] + 1  # with an end of sequence the median fits
+  config = fake_prepared(packing=PackingConfig(), inputs_length=row, targets_length=60)
+  manifest = batches.open_prepared(config).manifest
+  assert manifest.dropped['features cut'] == sum(length + 1 > row for length in lengths) > 0
+  assert manifest.tokens['train']['inputs'] == sum(min(length + 1, row) for length in lengths)
+  first = next(at for at, length in enumerate(lengths) if length + 1 > row)
+  assert manifest.first_dropped['features cut'] == f'train, part 0, example {first}: {lengths[first]} tokens in inputs'
+
+
 def test_packed_text_has_no_example_of_two_documents(fake_prepared, vocabulary):
   config = fake_prepared(
     'text', has_inputs=False, objective=LMConfig(), packing=PackingConfig(3), inputs_length=0, targets_length=40

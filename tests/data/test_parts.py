@@ -23,7 +23,8 @@ def run(task, split, part, count):
   for index in range(part, 200 if split == 'train' else 20, count):
     time.sleep(pause)
     ids = np.random.default_rng((len(split), index)).integers(3, 300, index % 40).astype(np.int32)
-    yield types.SimpleNamespace(tokens={'inputs': ids, 'targets': ids[:9]}, texts={'inputs': 'a', 'targets': 'b'})
+    texts = {'inputs': 'a', 'targets': 'b'}
+    yield types.SimpleNamespace(tokens={'inputs': ids, 'targets': ids[:9]}, texts=texts, record='')
 features = 'inputs', 'targets'
 task = types.SimpleNamespace(output_features=features, splits=store.SPLITS, num_input_examples=lambda split: 20)
 facts = {'corpus_fingerprint': '', 'sources': {}, 'dropped': {}}
@@ -110,7 +111,8 @@ def test_the_manifest_counts_every_example_and_says_what_was_skipped(undisturbed
   assert manifest.first_dropped == {'empty': 'train, part 0, example 0: no inputs and no targets'}
   folder = store.folder_of(undisturbed)
   assert {name: store.sha256_of(folder / name) for name in manifest.checksums} == manifest.checksums
-  assert sorted(manifest.checksums) == sorted(path.name for path in folder.glob('*.array_record'))
+  shards = [path.name for path in folder.glob('*.array_record')]
+  assert sorted(manifest.checksums) == sorted([*shards, store.UNIGRAMS])
   counts = np.load(folder / store.UNIGRAMS)
   assert counts.sum() == manifest.tokens['train']['targets'] + manifest.examples['train']
 

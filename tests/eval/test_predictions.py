@@ -1,0 +1,31 @@
+"""The file that an evaluation goes on with."""
+
+import contextlib
+
+import pytest
+
+from terraformer.config import UserError
+from terraformer.eval.predictions import Predictions
+
+PAIRS = [('a source', 'its reference'), ('another', 'its own')]
+
+
+def opened(folder):
+  return contextlib.closing(Predictions(folder, 'test', {'step': 3}))
+
+
+def test_a_second_evaluation_at_the_same_time_is_refused(tmp_path):
+  with opened(tmp_path) as predictions:
+    predictions.add(PAIRS[:1], ['written'])
+    with pytest.raises(UserError, match='expected to be the only evaluation of this split, found another'):
+      Predictions(tmp_path, 'test', {'step': 3})
+  with opened(tmp_path) as predictions:
+    assert predictions.texts == ['written']
+
+
+def test_rows_of_other_examples_are_refused(tmp_path):
+  with opened(tmp_path) as predictions:
+    predictions.add([PAIRS[0], PAIRS[0]], ['written', 'written'])
+    predictions.require(PAIRS[:1])
+    with pytest.raises(UserError, match='evaluation_test.jsonl, line 2: expected example 2 of the split'):
+      predictions.require(PAIRS)
