@@ -61,8 +61,7 @@ def version_of(config: LocalFolderConfig) -> str:
   try:
     listed = [(split, path.name, path.stat().length) for split, files in files_of(config).items() for path in files]
   except OSError as error:
-    found = (error.strerror or str(error)).lower()
-    raise UserError(f'{error.filename}: expected a file that can be read, found {found}') from error
+    raise _unreadable(error.filename, error) from error
   return hashlib.sha256(repr(listed).encode()).hexdigest()
 
 
@@ -80,13 +79,17 @@ def read(config: LocalFolderConfig, files: list[epath.Path], part: int, parts: i
     files, part, parts = files[part::parts], 0, 1
   for path in files:
     try:
-      yield from (_parquet if path.suffix == '.parquet' else _json_lines)(path, fields, part, parts)
+      for row, where in (_parquet if path.suffix == '.parquet' else _json_lines)(path, fields, part, parts):
+        yield {name: text if text.strip() else '' for name, text in row.items()} | {'record': where}
     except OSError as error:
-      found = (error.strerror or str(error)).lower()
-      raise UserError(f'{path}: expected a file that can be read, found {found}') from error
+      raise _unreadable(path, error) from error
 
 
-def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[dict[str, str]]:
+def _unreadable(path: Any, error: OSError) -> UserError:
+  return UserError(f'{path}: expected a file that can be read, found {(error.strerror or str(error)).lower()}')
+
+
+def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[tuple[dict, str]]:
   import pyarrow
   import pyarrow.parquet
 
@@ -102,7 +105,7 @@ def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) ->
         chosen = range((part - first) % parts, batch.num_rows, parts)
         for at, row in zip(chosen, batch.take(list(chosen)).to_pylist() if chosen else [], strict=True):
           where = f'{path}, row {first + at + 1}'
-          yield {name: _text(row[field], field, where) for name, field in fields.items()} | {'record': where}
+          yield {name: _text(row[field], field, where) for name, field in fields.items()}, where
         first += batch.num_rows
   except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
     raise UserError(f'{path}: expected a whole Parquet file, found {str(error).splitlines()[0]}') from error
@@ -111,13 +114,12 @@ def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) ->
 def _text(value: Any, field: str, where: str) -> str:
   if not isinstance(value, str):
     raise UserError(f'{where}: expected text in the field {field!r}, found {value!r:.80}')
-  return value if value.strip() else ''
+  return value
 
 
-def _json_lines(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[dict[str, str]]:
+def _json_lines(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[tuple[dict, str]]:
   with path.open('rb') as file:
     for at, line in enumerate(file):
       if at % parts == part and line.strip():
         where = f'{path}, line {at + 1}'
-        row = read_row(decode_utf8(line, where), fields, where, may_be_empty=True)
-        yield {name: text if text.strip() else '' for name, text in row.items()} | {'record': where}
+        yield read_row(decode_utf8(line, where), fields, where, may_be_empty=True), where
