@@ -20,7 +20,11 @@ from terraformer.flags import DECODE_FLAGS, make_parser
 from terraformer.train import status as status_lib
 
 # What the manifest counts, in words.
-_REASONS = {'empty': 'an example without text was left out', 'features cut': 'a text was cut'}
+_REASONS = {
+  'empty': 'an example without text was left out',
+  'features cut': 'a text was cut',
+  'files of another kind': 'a file of another kind was passed over',
+}
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
 
 

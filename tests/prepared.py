@@ -70,11 +70,12 @@ def fake_prepared(vocabulary, tmp_path_factory):
         tokens = {name: np.array(vocabulary.encode(value), np.int32) for name, value in texts.items()}
         yield types.SimpleNamespace(tokens=tokens, texts=texts, record='')
 
-    fake = types.SimpleNamespace(output_features=features, splits=store.SPLITS, num_input_examples=split_sizes.get)
-    facts = {'corpus_fingerprint': 'c', 'sources': {}, 'dropped': {}}
+    fake = types.SimpleNamespace(
+      name=task, output_features=features, splits=store.SPLITS, num_input_examples=split_sizes.get
+    )
     work = store.folder_of(config).with_name(f'.{task}')
     work.mkdir(parents=True)
-    job = parts.Job(work, config, fake, run, vocabulary, facts)
+    job = parts.Job(work, config, [(fake, 1.0)], run, vocabulary, store.Origin('c'))
     parts.write_part(job, 0, progress=False)
     parts.assemble(job, store.folder_of(config))
     return config

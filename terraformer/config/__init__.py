@@ -11,7 +11,7 @@ from terraformer.config.attention import (
   ModularProjectionConfig,
   SparseProjectionConfig,
 )
-from terraformer.config.base import UserError, differences, from_dict, to_dict
+from terraformer.config.base import UserError, differences, from_dict, to_dict, unreadable
 from terraformer.config.data import (
   DataConfig,
   DigitsConfig,
@@ -117,4 +117,5 @@ __all__ = [
   'differences',
   'from_dict',
   'to_dict',
+  'unreadable',
 ]

@@ -1,6 +1,7 @@
 """What every config can do: check its fields when it is built, and turn into JSON and back."""
 
 import dataclasses
+import os
 import re
 import types
 import typing
@@ -9,6 +10,11 @@ from typing import Any
 
 class UserError(ValueError):
   """Bad input: its message is one sentence that says what was expected and what was found."""
+
+
+def unreadable(path: str | os.PathLike, error: OSError) -> UserError:
+  """What is said of a file that the system does not give."""
+  return UserError(f'{path}: expected a file that can be read, found {(error.strerror or str(error)).lower()}')
 
 
 def expect(condition: bool, message: str) -> None:

@@ -92,7 +92,8 @@ class Prepared:
   def train_batches(self, batch_size: int, seed: int) -> 'TrainBatches':
     """Endless shuffled batches of the training split; see `TrainBatches`."""
     arrange = self._packed if self._config.packing else self._arranged
-    return TrainBatches(self._source('train'), arrange, batch_size, seed)
+    shares = [(task['examples']['train'], task['rate']) for task in self.manifest.tasks.values()]
+    return TrainBatches(self._source('train'), arrange, batch_size, seed, shares)
 
   def unigram_losses(self, targets: np.ndarray) -> np.ndarray:
     """-log p, in nats, of each token of `targets` that is not padding, under the training targets' frequencies."""
@@ -174,14 +175,30 @@ class Prepared:
 class TrainBatches:
   """Training batches by number: each record once an epoch, every epoch in another order.
 
-  A batch is the same whoever reads it, in whole or in part.
+  The tasks of a mixture are drawn at their rates, each in epochs of its own. A batch is the same whoever reads it, in
+  whole or in part.
+
+  Args:
+    source: the records, those of each task one after another.
+    arrange: makes of a record, with a generator of numbers, the row of a batch.
+    batch_size: rows.
+    seed: of the order, and of the generators.
+    shares: of each task the number of its records, and its rate; None for one task.
   """
 
-  def __init__(self, source: 'Records', arrange: Callable, batch_size: int, seed: int):
+  def __init__(
+    self,
+    source: 'Records',
+    arrange: Callable,
+    batch_size: int,
+    seed: int,
+    shares: Sequence[tuple[int, float]] | None = None,
+  ):
     self._batch_size = batch_size
-    self._examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None).random_map(arrange)
+    shares = shares or [(len(source), 1.0)]
+    self._examples = _drawn(grain.MapDataset.source(source), shares, seed).seed(seed).random_map(arrange)
     # The same steps over bare numbers draw the same order, without reading a record.
-    self._order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
+    self._order = _drawn(grain.MapDataset.range(len(source)), shares, seed)
 
   def batch(self, number: int, rows: Sequence[int] | None = None) -> Batch:
     """A batch, or some of its rows: inputs int32[B, S], targets int32[B, T], index int64[B] (the record's number).
@@ -195,6 +212,15 @@ class TrainBatches:
   def ids(self, number: int) -> np.ndarray:
     """The `index` of all rows of a batch, int64[B]."""
     return np.array([self._order[number * self._batch_size + row] for row in range(self._batch_size)], np.int64)
+
+
+def _drawn(records: grain.MapDataset, shares: Sequence[tuple[int, float]], seed: int) -> grain.MapDataset:
+  """Records without an end: of each task in shuffled epochs, the tasks in turn as their rates demand."""
+  tasks, start = [], 0
+  for count, _ in shares:
+    tasks.append(records[start : start + count].seed(seed).shuffle().repeat(None))
+    start += count
+  return grain.MapDataset.mix(tasks, [rate for _, rate in shares]) if len(tasks) > 1 else tasks[0]
 
 
 class Records:

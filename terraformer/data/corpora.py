@@ -22,9 +22,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from terraformer.data import duplicates
+from terraformer.data.store import RECORD, SPLITS
 
-SPLITS = ('train', 'validation', 'test')
-Examples = dict[str, list[dict[str, str]]]  # by split, then by feature
 HELD_OUT = 0.05  # of the text in each of validation and test
 QUOTED = 0.1  # of a file must be in triple quotes for it to be parsed: saves a fifth of the time for 3% of the pairs
 LEAST_WORDS, MOST_CHARACTERS = 12, 50_000  # of a docstring
@@ -81,12 +80,13 @@ class Corpus:
   dropped: dict[str, int]
 
   def texts(self, split: str) -> list[dict[str, str]]:
-    """Language-modelling examples."""
-    return [{'targets': doc.text} for doc in self.splits[split]]
+    """Language-modelling examples, each with the dotted name of what it documents."""
+    return [{'targets': doc.text, RECORD: doc.name} for doc in self.splits[split]]
 
   def pairs(self, split: str) -> list[dict[str, str]]:
-    """Summarisation examples: body to summary."""
-    return [{'inputs': doc.body, 'targets': doc.summary} for doc in self.splits[split] if doc.summary]
+    """Summarisation examples, body to summary, each with the same name."""
+    docs = (doc for doc in self.splits[split] if doc.summary)
+    return [{'inputs': doc.body, 'targets': doc.summary, RECORD: doc.name} for doc in docs]
 
 
 def installed_roots() -> list[Path]:

@@ -3,9 +3,11 @@
 import glob
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
-from terraformer.config import LocalFilesConfig, UserError
+from terraformer.config import LocalFilesConfig, LocalFolderConfig, UserError, unreadable
+from terraformer.data.store import RECORD
 
 Example = dict[str, str]
 
@@ -13,11 +15,12 @@ _HELD_OUT = 20  # one example in so many
 
 
 def local_files(config: LocalFilesConfig) -> dict[str, list[Example]]:
-  """The examples of each split, `targets` and, of a `.jsonl` with an `inputs_field`, `inputs`.
+  """The examples of each split: `targets`, with an `inputs_field` also `inputs`, and where it stands (`record`).
 
-  A `.txt` file gives one example for every paragraph (lines up to a blank one), a `.jsonl` one for every line. Where
-  `validation` or `test` is not given, a twentieth of the training examples takes its place, chosen by a hash of their
-  text; equal texts stay together, and at least one example is moved unless training would be left without any.
+  A `.txt` file gives one example for every paragraph (lines up to a blank one), a `.jsonl` one for every line, in which
+  a text may be empty. Where `validation` or `test` is not given, a twentieth of the training examples takes its place,
+  chosen by a hash of their text; equal texts stay together, and at least one example is moved unless training would be
+  left without any.
 
   Raises:
     UserError: in one sentence, for whatever is wrong with a file.
@@ -67,7 +70,7 @@ def read_text(path: Path) -> str:
   try:
     data = path.read_bytes()
   except OSError as error:
-    raise UserError(f'{path}: expected a file that can be read, found {error.strerror.lower()}') from error
+    raise unreadable(path, error) from error
   return decode_utf8(data, str(path))
 
 
@@ -82,18 +85,25 @@ def decode_utf8(data: bytes, name: str) -> str:
     raise UserError(f'{name}: expected UTF-8, found the byte 0x{error.object[at]:02x} at offset {at}') from error
 
 
-def read_rows(path: Path, fields: dict[str, str]) -> list[dict[str, str]]:
-  """The texts of a file with one JSON object a line: for each name in `fields`, the text in the field it names.
+def read_rows(path: Path, fields: dict[str, str], may_be_empty: bool = False) -> Iterator[tuple[dict[str, str], str]]:
+  """The rows of a file with one JSON object a line, and where each stands: for each name in `fields`, the text in the
+  field it names.
 
   Raises:
     UserError: if a line is not an object, or lacks a field, or has no text there; or as `read_text`.
   """
-  lines = enumerate(read_text(path).split('\n'), 1)
-  return [read_row(line, fields, f'{path}, line {number}') for number, line in lines if line.strip()]
+  for number, line in enumerate(read_text(path).split('\n'), 1):
+    if line.strip():
+      where = f'{path}, line {number}'
+      yield read_row(line, fields, where, may_be_empty), where
 
 
 def read_row(line: str, fields: dict[str, str], where: str, may_be_empty: bool = False) -> dict[str, str]:
-  """The texts of one line; raises UserError as `read_rows`, of the line that `where` names."""
+  """The texts of one line, white space alone as an empty one where that `may_be_empty`.
+
+  Raises:
+    UserError: as `read_rows`, of the line that `where` names.
+  """
   try:
     value = json.loads(line)
   except json.JSONDecodeError as error:
@@ -109,28 +119,34 @@ def read_row(line: str, fields: dict[str, str], where: str, may_be_empty: bool =
       raise UserError(f'{where}: expected text in the field {field!r}, found {value[field]!r:.80}')
     if any('\ud800' <= character <= '\udfff' for character in value[field]):
       raise UserError(f'{where}: expected text in the field {field!r}, found half a surrogate pair')
-  return {name: value[field] for name, field in fields.items()}
+  return {name: value[field] if value[field].strip() else '' for name, field in fields.items()}
 
 
 def _read_paragraphs(path: Path, config: LocalFilesConfig) -> list[Example]:
   paragraphs, lines = [], []
-  for line in [*read_text(path).splitlines(), '']:
+  for number, line in enumerate([*read_text(path).splitlines(), ''], 1):
     if line.strip():
       lines.append(line)
     elif lines:
-      paragraphs.append('\n'.join(lines))
+      paragraphs.append({'targets': '\n'.join(lines), RECORD: f'{path}, line {number - len(lines)}'})
       lines = []
-  return [{'targets': paragraph} for paragraph in paragraphs]
+  return paragraphs
 
 
 def _read_json_lines(path: Path, config: LocalFilesConfig) -> list[Example]:
+  return [row | {RECORD: where} for row, where in read_rows(path, fields_of(config), may_be_empty=True)]
+
+
+def fields_of(config: LocalFilesConfig | LocalFolderConfig) -> dict[str, str]:
+  """The field of each feature; `targets` always has one."""
   fields = {'inputs': config.inputs_field, 'targets': config.targets_field}
-  return read_rows(path, {name: field for name, field in fields.items() if field or name == 'targets'})
+  return {name: field for name, field in fields.items() if field or name == 'targets'}
 
 
 def _hold_out(examples: list[Example], split: str) -> tuple[list[Example], list[Example]]:
   """Moves about a twentieth of the examples to a split, equal ones together."""
-  keys = [hashlib.sha256(f'{split}\0{sorted(example.items())}'.encode()).digest() for example in examples]
+  texts = [sorted((name, text) for name, text in example.items() if name != RECORD) for example in examples]
+  keys = [hashlib.sha256(f'{split}\0{text}'.encode()).digest() for text in texts]
   distinct = sorted(set(keys))
   moved = set(distinct[: max(1, len(distinct) // _HELD_OUT)]) if len(distinct) > 1 else set()
   stay = [example for example, key in zip(examples, keys, strict=True) if key not in moved]

@@ -1,47 +1,72 @@
 """Streams a folder of Parquet or JSONL files that is laid out as Hugging Face `datasets` lays them out."""
 
+import dataclasses
+import gzip
 import hashlib
 import re
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
-from terraformer.config import LocalFolderConfig, UserError
-from terraformer.data.local_files import decode_utf8, read_row
+from terraformer.config import LocalFolderConfig, UserError, unreadable
+from terraformer.data.local_files import decode_utf8, fields_of, read_row
+from terraformer.data.store import RECORD
 
-_SPLITS = {
-  'train': 'train',
-  'validation': 'validation',
-  'valid': 'validation',
-  'val': 'validation',
-  'dev': 'validation',
-  'test': 'test',
-  'eval': 'test',
+_WORDS = {
+  'train': ('train', 'training'),
+  'validation': ('validation', 'valid', 'val', 'dev'),
+  'test': ('test', 'testing', 'eval', 'evaluation'),
 }
-_ENDINGS = ('.parquet', '.jsonl', '.json')
+_SPLITS = {word: split for split, words in _WORDS.items() for word in words}
+_SPLIT = re.compile(rf'(?<![a-z])({"|".join(_SPLITS)})(?![a-z])')  # between digits, dots, dashes and underscores
+_JSON = ('.jsonl', '.json', '.jsonl.gz', '.json.gz')
+_ENDINGS = ('.parquet', *_JSON)
 _ROWS = 1024  # of a Parquet file that are held at a time
 
 
-def files_of(config: LocalFolderConfig) -> dict[str, list[epath.Path]]:
-  """The files of each split, sorted. Hidden files and those of other kinds do not count.
+@dataclasses.dataclass(frozen=True)
+class Files:
+  """What lies in a folder.
+
+  Attributes:
+    of_split: the files of each split, sorted.
+    others: those that name a split and cannot be read, since they are of another kind.
+  """
+
+  of_split: dict[str, list[epath.Path]]
+  others: list[epath.Path]
+
+
+def files_of(config: LocalFolderConfig) -> Files:
+  """The files of a folder. Hidden ones, and those whose path names no split, do not count.
 
   Raises:
-    UserError: if there is no such folder, or no file of training data in it.
+    UserError: if there is no such folder, no file of training data in it, or the files of several data sets.
   """
   root = epath.Path(config.directory)
   if not config.directory or not root.is_dir():
     found = repr(config.directory) if not config.directory or not root.exists() else f'the file {root}'
     raise UserError(f'LocalFolderConfig.directory: expected a folder, found {found}')
-  files: dict[str, list[epath.Path]] = {}
+  files, others, sets = {}, [], set()
   for path in sorted(_walk(root)):
     names = path.relative_to(root).parts
     split = next((found for name in reversed(names) if (found := _split_of(name))), None)
-    if split and path.suffix in _ENDINGS and not any(name.startswith('.') for name in names):
-      files.setdefault(split, []).append(path)
+    if not split or any(name.startswith('.') for name in names):
+      continue
+    if not path.name.endswith(_ENDINGS):
+      others.append(path)
+      continue
+    files.setdefault(split, []).append(path)
+    first = next(at for at, name in enumerate(names) if _split_of(name))
+    sets.add('/'.join(names[:first]) or '.')
+  if len(sets) > 1:
+    raise UserError(f'{root}: expected one data set, found one in each of {", ".join(sorted(sets))}; name its folder')
   if 'train' not in files:
-    raise UserError(f'{root}: expected files like train-00000.parquet or train.jsonl, found none')
-  return files
+    found = f'{others[0].name}' if others else 'none'
+    raise UserError(f'{root}: expected files like train-00000.parquet or train.jsonl, found {found}')
+  return Files(files, others)
 
 
 def _walk(folder: epath.Path) -> Iterator[epath.Path]:
@@ -53,15 +78,17 @@ def _walk(folder: epath.Path) -> Iterator[epath.Path]:
 
 
 def _split_of(name: str) -> str | None:
-  return _SPLITS.get(re.match('[a-z]*', name.lower())[0])
+  found = _SPLIT.search(name.lower())
+  return found and _SPLITS[found[1]]
 
 
 def version_of(config: LocalFolderConfig) -> str:
   """sha256 of the files' names and sizes."""
+  files = files_of(config).of_split.items()
   try:
-    listed = [(split, path.name, path.stat().length) for split, files in files_of(config).items() for path in files]
+    listed = [(split, path.name, path.stat().length) for split, paths in files for path in paths]
   except OSError as error:
-    raise _unreadable(error.filename, error) from error
+    raise unreadable(error.filename, error) from error
   return hashlib.sha256(repr(listed).encode()).hexdigest()
 
 
@@ -73,20 +100,15 @@ def read(config: LocalFolderConfig, files: list[epath.Path], part: int, parts: i
   Raises:
     UserError: for a file that is damaged, and a row without a field or without text there.
   """
-  fields = {'inputs': config.inputs_field, 'targets': config.targets_field}
-  fields = {name: field for name, field in fields.items() if field}
+  fields = fields_of(config)
   if len(files) >= parts:
     files, part, parts = files[part::parts], 0, 1
   for path in files:
     try:
       for row, where in (_parquet if path.suffix == '.parquet' else _json_lines)(path, fields, part, parts):
-        yield {name: text if text.strip() else '' for name, text in row.items()} | {'record': where}
+        yield row | {RECORD: where}
     except OSError as error:
-      raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Any, error: OSError) -> UserError:
-  return UserError(f'{path}: expected a file that can be read, found {(error.strerror or str(error)).lower()}')
+      raise unreadable(path, error) from error
 
 
 def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[tuple[dict, str]]:
@@ -114,12 +136,23 @@ def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) ->
 def _text(value: Any, field: str, where: str) -> str:
   if not isinstance(value, str):
     raise UserError(f'{where}: expected text in the field {field!r}, found {value!r:.80}')
-  return value
+  return value if value.strip() else ''
 
 
 def _json_lines(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[tuple[dict, str]]:
+  for at, line in enumerate(_lines(path)):
+    if at % parts == part and line.strip():
+      where = f'{path}, line {at + 1}'
+      yield read_row(decode_utf8(line, where), fields, where, may_be_empty=True), where
+
+
+def _lines(path: epath.Path) -> Iterator[bytes]:
   with path.open('rb') as file:
-    for at, line in enumerate(file):
-      if at % parts == part and line.strip():
-        where = f'{path}, line {at + 1}'
-        yield read_row(decode_utf8(line, where), fields, where, may_be_empty=True), where
+    if path.suffix != '.gz':
+      yield from file
+      return
+    try:
+      with gzip.open(file) as unpacked:
+        yield from unpacked
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+      raise UserError(f'{path}: expected a whole gzip file, found {str(error).rstrip(".")}') from error

@@ -8,19 +8,18 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from terraformer.config import DataConfig, UserError
 from terraformer.data import packing, shards, store
 from terraformer.data.objectives import ended
-from terraformer.data.store import SPLITS, Manifest
+from terraformer.data.progress import bar
+from terraformer.data.store import SPLITS, Manifest, Origin
 from terraformer.data.vocabulary import Vocabulary
 
 LONGEST = 65_536  # tokens of a feature that are stored, unless the configuration asks for more
@@ -34,10 +33,10 @@ class Job:
   Attributes:
     folder: where the parts are, until they are assembled.
     config: what is prepared.
-    task: a seqio task or mixture.
+    tasks: seqio tasks with their rates: those of a mixture, or one alone.
     run: of the tasks module: the examples of (task, split, part, parts).
-    vocabulary: the task's.
-    facts: `corpus_fingerprint`, `sources` and `dropped` of the manifest, as far as they are known beforehand.
+    vocabulary: the tasks'.
+    origin: what is known of the text beforehand.
 
   Raises:
     UserError: if the task is one of running text that cannot be packed, and is to be.
@@ -45,10 +44,10 @@ class Job:
 
   folder: Path
   config: DataConfig
-  task: Any
+  tasks: Sequence[tuple[Any, float]]
   run: Callable[[Any, str, int, int], Iterator[Any]]
   vocabulary: Vocabulary
-  facts: dict[str, Any]
+  origin: Origin
 
   def __post_init__(self):
     if self.config.packing and self.is_text:
@@ -56,11 +55,11 @@ class Job:
 
   @property
   def features(self) -> list[str]:
-    return sorted(self.task.output_features)
+    return sorted(self.tasks[0][0].output_features)
 
   @property
   def is_text(self) -> bool:
-    return 'inputs' not in self.task.output_features
+    return 'inputs' not in self.features
 
   @property
   def longest(self) -> int:
@@ -98,24 +97,25 @@ def write_part(job: Job, number: int, progress: bool = True) -> None:
 def _write_splits(job: Job, number: int, folder: Path, progress: bool) -> None:
   counted, n_packed = _Skipped(), 0
   tally = shards.Tally(job.vocabulary.size, job.vocabulary.fingerprint)
-  writers = {split: shards.SplitWriter(folder, split) for split in SPLITS}
+  writers = {split: [shards.SplitWriter(folder, f'{split}-{at}') for at in range(len(job.tasks))] for split in SPLITS}
   for split in SPLITS:
-    if split in job.task.splits:
-      for tokens, texts in _records(job, split, number, counted, progress):
-        record = store.pack(tokens, texts)
-        writers[split].add(record, {name: tokens[name] for name in job.features})
-        tally.add(split, record)
-        if split == 'train':
-          tally.count(tokens['targets'], ended=job.is_text or job.config.packing is not None)
-          n_packed += packing.n_examples(tokens)
-    writers[split].close()
+    for (task, _), writer in zip(job.tasks, writers[split], strict=True):
+      if split in task.splits:
+        for tokens, texts in _records(job, task, split, number, counted, progress):
+          record = store.pack(tokens, texts)
+          writer.add(record, {name: tokens[name] for name in job.features})
+          tally.add(split, record)
+          if split == 'train':
+            tally.count(tokens['targets'], ended=job.is_text or job.config.packing is not None)
+            n_packed += packing.n_examples(tokens)
+      writer.close()
   np.save(folder / store.UNIGRAMS, tally.unigram_counts)
   facts = {
-    'examples': {split: writer.examples for split, writer in writers.items()},
-    'tokens': {split: writer.tokens for split, writer in writers.items()},
+    'examples': {split: [writer.examples for writer in writers[split]] for split in SPLITS},
+    'tokens': {split: _added(writer.tokens for writer in writers[split]) for split in SPLITS},
     'packed': n_packed,
-    'shards': {split: writer.shards for split, writer in writers.items()},
-    'checksums': {name: store.sha256_of(folder / name) for writer in writers.values() for name in writer.shards},
+    'shards': {split: [writer.shards for writer in writers[split]] for split in SPLITS},
+    'checksums': {path.name: store.sha256_of(path) for path in sorted(folder.glob('*.array_record'))},
     'dropped': counted.numbers,
     'first_dropped': counted.first,
     'fingerprint': tally.fingerprint,
@@ -127,16 +127,18 @@ class _Skipped:
   """What was left out or cut: how often, and where first."""
 
   def __init__(self):
-    self.numbers, self.first = {'empty': 0, 'features cut': 0}, {}
+    self.numbers, self.first = {'empty': 0, 'features cut': 0, 'beyond max_examples': 0}, {}
 
   def add(self, reason: str, where: str) -> None:
     self.numbers[reason] += 1
     self.first.setdefault(reason, where)
 
 
-def _records(job: Job, split: str, number: int, skipped: _Skipped, progress: bool) -> Iterator[tuple[dict, dict]]:
+def _records(
+  job: Job, task: Any, split: str, number: int, skipped: _Skipped, progress: bool
+) -> Iterator[tuple[dict, dict]]:
   """(tokens, texts) by feature of every record of a split."""
-  examples = _examples(job, split, number, skipped, progress)
+  examples = _examples(job, task, split, number, skipped, progress)
   if job.is_text:
     length, separates = job.config.window_length, job.config.text_objective.separates
     documents = (tokens['targets'] for tokens, _ in examples)
@@ -146,7 +148,8 @@ def _records(job: Job, split: str, number: int, skipped: _Skipped, progress: boo
     examples = (({'targets': window}, {}) for window in cut)
   if split == 'train' and job.config.max_examples:
     most, parts = job.config.max_examples, job.config.parts
-    examples = shards.evenly(examples, most * (number + 1) // parts - most * number // parts)
+    examples, count = shards.evenly(examples, most * (number + 1) // parts - most * number // parts)
+    skipped.numbers['beyond max_examples'] += count - len(examples)
   if split == 'train' and job.config.packing:
     examples = ((pack, {}) for pack in _packs(job, (tokens for tokens, _ in examples)))
   yield from examples
@@ -159,18 +162,20 @@ def _packs(job: Job, examples: Iterator[packing.Example]) -> Iterator[packing.Ex
   return map(packing.joined, packing.first_fit(examples, room, job.config.packing.max_segments))
 
 
-def _examples(job: Job, split: str, number: int, skipped: _Skipped, progress: bool) -> Iterator[tuple[dict, dict]]:
+def _examples(
+  job: Job, task: Any, split: str, number: int, skipped: _Skipped, progress: bool
+) -> Iterator[tuple[dict, dict]]:
   parts = job.config.parts
-  # Of a mixture nobody knows how many examples it has, of a part of a held-out split only its task.
-  unknown = hasattr(job.task, 'tasks') or (split != 'train' and parts > 1)
-  total = None if unknown else job.task.num_input_examples(split)
-  what = f'tokenising {split}' + (f', part {number + 1} of {parts}' if parts > 1 else '')
-  examples = bar(progress, what, 'example', job.run(job.task, split, number, parts), total and -(-total // parts))
+  # Nobody knows how many examples a part of a held-out split has, but its task.
+  total = None if split != 'train' and parts > 1 else task.num_input_examples(split)
+  of_task = f' of {task.name}' if len(job.tasks) > 1 else ''
+  what = f'tokenising {split}{of_task}' + (f', part {number + 1} of {parts}' if parts > 1 else '')
+  examples = bar(progress, what, 'example', job.run(task, split, number, parts), total and -(-total // parts))
   # What goes into packs is cut for good; else a feature is cut when it is read.
   packs = split == 'train' and job.config.packing is not None
   most = {name: job.config.lengths[name] - 1 if packs else job.longest for name in job.features}
   for position, example in enumerate(examples):
-    where = example.record or f'{split}, part {number}, example {position}'
+    where = example.record or f'{split}{of_task}, part {number}, example {position}'
     if empty := [name for name, ids in example.tokens.items() if not len(ids)]:
       skipped.add('empty', f'{where}: no {" and no ".join(sorted(empty))}')
       continue
@@ -187,43 +192,54 @@ def assemble(job: Job, folder: Path) -> Manifest:
   """Moves all parts into `folder`, which appears whole or not at all, and removes the job's.
 
   Raises:
-    UserError: if there is no training example.
+    UserError: if there is no training example, of a mixture if one of its tasks has none.
   """
   found = [json.loads((job.part(number) / _FACTS).read_text('utf-8')) for number in range(job.config.parts)]
-  if not any(facts['examples']['train'] for facts in found):
-    shutil.rmtree(job.folder)
-    raise UserError(f'task {job.config.task}: expected training examples, found none')
+  tasks = {}
+  for at, (task, rate) in enumerate(job.tasks):
+    examples = {split: sum(facts['examples'][split][at] for facts in found) for split in SPLITS}
+    tasks[task.name] = {'rate': rate, 'examples': examples}
+  for name, task in tasks.items():
+    if not task['examples']['train']:
+      shutil.rmtree(job.folder)
+      raise UserError(f'task {name}: expected training examples, found none')
   whole = job.folder / 'whole'
   whole.mkdir(exist_ok=True)
-  names = {}
+  names, sizes = {}, {}
   for split in SPLITS:
-    files = [(number, name) for number, facts in enumerate(found) for name in facts['shards'][split]]
-    for at, (number, name) in enumerate(files):
-      final = names[number, name] = f'{split}-{at:05d}-of-{len(files):05d}.array_record'
+    # Task after task, and of each part after part.
+    files = [
+      (number, name, size)
+      for at in range(len(job.tasks))
+      for number, facts in enumerate(found)
+      for name, size in facts['shards'][split][at].items()
+    ]
+    for place, (number, name, _) in enumerate(files):
+      final = names[number, name] = f'{split}-{place:05d}-of-{len(files):05d}.array_record'
       if not (whole / final).exists():  # a process that was killed here may have moved it
         (job.part(number) / name).rename(whole / final)
+    sizes[split] = {names[number, name]: size for number, name, size in files}
   np.save(whole / store.UNIGRAMS, sum(np.load(job.part(n) / store.UNIGRAMS) for n in range(job.config.parts)))
   (whole / store.VOCABULARY).write_bytes(job.vocabulary.model_bytes)
   manifest = Manifest(
     config=job.config,
     features=job.features,
-    examples={split: sum(facts['examples'][split] for facts in found) for split in SPLITS},
+    tasks=tasks,
+    examples={split: sum(task['examples'][split] for task in tasks.values()) for split in SPLITS},
     tokens={split: _added(facts['tokens'][split] for facts in found) for split in SPLITS},
     packed=_packed(job, found) if job.config.packing else {},
-    shards={
-      split: {names[n, name]: size for n, facts in enumerate(found) for name, size in facts['shards'][split].items()}
-      for split in SPLITS
-    },
+    shards=sizes,
     checksums={names[n, name]: sha for n, facts in enumerate(found) for name, sha in facts['checksums'].items()}
     | {store.UNIGRAMS: store.sha256_of(whole / store.UNIGRAMS)},
     vocabulary_size=job.vocabulary.size,
     sentinels=job.vocabulary.sentinels,
     vocabulary_fingerprint=job.vocabulary.fingerprint,
-    corpus_fingerprint=job.facts['corpus_fingerprint'],
-    sources=job.facts['sources'],
+    corpus_fingerprint=job.origin.corpus_fingerprint,
+    sources=job.origin.sources,
     longest=job.longest,
-    dropped=job.facts['dropped'] | _added(facts['dropped'] for facts in found),
-    first_dropped={reason: where for facts in reversed(found) for reason, where in facts['first_dropped'].items()},
+    dropped=job.origin.dropped | _added(facts['dropped'] for facts in found),
+    first_dropped={reason: where for facts in reversed(found) for reason, where in facts['first_dropped'].items()}
+    | job.origin.first_dropped,
     fingerprint=_joined([facts['fingerprint'] for facts in found]),
   )
   manifest.write(whole)
@@ -234,14 +250,14 @@ def assemble(job: Job, folder: Path) -> Manifest:
 
 def _packed(job: Job, found: list[dict[str, Any]]) -> dict[str, int | float]:
   """What the manifest tells of packs."""
-  examples, packs = sum(facts['packed'] for facts in found), sum(facts['examples']['train'] for facts in found)
+  examples, packs = sum(facts['packed'] for facts in found), sum(sum(facts['examples']['train']) for facts in found)
   tokens = sum(sum(facts['tokens']['train'].values()) for facts in found)
   row = sum(job.config.lengths[name] for name in job.features)
   before, after = (1 - tokens / (row * rows) for rows in (examples, packs))
   return {'examples': examples, 'packs': packs, 'padding_before': before, 'padding_after': after}
 
 
-def _added(counts: Iterator[dict[str, int]]) -> dict[str, int]:
+def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
   total: dict[str, int] = {}
   for some in counts:
     for name, number in some.items():
@@ -251,16 +267,3 @@ def _added(counts: Iterator[dict[str, int]]) -> dict[str, int]:
 
 def _joined(fingerprints: list[str]) -> str:
   return fingerprints[0] if len(fingerprints) == 1 else hashlib.sha256('\n'.join(fingerprints).encode()).hexdigest()
-
-
-def bar(progress: bool, what: str, unit: str = 'step', items=None, total: int | None = None) -> tqdm:
-  """A progress bar on the standard error; a `step` shows its time alone."""
-  return tqdm(
-    items,
-    desc=what,
-    unit=unit,
-    total=total,
-    disable=not progress,
-    bar_format='{desc} [{elapsed}]' if unit == 'step' else None,
-    mininterval=0.2 if sys.stderr.isatty() else 10,
-  )

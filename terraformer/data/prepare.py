@@ -25,8 +25,9 @@ from typing import Any
 
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
-from terraformer.data import addresses, corpora, local_files, local_folder, parts, store
-from terraformer.data.store import SPLITS, Manifest
+from terraformer.data import addresses, local_files, local_folder, own_texts, parts, store
+from terraformer.data.progress import bar
+from terraformer.data.store import Manifest, Origin
 from terraformer.data.vocabulary import Vocabulary, train_vocabulary
 
 
@@ -159,7 +160,8 @@ def prepare(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> 
 
   A task of this library is read from its source and gets the vocabulary of the config, trained on its own training text
   if `vocabulary.path` is empty. Any other seqio task or mixture must be registered in this process and brings its own.
-  A task with `targets` alone is cut into windows of running text (`DataConfig.window_length`). What is to lie at an
+  A task with `targets` alone is cut into windows of running text (`DataConfig.window_length`). Of a mixture every task
+  is prepared in whole; its rates count when training reads it. What is to lie at an
   address (`gs://`) is prepared in a folder of this machine first, and processes of other machines cannot share it.
 
   Args:
@@ -199,7 +201,7 @@ def _prepare_elsewhere(config: DataConfig, progress: bool, share: Share) -> Mani
   if manifest:
     with _locked(store.folder_of(here)), addresses.reaching(config.directory):
       if not is_prepared(config):
-        with parts.bar(progress, f'copying to {config.directory}'):
+        with bar(progress, f'copying to {config.directory}'):
           addresses.copy_folder(store.folder_of(here), store.folder_of(config), last=store.MANIFEST)
       shutil.rmtree(store.folder_of(here))
   return manifest
@@ -214,7 +216,7 @@ def _prepare(config: DataConfig, progress: bool, share: Share, lock: Callable) -
     job = _begin(config, progress, in_work_folder, lock)
     numbers = range(share.index, config.parts, share.count)
     try:
-      for number in parts.bar(progress and len(numbers) > 1, 'preparing parts', 'part', numbers):
+      for number in bar(progress and len(numbers) > 1, 'preparing parts', 'part', numbers):
         parts.write_part(job, number, progress)
     except FileNotFoundError:
       if not is_prepared(config):  # else another process has found all parts written and put them together
@@ -262,38 +264,36 @@ def _begin(config: DataConfig, progress: bool, in_work_folder: Callable[[str], P
   """Reads what has to be known before the first part: the source, the vocabulary, the task."""
   if not all(importlib.util.find_spec(name) for name in ('seqio', 'tensorflow')):
     raise UserError("preparing data: expected seqio and TensorFlow, found none; pip install 'terraformer-jax[data]'")
-  facts: dict[str, Any] = {'corpus_fingerprint': '', 'sources': {}, 'dropped': {}}
   given = Vocabulary.open(config.vocabulary.path, config.vocabulary.sentinels) if config.vocabulary.path else None
-  if config.task in store.MINED_TASKS:
-    examples = _read_own(config, facts, progress)
-    texts = _texts(examples)
+  examples, origin, texts = None, Origin(), ()
+  if config.task in store.HELD_TASKS:
+    examples, origin = own_texts.read(config, progress)
+    texts = own_texts.training_texts(examples)
   else:
-    registered, tasks = _import_tasks(progress)
+    registered, sources, tasks = _import_tasks(progress)
     if config.task in store.OWN_TASKS:
       with lock():  # TFDS may have to build it first
-        facts['corpus_fingerprint'] = registered.version_of(config)
-      texts = registered.texts(config)
+        origin = sources.origin_of(config)
+      texts = sources.texts(config)
     else:
       task = tasks.find(config.task)
       own = tasks.vocabulary_of(task)
       if given and Vocabulary.from_bytes(given.model_bytes, own.sentinels).fingerprint != own.fingerprint:
         raise UserError(f'VocabularyConfig.path: expected the vocabulary of the task {config.task}, found another')
       given = own
-  folder = in_work_folder(_plan(config, facts, given))
+  folder = in_work_folder(_plan(config, origin, given))
   with lock():
     vocabulary = _vocabulary(folder / store.VOCABULARY, config, given, texts if given is None else (), progress)
-  if config.task in store.MINED_TASKS:
-    _, tasks = _import_tasks(progress)
-    task = tasks.register(config, folder / store.VOCABULARY, examples)
-  elif config.task in store.OWN_TASKS:
-    task = registered.streamed(config, folder / store.VOCABULARY)
-  return parts.Job(folder, config, task, tasks.run, vocabulary, facts)
+  if config.task in store.OWN_TASKS:
+    registered, _, tasks = _import_tasks(progress)
+    task = registered.unregistered(config, folder / store.VOCABULARY, examples)
+  return parts.Job(folder, config, tasks.weighted(task), tasks.run, vocabulary, origin)
 
 
-def _plan(config: DataConfig, facts: dict[str, Any], vocabulary: Vocabulary | None) -> str:
+def _plan(config: DataConfig, origin: Origin, vocabulary: Vocabulary | None) -> str:
   """A name for all that the result depends on: parts of another plan are not gone on with."""
   what = config_lib.to_dict(dataclasses.replace(config, directory='-'))
-  plan = [store.FORMAT, what, facts, vocabulary.fingerprint if vocabulary else '']
+  plan = [store.FORMAT, what, dataclasses.asdict(origin), vocabulary.fingerprint if vocabulary else '']
   return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -301,38 +301,17 @@ def _import_tasks(progress: bool):
   """The modules that import TensorFlow, after all that can be wrong without it, and quietly."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  with parts.bar(progress, 'loading TensorFlow'):
-    from terraformer.data import registered, tasks
-  return registered, tasks
-
-
-def _read_own(config: DataConfig, facts: dict[str, Any], progress: bool) -> corpora.Examples:
-  """The examples of one of this library's tasks; what is to be known of them goes into `facts`."""
-  if config.task == 'local_files':
-    paths = local_files.source_paths(config.local_files)
-    examples = local_files.local_files(config.local_files)
-    facts['sources'] = {str(path): store.sha256_of(path) for found in paths.values() for path in found}
-    facts['corpus_fingerprint'] = hashlib.sha256(json.dumps(examples, sort_keys=True).encode()).hexdigest()
-    return examples
-  with parts.bar(progress, 'mining docstrings', 'file') as bar:
-    corpus = corpora.mine(
-      progress=lambda done, total: bar.reset(total) if bar.total != total else bar.update(done - bar.n)
-    )
-  facts['corpus_fingerprint'], facts['dropped'] = corpus.fingerprint, dict(corpus.dropped)
-  read = corpus.pairs if config.task == 'docstring_summarization' else corpus.texts
-  return {split: read(split) for split in SPLITS}
-
-
-def _texts(examples: corpora.Examples) -> Iterator[str]:
-  return ('\n'.join(example.values()) for example in examples['train'])
+  with bar(progress and 'tensorflow' not in sys.modules, 'loading TensorFlow'):
+    from terraformer.data import registered, sources, tasks
+  return registered, sources, tasks
 
 
 def _train_vocabulary(config: DataConfig, path: Path, progress: bool) -> None:
-  if config.task in store.MINED_TASKS:
-    texts = _texts(_read_own(config, {}, progress))
+  if config.task in store.HELD_TASKS:
+    texts = own_texts.training_texts(own_texts.read(config, progress)[0])
   else:
-    texts = _import_tasks(progress)[0].texts(config)
-  with parts.bar(progress, f'training a vocabulary of {config.vocabulary.size}'):
+    texts = _import_tasks(progress)[1].texts(config)
+  with bar(progress, f'training a vocabulary of {config.vocabulary.size}'):
     vocabulary = train_vocabulary(texts, config.vocabulary.size, config.vocabulary.sentinels)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -349,7 +328,7 @@ def _vocabulary(
   if path.exists():
     return Vocabulary.open(path, given.sentinels if given else wanted.sentinels)
   if given is None:
-    with parts.bar(progress, f'training a vocabulary of {wanted.size}'):
+    with bar(progress, f'training a vocabulary of {wanted.size}'):
       given = train_vocabulary(texts, wanted.size, wanted.sentinels)
   aside = path.with_suffix('.partial')
   aside.write_bytes(given.model_bytes)

@@ -95,16 +95,16 @@ def windows(documents: Iterable[np.ndarray], length: int, separate: bool = True)
     yield np.concatenate(rest)
 
 
-def evenly(items: Iterable[T], most: int) -> list[T]:
-  """At most `most` items, evenly over all of them, in order; never holds more than twice as many."""
-  if not most:
-    return []
-  kept, stride = [], 1
-  for number, item in enumerate(items):
-    if number % stride == 0:
+def evenly(items: Iterable[T], most: int) -> tuple[list[T], int]:
+  """At most `most` items, evenly over all of them, in order, and how many there are in all.
+
+  Never holds more than twice as many as it gives.
+  """
+  kept, stride, count = [], 1, 0
+  for item in items:
+    if most and count % stride == 0:
       kept.append(item)
       if len(kept) == 2 * most:
         kept, stride = kept[::2], 2 * stride
-  if len(kept) <= most:
-    return kept
-  return [kept[i * len(kept) // most] for i in range(most)]
+    count += 1
+  return (kept if len(kept) <= most else [kept[i * len(kept) // most] for i in range(most)]), count

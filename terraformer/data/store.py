@@ -20,15 +20,33 @@ from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
 from terraformer.data.addresses import place_of
 
-FORMAT = 4
-MINED_TASKS = ('docstring_summarization', 'docstring_text', 'local_files')  # their text is held in memory
+FORMAT = 5
+HELD_TASKS = ('docstring_summarization', 'docstring_text', 'local_files')  # their text is held in memory
 C4_TASKS = ('c4_span_corruption', 'c4_lm', 'c4_prefix_lm')
 PAPERS_TASKS = ('arxiv_summarization', 'pubmed_summarization')
 DIGIT_TASKS = ('decimal_copy', 'long_addition')
-OWN_TASKS = (*MINED_TASKS, *C4_TASKS, *PAPERS_TASKS, *DIGIT_TASKS, 'local_folder')
+OWN_TASKS = (*HELD_TASKS, *C4_TASKS, *PAPERS_TASKS, *DIGIT_TASKS, 'local_folder')
 MANIFEST, VOCABULARY, UNIGRAMS = 'manifest.json', 'vocabulary.model', 'unigram_counts.npy'
 FEATURES = ('inputs', 'targets')
 SPLITS = ('train', 'validation', 'test')
+RECORD = 'record'  # says where an example stands, in the source that knows
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+  """What is known of the text before its examples are read.
+
+  Attributes:
+    corpus_fingerprint: of the text, or of what tells its version; empty where nothing does.
+    sources: sha256 of the user's own files, by path.
+    dropped: what was left out already, counted by reason.
+    first_dropped: which was the first, by reason.
+  """
+
+  corpus_fingerprint: str = ''
+  sources: dict[str, str] = dataclasses.field(default_factory=dict)
+  dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+  first_dropped: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +56,8 @@ class Manifest:
   Attributes:
     config: the DataConfig that it was prepared with.
     features: `inputs` and `targets`, or `targets` alone: then records are windows of running text.
+    tasks: what a mixture is made of, or the task itself, by name: its `rate`, and its `examples` by split. Of each
+      split the tasks' records stand one after another, in this order.
     examples: records by split: examples, or packs of them in a training split that is packed.
     tokens: tokens by split and feature, ends of sequence not counted but for those within windows and packs.
     packed: of a training split that is packed `examples`, `packs`, and `padding_before` and `padding_after`, the shares
@@ -45,8 +65,7 @@ class Manifest:
     shards: file names with their sizes in bytes, by split.
     checksums: sha256 of each shard, and of the counts of tokens.
     vocabulary_size, sentinels, vocabulary_fingerprint: of the vocabulary.
-    corpus_fingerprint: of the text before tokenising, or of what tells its version; empty where nothing does.
-    sources: sha256 of the user's own files, by path.
+    corpus_fingerprint, sources: of the text before tokenising, as in `Origin`.
     longest: tokens that a feature was cut to when it was stored.
     dropped: what was left out or cut, counted by reason.
     first_dropped: which example was the first, by reason.
@@ -55,6 +74,7 @@ class Manifest:
 
   config: DataConfig
   features: list[str]
+  tasks: dict[str, dict[str, Any]]
   examples: dict[str, int]
   tokens: dict[str, dict[str, int]]
   packed: dict[str, int | float]
@@ -123,6 +143,13 @@ def _require_types(manifest: Manifest, path: Path) -> None:
       value = getattr(manifest, name).get(split)
       if type(value) is not kind:
         raise UserError(f'{path}: expected {kind.__name__} in the entry {name!r} of {split}, found {value!r:.80}')
+  for split, count in manifest.examples.items():
+    try:
+      found = sum(task['examples'][split] for task in manifest.tasks.values() if task['rate'] > 0)
+    except (KeyError, TypeError) as error:
+      raise UserError(f'{path}: expected a rate and counts of every task, found {manifest.tasks!r:.80}') from error
+    if found != count:
+      raise UserError(f'{path}: expected {count} examples in the tasks of the split {split}, found {found}')
 
 
 def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:

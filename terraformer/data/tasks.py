@@ -1,23 +1,19 @@
-"""This library's seqio tasks, and any other that the user has registered. Imports TensorFlow."""
+"""Any seqio task or mixture: what it is made of, and its examples. Imports TensorFlow."""
 
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
-from terraformer.config import DataConfig, UserError
-from terraformer.data.store import FEATURES, OWN_TASKS, SPLITS
+from terraformer.config import UserError
+from terraformer.data.store import OWN_TASKS, RECORD
 from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
 
 _AT_ONCE = 256  # examples
-RECORD = 'record'  # feature that says where an example stands, in the source that knows
-
-Examples = Mapping[str, Sequence[Mapping[str, str]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,32 +29,6 @@ class Tokenised:
   tokens: dict[str, np.ndarray]
   texts: dict[str, str]
   record: str = ''
-
-
-def register(config: DataConfig, vocabulary_path: str | Path, examples: Examples) -> seqio.Task:
-  """Registers one of this library's tasks, in the place of an earlier registration, and returns it.
-
-  Args:
-    config: names the task and the sentinels of its vocabulary.
-    vocabulary_path: a sentencepiece file.
-    examples: texts by split, then by feature; every example has the same features.
-  """
-  first = next(example for split in SPLITS for example in examples[split])
-  vocabulary = seqio.SentencePieceVocabulary(str(vocabulary_path), extra_ids=config.vocabulary.sentinels)
-
-  def dataset(split: str, shuffle_files: bool = False, seed: int | None = None) -> tf.data.Dataset:
-    columns = {name: [example[name] for example in examples[split]] for name in first}
-    return tf.data.Dataset.from_tensor_slices({name: tf.constant(texts, tf.string) for name, texts in columns.items()})
-
-  if config.task in seqio.TaskRegistry.names():
-    seqio.TaskRegistry.remove(config.task)
-  return seqio.TaskRegistry.add(
-    config.task,
-    source=seqio.FunctionDataSource(dataset, SPLITS, {split: len(examples[split]) for split in SPLITS}),
-    preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
-    output_features={name: seqio.Feature(vocabulary, add_eos=True) for name in FEATURES if name in first},
-    metric_fns=[],
-  )
 
 
 def find(name: str) -> seqio.Task | seqio.Mixture:
@@ -79,12 +49,13 @@ def find(name: str) -> seqio.Task | seqio.Mixture:
 
 
 def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Vocabulary:
-  """The vocabulary that a user's task brings.
+  """The vocabulary that a user's task brings, or all those of a mixture.
 
   Raises:
-    UserError: if its features do not share one sentencepiece vocabulary.
+    UserError: if their features do not share one sentencepiece vocabulary.
   """
-  vocabularies = [feature.vocabulary for feature in task.output_features.values()]
+  tasks = task.tasks if isinstance(task, seqio.Mixture) else [task]
+  vocabularies = [feature.vocabulary for one in tasks for feature in one.output_features.values()]
   for vocabulary in vocabularies:
     if not isinstance(vocabulary, seqio.SentencePieceVocabulary):
       found = type(vocabulary).__name__
@@ -96,19 +67,34 @@ def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Vocabulary:
     return Vocabulary.from_bytes(file.read(), vocabularies[0].extra_ids)
 
 
-def run(task: seqio.Task | seqio.Mixture, split: str, part: int = 0, parts: int = 1) -> Iterator[Tokenised]:
+def weighted(task: seqio.Task | seqio.Mixture) -> list[tuple[seqio.Task, float]]:
+  """The tasks of a mixture with their rates, those of mixtures within it included; a task alone has the rate 1.
+
+  Raises:
+    UserError: if a rate is not positive, or cannot be told.
+  """
+  if isinstance(task, seqio.Task):
+    return [(task, 1.0)]
+  found = []
+  for one in task.tasks:
+    with in_a_sentence(f'mixture {task.name}, rate of {one.name}', expected='a number'):
+      found.append((one, float(task.get_rate(one))))
+    if not found[-1][1] > 0:
+      raise UserError(f'mixture {task.name}: expected a positive rate of {one.name}, found {found[-1][1]}')
+  return found
+
+
+def run(task: seqio.Task, split: str, part: int = 0, parts: int = 1) -> Iterator[Tokenised]:
   """The examples of a part of a split, in the task's own order, once each.
 
   The source is divided by its files where it has as many, else by its examples; a split that is held out is small, and
-  divided by its files alone. A mixture draws from its tasks at their rates until the first of them is used up (seqio's
-  default).
+  divided by its files alone.
 
   Raises:
     UserError: if the source cannot be read.
   """
-  options = {'copy_pretokenized': True} if isinstance(task, seqio.Mixture) else {}
   with in_a_sentence(f'task {task.name}, {split}, part {part}'):
-    if split != 'train' and isinstance(task, seqio.Task):
+    if split != 'train':
       parts = min(parts, len(task.source.list_shards(split)))
     if part >= parts:
       return
@@ -120,13 +106,12 @@ def run(task: seqio.Task | seqio.Mixture, split: str, part: int = 0, parts: int 
       shard_info=seqio.ShardInfo(part, parts) if parts > 1 else None,
       num_epochs=1,
       try_in_mem_cache=False,
-      **options,
     )
     yield from _tokenised(dataset, sorted(task.output_features))
 
 
 @contextlib.contextmanager
-def in_a_sentence(where: str) -> Iterator[None]:
+def in_a_sentence(where: str, expected: str = 'a source that can be read') -> Iterator[None]:
   """Turns what TensorFlow raises into a UserError; one that our own code raised inside it is given back."""
   try:
     yield
@@ -139,7 +124,7 @@ def in_a_sentence(where: str) -> Iterator[None]:
     # TensorFlow's messages begin with the graph's node, and have Python's error somewhere behind it.
     pythons = re.search(r'\b\w+Error: .+', message)
     found = pythons[0] if pythons else f'{type(error).__name__}: {message.splitlines()[0] if message else ""}'
-    raise UserError(f'{where}: expected a source that can be read, found {found:.300}') from error
+    raise UserError(f'{where}: expected {expected}, found {found:.300}') from error
 
 
 def _tokenised(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokenised]:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from terraformer.config import ModelConfig, UserError, from_dict, to_dict
+from terraformer.config import ModelConfig, UserError, from_dict, to_dict, unreadable
 
 FORMAT = 4
 _NAMES = {dict: 'an object', bool: 'true or false', int: 'a whole number', str: 'a string'}
@@ -84,7 +84,7 @@ def _read_json(path: Path) -> dict[str, Any]:
   try:
     values = json.loads(path.read_text(encoding='utf-8'))
   except OSError as error:
-    raise UserError(f'{path}: expected a file that can be read, found {error.strerror.lower()}') from error
+    raise unreadable(path, error) from error
   except (ValueError, RecursionError) as error:
     raise UserError(f'{path}: expected JSON, found {error}') from error
   if not isinstance(values, dict):

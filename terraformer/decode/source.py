@@ -26,7 +26,7 @@ def read_sources(text: str | None, file: str | None, stdin: str | None, field: s
   elif stdin is not None:
     sources = [decode_utf8(sys.stdin.buffer.read(), 'standard input')]
   elif Path(file).suffix == '.jsonl':
-    sources = [row['inputs'] for row in read_rows(Path(file), {'inputs': field})]
+    sources = [row['inputs'] for row, _ in read_rows(Path(file), {'inputs': field})]
   else:
     sources = [read_text(Path(file))]
   for source in sources:

@@ -16,7 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from terraformer.config import UserError
+from terraformer.config import UserError, unreadable
 
 ALIGNMENT = 64  # bytes
 INDEX = 'model.safetensors.index.json'
@@ -152,7 +152,7 @@ def _read_index(path: Path) -> dict[str, str]:
     places = json.loads(path.read_text(encoding='utf-8'))['weight_map']
     wrong = [file for file in places.values() if Path(file).name != file]
   except OSError as error:
-    raise UserError(f'{path}: expected a file that can be read, found {error.strerror.lower()}') from error
+    raise unreadable(path, error) from error
   except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
     raise UserError(f'{path}: expected the files of all tensors as JSON, found {error!r:.80}') from error
   if wrong:
@@ -167,7 +167,7 @@ def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
   except FileNotFoundError:
     raise UserError(f'{path}: expected the weights of the bundle, found no such file') from None
   except OSError as error:
-    raise UserError(f'{path}: expected a file that can be read, found {error.strerror.lower()}') from error
+    raise unreadable(path, error) from error
   except ValueError:  # it cannot be mapped
     raise UserError(f'{path}: expected weights, found an empty file') from None
   header, data = _split_header(path, np.frombuffer(mapped, np.uint8))

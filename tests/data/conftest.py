@@ -13,7 +13,7 @@ _REAL = """
 import json, sys
 import seqio, tensorflow as tf
 from terraformer import config as c
-from terraformer.data import prepare, tasks
+from terraformer.data import prepare, registered
 folder, out = sys.argv[1], {}
 local = c.LocalFilesConfig(train=(f'{folder}/pairs.jsonl',))
 small = c.VocabularyConfig(size=450, sentinels=20)
@@ -40,11 +40,26 @@ for name, source in [('mine', source), ('other', source)]:
 seqio.MixtureRegistry.add('mixed', ['mine', 'other'], default_rate=1.0)
 for name in ('mine', 'mixed'):
   prepare.prepare(c.DataConfig(task=name, directory=f'{folder}/c'), progress=False)
-try:
-  prepare.prepare(c.DataConfig(task='nobody', directory=f'{folder}/c'), progress=False)
-except c.UserError as error:
-  out['unknown'] = str(error)
-out['twice'] = [tasks.register(pairs, path, {s: [{'targets': s}] for s in prepare.SPLITS}).name for _ in range(2)]
+other = seqio.SentencePieceVocabulary(path, extra_ids=30)
+seqio.TaskRegistry.add(
+  'strange', source=source, preprocessors=[seqio.preprocessors.tokenize],
+  output_features={n: seqio.Feature(other) for n in ('inputs', 'targets')})
+seqio.MixtureRegistry.add('strangers', [('mine', 1), ('strange', 1)])
+seqio.MixtureRegistry.add('never', [('mine', 1), ('other', 0)])
+for name in ('nobody', 'strangers', 'never'):
+  try:
+    prepare.prepare(c.DataConfig(task=name, directory=f'{folder}/c'), progress=False)
+  except c.UserError as error:
+    out[name] = str(error)
+mine = c.DataConfig(
+  task='local_files', local_files=local, vocabulary=c.VocabularyConfig(path=path, sentinels=20))
+out['twice'] = [registered.register(mine, name).name for name in ('', 'news', 'news')]
+read = lambda name, split: list(seqio.get_mixture_or_task(name).get_dataset(
+  {'inputs': 99, 'targets': 99}, split, shuffle=False).as_numpy_iterator())
+out['news'] = [vocabulary.decode(example['inputs'].tolist()) for example in read('news', 'validation')]
+seqio.MixtureRegistry.add('news_and_mine', [('news', 1), ('mine', 3)])
+mixed = c.DataConfig(task='news_and_mine', directory=f'{folder}/c', inputs_length=64, targets_length=16)
+prepare.prepare(mixed, progress=False)
 strings = json.load(open(f'{folder}/strings.json'))
 out['encoded'] = [vocabulary.encode(s) for s in strings]
 out['encoded_tf'] = [vocabulary.encode_tf(s).numpy().tolist() for s in strings]

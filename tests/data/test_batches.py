@@ -85,6 +85,27 @@ def test_ids_are_those_of_the_records_that_a_batch_reads(data):
     assert train.ids(number).tolist() == train.batch(number)['index'].tolist()
 
 
+def test_tasks_are_drawn_at_their_rates_each_in_epochs_of_its_own(data):
+  def begin():
+    return batches.TrainBatches(data._source('train'), arrange, 10, seed=2, shares=[(4, 1.0), (36, 1.5)])
+
+  def arrange(record, rng):
+    return {'index': np.int64(record['index']), 'drawn': rng.integers(1 << 30)}
+
+  train = begin()
+  read = [train.batch(number) for number in range(24)]
+  index = np.concatenate([batch['index'] for batch in read])
+  for number in (23, 7, 0):
+    again = begin().batch(number, [1, 8])
+    assert all(np.array_equal(again[name], read[number][name][[1, 8]]) for name in again)
+    assert begin().ids(number).tolist() == read[number]['index'].tolist()
+  assert all((batch['index'] < 4).sum() == 4 for batch in read)
+  small, large = index[index < 4].reshape(-1, 4), index[index >= 4].reshape(-1, 36)
+  assert (np.sort(small) == np.arange(4)).all() and len({tuple(epoch) for epoch in small.tolist()}) > 4
+  assert (np.sort(large) == np.arange(4, 40)).all()
+  assert len({int(drawn) for batch in read for drawn in batch['drawn']}) == 240  # each reading has numbers of its own
+
+
 def test_evaluation_is_the_same_each_time_and_filled_up(data):
   first, second = (list(data.eval_batches('validation', 4)) for _ in range(2))
   assert len(first) == 3 and all(map(equal, first, second))
@@ -169,12 +190,17 @@ def _shorten(name, size):
     (lambda folder: (folder / store.MANIFEST).unlink(), 'found a folder without manifest.json'),
     (_shorten('manifest.json', 50), 'manifest.json: expected a manifest of prepared data, found a file that is none'),
     (_edit(extra=1), 'expected a complete manifest'),
-    (_edit(format=99), 'expected prepared data of format 4, found format 99; prepare it again'),
+    (_edit(format=99), 'expected prepared data of format 5, found format 99; prepare it again'),
     (_shorten('train-*', 1000), 'array_record: expected [0-9]+ bytes, found 1000 bytes'),
     (lambda folder: next(folder.glob('test-*')).unlink(), 'found no such file'),
     (_shorten('vocabulary.model', 1000), 'vocabulary.model: expected'),
     (_shorten('unigram_counts.npy', 100), 'expected the counts of tokens of the manifest, found others'),
     (_edit(features=None), "expected list in the entry 'features', found None"),
+    (_edit(tasks={'pairs': {}}), 'expected a rate and counts of every task, found'),
+    (
+      _edit(tasks={'pairs': {'rate': 1, 'examples': dict.fromkeys(store.SPLITS, 3)}}),
+      'expected 40 examples in the tasks of the split train, found 3',
+    ),
     (_edit(examples={}), "expected int in the entry 'examples' of train, found None"),
     (_edit(vocabulary_fingerprint='0'), 'expected the vocabulary of the manifest, found another'),
   ],

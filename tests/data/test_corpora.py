@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from terraformer.data import corpora, duplicates
+from terraformer.data import corpora, duplicates, store
 from tests.prepared import WORDS
 
 STDLIB = corpora.installed_roots()[0]
@@ -61,7 +61,7 @@ def test_only_pep_257_summaries_make_pairs(corpus):
 
 
 def test_no_package_is_in_two_splits_and_all_have_some(corpus):
-  packages = [{doc.package for doc in corpus.splits[split]} for split in corpora.SPLITS]
+  packages = [{doc.package for doc in corpus.splits[split]} for split in store.SPLITS]
   assert all(packages)
   assert sum(map(len, packages)) == len(set.union(*packages))
   assert len(packages[0]) > 40

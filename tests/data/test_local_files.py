@@ -16,17 +16,31 @@ def write(tmp_path):
   return write_file
 
 
-def test_paragraphs_of_text(write):
-  path = write('a.txt', 'one\ntwo\n\n \nthree\n')
+def test_paragraphs_of_text_and_where_they_begin(write):
+  path = write('a.txt', '\none\ntwo\n\n \nthree\n')
   splits = local_files(LocalFilesConfig(train=(path,), validation=(path,), test=(path,)))
-  assert splits['train'] == splits['test'] == [{'targets': 'one\ntwo'}, {'targets': 'three'}]
+  assert splits['train'] == splits['test']
+  assert splits['test'] == [
+    {'targets': 'one\ntwo', 'record': f'{path}, line 2'},
+    {'targets': 'three', 'record': f'{path}, line 6'},
+  ]
 
 
 def test_named_fields_of_json_lines(write):
   path = write('a.jsonl', '{"long": "a b", "short": "a"}\n\n{"long": "c", "short": "d", "more": 1}\n')
   config = LocalFilesConfig((path,), (path,), (path,), inputs_field='long', targets_field='short')
-  assert local_files(config)['train'] == [{'inputs': 'a b', 'targets': 'a'}, {'inputs': 'c', 'targets': 'd'}]
-  assert local_files(LocalFilesConfig((path,), (path,), (path,), '', 'long'))['test'][1] == {'targets': 'c'}
+  assert local_files(config)['train'] == [
+    {'inputs': 'a b', 'targets': 'a', 'record': f'{path}, line 1'},
+    {'inputs': 'c', 'targets': 'd', 'record': f'{path}, line 3'},
+  ]
+  last = local_files(LocalFilesConfig((path,), (path,), (path,), '', 'long'))['test'][1]
+  assert last == {'targets': 'c', 'record': f'{path}, line 3'}
+
+
+def test_an_empty_text_is_passed_on_to_be_counted(write):
+  path = write('a.jsonl', '{"inputs": "a", "targets": "b"}\n{"inputs": " ", "targets": "d"}\n')
+  splits = local_files(LocalFilesConfig((path,), (path,), (path,)))
+  assert splits['test'][1] == {'inputs': '', 'targets': 'd', 'record': f'{path}, line 2'}
 
 
 def test_patterns_are_read_in_order(write, tmp_path):

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pyarrow
@@ -20,7 +21,8 @@ def folder(tmp_path):
     if path.suffix == '.parquet':
       pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=700)
     else:
-      path.write_text('\n'.join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+      text = '\n'.join(row if isinstance(row, str) else json.dumps(row) for row in rows)
+      path.write_bytes(gzip.compress(text.encode()) if path.suffix == '.gz' else text.encode())
     return LocalFolderConfig(str(tmp_path))
 
   return write
@@ -34,48 +36,80 @@ def texts(config, files, part, parts):
 
 
 @pytest.mark.parametrize(
-  'name, split',
+  'name, split, beside',
   [
-    ('data/train-00000-of-00001.parquet', 'train'),
-    ('train.jsonl', 'train'),
-    ('en/validation-00000-of-00002.parquet', 'validation'),
-    ('dev.json', 'validation'),
-    ('test/0000.parquet', 'test'),
+    ('data/train-00000-of-00001.parquet', 'train', 'data/train-00001.jsonl'),
+    ('train.jsonl', 'train', 'train-1.jsonl'),
+    ('validation-00000-of-00002.parquet', 'validation', 'train.jsonl'),
+    ('dev.json', 'validation', 'training.jsonl'),
+    ('my_test.jsonl', 'test', 'my_train.jsonl'),
+    ('test/0000.parquet', 'test', 'train/0000.jsonl'),
+    ('en/c4-validation.00000-of-00008.json.gz', 'validation', 'en/c4-train.00000-of-01024.jsonl'),
   ],
 )
-def test_files_belong_to_the_split_that_their_path_names(folder, name, split):
-  folder('train-1.jsonl', ROWS[:1])
+def test_files_belong_to_the_split_that_their_path_names(folder, name, split, beside):
+  folder(beside, ROWS[:1])
   config = folder(name, ROWS[:1])
   folder('README.md', ['no data'])
+  folder('trainer.jsonl', ['no data'])
   folder('.cache/train.jsonl', ['no data'])
-  assert name.split('/')[-1] in [path.name for path in local_folder.files_of(config)[split]]
-  assert sum(map(len, local_folder.files_of(config).values())) == 2
+  found = local_folder.files_of(config)
+  assert name.split('/')[-1] in [path.name for path in found.of_split[split]]
+  assert sum(map(len, found.of_split.values())) == 2 and not found.others
+
+
+def test_several_data_sets_are_told_apart(folder):
+  folder('document/train.jsonl', ROWS[:1])
+  config = folder('section/train.jsonl', ROWS[:1])
+  with pytest.raises(UserError, match='expected one data set, found one in each of document, section; name its folder'):
+    local_folder.files_of(config)
+  assert local_folder.files_of(LocalFolderConfig(f'{config.directory}/section')).of_split.keys() == {'train'}
+
+
+def test_files_of_another_kind_are_told(folder):
+  folder('train.csv', ['a,b'])
+  with pytest.raises(UserError, match='expected files like train-00000.parquet or train.jsonl, found train.csv'):
+    local_folder.files_of(LocalFolderConfig(str(folder('train.zip', ['']).directory)))
+  found = local_folder.files_of(folder('train.jsonl', ROWS[:1]))
+  assert [path.name for path in found.others] == ['train.csv', 'train.zip']
+
+
+def test_lines_that_are_packed_are_read_and_a_file_that_is_cut_off_is_named(folder):
+  config = folder('train.jsonl.gz', ROWS)
+  files = local_folder.files_of(config).of_split['train']
+  assert texts(config, files, 1, 3) == ROWS[1::3]
+  files[0].write_bytes(files[0].read_bytes()[:-20])
+  with pytest.raises(UserError, match='train.jsonl.gz: expected a whole gzip file, found Compressed file ended'):
+    texts(config, files, 0, 1)
+  files[0].write_bytes(b'{"inputs": "a", "targets": "b"}')
+  with pytest.raises(UserError, match='train.jsonl.gz: expected a whole gzip file, found Not a gzipped file'):
+    texts(config, files, 0, 1)
 
 
 @pytest.mark.parametrize('name', ['train.parquet', 'train.jsonl'])
 @pytest.mark.parametrize('parts', [1, 2, 7])
 def test_parts_of_one_file_are_all_of_its_rows_in_order(folder, name, parts):
   config = folder(name, ROWS)
-  files = local_folder.files_of(config)['train']
+  files = local_folder.files_of(config).of_split['train']
   assert [texts(config, files, part, parts) for part in range(parts)] == [ROWS[part::parts] for part in range(parts)]
 
 
 def test_parts_of_many_files_are_files(folder):
   for i in range(3):
     config = folder(f'train-{i}.jsonl', ROWS[10 * i : 10 * i + 10])
-  files = local_folder.files_of(config)['train']
+  files = local_folder.files_of(config).of_split['train']
   assert texts(config, files, 1, 2) == ROWS[10:20]
 
 
 def test_a_column_alone_makes_running_text_and_may_be_empty(folder):
   config = LocalFolderConfig(folder('train.jsonl', [{'text': 'a'}, {'text': ''}]).directory, '', 'text')
-  files = local_folder.files_of(config)['train']
+  files = local_folder.files_of(config).of_split['train']
   assert texts(config, files, 0, 1) == [{'targets': 'a'}, {'targets': ''}]
 
 
 def test_a_row_that_is_none_is_named_whatever_the_part(folder):
   config = folder('train.jsonl', [*map(json.dumps, ROWS[:5]), '{"inputs": }'])
-  files = local_folder.files_of(config)['train']
+  files = local_folder.files_of(config).of_split['train']
   with pytest.raises(UserError, match='train.jsonl, line 6: expected a JSON object, found'):
     list(local_folder.read(config, files, 1, 2))
   assert len(list(local_folder.read(config, files, 0, 2))) == 3
@@ -93,7 +127,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(folder, tmp_path):
 @pytest.mark.parametrize(('name', 'where'), [('train.parquet', 'row 2'), ('train.jsonl', 'line 2')])
 def test_white_space_alone_is_an_empty_text_and_every_row_says_where_it_stands(folder, name, where):
   config = folder(name, [{'inputs': 'a', 'targets': 'b'}, {'inputs': ' \n', 'targets': 'b'}])
-  path = local_folder.files_of(config)['train'][0]
+  path = local_folder.files_of(config).of_split['train'][0]
   assert list(local_folder.read(config, [path], 0, 1))[1] == {
     'inputs': '',
     'targets': 'b',

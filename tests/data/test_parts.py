@@ -20,16 +20,22 @@ from terraformer.data import parts, prepare, store
 from terraformer.data.vocabulary import Vocabulary
 config, share, pause = c.from_dict(json.loads(sys.argv[1])), prepare.Share(*json.loads(sys.argv[2])), float(sys.argv[4])
 def run(task, split, part, count):
+  if task.name == 'other':
+    part += 100
   for index in range(part, 200 if split == 'train' else 20, count):
     time.sleep(pause)
     ids = np.random.default_rng((len(split), index)).integers(3, 300, index % 40).astype(np.int32)
     texts = {'inputs': 'a', 'targets': 'b'}
     yield types.SimpleNamespace(tokens={'inputs': ids, 'targets': ids[:9]}, texts=texts, record='')
 features = 'inputs', 'targets'
-task = types.SimpleNamespace(output_features=features, splits=store.SPLITS, num_input_examples=lambda split: 20)
-facts = {'corpus_fingerprint': '', 'sources': {}, 'dropped': {}}
+rates = {'fake': 1.0} if config.task == 'fake' else {'fake': 1.0, 'other': 3.0}
+fakes = [
+  (types.SimpleNamespace(
+    name=name, output_features=features, splits=store.SPLITS, num_input_examples=lambda split: 20), rate)
+  for name, rate in rates.items()]
 vocabulary = Vocabulary.open(sys.argv[3], 20)
-prepare._begin = lambda config, progress, folder, lock: parts.Job(folder('plan'), config, task, run, vocabulary, facts)
+prepare._begin = lambda config, progress, folder, lock: parts.Job(
+  folder('plan'), config, fakes, run, vocabulary, store.Origin())
 print('started', flush=True)
 manifest = prepare.prepare(config, progress=False, share=share)
 print('whole' if manifest else 'part')
@@ -42,8 +48,8 @@ def start(python_process, vocabulary, tmp_path_factory):
   model = tmp_path_factory.mktemp('parts') / 'vocabulary.model'
   model.write_bytes(vocabulary.model_bytes)
 
-  def start_one(directory, index=0, count=1, pause=0.0, packing=None):
-    config = DataConfig('fake', str(directory), parts=PARTS, packing=packing)
+  def start_one(directory, index=0, count=1, pause=0.0, packing=None, task='fake'):
+    config = DataConfig(task, str(directory), parts=PARTS, packing=packing)
     process = python_process(_PREPARE, json.dumps(config_lib.to_dict(config)), [index, count], model, pause)
     assert process.stdout.readline() == 'started\n'
     return config, process
@@ -66,23 +72,23 @@ def undisturbed(start, tmp_path_factory):
   return config
 
 
-@pytest.mark.parametrize('packing', [None, PackingConfig()])
-def test_killed_again_and_again_it_ends_with_the_same_bytes(start, undisturbed, packing, tmp_path, tmp_path_factory):
-  if packing:
-    undisturbed, process = start(tmp_path_factory.mktemp('packed'), packing=packing)
+@pytest.mark.parametrize('options', [{}, {'packing': PackingConfig()}, {'task': 'mixed'}])
+def test_killed_again_and_again_it_ends_with_the_same_bytes(start, undisturbed, options, tmp_path, tmp_path_factory):
+  if options:
+    undisturbed, process = start(tmp_path_factory.mktemp('other'), **options)
     process.communicate()
   rng, finished = random.Random(0), []
   for _ in range(3):
-    config, process = start(tmp_path, pause=0.005, packing=packing)
+    config, process = start(tmp_path, pause=0.005, **options)
     time.sleep(rng.uniform(0.1, 0.7))
     process.kill()
     assert process.wait() == -9
-    finished.append(len([path for path in tmp_path.glob('.fake.partial-*/part-*') if not path.suffix]))
+    finished.append(len([path for path in tmp_path.glob('.*.partial-*/part-*') if not path.suffix]))
   assert finished == sorted(finished) and 0 < finished[-1] < PARTS and not prepare.is_prepared(config)
-  config, process = start(tmp_path, packing=packing)
+  config, process = start(tmp_path, **options)
   assert process.communicate()[0] == 'whole\n'
   assert files(config) == files(undisturbed)
-  assert sorted(path.name for path in tmp_path.iterdir()) == ['.fake.lock', 'fake']
+  assert sorted(path.name for path in tmp_path.iterdir()) == [f'.{config.task}.lock', config.task]
 
 
 def test_several_processes_write_the_same_bytes(start, undisturbed, tmp_path):
@@ -107,7 +113,7 @@ def test_more_processes_than_parts_are_refused(tmp_path):
 def test_the_manifest_counts_every_example_and_says_what_was_skipped(undisturbed):
   manifest = store.read_manifest(undisturbed)
   assert manifest.examples == {'train': 195, 'validation': 19, 'test': 19}
-  assert manifest.dropped == {'empty': 7, 'features cut': 0}
+  assert manifest.dropped == {'empty': 7, 'features cut': 0, 'beyond max_examples': 0}
   assert manifest.first_dropped == {'empty': 'train, part 0, example 0: no inputs and no targets'}
   folder = store.folder_of(undisturbed)
   assert {name: store.sha256_of(folder / name) for name in manifest.checksums} == manifest.checksums
@@ -115,6 +121,15 @@ def test_the_manifest_counts_every_example_and_says_what_was_skipped(undisturbed
   assert sorted(manifest.checksums) == sorted([*shards, store.UNIGRAMS])
   counts = np.load(folder / store.UNIGRAMS)
   assert counts.sum() == manifest.tokens['train']['targets'] + manifest.examples['train']
+
+
+def test_records_of_a_mixture_stand_task_by_task(start, tmp_path):
+  config, process = start(tmp_path, task='mixed')
+  process.communicate()
+  data = batches.open_prepared(config)
+  assert {name: task['examples']['train'] for name, task in data.manifest.tasks.items()} == {'fake': 195, 'other': 98}
+  texts = [tuple(data._source('train')[index]['inputs'].tolist()) for index in range(data.size('train'))]
+  assert len(texts) == 195 + 98 and set(texts[195:]) <= set(texts[:195])
 
 
 def test_all_examples_are_read_once(undisturbed):
@@ -126,7 +141,7 @@ def test_all_examples_are_read_once(undisturbed):
 @pytest.mark.parametrize('most, expected', [(100, 100), (7, 7), (3, 3)])
 def test_at_most_so_many_examples_over_all_parts(most, expected):
   kept = [
-    len(shards.evenly(range(40), most * (number + 1) // PARTS - most * number // PARTS)) for number in range(PARTS)
+    len(shards.evenly(range(40), most * (number + 1) // PARTS - most * number // PARTS)[0]) for number in range(PARTS)
   ]
   assert sum(kept) == expected
 

@@ -76,14 +76,38 @@ def test_a_users_task_and_mixture_are_prepared_with_their_vocabulary(really_prep
   assert data.vocabulary.sentinels == 20
   with pytest.raises(UserError, match='expected examples in the split test, found none'):
     next(data.eval_batches('test', 2))
-  assert batches.open_prepared(DataConfig('mixed', str(folder / 'c'))).size('train') >= 2
 
 
-def test_an_unknown_task_is_named_and_leaves_nothing(really_prepared):
+def test_a_mixture_holds_its_tasks_whole_and_is_read_at_its_rates(really_prepared):
+  folder, _ = really_prepared
+  data = batches.open_prepared(DataConfig('news_and_mine', str(folder / 'c'), inputs_length=64, targets_length=16))
+  assert data.manifest.tasks == {
+    'mine': {'rate': 3, 'examples': {'train': 2, 'validation': 2, 'test': 0}},
+    'news': {'rate': 1, 'examples': {'train': 181, 'validation': 10, 'test': 9}},
+  }
+  assert [data.size(split) for split in store.SPLITS] == [183, 12, 9]
+  assert data.manifest.dropped['empty'] == 2 and 'of mine' in data.manifest.first_dropped['empty']
+  train = data.train_batches(8, seed=0)
+  texts = [data.vocabulary.decode(ids) for number in range(181 * 4 // 8) for ids in train.batch(number)['inputs']]
+  mine = [text for text in texts if text in ('red tree', 'blue hill')]
+  assert len(mine) == 3 * len(texts) // 4 and len(set(texts) - set(mine)) >= 180  # one is in an unfinished batch
+  held_out = {inputs for inputs, _ in data.eval_texts('validation', 99)}
+  assert len(held_out) == 12 and {'red tree', 'blue hill'} <= held_out
+
+
+def test_what_cannot_be_prepared_is_named_and_leaves_nothing(really_prepared):
   folder, said = really_prepared
-  assert "found 'nobody'" in said['unknown'] and 'docstring_text' in said['unknown']
-  assert {path.name for path in (folder / 'c').iterdir() if path.is_dir()} == {'mine', 'mixed'}
-  assert said['twice'] == ['local_files', 'local_files']
+  assert "found 'nobody'" in said['nobody'] and 'docstring_text' in said['nobody']
+  assert said['strangers'] == 'task strangers: expected one vocabulary for all features, found several'
+  assert said['never'] == 'mixture never: expected a positive rate of other, found 0.0'
+  assert {path.name for path in (folder / 'c').iterdir() if path.is_dir()} == {'mine', 'mixed', 'news_and_mine'}
+
+
+def test_own_files_are_registered_under_any_name_and_again(really_prepared):
+  folder, said = really_prepared
+  assert said['twice'] == ['local_files', 'news', 'news']
+  texts = [json.loads(line)['inputs'] for line in (folder / 'pairs.jsonl').read_text().splitlines()]
+  assert len(said['news']) == 10 and set(said['news']) <= set(texts)
 
 
 def test_lengths_of_pairs_may_change_but_nothing_else(fake_prepared):
@@ -182,11 +206,12 @@ def test_windows_are_the_documents_one_after_another(length):
   assert [window.tolist() for window in shards.windows(documents, length)] == expected
 
 
-@pytest.mark.parametrize('count, most', [(0, 3), (2, 3), (3, 3), (10, 3), (1000, 7)])
+@pytest.mark.parametrize('count, most', [(0, 3), (5, 0), (2, 3), (3, 3), (10, 3), (1000, 7)])
 def test_evenly_spread(count, most):
-  kept = shards.evenly(iter(range(count)), most)
+  kept, seen = shards.evenly(iter(range(count)), most)
+  assert seen == count
   assert len(kept) == min(count, most) and kept == sorted(set(kept))
-  if count > most:
+  if count > most > 0:
     gaps = np.diff([*kept, count])
     assert gaps.max() <= 3 * count / most
 
