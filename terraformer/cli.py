@@ -78,6 +78,9 @@ def _prepare(flags: argparse.Namespace) -> None:
     f'{folder}: {"already prepared" if reused else "prepared"}, {examples} examples, '
     f'{manifest.vocabulary_size:,} tokens in the vocabulary, fingerprint {manifest.fingerprint[:12]}'
   )
+  rates = sum(task['rate'] for task in manifest.tasks.values())
+  for name, task in manifest.tasks.items() if len(manifest.tasks) > 1 else ():
+    print(f'{name}: {task["rate"] / rates:.1%} of what training reads, {task["examples"]["train"]:,} records')
   for reason, count in manifest.dropped.items():
     if count and reason in manifest.first_dropped:
       print(f'{count:,} times {_REASONS.get(reason, reason)}, first: {manifest.first_dropped[reason]}')
@@ -158,9 +161,9 @@ def _evaluate(flags: argparse.Namespace) -> None:
   _cache_compilations()
   chosen = {'decode': decode, 'batch_size': flags.batch_size, 'best': flags.best}
   result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, progress=not flags.json, **chosen)
+  print(json.dumps(dataclasses.asdict(result), ensure_ascii=False) if flags.json else as_text(result, flags.examples))
   if result.texts:
     write_page(result, Path(flags.workdir))
-  print(json.dumps(dataclasses.asdict(result), ensure_ascii=False) if flags.json else as_text(result, flags.examples))
 
 
 def _export(flags: argparse.Namespace) -> None:
@@ -361,7 +364,7 @@ def _require_folder(path: Path) -> None:
   try:
     path.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise UserError(f'{path}: expected a folder that can be written, found {error.strerror.lower()}') from error
+    raise config_lib.refused(path, 'a folder that can be written', error) from error
   if not os.access(path, os.W_OK):
     raise UserError(f'{path}: expected a folder that can be written, found it read-only')
 

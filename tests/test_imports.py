@@ -14,7 +14,7 @@ ALLOWED = {
   'ops': {'config'},
   'layers': {'config', 'ops'},
   'models': {'config', 'ops', 'layers'},
-  'data': {'config'},
+  'data': {'config', 'interrupts'},
   'train': {'config', 'ops', 'layers', 'models', 'data'},
   'decode': {'config', 'ops', 'layers', 'models', 'data'},
   'export': {'config', 'models', 'data', 'train', 'decode'},

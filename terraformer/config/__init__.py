@@ -11,7 +11,7 @@ from terraformer.config.attention import (
   ModularProjectionConfig,
   SparseProjectionConfig,
 )
-from terraformer.config.base import UserError, differences, from_dict, to_dict, unreadable
+from terraformer.config.base import UserError, differences, from_dict, refused, to_dict, unreadable
 from terraformer.config.data import (
   DataConfig,
   DigitsConfig,
@@ -116,6 +116,7 @@ __all__ = [
   'WatchdogConfig',
   'differences',
   'from_dict',
+  'refused',
   'to_dict',
   'unreadable',
 ]

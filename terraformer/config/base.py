@@ -12,9 +12,14 @@ class UserError(ValueError):
   """Bad input: its message is one sentence that says what was expected and what was found."""
 
 
+def refused(path: str | os.PathLike, expected: str, error: OSError) -> UserError:
+  """What is said where the system refuses what is to be done with a path."""
+  return UserError(f'{path}: expected {expected}, found {(error.strerror or str(error)).lower()}')
+
+
 def unreadable(path: str | os.PathLike, error: OSError) -> UserError:
-  """What is said of a file that the system does not give."""
-  return UserError(f'{path}: expected a file that can be read, found {(error.strerror or str(error)).lower()}')
+  """The same of a file that is to be read."""
+  return refused(path, 'a file that can be read', error)
 
 
 def expect(condition: bool, message: str) -> None:

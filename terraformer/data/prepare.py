@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from terraformer import config as config_lib
-from terraformer.config import DataConfig, UserError
+from terraformer import interrupts
+from terraformer.config import DataConfig, UserError, refused
 from terraformer.data import addresses, local_files, local_folder, own_texts, parts, store
 from terraformer.data.progress import bar
 from terraformer.data.store import Manifest, Origin
@@ -143,10 +144,11 @@ def _child(terminal: int) -> int:
   request = json.loads(sys.stdin.read())
   config, progress = config_lib.from_dict(request['config']), request['progress']
   try:
-    if 'vocabulary' in request:
-      _train_vocabulary(config, Path(request['vocabulary']), progress)
-    else:
-      prepare(config, progress, Share(*request['share']))
+    with interrupts.heard():
+      if 'vocabulary' in request:
+        _train_vocabulary(config, Path(request['vocabulary']), progress)
+      else:
+        prepare(config, progress, Share(*request['share']))
   except UserError as error:
     print(json.dumps({'error': str(error)}))
     return 2
@@ -186,8 +188,7 @@ def prepare(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> 
         return _prepare(config, progress, share, contextlib.nullcontext)
     return _prepare(config, progress, share, functools.partial(_locked, folder))
   except OSError as error:
-    found = (error.strerror or str(error)).lower()
-    raise UserError(f'{folder}: expected a folder that can be written, found {found}') from error
+    raise refused(folder, 'a folder that can be written', error) from error
 
 
 def _prepare_elsewhere(config: DataConfig, progress: bool, share: Share) -> Manifest | None:
@@ -317,7 +318,7 @@ def _train_vocabulary(config: DataConfig, path: Path, progress: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(vocabulary.model_bytes)
   except OSError as error:
-    raise UserError(f'{path}: expected a file that can be written, found {error.strerror.lower()}') from error
+    raise refused(path, 'a file that can be written', error) from error
 
 
 def _vocabulary(

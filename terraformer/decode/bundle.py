@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from terraformer.config import ModelConfig, UserError
+from terraformer.config import ModelConfig, UserError, refused
 from terraformer.data.vocabulary import Vocabulary
 from terraformer.decode.header import Header, read_header, write_header
 from terraformer.decode.tensors import checksum, files_of, map_tensors, tensor_files, write_tensors
@@ -119,7 +119,7 @@ def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarra
         if replaced.exists() and not output.exists():  # interrupted between the two: the old one comes back
           replaced.rename(output)
   except OSError as error:
-    raise UserError(f'{output}: expected a folder that can be written, found {error.strerror.lower()}') from error
+    raise refused(output, 'a folder that can be written', error) from error
 
 
 def stored_shapes(model: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from terraformer.config import DecodeConfig, RunConfig, UserError, differences, to_dict
 from terraformer.data.batches import Prepared, open_prepared
+from terraformer.data.scores import exact_match
 from terraformer.decode.bundle import Bundle, stored_shapes
 from terraformer.decode.decoder import Decoder
 from terraformer.eval.predictions import Predictions
@@ -43,6 +44,8 @@ class Evaluation:
       interval. Both empty where nothing was decoded.
     lead_rouge: of the source's first ten words.
     lead3_rouge: of the source's first three sentences; empty where a reference is mostly one sentence.
+    exact_match: per cent of the model's texts that are the reference, to the last character; None where nothing was
+      decoded. It is what counts of the algorithmic tasks.
     scores: of every example, as `rouge.Rouge.each`.
     texts: (source, reference, what the model wrote) of every example.
     predictions: the JSONL that has the texts; empty where nothing was decoded.
@@ -59,6 +62,7 @@ class Evaluation:
   rouge_intervals: dict[str, tuple[float, float]]
   lead_rouge: dict[str, float]
   lead3_rouge: dict[str, float]
+  exact_match: float | None
   scores: list[float]
   texts: list[tuple[str, str, str]]
   predictions: str
@@ -123,7 +127,7 @@ def evaluate(
       texts = [(*pair, text) for pair, text in zip(pairs, predictions.texts, strict=False)]
       path = str(predictions.path)
   return Evaluation(
-    step=step, split=split_name, n_examples=n_examples, **figures, **_rouge(texts), texts=texts, predictions=path
+    step=step, split=split_name, n_examples=n_examples, **figures, **_scores(texts), texts=texts, predictions=path
   )
 
 
@@ -177,7 +181,7 @@ def _decode(
       bar.update(len(batch))
 
 
-def _rouge(texts: list[tuple[str, str, str]]) -> dict[str, Any]:
+def _scores(texts: list[tuple[str, str, str]]) -> dict[str, Any]:
   """The fields of `Evaluation` that are scores of texts."""
   sources, references, written = zip(*texts, strict=True) if texts else ((), (), ())
   of_model = score(references, written)
@@ -187,5 +191,6 @@ def _rouge(texts: list[tuple[str, str, str]]) -> dict[str, Any]:
     'rouge_intervals': of_model.interval,
     'lead_rouge': of_words,
     'lead3_rouge': of_sentences,
+    'exact_match': exact_match(references, written)['exact_match'] if texts else None,
     'scores': of_model.each,
   }

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from terraformer.config import refused
 from terraformer.eval.evaluate import Evaluation
 from terraformer.eval.report import ROUGE_NAMES, baselines_of
 from terraformer.train.files import write_whole
@@ -22,9 +23,16 @@ svg rect { fill: #5b8fd6 } svg text { font-size: 11px; fill: #666 }
 
 
 def write_page(result: Evaluation, workdir: Path) -> Path:
-  """Writes `evaluation_SPLIT.html` into the run's folder and returns its path."""
+  """Writes `evaluation_SPLIT.html` into the run's folder and returns its path.
+
+  Raises:
+    UserError: if it cannot be written.
+  """
   path = Path(workdir) / f'evaluation_{result.split}.html'
-  write_whole(path, as_html(result, Path(workdir).name).encode())
+  try:
+    write_whole(path, as_html(result, Path(workdir).name).encode())
+  except OSError as error:
+    raise refused(path, 'a file that can be written', error) from error
   return path
 
 
@@ -48,6 +56,8 @@ def _figures(result: Evaluation) -> str:
     ('loss, nats a token', f'{result.loss:.4f}', f'{np.log(result.unigram_perplexity):.4f}'),
     ('token accuracy', f'{result.accuracy:.1%}', ''),
   ]
+  if result.exact_match is not None:
+    rows.append(('exact match', f'{result.exact_match:.1f}%', ''))
   return _table(('', 'model', 'unigram model'), rows)
 
 

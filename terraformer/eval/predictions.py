@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, TextIO
 
-from terraformer.config import UserError
+from terraformer.config import UserError, refused
 from terraformer.train.files import write_whole
 
 FIELDS = ('source', 'reference', 'prediction')
@@ -43,8 +43,7 @@ class Predictions:
       write_whole(about, (json.dumps(origin, indent=1) + '\n').encode())
       self._file = self.path.open('a', encoding='utf-8')
     except OSError as error:
-      found = f'{error.strerror or error}'.lower()
-      raise UserError(f'{self.path}: expected a file that can be read and written, found: {found}') from error
+      raise refused(self.path, 'a file that can be read and written', error) from error
 
   @property
   def texts(self) -> list[str]:

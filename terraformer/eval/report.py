@@ -33,6 +33,7 @@ def as_text(result: Evaluation, n_examples: int = 5) -> str:
     low, high = result.rouge_intervals[key]
     beside = ''.join(f'{of_baseline[key]:>23.2f}' for of_baseline in baselines.values())
     lines.append(f'{name:>18}{result.rouge[key]:>10.2f}{f"{low:.2f} to {high:.2f}":>18}{beside}')
+  lines.append(f'{"exact match":>18}{result.exact_match:>9.1f}%')
   page = Path(result.predictions).with_suffix('.html')
   lines.append(f'\n{result.predictions} has all texts, {page.name} beside it the best, median and worst')
   return '\n'.join(lines)

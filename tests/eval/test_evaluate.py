@@ -56,12 +56,13 @@ def test_what_is_in_the_file_is_not_decoded_again(run_folder):
   first = evaluate(run_folder, limit=4, progress=False)
   path = run_folder / 'evaluation_test.jsonl'
   kept = rows(run_folder)
-  marked = [kept[0] | {'prediction': 'kept as it was'}, *kept[1:3]]
+  marked = [kept[0] | {'prediction': kept[0]['reference']}, *kept[1:3]]
   cut = json.dumps(kept[3])[:-5]  # as a kill leaves it
   path.write_text('\n'.join([*map(json.dumps, marked), cut]))
   again = evaluate(run_folder, limit=4, progress=False)
   assert rows(run_folder) == [*marked, kept[3]]
-  assert [text for _, _, text in again.texts] == ['kept as it was', *(text for _, _, text in first.texts[1:])]
+  assert [text for _, _, text in again.texts] == [kept[0]['reference'], *(text for _, _, text in first.texts[1:])]
+  assert (first.exact_match, again.exact_match) == (0, 25)
 
 
 def test_texts_of_another_way_of_decoding_are_not_mixed_in(run_folder):

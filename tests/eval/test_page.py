@@ -1,16 +1,23 @@
 import re
 
+import pytest
+
+from terraformer.config import UserError
 from terraformer.eval.evaluate import Evaluation
-from terraformer.eval.page import as_html
+from terraformer.eval.page import as_html, write_page
 
 SCORES = dict.fromkeys(('rouge1', 'rouge2', 'rougeL', 'rougeLsum'), 12.345)
 
 
-def page(scores):
+def result(scores):
   texts = [(f'source <{i}> ' + 'x' * 900, f'reference {i}', f'written {i} & more') for i in range(len(scores))]
   intervals = dict.fromkeys(SCORES, (10.0, 14.0))
-  figures = (24, 'test', len(scores), 2.0, 0.5, 7.4, 9.1, SCORES, intervals, SCORES, {}, scores, texts, 'x.jsonl')
-  return as_html(Evaluation(*figures), 'a <run>')
+  figures = (24, 'test', len(scores), 2.0, 0.5, 7.4, 9.1, SCORES, intervals, SCORES, {}, 2.5, scores, texts, 'x.jsonl')
+  return Evaluation(*figures)
+
+
+def page(scores):
+  return as_html(result(scores), 'a <run>')
 
 
 def test_it_has_the_best_the_median_and_the_worst_in_order():
@@ -27,7 +34,17 @@ def test_it_needs_no_other_file_and_shows_texts_as_they_are():
   assert not re.search(r'(src|href)=|url\(|https?://', text)
   assert 'a &lt;run&gt;' in text and 'source &lt;0&gt;' in text and 'written 1 &amp; more' in text
   assert text.count('<details>') == 2
+  assert '<td>exact match</td><td>2.5%</td>' in text
 
 
 def test_an_example_is_shown_once():
   assert page([1.0, 2.0]).count('<article>') == 2
+
+
+def test_a_page_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
+  (tmp_path / 'evaluation_test.html').mkdir()
+  with pytest.raises(
+    UserError, match='evaluation_test.html: expected a file that can be written, found is a directory'
+  ):
+    write_page(result([1.0]), tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['evaluation_test.html']
