@@ -2,8 +2,7 @@
 
 import argparse
 import dataclasses
-import importlib
-import importlib.util  # gin 0.5 uses it without importing it
+import importlib.util  # noqa: F401 (gin 0.5 uses it without importing it)
 import json
 import os
 import re
@@ -54,20 +53,14 @@ def _fail(flags: argparse.Namespace, what: object, status: int) -> int:
 
 
 def _prepare(flags: argparse.Namespace) -> None:
-  from terraformer.data.prepare import Share, ensure_prepared, is_prepared, prepare
+  from terraformer.data.child import ensure_prepared
+  from terraformer.data.prepare import Share, is_prepared
 
   run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
   folder = f'{run.data.directory.rstrip("/")}/{run.data.task}'
   reused = is_prepared(run.data)
-  sys.path.insert(0, '')  # a module beside the user, whichever way the command was started
-  for module in flags.module:
-    try:
-      importlib.import_module(module)
-    except Exception as error:  # whatever the user's code does
-      found = f'{type(error).__name__}: {error}'
-      raise UserError(f'--module {module}: expected a Python module that can be imported, found {found}') from error
   share = Share(*flags.shard)
-  manifest = (prepare if flags.module else ensure_prepared)(run.data, share=share)
+  manifest = ensure_prepared(run.data, share=share, modules=flags.module)
   if manifest is None:
     print(f'{folder}: share {share.index} of {share.count} is done, others are not yet')
     return
@@ -92,7 +85,7 @@ def _prepare(flags: argparse.Namespace) -> None:
 
 
 def _vocab(flags: argparse.Namespace) -> None:
-  from terraformer.data.prepare import write_vocabulary
+  from terraformer.data.child import write_vocabulary
 
   run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
   vocabulary = write_vocabulary(run.data, Path(flags.output))

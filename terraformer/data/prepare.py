@@ -14,17 +14,11 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from terraformer import config as config_lib
-from terraformer import interrupts
 from terraformer.config import DataConfig, UserError, refused
 from terraformer.data import addresses, local_files, local_folder, own_texts, parts, store
 from terraformer.data.progress import bar
@@ -48,113 +42,6 @@ def is_prepared(config: DataConfig) -> bool:
   be reached."""
   with addresses.reaching(config.directory):
     return (store.folder_of(config) / store.MANIFEST).exists()
-
-
-def ensure_prepared(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> Manifest | None:
-  """Prepares one of this library's tasks if need be, in a child process, so that this one never imports TensorFlow.
-
-  Arguments and result are those of `prepare`.
-
-  Raises:
-    UserError: if the task is a user's own (prepare it by `prepare` where it is registered), or as `prepare` does.
-  """
-  if is_prepared(config):
-    return _reuse(config)
-  if config.task not in store.OWN_TASKS:
-    raise UserError(
-      f'{store.folder_of(config)}: expected the prepared data of {config.task}, found none; prepare it first where '
-      'that seqio task is registered'
-    )
-  what = {'config': config_lib.to_dict(config), 'progress': progress, 'share': dataclasses.astuple(share)}
-  _in_child(what, f'preparing {config.task}')
-  return store.read_manifest(config) if is_prepared(config) else None
-
-
-def write_vocabulary(config: DataConfig, path: Path, progress: bool = True) -> Vocabulary:
-  """Trains a vocabulary on one of this library's tasks, in a child process, and writes it to `path`.
-
-  Raises:
-    UserError: if the task is a user's own, its source cannot be read, or the vocabulary cannot be trained or written.
-  """
-  if config.task not in store.OWN_TASKS:
-    raise UserError(f'DataConfig.task: expected one of {", ".join(store.OWN_TASKS)}, found {config.task!r}')
-  what = {'config': config_lib.to_dict(config), 'progress': progress, 'vocabulary': str(path)}
-  _in_child(what, f'training a vocabulary on {config.task}')
-  return Vocabulary.open(path, config.vocabulary.sentinels)
-
-
-def _in_child(request: dict[str, Any], what: str) -> None:
-  """Does what `_child` is asked for; raises UserError where the child does."""
-  # Not multiprocessing: that would import the caller's main module again. A session of its own gets no Ctrl-C from the
-  # terminal, so that the child is interrupted exactly once, below, and cleans up.
-  environment = {
-    'PYTHONPATH': os.pathsep.join(filter(None, sys.path)),
-    'JAX_PLATFORMS': 'cpu',
-    'CUDA_VISIBLE_DEVICES': '',
-  }
-  with tempfile.TemporaryFile() as noise, os.fdopen(os.dup(2)) as terminal:
-    child = subprocess.Popen(
-      [sys.executable, '-m', 'terraformer.data.prepare', str(terminal.fileno())],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      stderr=noise,
-      pass_fds=[terminal.fileno()],
-      env=os.environ | environment,
-      text=True,
-      start_new_session=True,
-    )
-    try:
-      with _terminable():
-        answer, _ = child.communicate(json.dumps(request))
-    finally:
-      if child.poll() is None:
-        child.send_signal(signal.SIGINT)
-        try:
-          child.wait(20)
-        finally:
-          child.kill()
-    if child.returncode == 2:
-      raise UserError(json.loads(answer.splitlines()[-1])['error'])
-    if child.returncode:
-      noise.seek(0)
-      said = noise.read().decode(errors='replace')[-4000:]
-      raise RuntimeError(f'{what} ended with status {child.returncode}:\n{said}')
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-  """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that no child is left at work."""
-
-  def interrupt(*_):
-    raise KeyboardInterrupt
-
-  if threading.current_thread() is not threading.main_thread():
-    yield
-    return
-  previous = signal.signal(signal.SIGTERM, interrupt)
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, previous)
-
-
-def _child(terminal: int) -> int:
-  """Prepares what standard input asks for; only Python writes to the terminal, TensorFlow's own messages do not."""
-  sys.stderr = os.fdopen(terminal, 'w', buffering=1)
-  request = json.loads(sys.stdin.read())
-  config, progress = config_lib.from_dict(request['config']), request['progress']
-  try:
-    with interrupts.heard():
-      if 'vocabulary' in request:
-        _train_vocabulary(config, Path(request['vocabulary']), progress)
-      else:
-        prepare(config, progress, Share(*request['share']))
-  except UserError as error:
-    print(json.dumps({'error': str(error)}))
-    return 2
-  except KeyboardInterrupt:
-    return 130
-  return 0
 
 
 def prepare(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> Manifest | None:
@@ -195,7 +82,7 @@ def _prepare_elsewhere(config: DataConfig, progress: bool, share: Share) -> Mani
   """Prepares on this machine and copies to the address, the manifest last; then nothing is left here."""
   if is_prepared(config):
     with addresses.reaching(config.directory):
-      return _reuse(config)
+      return reuse(config)
   staging = addresses.staging_folder(config.directory)
   here = dataclasses.replace(config, directory=str(staging))
   manifest = prepare(here, progress, share)
@@ -212,7 +99,7 @@ def _prepare(config: DataConfig, progress: bool, share: Share, lock: Callable) -
   """Prepares a share; `lock` lets one process at a time do what is within."""
   folder = store.folder_of(config)
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-    return _reuse(config)
+    return reuse(config)
   with _work_folder(folder, share) as in_work_folder:
     job = _begin(config, progress, in_work_folder, lock)
     numbers = range(share.index, config.parts, share.count)
@@ -228,10 +115,10 @@ def _prepare(config: DataConfig, progress: bool, share: Share, lock: Callable) -
           return None
         parts.assemble(job, folder)
       _remove_work(folder)
-      return _reuse(config)
+      return reuse(config)
 
 
-def _reuse(config: DataConfig) -> Manifest:
+def reuse(config: DataConfig) -> Manifest:
   """The manifest of what is there, if the files that it was made from are as they were."""
   manifest, folder = store.read_manifest(config), store.folder_of(config)
   for name, digest in manifest.sources.items():
@@ -271,7 +158,7 @@ def _begin(config: DataConfig, progress: bool, in_work_folder: Callable[[str], P
     examples, origin = own_texts.read(config, progress)
     texts = own_texts.training_texts(examples)
   else:
-    registered, sources, tasks = _import_tasks(progress)
+    _, sources, tasks = import_tasks(progress)
     if config.task in store.OWN_TASKS:
       with lock():  # TFDS may have to build it first
         origin = sources.origin_of(config)
@@ -286,9 +173,17 @@ def _begin(config: DataConfig, progress: bool, in_work_folder: Callable[[str], P
   with lock():
     vocabulary = _vocabulary(folder / store.VOCABULARY, config, given, texts if given is None else (), progress)
   if config.task in store.OWN_TASKS:
-    registered, _, tasks = _import_tasks(progress)
+    registered, sources, tasks = import_tasks(progress)
     task = registered.unregistered(config, folder / store.VOCABULARY, examples)
-  return parts.Job(folder, config, tasks.weighted(task), tasks.run, vocabulary, origin)
+  weighted = tasks.weighted(task)
+  if others := sources.passed_over([one for one, _ in weighted]):
+    reason = 'files of another kind'
+    origin = dataclasses.replace(
+      origin,
+      dropped=origin.dropped | {reason: len(others)},
+      first_dropped=origin.first_dropped | {reason: others[0]},
+    )
+  return parts.Job(folder, config, weighted, tasks.run, vocabulary, origin)
 
 
 def _plan(config: DataConfig, origin: Origin, vocabulary: Vocabulary | None) -> str:
@@ -298,7 +193,7 @@ def _plan(config: DataConfig, origin: Origin, vocabulary: Vocabulary | None) -> 
   return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _import_tasks(progress: bool):
+def import_tasks(progress: bool):
   """The modules that import TensorFlow, after all that can be wrong without it, and quietly."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
@@ -307,11 +202,16 @@ def _import_tasks(progress: bool):
   return registered, sources, tasks
 
 
-def _train_vocabulary(config: DataConfig, path: Path, progress: bool) -> None:
+def train_vocabulary_of(config: DataConfig, path: Path, progress: bool) -> None:
+  """Trains a vocabulary on one of this library's tasks, in this process, and writes it.
+
+  Raises:
+    UserError: if the source cannot be read, or the vocabulary cannot be trained or written.
+  """
   if config.task in store.HELD_TASKS:
     texts = own_texts.training_texts(own_texts.read(config, progress)[0])
   else:
-    texts = _import_tasks(progress)[1].texts(config)
+    texts = import_tasks(progress)[1].texts(config)
   with bar(progress, f'training a vocabulary of {config.vocabulary.size}'):
     vocabulary = train_vocabulary(texts, config.vocabulary.size, config.vocabulary.sentinels)
   try:
@@ -374,7 +274,3 @@ def _remove_work(folder: Path, but: Path | None = None) -> None:
       shutil.rmtree(left, ignore_errors=True)
   for left in but.glob('part-*.*') if but else ():
     shutil.rmtree(left, ignore_errors=True)
-
-
-if __name__ == '__main__':
-  sys.exit(_child(int(sys.argv[1])))

@@ -30,6 +30,7 @@ class _Texts(seqio.DataSource):
     features: of every text, `record` included where it tells where it stands.
     read: the texts of (split, part, parts).
     count: the texts of a split, None where nobody knows.
+    passed_over: files that cannot be read, since they are of another kind.
   """
 
   def __init__(
@@ -38,9 +39,10 @@ class _Texts(seqio.DataSource):
     features: Sequence[str],
     read: Callable[[str, int, int], Iterator[dict[str, str]]],
     count: Callable[[str], int | None],
+    passed_over: Sequence[str] = (),
   ):
     super().__init__(splits)
-    self.features, self._read, self._count = features, read, count
+    self.features, self.passed_over, self._read, self._count = features, passed_over, read, count
 
   @property
   def supports_arbitrary_sharding(self) -> bool:
@@ -92,12 +94,13 @@ def _digits(config: DataConfig) -> _Texts:
 
 
 def _folder(config: DataConfig) -> _Texts:
-  files = local_folder.files_of(config.local_folder).of_split
+  found = local_folder.files_of(config.local_folder)
+  features = [*local_files.fields_of(config.local_folder), RECORD]
 
   def read(split, part, parts):
-    return local_folder.read(config.local_folder, files[split], part, parts)
+    return local_folder.read(config.local_folder, found.of_split[split], part, parts)
 
-  return _Texts(list(files), [*local_files.fields_of(config.local_folder), RECORD], read, lambda split: None)
+  return _Texts(list(found.of_split), features, read, lambda split: None, [str(path) for path in found.others])
 
 
 def _held(config: DataConfig, examples: Examples | None) -> _Texts:
@@ -133,12 +136,12 @@ def origin_of(config: DataConfig) -> Origin:
     info = checked(config)[0].tfds_dataset.info
     sizes = {name: (split.num_examples, split.num_bytes) for name, split in info.splits.items()}
     return Origin(f'{info.full_name} {sizes}')
-  if config.task == 'local_folder':
-    others = local_folder.files_of(config.local_folder).others
-    reason = 'files of another kind'
-    first = {reason: str(others[0])} if others else {}
-    return Origin(local_folder.version_of(config.local_folder), dropped={reason: len(others)}, first_dropped=first)
-  return Origin()
+  return Origin(local_folder.version_of(config.local_folder) if config.task == 'local_folder' else '')
+
+
+def passed_over(tasks: Sequence[seqio.Task]) -> list[str]:
+  """The files that the sources of these tasks left out."""
+  return [path for task in tasks for path in getattr(task.source, 'passed_over', ())]
 
 
 def texts(config: DataConfig) -> Iterator[str]:

@@ -10,7 +10,7 @@ import jax
 
 from terraformer.config import RunConfig, UserError, differences, to_dict
 from terraformer.data.batches import Prepared, open_prepared
-from terraformer.data.prepare import ensure_prepared
+from terraformer.data.child import ensure_prepared
 from terraformer.train import checkpoint, hosts
 from terraformer.train.files import write_whole
 

@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
+from terraformer.config import DataConfig, LocalFilesConfig, VocabularyConfig
 from tests.prepared import ROOT, sentences
+
+SMALL = VocabularyConfig(size=450, sentinels=20)
 
 _REAL = """
 import json, sys
@@ -93,3 +96,13 @@ def python_process():
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
   return start
+
+
+@pytest.fixture
+def local(tmp_path):
+  """A config of the user's own files, and a stand-in for the part that needs TensorFlow."""
+  source = tmp_path / 'a.txt'
+  source.write_text('\n\n'.join(sentences(60)))
+  return DataConfig(
+    'local_files', str(tmp_path / 'out'), vocabulary=SMALL, local_files=LocalFilesConfig((str(source),))
+  )

@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 
 from terraformer.config import DataConfig, UserError
-from terraformer.data import addresses, batches, prepare, store
+from terraformer.data import addresses, batches, child, prepare, store
 from terraformer.data.vocabulary import Vocabulary
 
 
@@ -72,7 +72,7 @@ def test_an_address_that_cannot_be_reached_is_named_in_a_sentence(monkeypatch):
     monkeypatch.setattr(module, 'place_of', unreachable)
   monkeypatch.setattr('terraformer.data.vocabulary.place_of', unreachable)
   config = DataConfig(directory='gs://bucket/data')
-  for use in (prepare.prepare, prepare.ensure_prepared, batches.open_prepared):
+  for use in (prepare.prepare, child.ensure_prepared, batches.open_prepared):
     with pytest.raises(UserError, match=r'^gs://bucket/data: expected an address that can be reached, found 403 for'):
       use(config)
   with pytest.raises(UserError, match=r'^gs://bucket/a.model: expected an address that can be reached, found 403'):

@@ -6,21 +6,8 @@ import numpy as np
 import pytest
 
 from terraformer.config import DataConfig, LocalFilesConfig, UserError, VocabularyConfig
-from terraformer.data import batches, prepare, shards, store
-from terraformer.data.local_files import local_files
-from tests.prepared import sentences
-
-SMALL = VocabularyConfig(size=450, sentinels=20)
-
-
-@pytest.fixture
-def local(tmp_path):
-  """A config of the user's own files, and a stand-in for the part that needs TensorFlow."""
-  source = tmp_path / 'a.txt'
-  source.write_text('\n\n'.join(sentences(60)))
-  return DataConfig(
-    'local_files', str(tmp_path / 'out'), vocabulary=SMALL, local_files=LocalFilesConfig((str(source),))
-  )
+from terraformer.data import batches, child, prepare, shards, store
+from tests.data.conftest import SMALL
 
 
 def test_nothing_of_tensorflow_is_imported(python):
@@ -52,9 +39,9 @@ def test_real_pairs_hold_every_example_once(really_prepared):
   changed = Path(folder / 'pairs.jsonl').read_text()
   (folder / 'pairs.jsonl').write_text(changed + '\n')
   with pytest.raises(UserError, match='pairs.jsonl as it was prepared, found it changed'):
-    prepare.ensure_prepared(config)
+    child.ensure_prepared(config)
   (folder / 'pairs.jsonl').write_text(changed)
-  assert prepare.ensure_prepared(config) == data.manifest
+  assert child.ensure_prepared(config) == data.manifest
 
 
 def _local(stored):
@@ -119,7 +106,7 @@ def test_lengths_of_pairs_may_change_but_nothing_else(fake_prepared):
   with pytest.raises(UserError, match='DataConfig.max_examples: 0 -> 3'):
     prepare.prepare(dataclasses.replace(config, max_examples=3))
   with pytest.raises(UserError, match='DataConfig.vocabulary.size: 8192 -> 450'):
-    prepare.ensure_prepared(dataclasses.replace(config, vocabulary=VocabularyConfig(size=450)))
+    child.ensure_prepared(dataclasses.replace(config, vocabulary=VocabularyConfig(size=450)))
 
 
 def test_lengths_of_text_may_not_change(fake_prepared):
@@ -139,39 +126,6 @@ def test_a_strange_folder_is_refused(tmp_path):
     prepare.prepare(DataConfig(directory=str(tmp_path / 'file')))
 
 
-def test_an_error_in_the_child_is_one_sentence_here(tmp_path, capfd):
-  source = tmp_path / 'bad.txt'
-  source.write_bytes(b'caf\xe9')
-  config = DataConfig('local_files', str(tmp_path / 'out'), local_files=LocalFilesConfig((str(source),)))
-  with pytest.raises(UserError, match='bad.txt: expected UTF-8, found the byte 0xe9 at offset 3'):
-    prepare.ensure_prepared(config, progress=False)
-  assert capfd.readouterr() == ('', '')
-  assert [path.name for path in (tmp_path / 'out').iterdir()] == ['.local_files.lock']
-
-
-def test_a_vocabulary_is_trained_by_itself_and_is_the_one_that_preparing_trains(local, tmp_path):
-  path = tmp_path / 'new' / 'vocabulary.model'
-  vocabulary = prepare.write_vocabulary(local, path, progress=False)
-  text = Path(local.local_files.train[0]).read_text()
-  held_out = local_files(local.local_files)
-  assert (
-    vocabulary.fingerprint
-    == prepare.train_vocabulary(
-      [example['targets'] for example in held_out['train']], SMALL.size, SMALL.sentinels
-    ).fingerprint
-  )
-  assert vocabulary.sentinels == 20 and vocabulary.decode(vocabulary.encode(text)) == text
-  with pytest.raises(UserError, match="expected one of docstring_summarization, .*, found 'mine'"):
-    prepare.write_vocabulary(DataConfig('mine'), path)
-  with pytest.raises(UserError, match='new: expected a file that can be written, found is a directory'):
-    prepare.write_vocabulary(local, path.parent, progress=False)
-
-
-def test_a_users_task_is_not_prepared_in_a_child(tmp_path):
-  with pytest.raises(UserError, match='prepare it first where that seqio task is registered'):
-    prepare.ensure_prepared(DataConfig('mine', str(tmp_path)))
-
-
 def test_missing_tensorflow_is_said(local, monkeypatch):
   monkeypatch.setattr(prepare.importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(UserError, match=r"pip install 'terraformer-jax\[data\]'"):
@@ -187,13 +141,6 @@ def test_an_exception_before_the_first_part_is_whole_leaves_nothing(local, monke
   with pytest.raises(KeyboardInterrupt):
     prepare.prepare(local)
   assert [path.name for path in Path(local.directory).iterdir()] == ['.local_files.lock']
-
-
-@pytest.mark.slow
-def test_ensure_prepared_really_prepares_in_a_child(local):
-  manifest = prepare.ensure_prepared(local, progress=False)
-  assert manifest.examples['validation'] >= 1
-  assert prepare.ensure_prepared(local) == manifest
 
 
 @pytest.mark.parametrize('length', [1, 3, 7, 50])

@@ -115,6 +115,7 @@ def write_folders(folder):
   table('hugging/data/train-00000-of-00002.parquet', rows[:30])
   (folder / 'hugging/data/train-00001-of-00002.jsonl').write_text('\n'.join(map(json.dumps, rows[30:])))
   table('hugging/data/validation-00000-of-00001.parquet', rows[:3])
+  (folder / 'hugging/data/train.csv').write_text('document,summary')
   table('bad_column/train.parquet', rows)
   table('bad_row/train.parquet', [{'inputs': 'a', 'targets': 'b'}] * 3 + [{'inputs': 'a', 'targets': None}])
   (folder / 'bad_file').mkdir()
@@ -269,6 +270,8 @@ def test_a_folder_of_parquet_and_jsonl_holds_every_row_once(real):
   configs, _, rows = real
   data = batches.open_prepared(configs['local_folder'])
   assert data.manifest.examples == {'train': 40, 'validation': 3, 'test': 0}
+  assert data.manifest.dropped['files of another kind'] == 1
+  assert data.manifest.first_dropped['files of another kind'].endswith('data/train.csv')
   seen = collections.Counter(
     data.vocabulary.decode(data._source('train')[i]['inputs']) for i in range(data.size('train'))
   )

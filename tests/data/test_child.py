@@ -1,0 +1,76 @@
+"""What is done in a child process, and what is heard of it."""
+
+from pathlib import Path
+
+import pytest
+
+from terraformer.config import DataConfig, LocalFilesConfig, UserError
+from terraformer.data import batches, child
+from terraformer.data.local_files import local_files
+from terraformer.data.vocabulary import train_vocabulary
+from tests.data.conftest import SMALL
+
+_MODULE = """
+import seqio
+from terraformer import config as c
+from terraformer.data import registered
+
+print('registering')
+words = c.VocabularyConfig('words.model', sentinels=20)
+for name in ('one', 'two'):
+  texts = c.LocalFilesConfig(*3 * [(f'{name}.jsonl',)])
+  registered.register(c.DataConfig('local_files', local_files=texts, vocabulary=words), name)
+seqio.MixtureRegistry.add('both', [('one', 1), ('two', 1)])
+"""
+
+
+def test_an_error_in_the_child_is_one_sentence_here(tmp_path, capfd):
+  source = tmp_path / 'bad.txt'
+  source.write_bytes(b'caf\xe9')
+  config = DataConfig('local_files', str(tmp_path / 'out'), local_files=LocalFilesConfig((str(source),)))
+  with pytest.raises(UserError, match='bad.txt: expected UTF-8, found the byte 0xe9 at offset 3'):
+    child.ensure_prepared(config, progress=False)
+  assert capfd.readouterr() == ('', '')
+  assert [path.name for path in (tmp_path / 'out').iterdir()] == ['.local_files.lock']
+
+
+def test_a_vocabulary_is_trained_by_itself_and_is_the_one_that_preparing_trains(local, tmp_path):
+  path = tmp_path / 'new' / 'vocabulary.model'
+  vocabulary = child.write_vocabulary(local, path, progress=False)
+  text = Path(local.local_files.train[0]).read_text()
+  held_out = local_files(local.local_files)
+  assert (
+    vocabulary.fingerprint
+    == train_vocabulary([example['targets'] for example in held_out['train']], SMALL.size, SMALL.sentinels).fingerprint
+  )
+  assert vocabulary.sentinels == 20 and vocabulary.decode(vocabulary.encode(text)) == text
+  with pytest.raises(UserError, match="expected one of docstring_summarization, .*, found 'mine'"):
+    child.write_vocabulary(DataConfig('mine'), path)
+  with pytest.raises(UserError, match='new: expected a file that can be written, found is a directory'):
+    child.write_vocabulary(local, path.parent, progress=False)
+
+
+def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeypatch, vocabulary, capfd):
+  monkeypatch.chdir(tmp_path)
+  Path('mine.py').write_text(_MODULE)
+  Path('broken.py').write_text('import nothing_of_this_name')
+  Path('words.model').write_bytes(vocabulary.model_bytes)
+  Path('one.jsonl').write_text('{"inputs": "red tree", "targets": "a door"}\n')
+  rows = ['{"inputs": "blue hill", "targets": "a road"}'] * 2 + ['{"inputs": " ", "targets": "nothing"}']
+  Path('two.jsonl').write_text('\n'.join(rows))
+  with pytest.raises(UserError, match='prepare it first by `terraformer prepare --module=MODULE`'):
+    child.ensure_prepared(DataConfig('both'))
+  with pytest.raises(UserError, match='--module broken: expected .*, found ModuleNotFoundError: No module named'):
+    child.ensure_prepared(DataConfig('both'), progress=False, modules=['broken'])
+  manifest = child.ensure_prepared(DataConfig('both'), progress=False, modules=['mine'])
+  assert {name: task['examples']['train'] for name, task in manifest.tasks.items()} == {'one': 1, 'two': 2}
+  assert manifest.dropped['empty'] == 3 and manifest.first_dropped['empty'].startswith('two.jsonl, line 3')
+  assert capfd.readouterr() == ('', '')
+  assert batches.open_prepared(DataConfig('both')).fingerprint == manifest.fingerprint
+
+
+@pytest.mark.slow
+def test_ensure_prepared_really_prepares_in_a_child(local):
+  manifest = child.ensure_prepared(local, progress=False)
+  assert manifest.examples['validation'] >= 1
+  assert child.ensure_prepared(local) == manifest
