@@ -2,7 +2,7 @@
 
 usage: python benchmarks/prepare_kills.py [--kills=10] [--seed=0] [--processes=1]
 
-The data are a folder of JSON lines with random words, in 24 parts. SIGKILL comes at a random time after a process has
+The data are a folder of JSON lines with random words, in 48 parts. SIGKILL comes at a random time after a process has
 begun to write parts, whatever it is doing then, or, each third time, while it starts. Prints one line a kill, and exits
 with status 1 unless all files are the same in the end.
 """
@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-PARTS, EXAMPLES = 24, 120_000
+PARTS, EXAMPLES = 48, 240_000
 GIN = """
 from __gin__ import dynamic_registration
 from terraformer import config
