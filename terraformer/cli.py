@@ -36,8 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
       return flags.run(flags) or 0
   except UserError as error:
     return _fail(flags, error, 2)
+  except interrupts.Terminated:
+    return _fail(flags, 'interrupted', status_lib.RESTART)
   except KeyboardInterrupt:
-    return _fail(flags, 'interrupted', 130)
+    return _fail(flags, 'interrupted', status_lib.INTERRUPTED)
   except BrokenPipeError:
     # Whoever read the output has gone; Python must not try to flush it at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,7 +75,8 @@ def _prepare(flags: argparse.Namespace) -> None:
   )
   rates = sum(task['rate'] for task in manifest.tasks.values())
   for name, task in manifest.tasks.items() if len(manifest.tasks) > 1 else ():
-    print(f'{name}: {task["rate"] / rates:.1%} of what training reads, {task["examples"]["train"]:,} records')
+    count = task['packed'] or task['examples']['train']
+    print(f'{name}: {task["rate"] / rates:.1%} of the examples that training reads, of {count:,}')
   for reason, count in manifest.dropped.items():
     if count and reason in manifest.first_dropped:
       print(f'{count:,} times {_REASONS.get(reason, reason)}, first: {manifest.first_dropped[reason]}')

@@ -60,7 +60,9 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
     'prepare',
     'Turn a task into shards of tokens that training reads.',
     'Reads the texts, trains the vocabulary if none is given, and writes ArrayRecord shards to\n'
-    'DataConfig.directory/DataConfig.task. What is prepared already is reused. Needs the extra `data`.',
+    'DataConfig.directory/DataConfig.task. What is prepared already is reused. Needs the extra `data`.\n'
+    'Parts that are whole are kept, whatever stops it; the same command goes on.\n\n'
+    'Exit status: 0 done, 2 bad input, 75 start me again (SIGTERM, SIGHUP), 130 Ctrl-C.',
   )
   prepare.add_argument(
     '--module', action='append', default=[], help='Python module that registers your own seqio tasks; repeatable'

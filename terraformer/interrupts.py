@@ -14,6 +14,10 @@ from collections.abc import Iterator
 _AGAIN_SECONDS = 0.05
 
 
+class Terminated(KeyboardInterrupt):
+  """SIGTERM or SIGHUP: whoever is hearing Ctrl-C hears it too, and may tell it apart."""
+
+
 @contextlib.contextmanager
 def by_signal() -> Iterator[None]:
   """Ctrl-C ends the process at once, for imports: an extension that is interrupted there fails in a way of its own."""

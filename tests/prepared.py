@@ -75,7 +75,7 @@ def fake_prepared(vocabulary, tmp_path_factory):
     )
     work = store.folder_of(config).with_name(f'.{task}')
     work.mkdir(parents=True)
-    job = parts.Job(work, config, [(fake, 1.0)], run, vocabulary, store.Origin('c'))
+    job = parts.Job(work, config, [parts.Component(fake)], features, run, vocabulary, store.Origin('c'))
     parts.write_part(job, 0, progress=False)
     parts.assemble(job, store.folder_of(config))
     return config

@@ -45,7 +45,7 @@ def bench_input(inputs_length: int, targets_length: int, batch_size: int, exampl
   """
   config = DataConfig('c4_span_corruption', inputs_length=inputs_length, targets_length=targets_length)
   with tempfile.TemporaryDirectory() as folder:
-    writer = shards.SplitWriter(Path(folder), 'train')
+    writer = shards.ShardWriter(Path(folder), 'train')
     for window in _windows(examples, config.window_length):
       writer.add(store.pack({'targets': window}, {}), {'targets': window})
     writer.close()
@@ -55,7 +55,8 @@ def bench_input(inputs_length: int, targets_length: int, batch_size: int, exampl
       inputs, targets = corrupted(record, rng)
       return {'inputs': inputs, 'targets': targets, 'index': np.int64(record['index'])}
 
-    batches = TrainBatches(Records([Path(folder) / name for name in writer.shards]), arrange, batch_size, seed=0)
+    records = Records([Path(folder) / name for name in writer.shards])
+    batches = TrainBatches(records, arrange, batch_size, seed=0, shares=[(examples, 1.0)])
     batches.batch(0)
     n_batches = max(1, examples // batch_size)
     begun = time.perf_counter()

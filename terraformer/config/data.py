@@ -53,8 +53,8 @@ class LocalFolderConfig(Checked):
   """A folder of Parquet or JSONL files, laid out as Hugging Face `datasets` writes and reads them.
 
   Attributes:
-    directory: the folder. A file belongs to the split that its name, or a folder between, begins with: `train`,
-      `validation` (`valid`, `val`, `dev`) or `test` (`eval`).
+    directory: the folder. A file belongs to the split that stands in its name, or in that of a folder between, as a
+      word: `train` (`training`), `validation` (`valid`, `val`, `dev`) or `test` (`testing`, `eval`, `evaluation`).
     inputs_field: the source's column; empty makes a language-modelling task of `targets_field`.
     targets_field: the target's column.
   """
@@ -117,14 +117,16 @@ class DataConfig(Checked):
     directory: the prepared shards are in `directory/task`.
     inputs_length, targets_length: tokens that a training example is cut and padded to, end-of-sequence included.
     objective: what a task of running text trains; None for the task's own, which is span corruption for
-      `c4_span_corruption`, language modelling for `c4_lm` and prefix language modelling for any other.
+      `c4_span_corruption`, language modelling for `c4_lm`, of this library's tasks in a mixture what they are
+      registered with, and prefix language modelling for any other.
     vocabulary: the tokens.
     local_files: where the task `local_files` reads.
     local_folder: where the task `local_folder` reads.
     tfds_directory: where TensorFlow Datasets keeps C4 and the scientific papers, a folder or a `gs://` address; empty
       for its own default.
     digits: what `decimal_copy` and `long_addition` draw.
-    max_examples: training examples that are kept at most, taken evenly over the corpus; 0 keeps all.
+    max_examples: training examples that are kept at most, taken evenly over the parts of the corpus; 0 keeps all. Of a
+      mixture it is as many of each task.
     packing: puts several training examples into one row, when the data are prepared; None gives each a row of its own,
       as examples that are held out have. `inputs_length` and `targets_length` are then those of a row, and what an
       example is cut to, as ever. Of running text only language modelling can be packed: a document that is longer than
@@ -151,6 +153,10 @@ class DataConfig(Checked):
     self._at_least(2, 'targets_length')
     self._at_least(0, 'max_examples')
     self._at_least(1, 'parts')
+    expect(
+      not self.max_examples or self.max_examples >= self.parts,
+      f'DataConfig.max_examples: expected 0 or at least one a part ({self.parts}), found {self.max_examples}',
+    )
     expect(bool(self.task), 'DataConfig.task: expected the name of a task, found an empty string')
     expect(bool(self.directory), 'DataConfig.directory: expected a folder, found an empty string')
     self.text_objective.check_lengths(self.inputs_length, self.targets_length, self.vocabulary.sentinels)
@@ -169,6 +175,14 @@ class DataConfig(Checked):
   def text_objective(self) -> ObjectiveConfig:
     """The objective where the task is one of running text."""
     return self.objective or _OBJECTIVES.get(self.task, PrefixLMConfig())
+
+  def with_objective(self, objective: ObjectiveConfig | None) -> 'DataConfig':
+    """The config of a task that has an objective of its own, which counts where the config names none.
+
+    Raises:
+      UserError: if the lengths do not fit it, or it cannot be packed and is to be.
+    """
+    return self if self.objective or not objective else dataclasses.replace(self, objective=objective)
 
   @property
   def lengths(self) -> dict[str, int]:

@@ -1,11 +1,13 @@
 """Batches of prepared data: every one is a function of its step, so the step is the whole state of the input.
 
 Examples are read with grain and arranged by numpy; TensorFlow is not involved. Letters: B batch, S inputs' length,
-T targets' length.
+T targets' length, K tasks of a mixture, V vocabulary.
 """
 
 import collections
 import concurrent.futures
+import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -19,7 +21,7 @@ import numpy as np
 from terraformer.config import DataConfig, UserError
 from terraformer.data import packing, store
 from terraformer.data.addresses import reaching, size_of
-from terraformer.data.objectives import make_arrange, target_counts
+from terraformer.data.objectives import Arrange, make_arrange, target_counts
 from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
 
@@ -45,11 +47,24 @@ def open_prepared(config: DataConfig) -> 'Prepared':
     vocabulary = Vocabulary.open(folder / store.VOCABULARY, manifest.sentinels)
     if vocabulary.fingerprint != manifest.vocabulary_fingerprint or vocabulary.size != manifest.vocabulary_size:
       raise UserError(f'{folder / store.VOCABULARY}: expected the vocabulary of the manifest, found another')
-    counts = _unigram_counts(folder / store.UNIGRAMS, manifest)
-  if manifest.is_text:
-    config.text_objective.check_lengths(config.inputs_length, config.targets_length, vocabulary.sentinels)
-    counts = target_counts(config, counts, manifest.examples['train'])
-  return Prepared(config, manifest, vocabulary, counts + 1, folder)
+    counts_KxV = _unigram_counts(folder / store.UNIGRAMS, manifest)
+  tasks, counts_V = [], np.ones(vocabulary.size, np.int64)
+  for one, objective, of_task_V in zip(manifest.tasks.values(), manifest.objectives, counts_KxV, strict=True):
+    own, is_text = config.with_objective(objective), manifest.is_text or objective is not None
+    if is_text:
+      own.text_objective.check_lengths(config.inputs_length, config.targets_length, vocabulary.sentinels)
+      of_task_V = target_counts(own, of_task_V, one['examples']['train'])
+    counts_V += of_task_V
+    tasks.append(_Task(is_text, make_arrange(own, is_text, vocabulary.size)))
+  return Prepared(config, manifest, tasks, vocabulary, counts_V, folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+  """How the records of a task are read: whether they are windows of running text, and what is made of one."""
+
+  is_text: bool
+  arrange: Arrange
 
 
 def _unigram_counts(path: Path, manifest: Manifest) -> np.ndarray:
@@ -73,11 +88,18 @@ class Prepared:
   """
 
   def __init__(
-    self, config: DataConfig, manifest: Manifest, vocabulary: Vocabulary, unigrams: np.ndarray, folder: Path
+    self,
+    config: DataConfig,
+    manifest: Manifest,
+    tasks: Sequence[_Task],
+    vocabulary: Vocabulary,
+    unigrams: np.ndarray,
+    folder: Path,
   ):
     self.manifest, self.vocabulary, self.unigram_counts = manifest, vocabulary, unigrams
-    self._config, self._folder = config, folder
-    self._arrange = make_arrange(config, manifest.is_text, vocabulary.size)
+    self._config, self._tasks, self._folder = config, tasks, folder
+    counts = {split: [task['examples'][split] for task in manifest.tasks.values()] for split in store.SPLITS}
+    self._ends = {split: np.cumsum(of_split) for split, of_split in counts.items()}
     self._records: dict[str, Records] = {}
 
   @property
@@ -91,8 +113,12 @@ class Prepared:
 
   def train_batches(self, batch_size: int, seed: int) -> 'TrainBatches':
     """Endless shuffled batches of the training split; see `TrainBatches`."""
-    arrange = self._packed if self._config.packing else self._arranged
-    shares = [(task['examples']['train'], task['rate']) for task in self.manifest.tasks.values()]
+    arrange = self._packed if self._config.packing else functools.partial(self._arranged, 'train')
+    shares = []
+    for task in self.manifest.tasks.values():
+      records = task['examples']['train']
+      # A record of packs counts as many times as it has examples.
+      shares.append((records, task['rate'] * records / (task['packed'] or records)))
     return TrainBatches(self._source('train'), arrange, batch_size, seed, shares)
 
   def unigram_losses(self, targets: np.ndarray) -> np.ndarray:
@@ -116,13 +142,12 @@ class Prepared:
     Raises:
       UserError: if the split is empty.
     """
-    order = self._order(split)[:max_examples]
-    source = self._source(split)
+    order, source = self._order(split)[:max_examples], self._source(split)
     empty = {name: np.zeros(length, np.int32) for name, length in self._config.lengths.items()}
     empty |= {'index': np.int64(-1)}
     for start in range(0, len(order), batch_size):
       places = [start + row for row in (range(batch_size) if rows is None else rows)]
-      yield _stack([self._held_out(source[int(order[at])]) if at < len(order) else empty for at in places])
+      yield _stack([self._held_out(split, source[int(order[at])]) if at < len(order) else empty for at in places])
 
   def eval_texts(self, split: str, n: int) -> list[tuple[str, str]]:
     """The (inputs, targets) texts of the first `n` examples of `eval_batches`, not cut.
@@ -132,7 +157,7 @@ class Prepared:
     texts = []
     for index in self._order(split)[:n]:
       record = self._source(split)[int(index)]
-      tokens = self._held_out(record) if self.manifest.is_text else record
+      tokens = self._held_out(split, record) if self._task(split, record).is_text else record
       pair = [record.get(f'{name}_pretokenized') for name in store.FEATURES]
       decoded = [
         text if text is not None else self._text(tokens[n]) for text, n in zip(pair, store.FEATURES, strict=True)
@@ -161,11 +186,14 @@ class Prepared:
     self._source(split)
     return np.random.default_rng(_ORDER_SEED).permutation(self.size(split))
 
-  def _held_out(self, record: dict[str, Any]) -> dict[str, np.ndarray]:
-    return self._arranged(record, np.random.default_rng((_ORDER_SEED, int(record['index']))))
+  def _held_out(self, split: str, record: dict[str, Any]) -> dict[str, np.ndarray]:
+    return self._arranged(split, record, np.random.default_rng((_ORDER_SEED, int(record['index']))))
 
-  def _arranged(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    inputs, targets = self._arrange(record, rng)
+  def _task(self, split: str, record: dict[str, Any]) -> _Task:
+    return self._tasks[int(np.searchsorted(self._ends[split], record['index'], side='right'))]
+
+  def _arranged(self, split: str, record: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    inputs, targets = self._task(split, record).arrange(record, rng)
     return {'inputs': inputs, 'targets': targets, 'index': np.int64(record['index'])}
 
   def _packed(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -183,7 +211,7 @@ class TrainBatches:
     arrange: makes of a record, with a generator of numbers, the row of a batch.
     batch_size: rows.
     seed: of the order, and of the generators.
-    shares: of each task the number of its records, and its rate; None for one task.
+    shares: of each task the number of its records, and how often they are drawn beside those of the others.
   """
 
   def __init__(
@@ -192,10 +220,9 @@ class TrainBatches:
     arrange: Callable,
     batch_size: int,
     seed: int,
-    shares: Sequence[tuple[int, float]] | None = None,
+    shares: Sequence[tuple[int, float]],
   ):
     self._batch_size = batch_size
-    shares = shares or [(len(source), 1.0)]
     self._examples = _drawn(grain.MapDataset.source(source), shares, seed).seed(seed).random_map(arrange)
     # The same steps over bare numbers draw the same order, without reading a record.
     self._order = _drawn(grain.MapDataset.range(len(source)), shares, seed)
@@ -217,8 +244,10 @@ class TrainBatches:
 def _drawn(records: grain.MapDataset, shares: Sequence[tuple[int, float]], seed: int) -> grain.MapDataset:
   """Records without an end: of each task in shuffled epochs, the tasks in turn as their rates demand."""
   tasks, start = [], 0
-  for count, _ in shares:
-    tasks.append(records[start : start + count].seed(seed).shuffle().repeat(None))
+  for number, (count, _) in enumerate(shares):
+    # With one seed for all, tasks of one size would have one order, and those of one source meet in every batch.
+    of_task = (seed + number) % (1 << 32)
+    tasks.append(records[start : start + count].seed(of_task).shuffle().repeat(None))
     start += count
   return grain.MapDataset.mix(tasks, [rate for _, rate in shares]) if len(tasks) > 1 else tasks[0]
 

@@ -17,10 +17,13 @@ from typing import Any
 from terraformer import config as config_lib
 from terraformer import interrupts
 from terraformer.config import DataConfig, UserError
-from terraformer.data import store
-from terraformer.data.prepare import WHOLE, Share, import_tasks, is_prepared, prepare, reuse, train_vocabulary_of
+from terraformer.data import begin, store
+from terraformer.data.prepare import WHOLE, Share, is_prepared, prepare, require_unchanged, reuse
 from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import Vocabulary
+
+_INTERRUPTED = 130  # exit status
+_TO_CLEAN_UP = 20  # seconds that a child has when it is interrupted
 
 
 def ensure_prepared(
@@ -29,11 +32,13 @@ def ensure_prepared(
   """Prepares a task if need be, in a child process, so that this one never imports TensorFlow.
 
   Arguments and result are those of `prepare`; `modules` are names of Python modules that register a user's own tasks.
+  Where they are given, what is prepared already is compared with what they register.
 
   Raises:
     UserError: if the task is a user's own and no module is given, a module cannot be imported, or as `prepare` does.
+    interrupts.Terminated: on SIGTERM and SIGHUP.
   """
-  if is_prepared(config):
+  if is_prepared(config) and not modules:
     return reuse(config)
   if config.task not in store.OWN_TASKS and not modules:
     raise UserError(
@@ -55,6 +60,7 @@ def write_vocabulary(config: DataConfig, path: Path, progress: bool = True) -> V
 
   Raises:
     UserError: if the task is a user's own, its source cannot be read, or the vocabulary cannot be trained or written.
+    interrupts.Terminated: on SIGTERM and SIGHUP.
   """
   if config.task not in store.OWN_TASKS:
     raise UserError(f'DataConfig.task: expected one of {", ".join(store.OWN_TASKS)}, found {config.task!r}')
@@ -72,82 +78,111 @@ def _in_child(request: dict[str, Any], what: str) -> None:
     'JAX_PLATFORMS': 'cpu',
     'CUDA_VISIBLE_DEVICES': '',
   }
-  with tempfile.TemporaryFile() as noise, os.fdopen(os.dup(2)) as terminal:
+  with (
+    tempfile.TemporaryFile() as noise,  # of TensorFlow and of the user's modules
+    tempfile.TemporaryFile('r', encoding='utf-8') as answer,
+    os.fdopen(os.dup(2)) as terminal,
+  ):
     child = subprocess.Popen(
-      [sys.executable, '-m', 'terraformer.data.child', str(terminal.fileno())],
+      [sys.executable, '-m', 'terraformer.data.child', str(terminal.fileno()), str(answer.fileno())],
       stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
+      stdout=noise,
       stderr=noise,
-      pass_fds=[terminal.fileno()],
+      pass_fds=[terminal.fileno(), answer.fileno()],
       env=os.environ | environment,
       text=True,
       start_new_session=True,
     )
     try:
-      with _terminable():
-        answer, _ = child.communicate(json.dumps(request))
+      with _terminable(), contextlib.suppress(BrokenPipeError):
+        child.stdin.write(json.dumps(request) + '\n')
+        child.stdin.flush()  # it stays open: where this process is killed, the child hears that it is closed
+        child.wait()
     finally:
       if child.poll() is None:
         child.send_signal(signal.SIGINT)
-        try:
-          child.wait(20)
-        finally:
-          child.kill()
-    if child.returncode == 2:
-      raise UserError(json.loads(answer.splitlines()[-1])['error'])
-    if child.returncode:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+          child.wait(_TO_CLEAN_UP)
+        child.kill()
+      child.wait()
+      with contextlib.suppress(BrokenPipeError):
+        child.stdin.close()
+    if child.returncode == _INTERRUPTED:
+      raise KeyboardInterrupt
+    answer.seek(0)
+    said = json.loads(answer.read() or '{}')
+    if 'error' in said:
+      raise UserError(said['error'])
+    if said != {'done': True}:
       noise.seek(0)
-      said = noise.read().decode(errors='replace')[-4000:]
-      raise RuntimeError(f'{what} ended with status {child.returncode}:\n{said}')
+      heard = noise.read().decode(errors='replace')[-4000:]
+      raise RuntimeError(f'{what} ended with status {child.returncode}:\n{heard}')
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-  """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that no child is left at work."""
+  """SIGTERM and SIGHUP raise Terminated, so that no child is left at work."""
 
   def interrupt(*_):
-    raise KeyboardInterrupt
+    raise interrupts.Terminated
 
   if threading.current_thread() is not threading.main_thread():
     yield
     return
-  previous = signal.signal(signal.SIGTERM, interrupt)
+  before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+  heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # as under nohup
+  for number in heard:
+    signal.signal(number, interrupt)
   try:
     yield
   finally:
-    signal.signal(signal.SIGTERM, previous)
+    for number in heard:
+      signal.signal(number, before[number])
 
 
-def _child(terminal: int) -> int:
-  """Prepares what standard input asks for; only Python writes to the terminal, TensorFlow's own messages do not."""
+def _child(terminal: int, answer: int) -> int:
+  """Does what a line of the standard input asks for, and writes the answer; only Python writes to the terminal."""
+  # A shell that starts a command in the background has it ignore this, but then this process would not end.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   sys.stderr = os.fdopen(terminal, 'w', buffering=1)
-  request = json.loads(sys.stdin.read())
+  request = json.loads(sys.stdin.readline())
+  threading.Thread(target=_end_with_parent, daemon=True).start()
   config, progress = config_lib.from_dict(request['config']), request['progress']
+  said = {'done': True}
   try:
     with interrupts.heard():
       if 'vocabulary' in request:
-        train_vocabulary_of(config, Path(request['vocabulary']), progress)
+        begin.write_vocabulary(config, Path(request['vocabulary']), progress)
       else:
         _import_modules(request['modules'], progress)
-        prepare(config, progress, Share(*request['share']))
+        manifest = prepare(config, progress, Share(*request['share']))
+        if manifest and request['modules'] and config.task not in store.OWN_TASKS:
+          require_unchanged(config, manifest, progress)
   except UserError as error:
-    print(json.dumps({'error': str(error)}))
-    return 2
+    said = {'error': str(error)}
   except KeyboardInterrupt:
-    return 130
+    return _INTERRUPTED
+  with os.fdopen(answer, 'w', encoding='utf-8') as file:
+    file.write(json.dumps(said))
   return 0
+
+
+def _end_with_parent() -> None:
+  """Interrupts this process, as Ctrl-C does, when the one that asked for it is no more."""
+  os.read(sys.stdin.fileno(), 1)  # not sys.stdin.read(), whose lock would be held when Python ends
+  os.kill(os.getpid(), signal.SIGINT)
 
 
 def _import_modules(names: list[str], progress: bool) -> None:
   if names:
-    import_tasks(progress)
+    begin.import_seqio(progress)
   for name in names:
     try:
       importlib.import_module(name)
-    except Exception as error:  # whatever the user's code does
+    except (Exception, SystemExit) as error:  # whatever the user's code does
       found = f'{type(error).__name__}: {error}'.splitlines()[0]
       raise UserError(f'--module {name}: expected a Python module that can be imported, found {found}') from error
 
 
 if __name__ == '__main__':
-  sys.exit(_child(int(sys.argv[1])))
+  sys.exit(_child(*map(int, sys.argv[1:])))

@@ -21,8 +21,10 @@ _WORDS = {
 }
 _SPLITS = {word: split for split, words in _WORDS.items() for word in words}
 _SPLIT = re.compile(rf'(?<![a-z])({"|".join(_SPLITS)})(?![a-z])')  # between digits, dots, dashes and underscores
-_JSON = ('.jsonl', '.json', '.jsonl.gz', '.json.gz')
-_ENDINGS = ('.parquet', *_JSON)
+_READ = ('.parquet', '.jsonl', '.json', '.jsonl.gz', '.json.gz')
+_KNOWN = (*_READ, '.csv', '.tsv', '.txt', '.arrow', '.gz', '.zst', '.xz', '.bz2', '.zip', '.tar')
+# What Hugging Face's libraries write beside data.
+_NO_DATA = re.compile(r'(state|dataset_infos?|dataset_dict|training_args|trainer_state|.*_results)\.json')
 _ROWS = 1024  # of a Parquet file that are held at a time
 
 
@@ -40,33 +42,47 @@ class Files:
 
 
 def files_of(config: LocalFolderConfig) -> Files:
-  """The files of a folder. Hidden ones, and those whose path names no split, do not count.
+  """The files of a folder. Hidden ones, those whose path names no split, and those that are no data do not count.
 
   Raises:
-    UserError: if there is no such folder, no file of training data in it, or the files of several data sets.
+    UserError: if there is no such folder, no file of training data in it, a file of two splits, or a split of several
+      data sets.
   """
   root = epath.Path(config.directory)
   if not config.directory or not root.is_dir():
     found = repr(config.directory) if not config.directory or not root.exists() else f'the file {root}'
     raise UserError(f'LocalFolderConfig.directory: expected a folder, found {found}')
-  files, others, sets = {}, [], set()
+  files, others = {}, []
   for path in sorted(_walk(root)):
-    names = path.relative_to(root).parts
-    split = next((found for name in reversed(names) if (found := _split_of(name))), None)
-    if not split or any(name.startswith('.') for name in names):
+    names, name = path.relative_to(root).parts, path.name.lower()
+    if any(part.startswith('.') for part in names) or not name.endswith(_KNOWN) or _NO_DATA.fullmatch(name):
       continue
-    if not path.name.endswith(_ENDINGS):
+    splits = {_SPLITS[word] for part in names for word in _SPLIT.findall(part.lower())}
+    if splits and not name.endswith(_READ):
       others.append(path)
-      continue
-    files.setdefault(split, []).append(path)
-    first = next(at for at, name in enumerate(names) if _split_of(name))
-    sets.add('/'.join(names[:first]) or '.')
-  if len(sets) > 1:
-    raise UserError(f'{root}: expected one data set, found one in each of {", ".join(sorted(sets))}; name its folder')
+    elif len(splits) > 1:
+      found = ' and '.join(sorted(splits))
+      raise UserError(f'{path}: expected one split in the names below {root}, found {found}; rename or move it')
+    elif splits:
+      files.setdefault(splits.pop(), []).append(path)
+  for split, paths in files.items():
+    _require_one_set(root, split, paths)
   if 'train' not in files:
-    found = f'{others[0].name}' if others else 'none'
+    found = others[0].name if others else 'none'
     raise UserError(f'{root}: expected files like train-00000.parquet or train.jsonl, found {found}')
   return Files(files, others)
+
+
+def _require_one_set(root: epath.Path, split: str, paths: list[epath.Path]) -> None:
+  """Raises UserError where the files of a split lie in several folders, unless those stand below one of its name."""
+  sets = set()
+  for path in paths:
+    names = path.relative_to(root).parts
+    first = next(at for at, name in enumerate(names) if _SPLIT.search(name.lower()))
+    sets.add('/'.join(names[:first]) or '.')
+  if len(sets) > 1:
+    found = ', '.join(sorted(sets))
+    raise UserError(f'{root}: expected one data set, found {split} files of several in {found}; name the folder of one')
 
 
 def _walk(folder: epath.Path) -> Iterator[epath.Path]:
@@ -75,11 +91,6 @@ def _walk(folder: epath.Path) -> Iterator[epath.Path]:
       yield from _walk(path)
     else:
       yield path
-
-
-def _split_of(name: str) -> str | None:
-  found = _SPLIT.search(name.lower())
-  return found and _SPLITS[found[1]]
 
 
 def version_of(config: LocalFolderConfig) -> str:
@@ -105,7 +116,7 @@ def read(config: LocalFolderConfig, files: list[epath.Path], part: int, parts: i
     files, part, parts = files[part::parts], 0, 1
   for path in files:
     try:
-      for row, where in (_parquet if path.suffix == '.parquet' else _json_lines)(path, fields, part, parts):
+      for row, where in (_parquet if path.suffix.lower() == '.parquet' else _json_lines)(path, fields, part, parts):
         yield row | {RECORD: where}
     except OSError as error:
       raise unreadable(path, error) from error
@@ -148,7 +159,7 @@ def _json_lines(path: epath.Path, fields: dict[str, str], part: int, parts: int)
 
 def _lines(path: epath.Path) -> Iterator[bytes]:
   with path.open('rb') as file:
-    if path.suffix != '.gz':
+    if path.suffix.lower() != '.gz':
       yield from file
       return
     try:

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
+from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data import packing, shards, store
 from terraformer.data.objectives import ended
 from terraformer.data.progress import bar
@@ -27,39 +29,62 @@ _FACTS = 'part.json'
 
 
 @dataclasses.dataclass(frozen=True)
+class Component:
+  """A task of a mixture, or one alone.
+
+  Attributes:
+    task: a seqio task, which does the same every time.
+    rate: of the mixture.
+    objective: what its text trains when it is read, of a task that gives documents where the others give pairs.
+  """
+
+  task: Any
+  rate: float = 1.0
+  objective: ObjectiveConfig | None = None
+
+  @property
+  def is_text(self) -> bool:
+    """Whether its records are windows of running text."""
+    return 'inputs' not in self.task.output_features
+
+
+@dataclasses.dataclass(frozen=True)
 class Job:
   """What all parts of a task share.
 
   Attributes:
     folder: where the parts are, until they are assembled.
     config: what is prepared.
-    tasks: seqio tasks with their rates: those of a mixture, or one alone.
+    components: of the mixture, or the task alone.
+    features: of its examples when they are read.
     run: of the tasks module: the examples of (task, split, part, parts).
     vocabulary: the tasks'.
     origin: what is known of the text beforehand.
 
   Raises:
-    UserError: if the task is one of running text that cannot be packed, and is to be.
+    UserError: if the task is one of running text that cannot be packed, and is to be, or whose spans want more
+      sentinels than the vocabulary has.
   """
 
   folder: Path
   config: DataConfig
-  tasks: Sequence[tuple[Any, float]]
+  components: Sequence[Component]
+  features: Sequence[str]
   run: Callable[[Any, str, int, int], Iterator[Any]]
   vocabulary: Vocabulary
   origin: Origin
 
   def __post_init__(self):
-    if self.config.packing and self.is_text:
-      self.config.check_packed_text()
+    for component in self.components:
+      if component.is_text:
+        config = self.config_of(component)
+        lengths = config.inputs_length, config.targets_length
+        config.text_objective.check_lengths(*lengths, self.vocabulary.sentinels)
+        if config.packing:
+          config.check_packed_text()
 
-  @property
-  def features(self) -> list[str]:
-    return sorted(self.tasks[0][0].output_features)
-
-  @property
-  def is_text(self) -> bool:
-    return 'inputs' not in self.features
+  def config_of(self, component: Component) -> DataConfig:
+    return self.config.with_objective(component.objective)
 
   @property
   def longest(self) -> int:
@@ -95,19 +120,20 @@ def write_part(job: Job, number: int, progress: bool = True) -> None:
 
 
 def _write_splits(job: Job, number: int, folder: Path, progress: bool) -> None:
-  counted, n_packed = _Skipped(), 0
-  tally = shards.Tally(job.vocabulary.size, job.vocabulary.fingerprint)
-  writers = {split: [shards.SplitWriter(folder, f'{split}-{at}') for at in range(len(job.tasks))] for split in SPLITS}
+  counted, n_packed = _Skipped(), [0] * len(job.components)
+  tally = shards.Tally(len(job.components), job.vocabulary.size, job.vocabulary.fingerprint)
+  places = range(len(job.components))
+  writers = {split: [shards.ShardWriter(folder, f'{split}-{at}') for at in places] for split in SPLITS}
   for split in SPLITS:
-    for (task, _), writer in zip(job.tasks, writers[split], strict=True):
-      if split in task.splits:
-        for tokens, texts in _records(job, task, split, number, counted, progress):
+    for at, (component, writer) in enumerate(zip(job.components, writers[split], strict=True)):
+      if split in component.task.splits:
+        for tokens, texts in _records(job, component, split, number, counted, progress):
           record = store.pack(tokens, texts)
-          writer.add(record, {name: tokens[name] for name in job.features})
+          writer.add(record, {name: ids for name, ids in tokens.items() if name in store.FEATURES})
           tally.add(split, record)
           if split == 'train':
-            tally.count(tokens['targets'], ended=job.is_text or job.config.packing is not None)
-            n_packed += packing.n_examples(tokens)
+            tally.count(at, tokens['targets'], ended=component.is_text or job.config.packing is not None)
+            n_packed[at] += packing.n_examples(tokens)
       writer.close()
   np.save(folder / store.UNIGRAMS, tally.unigram_counts)
   facts = {
@@ -135,51 +161,51 @@ class _Skipped:
 
 
 def _records(
-  job: Job, task: Any, split: str, number: int, skipped: _Skipped, progress: bool
+  job: Job, component: Component, split: str, number: int, skipped: _Skipped, progress: bool
 ) -> Iterator[tuple[dict, dict]]:
   """(tokens, texts) by feature of every record of a split."""
-  examples = _examples(job, task, split, number, skipped, progress)
-  if job.is_text:
-    length, separates = job.config.window_length, job.config.text_objective.separates
+  config, examples = job.config_of(component), _examples(job, component, split, number, skipped, progress)
+  if component.is_text:
+    length, separates = config.window_length, config.text_objective.separates
     documents = (tokens['targets'] for tokens, _ in examples)
     # A window of a text that is packed has one document.
-    texts = ([document] for document in documents) if job.config.packing else [documents]
+    texts = ([document] for document in documents) if config.packing else [documents]
     cut = (window for text in texts for window in shards.windows(text, length, separates))
     examples = (({'targets': window}, {}) for window in cut)
-  if split == 'train' and job.config.max_examples:
-    most, parts = job.config.max_examples, job.config.parts
+  if split == 'train' and config.max_examples:
+    most, parts = config.max_examples, config.parts
     examples, count = shards.evenly(examples, most * (number + 1) // parts - most * number // parts)
     skipped.numbers['beyond max_examples'] += count - len(examples)
-  if split == 'train' and job.config.packing:
-    examples = ((pack, {}) for pack in _packs(job, (tokens for tokens, _ in examples)))
+  if split == 'train' and config.packing:
+    examples = ((pack, {}) for pack in _packs(job, component, (tokens for tokens, _ in examples)))
   yield from examples
 
 
-def _packs(job: Job, examples: Iterator[packing.Example]) -> Iterator[packing.Example]:
-  room = {name: job.config.lengths[name] for name in job.features}
-  if not job.is_text:
+def _packs(job: Job, component: Component, examples: Iterator[packing.Example]) -> Iterator[packing.Example]:
+  room = {name: job.config.lengths[name] for name in component.task.output_features}
+  if not component.is_text:
     examples = ({name: ended(ids, room[name]) for name, ids in tokens.items()} for tokens in examples)
   return map(packing.joined, packing.first_fit(examples, room, job.config.packing.max_segments))
 
 
 def _examples(
-  job: Job, task: Any, split: str, number: int, skipped: _Skipped, progress: bool
+  job: Job, component: Component, split: str, number: int, skipped: _Skipped, progress: bool
 ) -> Iterator[tuple[dict, dict]]:
-  parts = job.config.parts
+  parts, task = job.config.parts, component.task
   # Nobody knows how many examples a part of a held-out split has, but its task.
   total = None if split != 'train' and parts > 1 else task.num_input_examples(split)
-  of_task = f' of {task.name}' if len(job.tasks) > 1 else ''
+  of_task = f' of {task.name}' if len(job.components) > 1 else ''
   what = f'tokenising {split}{of_task}' + (f', part {number + 1} of {parts}' if parts > 1 else '')
   examples = bar(progress, what, 'example', job.run(task, split, number, parts), total and -(-total // parts))
   # What goes into packs is cut for good; else a feature is cut when it is read.
   packs = split == 'train' and job.config.packing is not None
-  most = {name: job.config.lengths[name] - 1 if packs else job.longest for name in job.features}
+  most = {name: job.config.lengths[name] - 1 if packs else job.longest for name in store.FEATURES}
   for position, example in enumerate(examples):
     where = example.record or f'{split}{of_task}, part {number}, example {position}'
     if empty := [name for name, ids in example.tokens.items() if not len(ids)]:
       skipped.add('empty', f'{where}: no {" and no ".join(sorted(empty))}')
       continue
-    if job.is_text:
+    if component.is_text:
       yield example.tokens, {}
       continue
     for name, ids in example.tokens.items():
@@ -196,9 +222,13 @@ def assemble(job: Job, folder: Path) -> Manifest:
   """
   found = [json.loads((job.part(number) / _FACTS).read_text('utf-8')) for number in range(job.config.parts)]
   tasks = {}
-  for at, (task, rate) in enumerate(job.tasks):
-    examples = {split: sum(facts['examples'][split][at] for facts in found) for split in SPLITS}
-    tasks[task.name] = {'rate': rate, 'examples': examples}
+  for at, component in enumerate(job.components):
+    tasks[component.task.name] = {
+      'rate': component.rate,
+      'examples': {split: sum(facts['examples'][split][at] for facts in found) for split in SPLITS},
+      'packed': sum(facts['packed'][at] for facts in found),
+      'objective': component.objective and config_lib.to_dict(component.objective),
+    }
   for name, task in tasks.items():
     if not task['examples']['train']:
       shutil.rmtree(job.folder)
@@ -210,7 +240,7 @@ def assemble(job: Job, folder: Path) -> Manifest:
     # Task after task, and of each part after part.
     files = [
       (number, name, size)
-      for at in range(len(job.tasks))
+      for at in range(len(job.components))
       for number, facts in enumerate(found)
       for name, size in facts['shards'][split][at].items()
     ]
@@ -223,11 +253,11 @@ def assemble(job: Job, folder: Path) -> Manifest:
   (whole / store.VOCABULARY).write_bytes(job.vocabulary.model_bytes)
   manifest = Manifest(
     config=job.config,
-    features=job.features,
+    features=sorted(job.features),
     tasks=tasks,
     examples={split: sum(task['examples'][split] for task in tasks.values()) for split in SPLITS},
     tokens={split: _added(facts['tokens'][split] for facts in found) for split in SPLITS},
-    packed=_packed(job, found) if job.config.packing else {},
+    packed=_packed(job, tasks, found) if job.config.packing else {},
     shards=sizes,
     checksums={names[n, name]: sha for n, facts in enumerate(found) for name, sha in facts['checksums'].items()}
     | {store.UNIGRAMS: store.sha256_of(whole / store.UNIGRAMS)},
@@ -240,7 +270,7 @@ def assemble(job: Job, folder: Path) -> Manifest:
     dropped=job.origin.dropped | _added(facts['dropped'] for facts in found),
     first_dropped={reason: where for facts in reversed(found) for reason, where in facts['first_dropped'].items()}
     | job.origin.first_dropped,
-    fingerprint=_joined([facts['fingerprint'] for facts in found]),
+    fingerprint=_joined([facts['fingerprint'] for facts in found] + ([json.dumps(tasks)] if len(tasks) > 1 else [])),
   )
   manifest.write(whole)
   whole.rename(folder)
@@ -248,9 +278,10 @@ def assemble(job: Job, folder: Path) -> Manifest:
   return manifest
 
 
-def _packed(job: Job, found: list[dict[str, Any]]) -> dict[str, int | float]:
+def _packed(job: Job, tasks: dict[str, dict], found: list[dict[str, Any]]) -> dict[str, int | float]:
   """What the manifest tells of packs."""
-  examples, packs = sum(facts['packed'] for facts in found), sum(sum(facts['examples']['train']) for facts in found)
+  examples = sum(task['packed'] for task in tasks.values())
+  packs = sum(task['examples']['train'] for task in tasks.values())
   tokens = sum(sum(facts['tokens']['train'].values()) for facts in found)
   row = sum(job.config.lengths[name] for name in job.features)
   before, after = (1 - tokens / (row * rows) for rows in (examples, packs))

@@ -9,21 +9,15 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
-import hashlib
-import importlib.util
-import json
-import os
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError, refused
-from terraformer.data import addresses, local_files, local_folder, own_texts, parts, store
+from terraformer.data import addresses, begin, local_files, local_folder, parts, store
 from terraformer.data.progress import bar
-from terraformer.data.store import Manifest, Origin
-from terraformer.data.vocabulary import Vocabulary, train_vocabulary
+from terraformer.data.store import Manifest
+from terraformer.data.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +44,8 @@ def prepare(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> 
   A task of this library is read from its source and gets the vocabulary of the config, trained on its own training text
   if `vocabulary.path` is empty. Any other seqio task or mixture must be registered in this process and brings its own.
   A task with `targets` alone is cut into windows of running text (`DataConfig.window_length`). Of a mixture every task
-  is prepared in whole; its rates count when training reads it. What is to lie at an
-  address (`gs://`) is prepared in a folder of this machine first, and processes of other machines cannot share it.
+  is prepared in whole; its rates count when training reads it. What is to lie at an address (`gs://`) is prepared in a
+  folder of this machine first, and processes of other machines cannot share it.
 
   Args:
     config: what to prepare.
@@ -101,7 +95,11 @@ def _prepare(config: DataConfig, progress: bool, share: Share, lock: Callable) -
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     return reuse(config)
   with _work_folder(folder, share) as in_work_folder:
-    job = _begin(config, progress, in_work_folder, lock)
+    text = begin.read_text(config, progress, lock)
+    with lock():
+      if is_prepared(config):  # by another process in the meantime, which has removed the work folder
+        return reuse(config)
+      job = begin.job(config, text, in_work_folder(begin.plan(config, text)), progress)
     numbers = range(share.index, config.parts, share.count)
     try:
       for number in bar(progress and len(numbers) > 1, 'preparing parts', 'part', numbers):
@@ -134,6 +132,18 @@ def reuse(config: DataConfig) -> Manifest:
   return manifest
 
 
+def require_unchanged(config: DataConfig, manifest: Manifest, progress: bool = True) -> None:
+  """Raises UserError unless a user's task or mixture is, as it is registered in this process, what was prepared."""
+  folder, seqio = store.folder_of(config), begin.import_seqio(progress)
+  rates = {task.name: rate for task, rate in seqio.tasks.weighted(seqio.tasks.find(config.task))}
+  prepared = {name: task['rate'] for name, task in manifest.tasks.items()}
+  if rates != prepared:
+    raise UserError(f'{folder}: expected the tasks and rates {rates}, found {prepared}; remove the folder to go on')
+  found = begin.read_text(config, progress, contextlib.nullcontext).origin.corpus_fingerprint
+  if found != manifest.corpus_fingerprint:
+    raise UserError(f'{folder}: expected the text that it was prepared from, found another; remove the folder to go on')
+
+
 def _has_listed(config: DataConfig, manifest: Manifest) -> bool:
   """Whether the configuration finds the files that the manifest tells of; also where it finds none at all, since data
   are read where they were not prepared."""
@@ -146,95 +156,6 @@ def _has_listed(config: DataConfig, manifest: Manifest) -> bool:
   except UserError:
     return True
   return {str(path) for paths in found.values() for path in paths} == manifest.sources.keys()
-
-
-def _begin(config: DataConfig, progress: bool, in_work_folder: Callable[[str], Path], lock: Callable) -> parts.Job:
-  """Reads what has to be known before the first part: the source, the vocabulary, the task."""
-  if not all(importlib.util.find_spec(name) for name in ('seqio', 'tensorflow')):
-    raise UserError("preparing data: expected seqio and TensorFlow, found none; pip install 'terraformer-jax[data]'")
-  given = Vocabulary.open(config.vocabulary.path, config.vocabulary.sentinels) if config.vocabulary.path else None
-  examples, origin, texts = None, Origin(), ()
-  if config.task in store.HELD_TASKS:
-    examples, origin = own_texts.read(config, progress)
-    texts = own_texts.training_texts(examples)
-  else:
-    _, sources, tasks = import_tasks(progress)
-    if config.task in store.OWN_TASKS:
-      with lock():  # TFDS may have to build it first
-        origin = sources.origin_of(config)
-      texts = sources.texts(config)
-    else:
-      task = tasks.find(config.task)
-      own = tasks.vocabulary_of(task)
-      if given and Vocabulary.from_bytes(given.model_bytes, own.sentinels).fingerprint != own.fingerprint:
-        raise UserError(f'VocabularyConfig.path: expected the vocabulary of the task {config.task}, found another')
-      given = own
-  folder = in_work_folder(_plan(config, origin, given))
-  with lock():
-    vocabulary = _vocabulary(folder / store.VOCABULARY, config, given, texts if given is None else (), progress)
-  if config.task in store.OWN_TASKS:
-    registered, sources, tasks = import_tasks(progress)
-    task = registered.unregistered(config, folder / store.VOCABULARY, examples)
-  weighted = tasks.weighted(task)
-  if others := sources.passed_over([one for one, _ in weighted]):
-    reason = 'files of another kind'
-    origin = dataclasses.replace(
-      origin,
-      dropped=origin.dropped | {reason: len(others)},
-      first_dropped=origin.first_dropped | {reason: others[0]},
-    )
-  return parts.Job(folder, config, weighted, tasks.run, vocabulary, origin)
-
-
-def _plan(config: DataConfig, origin: Origin, vocabulary: Vocabulary | None) -> str:
-  """A name for all that the result depends on: parts of another plan are not gone on with."""
-  what = config_lib.to_dict(dataclasses.replace(config, directory='-'))
-  plan = [store.FORMAT, what, dataclasses.asdict(origin), vocabulary.fingerprint if vocabulary else '']
-  return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def import_tasks(progress: bool):
-  """The modules that import TensorFlow, after all that can be wrong without it, and quietly."""
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  with bar(progress and 'tensorflow' not in sys.modules, 'loading TensorFlow'):
-    from terraformer.data import registered, sources, tasks
-  return registered, sources, tasks
-
-
-def train_vocabulary_of(config: DataConfig, path: Path, progress: bool) -> None:
-  """Trains a vocabulary on one of this library's tasks, in this process, and writes it.
-
-  Raises:
-    UserError: if the source cannot be read, or the vocabulary cannot be trained or written.
-  """
-  if config.task in store.HELD_TASKS:
-    texts = own_texts.training_texts(own_texts.read(config, progress)[0])
-  else:
-    texts = import_tasks(progress)[1].texts(config)
-  with bar(progress, f'training a vocabulary of {config.vocabulary.size}'):
-    vocabulary = train_vocabulary(texts, config.vocabulary.size, config.vocabulary.sentinels)
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(vocabulary.model_bytes)
-  except OSError as error:
-    raise refused(path, 'a file that can be written', error) from error
-
-
-def _vocabulary(
-  path: Path, config: DataConfig, given: Vocabulary | None, texts: Iterable[str], progress: bool
-) -> Vocabulary:
-  """The given vocabulary, or one trained on the texts; kept at `path` for the processes that go on."""
-  wanted = config.vocabulary
-  if path.exists():
-    return Vocabulary.open(path, given.sentinels if given else wanted.sentinels)
-  if given is None:
-    with bar(progress, f'training a vocabulary of {wanted.size}'):
-      given = train_vocabulary(texts, wanted.size, wanted.sentinels)
-  aside = path.with_suffix('.partial')
-  aside.write_bytes(given.model_bytes)
-  aside.rename(path)
-  return given
 
 
 @contextlib.contextmanager

@@ -15,28 +15,51 @@ import tensorflow as tf
 
 from terraformer.config import DataConfig, LMConfig, UserError, VocabularyConfig
 from terraformer.config.objectives import ObjectiveConfig
-from terraformer.data import scores, sources, store
+from terraformer.data import scores, sources, store, tasks
 from terraformer.data.objectives import make_arrange
 from terraformer.data.own_texts import Examples
+from terraformer.data.parts import Component
 from terraformer.data.store import FEATURES, RECORD
 
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000/sentencepiece.model'
 _T5_LENGTHS = {'inputs': 512, 'targets': 114}
 
 
-def unregistered(config: DataConfig, vocabulary_path: str | Path, examples: Examples | None = None) -> seqio.Task:
-  """The deterministic part of one of this library's tasks: running text is tokenised and no more.
+def component(config: DataConfig, vocabulary_path: str | Path, examples: Examples | None = None) -> Component:
+  """One of this library's tasks as it is prepared: of running text documents, which become windows later.
 
   Args:
     config: names the task, and the sentinels of its vocabulary.
     vocabulary_path: a sentencepiece file.
     examples: of one of `store.HELD_TASKS`, where they have been read already.
+
+  Raises:
+    UserError: if its text is not there.
   """
   source, fields = sources.checked(config, examples)
   vocabulary = seqio.SentencePieceVocabulary(str(vocabulary_path), extra_ids=config.vocabulary.sentinels)
-  features = {name: seqio.Feature(vocabulary) for name in fields}
+  features = {feature: seqio.Feature(vocabulary) for feature in fields}
   steps = [_rekey(source, fields), seqio.preprocessors.tokenize]
-  return seqio.Task(config.task, source=source, output_features=features, preprocessors=steps)
+  return Component(seqio.Task(config.task, source=source, output_features=features, preprocessors=steps))
+
+
+def components(task: seqio.Task | seqio.Mixture) -> list[Component]:
+  """A registered task, or those of a mixture, as they are prepared.
+
+  Of one that ends in `running_text` the documents before that step are, so that spans are drawn when it is read.
+
+  Raises:
+    UserError: if the rates of a mixture are none.
+  """
+  found = []
+  for one, rate in tasks.weighted(task):
+    *steps, last = one.preprocessors or [None]
+    objective = last.keywords['objective'] if getattr(last, 'func', None) is running_text else None
+    if objective:
+      features = {'targets': seqio.Feature(one.output_features['targets'].vocabulary)}
+      one = seqio.Task(one.name, source=one.source, output_features=features, preprocessors=steps)
+    found.append(Component(one, rate, objective))
+  return found
 
 
 def _rekey(source: seqio.DataSource, fields: Mapping[str, str]):
@@ -60,7 +83,13 @@ def running_text(
   """
   lengths = _T5_LENGTHS | dict(sequence_length or {}) | ({'inputs': 0} if isinstance(objective, LMConfig) else {})
   vocabulary = output_features['targets'].vocabulary
-  config = DataConfig('text', inputs_length=lengths['inputs'], targets_length=lengths['targets'], objective=objective)
+  config = DataConfig(
+    'text',
+    inputs_length=lengths['inputs'],
+    targets_length=lengths['targets'],
+    objective=objective,
+    vocabulary=VocabularyConfig(sentinels=vocabulary.extra_ids),
+  )
   documents = dataset.map(lambda example: example['targets'])
   if objective.separates:
     documents = documents.map(lambda ids: tf.concat([ids, [vocabulary.eos_id]], 0))
@@ -102,7 +131,8 @@ def register(config: DataConfig, name: str = '') -> seqio.Task:
   is_text = 'inputs' not in fields
   if is_text:
     features = FEATURES[1:] if isinstance(config.text_objective, LMConfig) else FEATURES
-    arrange, metric = functools.partial(running_text, objective=config.text_objective), scores.log_likelihood
+    arrange = functools.partial(running_text, objective=config.text_objective)
+    metric = scores.log_likelihood
   else:
     features, arrange = FEATURES, seqio.preprocessors.append_eos_after_trim
     metric = scores.exact_match if config.task in store.DIGIT_TASKS else scores.rouge

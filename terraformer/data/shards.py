@@ -15,8 +15,8 @@ SHARD_BYTES = 256_000_000
 T = TypeVar('T')
 
 
-class SplitWriter:
-  """Writes the records of one split; `close` gives the shards their final names.
+class ShardWriter:
+  """Writes records into shards, whose names begin alike and tell how many there are once it is closed.
 
   Attributes:
     examples: records so far.
@@ -24,15 +24,15 @@ class SplitWriter:
     shards: bytes by file name, after `close`.
   """
 
-  def __init__(self, folder: Path, split: str, shard_bytes: int = SHARD_BYTES):
-    self._folder, self._split, self._shard_bytes = folder, split, shard_bytes
+  def __init__(self, folder: Path, name: str, shard_bytes: int = SHARD_BYTES):
+    self._folder, self._name, self._shard_bytes = folder, name, shard_bytes
     self._paths: list[Path] = []
     self._writer, self._written = None, 0
     self.examples, self.tokens, self.shards = 0, {}, {}
 
   def add(self, record: bytes, tokens: dict[str, np.ndarray]) -> None:
     if self._writer is None:
-      self._paths.append(self._folder / f'{self._split}-{len(self._paths):05d}.array_record')
+      self._paths.append(self._folder / f'{self._name}-{len(self._paths):05d}.array_record')
       self._writer, self._written = ArrayRecordWriter(str(self._paths[-1]), 'group_size:1,zstd:1'), 0
     self._writer.write(record)
     self._written += len(record)
@@ -50,22 +50,23 @@ class SplitWriter:
   def close(self) -> None:
     self._end_shard()
     for number, path in enumerate(self._paths):
-      final = path.with_name(f'{self._split}-{number:05d}-of-{len(self._paths):05d}.array_record')
+      final = path.with_name(f'{self._name}-{number:05d}-of-{len(self._paths):05d}.array_record')
       path.rename(final)
       self.shards[final.name] = final.stat().st_size
 
 
 class Tally:
-  """What is counted over all splits: unigrams of the training targets, and a fingerprint of every record."""
+  """What is counted over all splits: unigrams of each task's training targets, and a fingerprint of every record."""
 
-  def __init__(self, vocabulary_size: int, vocabulary_fingerprint: str):
-    self.unigram_counts = np.zeros(vocabulary_size, np.int64)
+  def __init__(self, n_tasks: int, vocabulary_size: int, vocabulary_fingerprint: str):
+    self.unigram_counts = np.zeros((n_tasks, vocabulary_size), np.int64)
     self._digest = hashlib.sha256(vocabulary_fingerprint.encode())
 
-  def count(self, targets: np.ndarray, ended: bool) -> None:
+  def count(self, task: int, targets: np.ndarray, ended: bool) -> None:
     """Counts a training record; unless it is `ended`, the end of sequence counts too, which is not stored."""
-    self.unigram_counts += np.bincount(targets, minlength=len(self.unigram_counts))
-    self.unigram_counts[EOS_ID] += not ended
+    counts_V = self.unigram_counts[task]
+    counts_V += np.bincount(targets, minlength=len(counts_V))
+    counts_V[EOS_ID] += not ended
 
   def add(self, split: str, record: bytes) -> None:
     self._digest.update(f'{split} {len(record)}\n'.encode())

@@ -30,7 +30,7 @@ class _Texts(seqio.DataSource):
     features: of every text, `record` included where it tells where it stands.
     read: the texts of (split, part, parts).
     count: the texts of a split, None where nobody knows.
-    passed_over: files that cannot be read, since they are of another kind.
+    origin: what is known of them before they are read.
   """
 
   def __init__(
@@ -39,10 +39,10 @@ class _Texts(seqio.DataSource):
     features: Sequence[str],
     read: Callable[[str, int, int], Iterator[dict[str, str]]],
     count: Callable[[str], int | None],
-    passed_over: Sequence[str] = (),
+    origin: Callable[[], Origin] = Origin,
   ):
     super().__init__(splits)
-    self.features, self.passed_over, self._read, self._count = features, passed_over, read, count
+    self.features, self.origin, self._read, self._count = features, origin, read, count
 
   @property
   def supports_arbitrary_sharding(self) -> bool:
@@ -100,16 +100,23 @@ def _folder(config: DataConfig) -> _Texts:
   def read(split, part, parts):
     return local_folder.read(config.local_folder, found.of_split[split], part, parts)
 
-  return _Texts(list(found.of_split), features, read, lambda split: None, [str(path) for path in found.others])
+  def origin():
+    reason = 'files of another kind'
+    first = {reason: str(found.others[0])} if found.others else {}
+    dropped = {reason: len(found.others)}
+    return Origin(local_folder.version_of(config.local_folder), dropped=dropped, first_dropped=first)
+
+  return _Texts(list(found.of_split), features, read, lambda split: None, origin)
 
 
 def _held(config: DataConfig, examples: Examples | None) -> _Texts:
-  all_of_them = functools.cache(lambda: examples or own_texts.read(config)[0])
+  once = functools.cache(lambda: (examples, Origin()) if examples else own_texts.read(config))
 
   def read(split, part, parts):
-    return iter(all_of_them()[split][part::parts])
+    return iter(once()[0][split][part::parts])
 
-  return _Texts(store.SPLITS, [*own_texts.features(config), RECORD], read, lambda split: len(all_of_them()[split]))
+  features = [*own_texts.features(config), RECORD]
+  return _Texts(store.SPLITS, features, read, lambda split: len(once()[0][split]), lambda: once()[1])
 
 
 def checked(config: DataConfig, examples: Examples | None = None) -> tuple[seqio.DataSource, dict[str, str]]:
@@ -130,18 +137,18 @@ def checked(config: DataConfig, examples: Examples | None = None) -> tuple[seqio
   return source, fields
 
 
-def origin_of(config: DataConfig) -> Origin:
-  """What tells one version of a streamed task's text from another; raises UserError as the source does."""
-  if config.task in _TFDS:
-    info = checked(config)[0].tfds_dataset.info
-    sizes = {name: (split.num_examples, split.num_bytes) for name, split in info.splits.items()}
+def origin_of(source: seqio.DataSource) -> Origin:
+  """What is known of a source's text before it is read; nothing, of a source of the user's own.
+
+  Raises:
+    UserError: if it cannot be read.
+  """
+  if isinstance(source, seqio.TfdsDataSource):
+    with in_a_sentence('TensorFlow Datasets'):
+      info = source.tfds_dataset.info
+      sizes = {name: (split.num_examples, split.num_bytes) for name, split in info.splits.items()}
     return Origin(f'{info.full_name} {sizes}')
-  return Origin(local_folder.version_of(config.local_folder) if config.task == 'local_folder' else '')
-
-
-def passed_over(tasks: Sequence[seqio.Task]) -> list[str]:
-  """The files that the sources of these tasks left out."""
-  return [path for task in tasks for path in getattr(task.source, 'passed_over', ())]
+  return source.origin() if isinstance(source, _Texts) else Origin()
 
 
 def texts(config: DataConfig) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 train-00000-of-00002.array_record ...   examples, packed by msgpack
 vocabulary.model                        sentencepiece, without sentinels
-unigram_counts.npy                      int64[vocabulary size]
+unigram_counts.npy                      int64[tasks, vocabulary size]
 manifest.json                           `Manifest`; a folder without it does not count
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
+from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data.addresses import place_of
 
 FORMAT = 5
@@ -56,8 +57,9 @@ class Manifest:
   Attributes:
     config: the DataConfig that it was prepared with.
     features: `inputs` and `targets`, or `targets` alone: then records are windows of running text.
-    tasks: what a mixture is made of, or the task itself, by name: its `rate`, and its `examples` by split. Of each
-      split the tasks' records stand one after another, in this order.
+    tasks: what a mixture is made of, or the task itself, by name: its `rate`, its records by split (`examples`), the
+      training examples that are in packs (`packed`), and the `objective` of one whose records are windows of running
+      text, unless the whole is. Of each split the tasks' records stand one after another, in this order.
     examples: records by split: examples, or packs of them in a training split that is packed.
     tokens: tokens by split and feature, ends of sequence not counted but for those within windows and packs.
     packed: of a training split that is packed `examples`, `packs`, and `padding_before` and `padding_after`, the shares
@@ -92,8 +94,14 @@ class Manifest:
 
   @property
   def is_text(self) -> bool:
-    """Whether records are windows of running text, for language modelling."""
+    """Whether all records are windows of running text."""
     return 'inputs' not in self.features
+
+  @property
+  def objectives(self) -> list[ObjectiveConfig | None]:
+    """Of each task, as in `tasks`."""
+    found = [task['objective'] for task in self.tasks.values()]
+    return [None if values is None else config_lib.from_dict(values) for values in found]
 
   def write(self, folder: Path) -> None:
     values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -143,11 +151,11 @@ def _require_types(manifest: Manifest, path: Path) -> None:
       value = getattr(manifest, name).get(split)
       if type(value) is not kind:
         raise UserError(f'{path}: expected {kind.__name__} in the entry {name!r} of {split}, found {value!r:.80}')
+  for task in manifest.tasks.values():
+    if not isinstance(task, dict) or task.keys() != {'rate', 'examples', 'packed', 'objective'} or not task['rate'] > 0:
+      raise UserError(f'{path}: expected a rate, counts and an objective of every task, found {task!r:.80}')
   for split, count in manifest.examples.items():
-    try:
-      found = sum(task['examples'][split] for task in manifest.tasks.values() if task['rate'] > 0)
-    except (KeyError, TypeError) as error:
-      raise UserError(f'{path}: expected a rate and counts of every task, found {manifest.tasks!r:.80}') from error
+    found = sum(task['examples'].get(split, 0) for task in manifest.tasks.values())
     if found != count:
       raise UserError(f'{path}: expected {count} examples in the tasks of the split {split}, found {found}')
 
@@ -158,18 +166,21 @@ def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
   Those are the lengths of pairs, unless they are those of packs, and of running text all that leaves its windows as
   they are.
   """
-  free = {'directory', 'tfds_directory'}
-  if _windows(config) == _windows(manifest.config) if manifest.is_text else not manifest.packed:
-    free |= {'inputs_length', 'targets_length', 'objective'}
-  changed = [
-    line for line in config_lib.differences(manifest.config, config) if line.split(':')[0].split('.')[0] not in free
-  ]
+  free = ['directory:', 'tfds_directory:', 'local_folder.directory:']
+  has_windows = manifest.is_text or any(manifest.objectives)
+  if manifest.is_text:
+    is_as_stored = _windows(config, manifest) == _windows(manifest.config, manifest)
+  else:
+    is_as_stored = not manifest.packed and not has_windows
+  if is_as_stored:
+    free += ['inputs_length:', 'targets_length:', 'objective']
+  changed = [line for line in config_lib.differences(manifest.config, config) if not line.startswith(tuple(free))]
   if changed:
     raise UserError(
       f'{folder}: expected the data of this configuration, found it prepared with another (DataConfig.{changed[0]}); '
       'remove the folder or choose another directory'
     )
-  if config.objective and not manifest.is_text:
+  if config.objective and not has_windows:
     found = type(config.objective).__name__
     raise UserError(f'DataConfig.objective: expected None for {config.task}, a task of pairs, found {found}')
   wanted = max(config.inputs_length, config.targets_length)
@@ -177,8 +188,10 @@ def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
     raise UserError(f'{folder}: expected examples of {wanted} tokens, found them stored cut to {manifest.longest}')
 
 
-def _windows(config: DataConfig) -> tuple[int, bool]:
-  return config.window_length, config.text_objective.separates
+def _windows(config: DataConfig, manifest: Manifest) -> list[tuple[int, bool]]:
+  """Of each task of text the length of its windows, and whether ends of sequence separate documents in them."""
+  configs = [config.with_objective(objective) for objective in manifest.objectives]
+  return [(one.window_length, one.text_objective.separates) for one in configs]
 
 
 def pack(tokens: dict[str, np.ndarray], texts: dict[str, str]) -> bytes:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -71,7 +72,7 @@ def weighted(task: seqio.Task | seqio.Mixture) -> list[tuple[seqio.Task, float]]
   """The tasks of a mixture with their rates, those of mixtures within it included; a task alone has the rate 1.
 
   Raises:
-    UserError: if a rate is not positive, or cannot be told.
+    UserError: if a rate is not a positive number, or cannot be told.
   """
   if isinstance(task, seqio.Task):
     return [(task, 1.0)]
@@ -79,7 +80,7 @@ def weighted(task: seqio.Task | seqio.Mixture) -> list[tuple[seqio.Task, float]]
   for one in task.tasks:
     with in_a_sentence(f'mixture {task.name}, rate of {one.name}', expected='a number'):
       found.append((one, float(task.get_rate(one))))
-    if not found[-1][1] > 0:
+    if not 0 < found[-1][1] < math.inf:
       raise UserError(f'mixture {task.name}: expected a positive rate of {one.name}, found {found[-1][1]}')
   return found
 

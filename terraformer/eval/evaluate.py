@@ -44,8 +44,8 @@ class Evaluation:
       interval. Both empty where nothing was decoded.
     lead_rouge: of the source's first ten words.
     lead3_rouge: of the source's first three sentences; empty where a reference is mostly one sentence.
-    exact_match: per cent of the model's texts that are the reference, to the last character; None where nothing was
-      decoded. It is what counts of the algorithmic tasks.
+    exact_match: per cent of the model's texts that are the reference but for white space around it; None where nothing
+      was decoded. It is what counts of the algorithmic tasks.
     scores: of every example, as `rouge.Rouge.each`.
     texts: (source, reference, what the model wrote) of every example.
     predictions: the JSONL that has the texts; empty where nothing was decoded.

@@ -29,6 +29,7 @@ _MAY_CHANGE = (
   'train.mesh.',
   'data.directory',
   'data.tfds_directory',
+  'data.local_folder.directory',
 )
 
 

@@ -13,11 +13,16 @@ from tests.prepared import ROOT, sentences
 SMALL = VocabularyConfig(size=450, sentinels=20)
 
 _REAL = """
-import json, sys
+import dataclasses, json, sys
 import seqio, tensorflow as tf
 from terraformer import config as c
 from terraformer.data import prepare, registered
 folder, out = sys.argv[1], {}
+def said(config):
+  try:
+    prepare.prepare(config, progress=False)
+  except c.UserError as error:
+    return str(error)
 local = c.LocalFilesConfig(train=(f'{folder}/pairs.jsonl',))
 small = c.VocabularyConfig(size=450, sentinels=20)
 pairs = c.DataConfig(task='local_files', directory=f'{folder}/a', local_files=local, vocabulary=small)
@@ -50,10 +55,7 @@ seqio.TaskRegistry.add(
 seqio.MixtureRegistry.add('strangers', [('mine', 1), ('strange', 1)])
 seqio.MixtureRegistry.add('never', [('mine', 1), ('other', 0)])
 for name in ('nobody', 'strangers', 'never'):
-  try:
-    prepare.prepare(c.DataConfig(task=name, directory=f'{folder}/c'), progress=False)
-  except c.UserError as error:
-    out[name] = str(error)
+  out[name] = said(c.DataConfig(task=name, directory=f'{folder}/c'))
 mine = c.DataConfig(
   task='local_files', local_files=local, vocabulary=c.VocabularyConfig(path=path, sentinels=20))
 out['twice'] = [registered.register(mine, name).name for name in ('', 'news', 'news')]
@@ -63,6 +65,18 @@ out['news'] = [vocabulary.decode(example['inputs'].tolist()) for example in read
 seqio.MixtureRegistry.add('news_and_mine', [('news', 1), ('mine', 3)])
 mixed = c.DataConfig(task='news_and_mine', directory=f'{folder}/c', inputs_length=64, targets_length=16)
 prepare.prepare(mixed, progress=False)
+packed = c.DataConfig(
+  task='news_and_mine', directory=f'{folder}/packed', inputs_length=170, targets_length=40, packing=c.PackingConfig())
+prepare.prepare(packed, progress=False)
+running = c.DataConfig(
+  'local_files', inputs_length=64, local_files=c.LocalFilesConfig((f'{folder}/text.txt',)),
+  vocabulary=c.VocabularyConfig(path=path, sentinels=20))
+registered.register(dataclasses.replace(running, objective=c.SpanCorruptionConfig()), 'spans')
+seqio.MixtureRegistry.add('news_and_spans', [('news', 1), ('spans', 1)])
+spans = c.DataConfig('news_and_spans', f'{folder}/c', inputs_length=32, targets_length=12, max_examples=60)
+prepare.prepare(spans, progress=False)
+out['packed spans'] = said(dataclasses.replace(spans, directory=f'{folder}/d', packing=c.PackingConfig()))
+out['long spans'] = said(dataclasses.replace(spans, directory=f'{folder}/d', inputs_length=400, targets_length=120))
 strings = json.load(open(f'{folder}/strings.json'))
 out['encoded'] = [vocabulary.encode(s) for s in strings]
 out['encoded_tf'] = [vocabulary.encode_tf(s).numpy().tolist() for s in strings]

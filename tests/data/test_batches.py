@@ -106,6 +106,12 @@ def test_tasks_are_drawn_at_their_rates_each_in_epochs_of_its_own(data):
   assert len({int(drawn) for batch in read for drawn in batch['drawn']}) == 240  # each reading has numbers of its own
 
 
+def test_tasks_of_one_size_are_not_drawn_in_one_order(data):
+  train = batches.TrainBatches(data._source('train'), data._arranged, 40, seed=2, shares=[(20, 1.0), (20, 1.0)])
+  one, other = (ids - ids.min() for ids in (train.ids(0)[train.ids(0) < 20], train.ids(0)[train.ids(0) >= 20]))
+  assert sorted(one) == sorted(other) and one.tolist() != other.tolist()
+
+
 def test_evaluation_is_the_same_each_time_and_filled_up(data):
   first, second = (list(data.eval_batches('validation', 4)) for _ in range(2))
   assert len(first) == 3 and all(map(equal, first, second))
@@ -196,9 +202,9 @@ def _shorten(name, size):
     (_shorten('vocabulary.model', 1000), 'vocabulary.model: expected'),
     (_shorten('unigram_counts.npy', 100), 'expected the counts of tokens of the manifest, found others'),
     (_edit(features=None), "expected list in the entry 'features', found None"),
-    (_edit(tasks={'pairs': {}}), 'expected a rate and counts of every task, found'),
+    (_edit(tasks={'pairs': {}}), 'expected a rate, counts and an objective of every task, found'),
     (
-      _edit(tasks={'pairs': {'rate': 1, 'examples': dict.fromkeys(store.SPLITS, 3)}}),
+      _edit(tasks={'pairs': {'rate': 1, 'examples': dict.fromkeys(store.SPLITS, 3), 'packed': 0, 'objective': None}}),
       'expected 40 examples in the tasks of the split train, found 3',
     ),
     (_edit(examples={}), "expected int in the entry 'examples' of train, found None"),

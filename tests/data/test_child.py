@@ -1,5 +1,7 @@
 """What is done in a child process, and what is heard of it."""
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,7 @@ def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeyp
   monkeypatch.chdir(tmp_path)
   Path('mine.py').write_text(_MODULE)
   Path('broken.py').write_text('import nothing_of_this_name')
+  Path('ends.py').write_text('print("loading ...", end=""); raise SystemExit(2)')
   Path('words.model').write_bytes(vocabulary.model_bytes)
   Path('one.jsonl').write_text('{"inputs": "red tree", "targets": "a door"}\n')
   rows = ['{"inputs": "blue hill", "targets": "a road"}'] * 2 + ['{"inputs": " ", "targets": "nothing"}']
@@ -62,11 +65,69 @@ def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeyp
     child.ensure_prepared(DataConfig('both'))
   with pytest.raises(UserError, match='--module broken: expected .*, found ModuleNotFoundError: No module named'):
     child.ensure_prepared(DataConfig('both'), progress=False, modules=['broken'])
+  with pytest.raises(UserError, match='--module ends: expected .* that can be imported, found SystemExit: 2'):
+    child.ensure_prepared(DataConfig('both'), progress=False, modules=['ends'])
   manifest = child.ensure_prepared(DataConfig('both'), progress=False, modules=['mine'])
   assert {name: task['examples']['train'] for name, task in manifest.tasks.items()} == {'one': 1, 'two': 2}
   assert manifest.dropped['empty'] == 3 and manifest.first_dropped['empty'].startswith('two.jsonl, line 3')
   assert capfd.readouterr() == ('', '')
   assert batches.open_prepared(DataConfig('both')).fingerprint == manifest.fingerprint
+
+  Path('mine.py').write_text(_MODULE.replace("('two', 1)", "('two', 2)"))
+  with pytest.raises(UserError, match="expected the tasks and rates {'one': 1.0, 'two': 2.0}, found .*'two': 1.0}"):
+    child.ensure_prepared(DataConfig('both'), progress=False, modules=['mine'])
+  Path('mine.py').write_text(_MODULE)
+  Path('one.jsonl').write_text('{"inputs": "red tree", "targets": "a hill"}\n')
+  with pytest.raises(UserError, match='expected one.jsonl as it was prepared, found it changed'):
+    child.ensure_prepared(DataConfig('both'), progress=False, modules=['mine'])
+
+
+@pytest.fixture
+def preparing(terraformer, local):
+  """A real process that prepares, and its child; it ignores Ctrl-C, as one that a script puts into the background."""
+  values = {'DataConfig.directory': local.directory, 'LocalFilesConfig.train': local.local_files.train}
+  bindings = [f'--gin_bindings=config.{name} = {value!r}' for name, value in values.items()]
+  process = terraformer(
+    'prepare',
+    '--gin_file=gin_configs/data/local_files.gin',
+    *bindings,
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+  )
+  children, deadline = [], time.monotonic() + 60
+  while not children and process.poll() is None and time.monotonic() < deadline:
+    children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+    time.sleep(0.01)
+  time.sleep(1)  # into the child's imports
+  yield process, int(children[0])
+  process.kill()
+  process.communicate()
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_both_in_a_word(preparing, number, local):
+  process, pid = preparing
+  process.send_signal(number)
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 75 and errors.endswith('terraformer prepare: interrupted\n')
+  assert 'Traceback' not in errors and not Path(f'/proc/{pid}').exists()
+  assert [path.name for path in Path(local.directory).iterdir()] in ([], ['.local_files.lock'])
+
+
+def test_a_child_ends_with_its_parent(preparing):
+  process, pid = preparing
+  process.kill()
+  process.wait()
+  deadline = time.monotonic() + 60
+  while _is_running(pid):
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+
+
+def _is_running(pid):
+  try:
+    return Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'  # dead, and nobody has asked yet
+  except OSError:
+    return False
 
 
 @pytest.mark.slow

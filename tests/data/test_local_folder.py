@@ -61,17 +61,37 @@ def test_files_belong_to_the_split_that_their_path_names(folder, name, split, be
 def test_several_data_sets_are_told_apart(folder):
   folder('document/train.jsonl', ROWS[:1])
   config = folder('section/train.jsonl', ROWS[:1])
-  with pytest.raises(UserError, match='expected one data set, found one in each of document, section; name its folder'):
+  with pytest.raises(UserError, match='expected one data set, found train files of several in document, section;'):
     local_folder.files_of(config)
   assert local_folder.files_of(LocalFolderConfig(f'{config.directory}/section')).of_split.keys() == {'train'}
 
 
+def test_splits_may_lie_in_different_folders(folder):
+  folder('data/train.jsonl', ROWS[:1])
+  assert local_folder.files_of(folder('test.jsonl', ROWS[:1])).of_split.keys() == {'train', 'test'}
+
+
+@pytest.mark.parametrize('name', ['human_eval_train.jsonl', 'train/valid_urls.jsonl', 'train_test_split.json'])
+def test_a_file_of_two_splits_is_named(folder, name):
+  with pytest.raises(UserError, match=rf'{name}: expected one split in the names below .*, found .*train'):
+    local_folder.files_of(folder(name, ROWS[:1]))
+
+
+def test_what_is_written_beside_data_is_none(folder):
+  folder('train/data-0.json', ROWS[:1])
+  for name in ('train/state.json', 'train/dataset_info.json', 'eval_results.json', 'training_args.json', 'train.py'):
+    config = folder(name, ['{', '}'])
+  found = local_folder.files_of(config)
+  assert [path.name for path in found.of_split.pop('train')] == ['data-0.json'] and not found.of_split
+  assert not found.others
+
+
 def test_files_of_another_kind_are_told(folder):
   folder('train.csv', ['a,b'])
-  with pytest.raises(UserError, match='expected files like train-00000.parquet or train.jsonl, found train.csv'):
-    local_folder.files_of(LocalFolderConfig(str(folder('train.zip', ['']).directory)))
-  found = local_folder.files_of(folder('train.jsonl', ROWS[:1]))
-  assert [path.name for path in found.others] == ['train.csv', 'train.zip']
+  with pytest.raises(UserError, match='expected files like train-00000.parquet or train.jsonl, found data-00000'):
+    local_folder.files_of(folder('train/data-00000-of-00001.arrow', ['']))
+  found = local_folder.files_of(folder('TRAIN.JSONL', ROWS[:1]))
+  assert [path.name for path in found.others] == ['data-00000-of-00001.arrow', 'train.csv']
 
 
 def test_lines_that_are_packed_are_read_and_a_file_that_is_cut_off_is_named(folder):

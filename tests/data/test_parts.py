@@ -9,14 +9,14 @@ import pytest
 
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, PackingConfig, UserError
-from terraformer.data import batches, prepare, shards, store
+from terraformer.data import batches, prepare, store
 
 PARTS = 6
 _PREPARE = """
 import json, sys, time, types
 import numpy as np
 from terraformer import config as c
-from terraformer.data import parts, prepare, store
+from terraformer.data import begin, parts, prepare, store
 from terraformer.data.vocabulary import Vocabulary
 config, share, pause = c.from_dict(json.loads(sys.argv[1])), prepare.Share(*json.loads(sys.argv[2])), float(sys.argv[4])
 def run(task, split, part, count):
@@ -30,12 +30,13 @@ def run(task, split, part, count):
 features = 'inputs', 'targets'
 rates = {'fake': 1.0} if config.task == 'fake' else {'fake': 1.0, 'other': 3.0}
 fakes = [
-  (types.SimpleNamespace(
+  parts.Component(types.SimpleNamespace(
     name=name, output_features=features, splits=store.SPLITS, num_input_examples=lambda split: 20), rate)
   for name, rate in rates.items()]
 vocabulary = Vocabulary.open(sys.argv[3], 20)
-prepare._begin = lambda config, progress, folder, lock: parts.Job(
-  folder('plan'), config, fakes, run, vocabulary, store.Origin())
+begin.read_text = begin.plan = lambda *_: 'text'
+begin.job = lambda config, text, folder, progress: parts.Job(
+  folder, config, fakes, features, run, vocabulary, store.Origin())
 print('started', flush=True)
 manifest = prepare.prepare(config, progress=False, share=share)
 print('whole' if manifest else 'part')
@@ -48,8 +49,8 @@ def start(python_process, vocabulary, tmp_path_factory):
   model = tmp_path_factory.mktemp('parts') / 'vocabulary.model'
   model.write_bytes(vocabulary.model_bytes)
 
-  def start_one(directory, index=0, count=1, pause=0.0, packing=None, task='fake'):
-    config = DataConfig(task, str(directory), parts=PARTS, packing=packing)
+  def start_one(directory, index=0, count=1, pause=0.0, task='fake', **fields):
+    config = DataConfig(task, str(directory), parts=PARTS, **fields)
     process = python_process(_PREPARE, json.dumps(config_lib.to_dict(config)), [index, count], model, pause)
     assert process.stdout.readline() == 'started\n'
     return config, process
@@ -138,12 +139,14 @@ def test_all_examples_are_read_once(undisturbed):
   assert sorted(lengths) == sorted(index % 40 for index in range(200) if index % 40)
 
 
-@pytest.mark.parametrize('most, expected', [(100, 100), (7, 7), (3, 3)])
-def test_at_most_so_many_examples_over_all_parts(most, expected):
-  kept = [
-    len(shards.evenly(range(40), most * (number + 1) // PARTS - most * number // PARTS)[0]) for number in range(PARTS)
-  ]
-  assert sum(kept) == expected
+@pytest.mark.parametrize('most', [100, 7])
+def test_at_most_so_many_examples_over_all_parts(start, most, tmp_path):
+  config, process = start(tmp_path, max_examples=most)
+  assert process.communicate()[0] == 'whole\n'
+  manifest = store.read_manifest(config)
+  assert manifest.examples == {'train': most, 'validation': 19, 'test': 19}
+  assert manifest.dropped['beyond max_examples'] == 195 - most
+  assert len(manifest.shards['train']) == PARTS
 
 
 @pytest.mark.parametrize('damaged, where', [(300, ', record [0-9]'), (400, '')])  # bytes of a record, of the last one

@@ -5,8 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from terraformer.config import DataConfig, LocalFilesConfig, UserError, VocabularyConfig
-from terraformer.data import batches, child, prepare, shards, store
+from terraformer.config import (
+  DataConfig,
+  LocalFilesConfig,
+  PackingConfig,
+  SpanCorruptionConfig,
+  UserError,
+  VocabularyConfig,
+)
+from terraformer.data import batches, begin, child, prepare, shards, store
 from tests.data.conftest import SMALL
 
 
@@ -68,10 +75,8 @@ def test_a_users_task_and_mixture_are_prepared_with_their_vocabulary(really_prep
 def test_a_mixture_holds_its_tasks_whole_and_is_read_at_its_rates(really_prepared):
   folder, _ = really_prepared
   data = batches.open_prepared(DataConfig('news_and_mine', str(folder / 'c'), inputs_length=64, targets_length=16))
-  assert data.manifest.tasks == {
-    'mine': {'rate': 3, 'examples': {'train': 2, 'validation': 2, 'test': 0}},
-    'news': {'rate': 1, 'examples': {'train': 181, 'validation': 10, 'test': 9}},
-  }
+  counts = {name: (task['rate'], *task['examples'].values()) for name, task in data.manifest.tasks.items()}
+  assert counts == {'mine': (3, 2, 2, 0), 'news': (1, 181, 10, 9)}
   assert [data.size(split) for split in store.SPLITS] == [183, 12, 9]
   assert data.manifest.dropped['empty'] == 2 and 'of mine' in data.manifest.first_dropped['empty']
   train = data.train_batches(8, seed=0)
@@ -82,12 +87,57 @@ def test_a_mixture_holds_its_tasks_whole_and_is_read_at_its_rates(really_prepare
   assert len(held_out) == 12 and {'red tree', 'blue hill'} <= held_out
 
 
+def test_packs_of_a_mixture_are_drawn_by_their_examples(really_prepared):
+  folder, _ = really_prepared
+  config = DataConfig('news_and_mine', str(folder / 'packed'), inputs_length=170, targets_length=40)
+  data = batches.open_prepared(dataclasses.replace(config, packing=PackingConfig()))
+  tasks = data.manifest.tasks
+  assert (tasks['mine']['examples']['train'], tasks['mine']['packed'], tasks['news']['packed']) == (1, 2, 181)
+  train = data.train_batches(10, seed=0)
+  rows = [row for number in range(100) for row in train.batch(number)['inputs_segments']]
+  examples = np.array([row.max() for row in rows])
+  is_mine = np.concatenate([train.ids(number) for number in range(100)]) == 0
+  assert examples[is_mine].sum() / examples.sum() == pytest.approx(0.75, abs=0.01)
+
+
+def test_running_text_of_a_mixture_is_corrupted_when_it_is_read(really_prepared):
+  folder, said = really_prepared
+  config = DataConfig('news_and_spans', str(folder / 'c'), inputs_length=32, targets_length=12, max_examples=60)
+  data = batches.open_prepared(config)
+  assert not data.manifest.is_text and data.manifest.objectives == [None, SpanCorruptionConfig()]
+  assert [task['examples']['train'] for task in data.manifest.tasks.values()] == [60, 60]
+  assert data.manifest.dropped['beyond max_examples'] > 181 - 60
+  first = data.vocabulary.size - 20
+  train = data.train_batches(8, seed=0)
+  seen = {}
+  for number in range(40):
+    batch = train.batch(number)
+    is_spans = batch['index'] >= data.manifest.tasks['news']['examples']['train']
+    assert is_spans.sum() == 4 and ((batch['targets'] >= first).any(1) == is_spans).all()
+    for row, index in zip(batch['targets'][is_spans], batch['index'][is_spans], strict=True):
+      seen.setdefault(int(index), set()).add(tuple(row.tolist()))
+  assert max(map(len, seen.values())) > 2  # other spans in every epoch
+  held_out = data.eval_texts('validation', 99)
+  assert len(held_out) == data.size('validation') and any('thing' in targets for _, targets in held_out)
+  assert said['packed spans'] == (
+    'DataConfig.packing: expected None, or the objective LMConfig for running text, found SpanCorruptionConfig'
+  )
+  assert said['long spans'] == 'VocabularyConfig.sentinels: expected one a span (22), found 20'
+  with pytest.raises(UserError, match='DataConfig.inputs_length: 32 -> 64'):
+    batches.open_prepared(dataclasses.replace(config, inputs_length=64, targets_length=20))
+
+
 def test_what_cannot_be_prepared_is_named_and_leaves_nothing(really_prepared):
   folder, said = really_prepared
   assert "found 'nobody'" in said['nobody'] and 'docstring_text' in said['nobody']
   assert said['strangers'] == 'task strangers: expected one vocabulary for all features, found several'
   assert said['never'] == 'mixture never: expected a positive rate of other, found 0.0'
-  assert {path.name for path in (folder / 'c').iterdir() if path.is_dir()} == {'mine', 'mixed', 'news_and_mine'}
+  assert {path.name for path in (folder / 'c').iterdir() if path.is_dir()} == {
+    'mine',
+    'mixed',
+    'news_and_mine',
+    'news_and_spans',
+  }
 
 
 def test_own_files_are_registered_under_any_name_and_again(really_prepared):
@@ -127,17 +177,19 @@ def test_a_strange_folder_is_refused(tmp_path):
 
 
 def test_missing_tensorflow_is_said(local, monkeypatch):
-  monkeypatch.setattr(prepare.importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr(begin.importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(UserError, match=r"pip install 'terraformer-jax\[data\]'"):
     prepare.prepare(local)
 
 
 def test_an_exception_before_the_first_part_is_whole_leaves_nothing(local, monkeypatch):
-  def interrupted(config, progress, in_work_folder, lock):
-    (in_work_folder('plan') / 'x').write_text('')
+  def interrupted(config, text, folder, progress):
+    (folder / 'x').write_text('')
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(prepare, '_begin', interrupted)
+  monkeypatch.setattr(begin, 'read_text', lambda *_: None)
+  monkeypatch.setattr(begin, 'plan', lambda *_: 'plan')
+  monkeypatch.setattr(begin, 'job', interrupted)
   with pytest.raises(KeyboardInterrupt):
     prepare.prepare(local)
   assert [path.name for path in Path(local.directory).iterdir()] == ['.local_files.lock']
@@ -164,7 +216,7 @@ def test_evenly_spread(count, most):
 
 
 def test_shards_are_cut_and_named(tmp_path):
-  writer = shards.SplitWriter(tmp_path, 'train', shard_bytes=100)
+  writer = shards.ShardWriter(tmp_path, 'train', shard_bytes=100)
   for _ in range(10):
     writer.add(store.pack({'targets': np.arange(10)}, {}), {'targets': np.arange(10)})
   writer.close()
