@@ -18,12 +18,6 @@ from terraformer.config import DecodeConfig, RunConfig, UserError
 from terraformer.flags import DECODE_FLAGS, make_parser
 from terraformer.train import status as status_lib
 
-# What the manifest counts, in words.
-_REASONS = {
-  'empty': 'an example without text was left out',
-  'features cut': 'a text was cut',
-  'files of another kind': 'a file of another kind was passed over',
-}
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
 
 
@@ -55,6 +49,7 @@ def _fail(flags: argparse.Namespace, what: object, status: int) -> int:
 
 
 def _prepare(flags: argparse.Namespace) -> None:
+  from terraformer.data import report
   from terraformer.data.child import ensure_prepared
   from terraformer.data.prepare import Share, is_prepared
 
@@ -66,25 +61,14 @@ def _prepare(flags: argparse.Namespace) -> None:
   if manifest is None:
     print(f'{folder}: share {share.index} of {share.count} is done, others are not yet')
     return
-  packed = manifest.packed
-  counts = manifest.examples | ({'train': packed['examples']} if packed else {})
+  counts = manifest.examples | ({'train': manifest.packed['examples']} if manifest.packed else {})
   examples = ', '.join(f'{count:,} {split}' for split, count in counts.items())
   print(
     f'{folder}: {"already prepared" if reused else "prepared"}, {examples} examples, '
     f'{manifest.vocabulary_size:,} tokens in the vocabulary, fingerprint {manifest.fingerprint[:12]}'
   )
-  rates = sum(task['rate'] for task in manifest.tasks.values())
-  for name, task in manifest.tasks.items() if len(manifest.tasks) > 1 else ():
-    count = task['packed'] or task['examples']['train']
-    print(f'{name}: {task["rate"] / rates:.1%} of the examples that training reads, of {count:,}')
-  for reason, count in manifest.dropped.items():
-    if count and reason in manifest.first_dropped:
-      print(f'{count:,} times {_REASONS.get(reason, reason)}, first: {manifest.first_dropped[reason]}')
-  if packed:
-    print(
-      f'{packed["examples"]:,} training examples are in {packed["packs"]:,} packs: padding is '
-      f'{packed["padding_after"]:.1%} of them, and would be {packed["padding_before"]:.1%} in a row for each'
-    )
+  for line in (*report.shares(manifest), *report.skipped(manifest), *report.packs(manifest)):
+    print(line)
 
 
 def _vocab(flags: argparse.Namespace) -> None:

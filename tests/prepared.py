@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from terraformer.config import BlockConfig, DataConfig, DenseFFConfig, DenseProjectionConfig, PlainResidualConfig
-from terraformer.data import parts, store
+from terraformer.data import job, parts, store
 from terraformer.data.vocabulary import train_vocabulary
 
 ROOT = Path(__file__).parents[1]
@@ -75,9 +75,9 @@ def fake_prepared(vocabulary, tmp_path_factory):
     )
     work = store.folder_of(config).with_name(f'.{task}')
     work.mkdir(parents=True)
-    job = parts.Job(work, config, [parts.Component(fake)], features, run, vocabulary, store.Origin('c'))
-    parts.write_part(job, 0, progress=False)
-    parts.assemble(job, store.folder_of(config))
+    whole = job.Job(work, config, [job.Component(fake)], features, run, vocabulary, store.Origin('c'))
+    parts.write_part(whole, 0, progress=False)
+    parts.assemble(whole, store.folder_of(config))
     return config
 
   return write

@@ -125,8 +125,8 @@ class DataConfig(Checked):
     tfds_directory: where TensorFlow Datasets keeps C4 and the scientific papers, a folder or a `gs://` address; empty
       for its own default.
     digits: what `decimal_copy` and `long_addition` draw.
-    max_examples: training examples that are kept at most, taken evenly over the parts of the corpus; 0 keeps all. Of a
-      mixture it is as many of each task.
+    max_examples: training examples that are kept at most, of each part of the corpus an equal share, taken evenly over
+      it; 0 keeps all. Of a mixture it is as many of each task.
     packing: puts several training examples into one row, when the data are prepared; None gives each a row of its own,
       as examples that are held out have. `inputs_length` and `targets_length` are then those of a row, and what an
       example is cut to, as ever. Of running text only language modelling can be packed: a document that is longer than

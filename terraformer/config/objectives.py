@@ -11,6 +11,7 @@ class PrefixLMConfig(Checked):
   """A window is split at a random point: inputs before it, targets after it."""
 
   separates: ClassVar[bool] = True  # whether ends of sequence stand between the documents of a window
+  least_window: ClassVar[int] = 2  # tokens of which an example can be made
 
   def window_length(self, inputs_length: int, targets_length: int) -> int:
     """Tokens of a stored window."""
@@ -26,6 +27,7 @@ class LMConfig(Checked):
   """A window is the targets; there are no inputs, and `DataConfig.inputs_length` is 0."""
 
   separates: ClassVar[bool] = True
+  least_window: ClassVar[int] = 1
 
   def window_length(self, inputs_length: int, targets_length: int) -> int:
     return targets_length
@@ -53,6 +55,7 @@ class SpanCorruptionConfig(Checked):
   mean_span_length: float = 3.0
 
   separates: ClassVar[bool] = False
+  least_window: ClassVar[int] = 2
 
   def check(self):
     expect(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError, refused
 from terraformer.data import own_texts, store
-from terraformer.data.parts import Component, Job
+from terraformer.data.job import Component, Job
 from terraformer.data.progress import bar
 from terraformer.data.store import Origin
 from terraformer.data.vocabulary import Vocabulary, train_vocabulary

@@ -23,7 +23,7 @@ from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import Vocabulary
 
 _INTERRUPTED = 130  # exit status
-_TO_CLEAN_UP = 20  # seconds that a child has when it is interrupted
+_TO_CLEAN_UP = 10  # seconds that a child has when it is interrupted
 
 
 def ensure_prepared(

@@ -107,7 +107,8 @@ def read_row(line: str, fields: dict[str, str], where: str, may_be_empty: bool =
   try:
     value = json.loads(line)
   except json.JSONDecodeError as error:
-    raise UserError(f'{where}: expected a JSON object, found at character {error.colno}: {error.msg}') from error
+    found = 'the beginning of a list' if line.strip() == '[' else f'at character {error.colno}: {error.msg}'
+    raise UserError(f'{where}: expected a JSON object, found {found}') from error
   except (ValueError, RecursionError) as error:
     raise UserError(f'{where}: expected a JSON object, found {error}') from error
   if not isinstance(value, dict):

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from terraformer.config import LocalFolderConfig, UserError, unreadable
+from terraformer.config import LocalFolderConfig, UserError, refused, unreadable
 from terraformer.data.local_files import decode_utf8, fields_of, read_row
 from terraformer.data.store import RECORD
 
@@ -26,6 +27,7 @@ _KNOWN = (*_READ, '.csv', '.tsv', '.txt', '.arrow', '.gz', '.zst', '.xz', '.bz2'
 # What Hugging Face's libraries write beside data.
 _NO_DATA = re.compile(r'(state|dataset_infos?|dataset_dict|training_args|trainer_state|.*_results)\.json')
 _ROWS = 1024  # of a Parquet file that are held at a time
+_SOON_READ = 100_000_000  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,29 +36,36 @@ class Files:
 
   Attributes:
     of_split: the files of each split, sorted.
-    others: those that name a split and cannot be read, since they are of another kind.
+    passed_over: files that are not read, by reason: `files of another kind`, which name a split, and `files of no
+      split`, whose names, and those of the folders between, tell none.
   """
 
   of_split: dict[str, list[epath.Path]]
-  others: list[epath.Path]
+  passed_over: dict[str, list[epath.Path]]
 
 
 def files_of(config: LocalFolderConfig) -> Files:
-  """The files of a folder. Hidden ones, those whose path names no split, and those that are no data do not count.
+  """The files of a folder. Hidden ones and those that are no data do not count.
 
   Raises:
-    UserError: if there is no such folder, no file of training data in it, a file of two splits, or a split of several
-      data sets.
+    UserError: if there is no such folder, it cannot be read, no file of training data is in it, a file is of two splits
+      or there twice, or a split has several data sets.
   """
   root = epath.Path(config.directory)
   if not config.directory or not root.is_dir():
     found = repr(config.directory) if not config.directory or not root.exists() else f'the file {root}'
     raise UserError(f'LocalFolderConfig.directory: expected a folder, found {found}')
-  files, others = {}, []
-  for path in sorted(_walk(root)):
+  files, others, without = {}, [], []
+  try:
+    paths = sorted(_walk(root))
+  except OSError as error:
+    raise refused(root, 'a folder that can be read', error) from error
+  for path in paths:
     names, name = path.relative_to(root).parts, path.name.lower()
     if any(part.startswith('.') for part in names) or not name.endswith(_KNOWN) or _NO_DATA.fullmatch(name):
       continue
+    if path.with_name(f'{path.name}.gz') in paths:
+      raise UserError(f'{path}: expected it once, found it packed as well, {path.name}.gz')
     splits = {_SPLITS[word] for part in names for word in _SPLIT.findall(part.lower())}
     if splits and not name.endswith(_READ):
       others.append(path)
@@ -65,12 +74,14 @@ def files_of(config: LocalFolderConfig) -> Files:
       raise UserError(f'{path}: expected one split in the names below {root}, found {found}; rename or move it')
     elif splits:
       files.setdefault(splits.pop(), []).append(path)
+    elif name.endswith(_READ):
+      without.append(path)
   for split, paths in files.items():
     _require_one_set(root, split, paths)
   if 'train' not in files:
-    found = others[0].name if others else 'none'
+    found = ', '.join(path.name for path in (others + without)[:3]) or 'none'
     raise UserError(f'{root}: expected files like train-00000.parquet or train.jsonl, found {found}')
-  return Files(files, others)
+  return Files(files, {'files of another kind': others, 'files of no split': without})
 
 
 def _require_one_set(root: epath.Path, split: str, paths: list[epath.Path]) -> None:
@@ -81,26 +92,30 @@ def _require_one_set(root: epath.Path, split: str, paths: list[epath.Path]) -> N
     first = next(at for at, name in enumerate(names) if _SPLIT.search(name.lower()))
     sets.add('/'.join(names[:first]) or '.')
   if len(sets) > 1:
-    found = ', '.join(sorted(sets))
+    found = ', '.join(sorted(sets)[:5]) + (' ...' if len(sets) > 5 else '')
     raise UserError(f'{root}: expected one data set, found {split} files of several in {found}; name the folder of one')
 
 
 def _walk(folder: epath.Path) -> Iterator[epath.Path]:
   for path in folder.iterdir():
-    if path.is_dir():
-      yield from _walk(path)
-    else:
+    if not path.is_dir():
       yield path
+    elif not os.path.realpath(folder).startswith(os.path.realpath(path)):  # a link that leads back
+      yield from _walk(path)
 
 
 def version_of(config: LocalFolderConfig) -> str:
-  """sha256 of the files' names and sizes."""
+  """sha256 of the files' names and sizes, and of all that is in them where that is soon read."""
   files = files_of(config).of_split.items()
   try:
-    listed = [(split, path.name, path.stat().length) for split, paths in files for path in paths]
+    listed = [(split, path, path.stat().length) for split, paths in files for path in paths]
+    digest = hashlib.sha256(repr([(split, path.name, size) for split, path, size in listed]).encode())
+    if sum(size for _, _, size in listed) <= _SOON_READ:
+      for _, path, _ in listed:
+        digest.update(path.read_bytes())
   except OSError as error:
     raise unreadable(error.filename, error) from error
-  return hashlib.sha256(repr(listed).encode()).hexdigest()
+  return digest.hexdigest()
 
 
 def read(config: LocalFolderConfig, files: list[epath.Path], part: int, parts: int) -> Iterator[dict[str, str]]:

@@ -16,9 +16,9 @@ import tensorflow as tf
 from terraformer.config import DataConfig, LMConfig, UserError, VocabularyConfig
 from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data import scores, sources, store, tasks
+from terraformer.data.job import Component
 from terraformer.data.objectives import make_arrange
 from terraformer.data.own_texts import Examples
-from terraformer.data.parts import Component
 from terraformer.data.store import FEATURES, RECORD
 
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000/sentencepiece.model'
@@ -93,7 +93,7 @@ def running_text(
   documents = dataset.map(lambda example: example['targets'])
   if objective.separates:
     documents = documents.map(lambda ids: tf.concat([ids, [vocabulary.eos_id]], 0))
-  windows = documents.unbatch().batch(config.window_length).filter(lambda ids: tf.size(ids) > 1)
+  windows = documents.unbatch().batch(config.window_length).filter(lambda ids: tf.size(ids) >= objective.least_window)
 
   def arrange(window: np.ndarray, seed: np.ndarray) -> list[np.ndarray]:
     rng = np.random.default_rng(seed.astype(np.uint32))

@@ -80,7 +80,7 @@ class Tally:
 def windows(documents: Iterable[np.ndarray], length: int, separate: bool = True) -> Iterator[np.ndarray]:
   """Documents one after another in windows of `length` tokens, with an end of sequence after each if they `separate`.
 
-  The last window is shorter, and left out where it has a single token.
+  The last window may be shorter.
   """
   rest, held = [], 0
   for document in documents:
@@ -92,7 +92,7 @@ def windows(documents: Iterable[np.ndarray], length: int, separate: bool = True)
         yield joined[start : start + length]
       rest = [joined[held - held % length :]]
       held %= length
-  if held > 1:
+  if held:
     yield np.concatenate(rest)
 
 

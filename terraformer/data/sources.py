@@ -101,9 +101,8 @@ def _folder(config: DataConfig) -> _Texts:
     return local_folder.read(config.local_folder, found.of_split[split], part, parts)
 
   def origin():
-    reason = 'files of another kind'
-    first = {reason: str(found.others[0])} if found.others else {}
-    dropped = {reason: len(found.others)}
+    dropped = {reason: len(paths) for reason, paths in found.passed_over.items()}
+    first = {reason: str(paths[0]) for reason, paths in found.passed_over.items() if paths}
     return Origin(local_folder.version_of(config.local_folder), dropped=dropped, first_dropped=first)
 
   return _Texts(list(found.of_split), features, read, lambda split: None, origin)

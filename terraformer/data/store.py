@@ -167,6 +167,8 @@ def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
   they are.
   """
   free = ['directory:', 'tfds_directory:', 'local_folder.directory:']
+  if config.vocabulary.path and manifest.config.vocabulary.path:  # by its fingerprint it is known wherever it lies
+    free.append('vocabulary.path:')
   has_windows = manifest.is_text or any(manifest.objectives)
   if manifest.is_text:
     is_as_stored = _windows(config, manifest) == _windows(manifest.config, manifest)

@@ -78,10 +78,16 @@ def weighted(task: seqio.Task | seqio.Mixture) -> list[tuple[seqio.Task, float]]
     return [(task, 1.0)]
   found = []
   for one in task.tasks:
-    with in_a_sentence(f'mixture {task.name}, rate of {one.name}', expected='a number'):
-      found.append((one, float(task.get_rate(one))))
-    if not 0 < found[-1][1] < math.inf:
-      raise UserError(f'mixture {task.name}: expected a positive rate of {one.name}, found {found[-1][1]}')
+    where = f'mixture {task.name}, rate of {one.name}'
+    try:
+      rate = float(task.get_rate(one))
+    except Exception as error:  # rates are the user's functions
+      if one.num_input_examples('train') is None:
+        raise UserError(f'{where}: expected a source that knows its size, found one that does not') from error
+      raise UserError(f'{where}: expected a number, found {type(error).__name__}: {error}') from error
+    if not 0 < rate < math.inf:
+      raise UserError(f'{where}: expected a positive number, found {rate}')
+    found.append((one, rate))
   return found
 
 
@@ -112,7 +118,7 @@ def run(task: seqio.Task, split: str, part: int = 0, parts: int = 1) -> Iterator
 
 
 @contextlib.contextmanager
-def in_a_sentence(where: str, expected: str = 'a source that can be read') -> Iterator[None]:
+def in_a_sentence(where: str) -> Iterator[None]:
   """Turns what TensorFlow raises into a UserError; one that our own code raised inside it is given back."""
   try:
     yield
@@ -122,10 +128,12 @@ def in_a_sentence(where: str, expected: str = 'a source that can be read') -> It
     message = getattr(error, 'message', None) or str(error)
     if ours := re.search(r'UserError: (.+)', message):
       raise UserError(ours[1].strip()) from error
-    # TensorFlow's messages begin with the graph's node, and have Python's error somewhere behind it.
+    # TensorFlow's messages begin with the graph's node, have Python's error somewhere behind it, and then its stack.
+    message = ' '.join(message.split('Traceback (most recent call last)')[0].split())
+    message = re.split(r'Iterator::\S+: ', message)[-1]
     pythons = re.search(r'\b\w+Error: .+', message)
-    found = pythons[0] if pythons else f'{type(error).__name__}: {message.splitlines()[0] if message else ""}'
-    raise UserError(f'{where}: expected {expected}, found {found:.300}') from error
+    found = pythons[0] if pythons else f'{type(error).__name__}: {message}'
+    raise UserError(f'{where}: expected a source that can be read, found {found:.300}') from error
 
 
 def _tokenised(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokenised]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import jax
 
 from terraformer.config import RunConfig, UserError, differences, to_dict
+from terraformer.data import report
 from terraformer.data.batches import Prepared, open_prepared
 from terraformer.data.child import ensure_prepared
+from terraformer.data.prepare import is_prepared
 from terraformer.train import checkpoint, hosts
 from terraformer.train.files import write_whole
 
@@ -30,6 +33,7 @@ _MAY_CHANGE = (
   'data.directory',
   'data.tfds_directory',
   'data.local_folder.directory',
+  'data.vocabulary.path',
 )
 
 
@@ -40,7 +44,10 @@ def open_data(run: RunConfig, progress: bool) -> Prepared:
     UserError: if they are missing, damaged, or do not fit the model or what is asked of the run.
   """
   if not hosts.are_several():
-    ensure_prepared(run.data, progress)
+    is_new = not is_prepared(run.data)
+    manifest = ensure_prepared(run.data, progress)
+    for line in report.skipped(manifest) if is_new else ():
+      print(line, file=sys.stderr)
   data = open_prepared(run.data)
   if data.vocabulary.size > run.model.vocab_size:
     raise UserError(

@@ -38,11 +38,11 @@ for name, packing in (('d', c.PackingConfig()), ('e', None)):
     vocabulary=c.VocabularyConfig(path=path, sentinels=20), inputs_length=170, targets_length=40)
   prepare.prepare(config, progress=False)
 vocabulary = seqio.SentencePieceVocabulary(path, extra_ids=20)
-source = lambda split, shuffle_files=False, seed=None: tf.data.Dataset.from_tensor_slices(
+texts = lambda split, shuffle_files=False, seed=None: tf.data.Dataset.from_tensor_slices(
   {'inputs': ['red tree', 'blue hill', ''], 'targets': ['a door', 'a road', 'nothing']})
-for name, source in [('mine', source), ('other', source)]:
+for name in ('mine', 'other'):
   seqio.TaskRegistry.add(
-    name, source=seqio.FunctionDataSource(source, ['train', 'validation']),
+    name, source=seqio.FunctionDataSource(texts, ['train', 'validation']),
     preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
     output_features={n: seqio.Feature(vocabulary) for n in ('inputs', 'targets')})
 seqio.MixtureRegistry.add('mixed', ['mine', 'other'], default_rate=1.0)
@@ -50,11 +50,26 @@ for name in ('mine', 'mixed'):
   prepare.prepare(c.DataConfig(task=name, directory=f'{folder}/c'), progress=False)
 other = seqio.SentencePieceVocabulary(path, extra_ids=30)
 seqio.TaskRegistry.add(
-  'strange', source=source, preprocessors=[seqio.preprocessors.tokenize],
+  'strange', source=seqio.FunctionDataSource(texts, ['train', 'validation']),
+  preprocessors=[seqio.preprocessors.tokenize],
   output_features={n: seqio.Feature(other) for n in ('inputs', 'targets')})
 seqio.MixtureRegistry.add('strangers', [('mine', 1), ('strange', 1)])
 seqio.MixtureRegistry.add('never', [('mine', 1), ('other', 0)])
-for name in ('nobody', 'strangers', 'never'):
+def outside(dataset):
+  return dataset.map(lambda example: {n: tf.concat([example[n], [9999]], 0) for n in ('inputs', 'targets')})
+def registered_as(name, splits, *steps):
+  seqio.TaskRegistry.add(
+    name, source=seqio.FunctionDataSource(texts, splits), preprocessors=[seqio.preprocessors.tokenize, *steps],
+    output_features={n: seqio.Feature(vocabulary) for n in ('inputs', 'targets')})
+registered_as('outside', ['train'], outside)
+registered_as('splitless', ['all'])
+def failing(dataset):
+  def check(example):
+    with tf.control_dependencies([tf.debugging.assert_less(tf.size(example['inputs']), 0, 'far\\ntoo large')]):
+      return {n: tf.identity(example[n]) for n in ('inputs', 'targets')}
+  return dataset.map(check)
+registered_as('failing', ['train'], failing)
+for name in ('nobody', 'strangers', 'never', 'outside', 'splitless', 'failing'):
   out[name] = said(c.DataConfig(task=name, directory=f'{folder}/c'))
 mine = c.DataConfig(
   task='local_files', local_files=local, vocabulary=c.VocabularyConfig(path=path, sentinels=20))

@@ -79,6 +79,7 @@ def test_what_is_held_out_does_not_depend_on_order_and_keeps_copies_together(wri
     ('a.jsonl', '{"inputs": "a", "targets": "b"}\n{"inputs": }', 'line 2: expected a JSON object'),
     ('a.jsonl', '{"inputs": "a\\ud800", "targets": "b"}', 'line 1: .* found half a surrogate pair'),
     ('a.jsonl', '[1]', 'line 1: expected a JSON object, found list'),
+    ('a.jsonl', '[\n {}]', 'line 1: expected a JSON object, found the beginning of a list'),
     ('a.jsonl', json.dumps({'text': 'a', 'targets': 'b'}), "expected the field 'inputs', found the fields .*'text'"),
     ('a.jsonl', '{"inputs": "a", "targets": 3}', "line 1: expected text in the field 'targets', found 3"),
   ],

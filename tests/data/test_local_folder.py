@@ -51,11 +51,10 @@ def test_files_belong_to_the_split_that_their_path_names(folder, name, split, be
   folder(beside, ROWS[:1])
   config = folder(name, ROWS[:1])
   folder('README.md', ['no data'])
-  folder('trainer.jsonl', ['no data'])
   folder('.cache/train.jsonl', ['no data'])
   found = local_folder.files_of(config)
   assert name.split('/')[-1] in [path.name for path in found.of_split[split]]
-  assert sum(map(len, found.of_split.values())) == 2 and not found.others
+  assert sum(map(len, found.of_split.values())) == 2 and not any(found.passed_over.values())
 
 
 def test_several_data_sets_are_told_apart(folder):
@@ -83,15 +82,50 @@ def test_what_is_written_beside_data_is_none(folder):
     config = folder(name, ['{', '}'])
   found = local_folder.files_of(config)
   assert [path.name for path in found.of_split.pop('train')] == ['data-0.json'] and not found.of_split
-  assert not found.others
+  assert not any(found.passed_over.values())
 
 
 def test_files_of_another_kind_are_told(folder):
   folder('train.csv', ['a,b'])
   with pytest.raises(UserError, match='expected files like train-00000.parquet or train.jsonl, found data-00000'):
     local_folder.files_of(folder('train/data-00000-of-00001.arrow', ['']))
-  found = local_folder.files_of(folder('TRAIN.JSONL', ROWS[:1]))
-  assert [path.name for path in found.others] == ['data-00000-of-00001.arrow', 'train.csv']
+  folder('TRAIN.JSONL', ROWS[:1])
+  folder('part2.jsonl', ROWS[:1])
+  found = local_folder.files_of(LocalFolderConfig(str(folder('trainer.txt', ['']).directory)))
+  names = {reason: [path.name for path in paths] for reason, paths in found.passed_over.items()}
+  assert names == {
+    'files of another kind': ['data-00000-of-00001.arrow', 'train.csv'],
+    'files of no split': ['part2.jsonl'],
+  }
+
+
+def test_a_link_that_leads_back_is_not_followed(folder, tmp_path):
+  config = folder('train/0.jsonl', ROWS[:1])
+  (tmp_path / 'train/back').symlink_to(tmp_path)
+  assert [path.name for path in local_folder.files_of(config).of_split['train']] == ['0.jsonl']
+
+
+def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
+  def refuse(path):
+    raise PermissionError(13, 'Permission denied')
+
+  config = folder('train.jsonl', ROWS[:1])
+  monkeypatch.setattr(local_folder, '_walk', refuse)  # whoever runs the tests may be allowed everything
+  with pytest.raises(UserError, match='expected a folder that can be read, found permission denied'):
+    local_folder.files_of(config)
+
+
+def test_a_file_is_not_read_twice(folder):
+  folder('train.jsonl', ROWS[:1])
+  with pytest.raises(UserError, match=r'train.jsonl: expected it once, found it packed as well, train.jsonl.gz'):
+    local_folder.files_of(folder('train.jsonl.gz', ROWS[:1]))
+
+
+def test_the_version_is_another_where_a_letter_is(folder):
+  config = folder('train.jsonl', [{'inputs': 'a', 'targets': 'b'}])
+  before = local_folder.version_of(config)
+  assert local_folder.version_of(folder('train.jsonl', [{'inputs': 'a', 'targets': 'b'}])) == before
+  assert local_folder.version_of(folder('train.jsonl', [{'inputs': 'a', 'targets': 'c'}])) != before
 
 
 def test_lines_that_are_packed_are_read_and_a_file_that_is_cut_off_is_named(folder):

@@ -16,7 +16,7 @@ _PREPARE = """
 import json, sys, time, types
 import numpy as np
 from terraformer import config as c
-from terraformer.data import begin, parts, prepare, store
+from terraformer.data import begin, job, prepare, store
 from terraformer.data.vocabulary import Vocabulary
 config, share, pause = c.from_dict(json.loads(sys.argv[1])), prepare.Share(*json.loads(sys.argv[2])), float(sys.argv[4])
 def run(task, split, part, count):
@@ -30,12 +30,12 @@ def run(task, split, part, count):
 features = 'inputs', 'targets'
 rates = {'fake': 1.0} if config.task == 'fake' else {'fake': 1.0, 'other': 3.0}
 fakes = [
-  parts.Component(types.SimpleNamespace(
+  job.Component(types.SimpleNamespace(
     name=name, output_features=features, splits=store.SPLITS, num_input_examples=lambda split: 20), rate)
   for name, rate in rates.items()]
 vocabulary = Vocabulary.open(sys.argv[3], 20)
 begin.read_text = begin.plan = lambda *_: 'text'
-begin.job = lambda config, text, folder, progress: parts.Job(
+begin.job = lambda config, text, folder, progress: job.Job(
   folder, config, fakes, features, run, vocabulary, store.Origin())
 print('started', flush=True)
 manifest = prepare.prepare(config, progress=False, share=share)
@@ -114,7 +114,12 @@ def test_more_processes_than_parts_are_refused(tmp_path):
 def test_the_manifest_counts_every_example_and_says_what_was_skipped(undisturbed):
   manifest = store.read_manifest(undisturbed)
   assert manifest.examples == {'train': 195, 'validation': 19, 'test': 19}
-  assert manifest.dropped == {'empty': 7, 'features cut': 0, 'beyond max_examples': 0}
+  assert manifest.dropped == {
+    'empty': 7,
+    'features cut': 0,
+    'windows of one token': 0,
+    'beyond max_examples': 0,
+  }
   assert manifest.first_dropped == {'empty': 'train, part 0, example 0: no inputs and no targets'}
   folder = store.folder_of(undisturbed)
   assert {name: store.sha256_of(folder / name) for name in manifest.checksums} == manifest.checksums

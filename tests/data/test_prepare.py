@@ -12,6 +12,7 @@ from terraformer.config import (
   SpanCorruptionConfig,
   UserError,
   VocabularyConfig,
+  from_dict,
 )
 from terraformer.data import batches, begin, child, prepare, shards, store
 from tests.data.conftest import SMALL
@@ -53,6 +54,18 @@ def test_real_pairs_hold_every_example_once(really_prepared):
 
 def _local(stored):
   return LocalFilesConfig(train=tuple(stored['local_files']['train']))
+
+
+def test_a_vocabulary_may_lie_elsewhere_but_not_be_another(really_prepared, vocabulary, tmp_path):
+  folder, _ = really_prepared
+  values = json.loads((folder / 'd/local_files/manifest.json').read_text())['config']
+  config, moved = from_dict(values), tmp_path / 'moved.model'
+  moved.write_bytes(Path(config.vocabulary.path).read_bytes())
+  elsewhere = dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, path=str(moved)))
+  assert child.ensure_prepared(elsewhere) == child.ensure_prepared(config)
+  moved.write_bytes(vocabulary.model_bytes)
+  with pytest.raises(UserError, match=r'moved.model as it was prepared, found it changed'):
+    child.ensure_prepared(elsewhere)
 
 
 def test_real_text_is_cut_into_windows(really_prepared):
@@ -131,7 +144,11 @@ def test_what_cannot_be_prepared_is_named_and_leaves_nothing(really_prepared):
   folder, said = really_prepared
   assert "found 'nobody'" in said['nobody'] and 'docstring_text' in said['nobody']
   assert said['strangers'] == 'task strangers: expected one vocabulary for all features, found several'
-  assert said['never'] == 'mixture never: expected a positive rate of other, found 0.0'
+  assert said['outside'].startswith('train, part 0, example 0: expected ids from 0 to ')
+  assert said['outside'].endswith(' in inputs, found 9999')
+  assert said['splitless'] == 'task splitless: expected the split train, found all'
+  assert 'assertion failed: [far' in said['failing'] and 'task failing, train, part 0: expected a source' in said['failing']
+  assert said['never'] == 'mixture never, rate of other: expected a positive number, found 0.0'
   assert {path.name for path in (folder / 'c').iterdir() if path.is_dir()} == {
     'mine',
     'mixed',
@@ -201,7 +218,6 @@ def test_windows_are_the_documents_one_after_another(length):
   documents = [rng.integers(3, 99, size) for size in (1, 5, 0, 20, 3)]
   joined = [i for document in documents for i in [*document.tolist(), 1]]
   expected = [joined[i : i + length] for i in range(0, len(joined), length)]
-  expected = [window for window in expected if len(window) == length or len(window) > 1]
   assert [window.tolist() for window in shards.windows(documents, length)] == expected
 
 

@@ -1,0 +1,119 @@
+"""From the examples of a task to the records of a part: what is left out or cut on the way is counted."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from terraformer.config import UserError
+from terraformer.data import packing, shards
+from terraformer.data.job import Component, Job
+from terraformer.data.objectives import ended
+from terraformer.data.progress import bar
+from terraformer.data.store import FEATURES
+
+_REASONS = ('empty', 'features cut', 'windows of one token', 'beyond max_examples')
+
+
+class Skipped:
+  """What was left out or cut.
+
+  Attributes:
+    numbers: how often, by reason.
+    first: where first, by reason.
+  """
+
+  def __init__(self):
+    self.numbers, self.first = dict.fromkeys(_REASONS, 0), {}
+
+  def add(self, reason: str, where: str) -> None:
+    self.numbers[reason] += 1
+    self.first.setdefault(reason, where)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Example:
+  """Tokens and texts by feature, and where it stands."""
+
+  tokens: dict[str, np.ndarray]
+  texts: dict[str, str]
+  where: str
+
+
+def records(
+  job: Job, component: Component, split: str, number: int, skipped: Skipped, progress: bool
+) -> Iterator[tuple[dict[str, np.ndarray], dict[str, str]]]:
+  """(tokens, texts) by feature of every record of a part of a split.
+
+  Raises:
+    UserError: for what is wrong with an example.
+  """
+  config, examples = job.config_of(component), _examples(job, component, split, number, skipped, progress)
+  is_train = split == 'train'
+  if component.is_text:
+    examples = _windows(job, component, examples, f'{split}, part {number}', skipped)
+  if is_train and config.max_examples:
+    most, parts = config.max_examples, config.parts
+    examples, count = shards.evenly(examples, most * (number + 1) // parts - most * number // parts)
+    skipped.numbers['beyond max_examples'] += count - len(examples)
+  # What goes into packs is cut for good; else a feature is cut when it is read.
+  packs = is_train and config.packing is not None
+  if not component.is_text:
+    most = {name: config.lengths[name] - 1 if packs else job.longest for name in FEATURES}
+    examples = (_cut(example, most, skipped) for example in examples)
+  if packs:
+    yield from ((pack, {}) for pack in _packs(job, component, (example.tokens for example in examples)))
+  else:
+    yield from ((example.tokens, {} if is_train else example.texts) for example in examples)
+
+
+def _examples(
+  job: Job, component: Component, split: str, number: int, skipped: Skipped, progress: bool
+) -> Iterator[_Example]:
+  """All that have something in every feature."""
+  parts, task = job.config.parts, component.task
+  # Nobody knows how many examples a part of a held-out split has, but its task.
+  total = None if split != 'train' and parts > 1 else task.num_input_examples(split)
+  of_task = f' of {task.name}' if len(job.components) > 1 else ''
+  what = f'tokenising {split}{of_task}' + (f', part {number + 1} of {parts}' if parts > 1 else '')
+  examples = bar(progress, what, 'example', job.run(task, split, number, parts), total and -(-total // parts))
+  for position, example in enumerate(examples):
+    where = example.record or f'{split}{of_task}, part {number}, example {position}'
+    if empty := [name for name, ids in example.tokens.items() if not len(ids)]:
+      skipped.add('empty', f'{where}: no {" and no ".join(sorted(empty))}')
+      continue
+    for name, ids in example.tokens.items():
+      least, most = ids.min(), ids.max()
+      if least < 0 or most >= job.vocabulary.size:
+        found = least if least < 0 else most
+        raise UserError(f'{where}: expected ids from 0 to {job.vocabulary.size - 1} in {name}, found {found}')
+    yield _Example(example.tokens, example.texts, where)
+
+
+def _windows(
+  job: Job, component: Component, examples: Iterator[_Example], where: str, skipped: Skipped
+) -> Iterator[_Example]:
+  """The documents one after another, cut into windows; of a text that is packed a window has one document."""
+  config = job.config_of(component)
+  objective, length = config.text_objective, config.window_length
+  documents = (example.tokens['targets'] for example in examples)
+  for text in ([document] for document in documents) if config.packing else [documents]:
+    for window in shards.windows(text, length, objective.separates):
+      if len(window) < objective.least_window:
+        skipped.add('windows of one token', f'{where}: at the end')
+      else:
+        yield _Example({'targets': window}, {}, where)
+
+
+def _cut(example: _Example, most: dict[str, int], skipped: Skipped) -> _Example:
+  for name, ids in example.tokens.items():
+    if len(ids) > most[name]:
+      skipped.add('features cut', f'{example.where}: {len(ids)} tokens in {name}')
+  return dataclasses.replace(example, tokens={name: ids[: most[name]] for name, ids in example.tokens.items()})
+
+
+def _packs(job: Job, component: Component, examples: Iterator[packing.Example]) -> Iterator[packing.Example]:
+  room = {name: job.config.lengths[name] for name in component.task.output_features}
+  if not component.is_text:
+    examples = ({name: ended(ids, room[name]) for name, ids in tokens.items()} for tokens in examples)
+  return map(packing.joined, packing.first_fit(examples, room, job.config.packing.max_segments))
