@@ -24,6 +24,7 @@ from pathlib import Path
 from terraformer.data import duplicates
 from terraformer.data.store import RECORD, SPLITS
 
+NO_PAIR = 'docstrings without a summary and a body'  # a reason to leave one out of the pairs
 HELD_OUT = 0.05  # of the text in each of validation and test
 QUOTED = 0.1  # of a file must be in triple quotes for it to be parsed: saves a fifth of the time for 3% of the pairs
 LEAST_WORDS, MOST_CHARACTERS = 12, 50_000  # of a docstring
@@ -111,9 +112,12 @@ def mine(roots: list[Path] | None = None, progress: Callable[[int, int], None] =
     progress(read, len(files))
   found.sort(key=lambda doc: (doc.package, doc.name, doc.text))
   kept = duplicates.keep_first([doc.text for doc in found])
-  dropped = {'short, long or not prose': seen - len(found), 'near duplicates': int((~kept).sum())}
+  dropped = {
+    'docstrings that are short, long or no prose': seen - len(found),
+    'docstrings that are near duplicates': int((~kept).sum()),
+  }
   found = [doc for doc, keep in zip(found, kept, strict=True) if keep]
-  dropped['no summary and body (pairs only)'] = sum(not doc.summary for doc in found)
+  dropped[NO_PAIR] = sum(not doc.summary for doc in found)
   digest = hashlib.sha256()
   for doc in found:
     digest.update('\0'.join(dataclasses.astuple(doc)).encode() + b'\0\0')

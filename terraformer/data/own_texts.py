@@ -27,8 +27,11 @@ def read(config: DataConfig, progress: bool = False) -> tuple[Examples, Origin]:
     corpus = corpora.mine(
       progress=lambda done, total: shown.reset(total) if shown.total != total else shown.update(done - shown.n)
     )
-  read = corpus.pairs if config.task == 'docstring_summarization' else corpus.texts
-  return {split: read(split) for split in SPLITS}, Origin(corpus.fingerprint, dropped=dict(corpus.dropped))
+  if config.task == 'docstring_summarization':
+    read, dropped = corpus.pairs, corpus.dropped
+  else:
+    read, dropped = corpus.texts, {reason: n for reason, n in corpus.dropped.items() if reason != corpora.NO_PAIR}
+  return {split: read(split) for split in SPLITS}, Origin(corpus.fingerprint, dropped=dropped)
 
 
 def features(config: DataConfig) -> tuple[str, ...]:

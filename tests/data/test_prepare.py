@@ -147,7 +147,8 @@ def test_what_cannot_be_prepared_is_named_and_leaves_nothing(really_prepared):
   assert said['outside'].startswith('train, part 0, example 0: expected ids from 0 to ')
   assert said['outside'].endswith(' in inputs, found 9999')
   assert said['splitless'] == 'task splitless: expected the split train, found all'
-  assert 'assertion failed: [far' in said['failing'] and 'task failing, train, part 0: expected a source' in said['failing']
+  assert 'task failing, train, part 0: expected a source' in said['failing']
+  assert 'assertion failed: [far' in said['failing']
   assert said['never'] == 'mixture never, rate of other: expected a positive number, found 0.0'
   assert {path.name for path in (folder / 'c').iterdir() if path.is_dir()} == {
     'mine',
