@@ -133,9 +133,9 @@ class Report:
 
 
 def time_table(seconds: dict[str, float]) -> str:
-  """One line on where the time went."""
+  """One line on where the time went; of a run that had no step left to do, on the time alone."""
   shares = ', '.join(f'{phase} {share:.1%}' for phase, share in goodput(seconds).items())
-  return (
-    f'{sum(seconds.values()):.0f} s: {shares}; overhead of the loop (input, log, checkpoint) '
-    f'{overhead(seconds):.1%} of the time in steps'
-  )
+  line = f'{sum(seconds.values()):.0f} s: {shares}'
+  if not seconds['step']:
+    return line
+  return f'{line}; overhead of the loop (input, log, checkpoint) {overhead(seconds):.1%} of the time in steps'

@@ -70,7 +70,7 @@ def test_no_package_is_in_two_splits_and_all_have_some(corpus):
 def test_a_copy_in_another_package_is_dropped(corpus):
   packages = {doc.package for docs in corpus.splits.values() for doc in docs}
   assert ('copy' in packages) != ('pkg3' in packages)
-  assert corpus.dropped['near duplicates'] >= 2
+  assert corpus.dropped['docstrings that are near duplicates'] >= 2
 
 
 def test_fingerprint_does_not_depend_on_the_order_of_files(tree, corpus, monkeypatch):

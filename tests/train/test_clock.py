@@ -6,6 +6,7 @@ import pytest
 from terraformer.train import clock as clock_lib
 from terraformer.train.clock import Clock, StepTimes, goodput, overhead
 from terraformer.train.metrics import read_metrics
+from terraformer.train.report import time_table
 
 
 @pytest.fixture
@@ -36,6 +37,8 @@ def test_every_second_belongs_to_one_phase(time):
   }  # fmt: skip
   assert goodput(seconds)['step'] == 17 / 26
   assert overhead(seconds) == 1 / 17
+  assert 'checkpoint) 5.9% of the time in steps' in time_table(seconds)
+  assert 'overhead' not in time_table(seconds | {'step': 0})
 
 
 def test_entering_a_phase_again_shows_that_it_is_alive(time):
