@@ -155,8 +155,9 @@ def _child(terminal: int, answer: int) -> int:
         begin.write_vocabulary(config, Path(request['vocabulary']), progress)
       else:
         _import_modules(request['modules'], progress)
+        is_new = not is_prepared(config)
         manifest = prepare(config, progress, Share(*request['share']))
-        if manifest and request['modules'] and config.task not in store.OWN_TASKS:
+        if not is_new and config.task not in store.OWN_TASKS:
           require_unchanged(config, manifest, progress)
   except UserError as error:
     said = {'error': str(error)}
