@@ -87,12 +87,11 @@ def preparing(terraformer, local):
   """A real process that prepares, and its child; it ignores Ctrl-C, as one that a script puts into the background."""
   values = {'DataConfig.directory': local.directory, 'LocalFilesConfig.train': local.local_files.train}
   bindings = [f'--gin_bindings=config.{name} = {value!r}' for name, value in values.items()]
-  process = terraformer(
-    'prepare',
-    '--gin_file=gin_configs/data/local_files.gin',
-    *bindings,
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-  )
+  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  try:
+    process = terraformer('prepare', '--gin_file=gin_configs/data/local_files.gin', *bindings)
+  finally:
+    signal.signal(signal.SIGINT, before)
   children, deadline = [], time.monotonic() + 60
   while not children and process.poll() is None and time.monotonic() < deadline:
     children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
