@@ -165,6 +165,11 @@ class Prepared:
       texts.append(tuple(decoded))
     return texts
 
+  def eval_tasks(self, split: str, n: int) -> list[str]:
+    """Of which task of a mixture the first `n` examples of `eval_batches` are."""
+    names, numbers = list(self.manifest.tasks), np.searchsorted(self._ends[split], self._order(split)[:n], side='right')
+    return [names[number] for number in numbers]
+
   def _text(self, ids: np.ndarray) -> str:
     """The text of ids in which ends of sequence separate documents."""
     parts = np.split(ids, np.flatnonzero(ids == EOS_ID))

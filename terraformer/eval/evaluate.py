@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from terraformer.config import DecodeConfig, RunConfig, UserError, differences, to_dict
 from terraformer.data.batches import Prepared, open_prepared
-from terraformer.data.scores import exact_match
+from terraformer.data.scores import exact_match, rouge
 from terraformer.decode.bundle import Bundle, stored_shapes
 from terraformer.decode.decoder import Decoder
 from terraformer.eval.predictions import Predictions
@@ -46,6 +47,7 @@ class Evaluation:
     lead3_rouge: of the source's first three sentences; empty where a reference is mostly one sentence.
     exact_match: per cent of the model's texts that are the reference but for white space around it; None where nothing
       was decoded. It is what counts of the algorithmic tasks.
+    by_task: of a mixture, of each of its tasks the number of texts (`texts`), `exact_match` and mean F1; else empty.
     scores: of every example, as `rouge.Rouge.each`.
     texts: (source, reference, what the model wrote) of every example.
     predictions: the JSONL that has the texts; empty where nothing was decoded.
@@ -63,6 +65,7 @@ class Evaluation:
   lead_rouge: dict[str, float]
   lead3_rouge: dict[str, float]
   exact_match: float | None
+  by_task: dict[str, dict[str, float]]
   scores: list[float]
   texts: list[tuple[str, str, str]]
   predictions: str
@@ -126,8 +129,9 @@ def evaluate(
         _decode(decoder, predictions, pairs, decode, batch_size, progress)
       texts = [(*pair, text) for pair, text in zip(pairs, predictions.texts, strict=False)]
       path = str(predictions.path)
+  scores = _scores(texts, data.eval_tasks(split_name, len(texts)))
   return Evaluation(
-    step=step, split=split_name, n_examples=n_examples, **figures, **_scores(texts), texts=texts, predictions=path
+    step=step, split=split_name, n_examples=n_examples, **figures, **scores, texts=texts, predictions=path
   )
 
 
@@ -181,8 +185,8 @@ def _decode(
       bar.update(len(batch))
 
 
-def _scores(texts: list[tuple[str, str, str]]) -> dict[str, Any]:
-  """The fields of `Evaluation` that are scores of texts."""
+def _scores(texts: list[tuple[str, str, str]], tasks: list[str]) -> dict[str, Any]:
+  """The fields of `Evaluation` that are scores of texts, each of one of the tasks."""
   sources, references, written = zip(*texts, strict=True) if texts else ((), (), ())
   of_model = score(references, written)
   of_words, of_sentences = baselines(sources, references)
@@ -192,5 +196,15 @@ def _scores(texts: list[tuple[str, str, str]]) -> dict[str, Any]:
     'lead_rouge': of_words,
     'lead3_rouge': of_sentences,
     'exact_match': exact_match(references, written)['exact_match'] if texts else None,
+    'by_task': _by_task(references, written, tasks) if len(set(tasks)) > 1 else {},
     'scores': of_model.each,
   }
+
+
+def _by_task(references: Sequence[str], written: Sequence[str], tasks: list[str]) -> dict[str, dict[str, float]]:
+  found = {}
+  for name in sorted(set(tasks)):
+    pairs = [pair for *pair, task in zip(references, written, tasks, strict=True) if task == name]
+    of_task = list(zip(*pairs, strict=True))
+    found[name] = {'texts': len(pairs)} | exact_match(*of_task) | rouge(*of_task)
+  return found

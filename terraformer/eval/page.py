@@ -41,7 +41,7 @@ def as_html(result: Evaluation, name: str) -> str:
   title = html.escape(f'{name}: step {result.step:,}, {result.n_examples:,} examples of the {result.split} split')
   parts = [f'<h1>{title}</h1>', _figures(result)]
   if result.texts:
-    parts += [_rouge(result), '<h2>Scores of the examples</h2>', _histogram(result.scores)]
+    parts += [_rouge(result), _by_task(result), '<h2>Scores of the examples</h2>', _histogram(result.scores)]
     for heading, places in _chosen(result.scores).items():
       parts += [f'<h2>{heading}</h2>', *(_example(result, place) for place in places)]
   return (
@@ -69,6 +69,15 @@ def _rouge(result: Evaluation) -> str:
     beside = [f'{scores[key]:.2f}' for scores in baselines.values()]
     rows.append((name, f'{result.rouge[key]:.2f}', f'{low:.2f} to {high:.2f}', *beside))
   return '<h2>ROUGE, F1 times 100</h2>' + _table(('', 'model', '95% interval', *baselines), rows)
+
+
+def _by_task(result: Evaluation) -> str:
+  """The scores of each task of a mixture; of another task nothing."""
+  rows = []
+  for task, found in result.by_task.items():
+    scores = [f'{found[key]:.2f}' for key in ROUGE_NAMES]
+    rows.append((task, f'{found["texts"]:,}', f'{found["exact_match"]:.1f}%', *scores))
+  return '<h2>Tasks</h2>' + _table(('', 'texts', 'exact match', *ROUGE_NAMES.values()), rows) if rows else ''
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

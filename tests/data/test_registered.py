@@ -176,23 +176,35 @@ def test_c4_is_prepared_and_read_as_corrupted_spans(real):
 
 @pytest.mark.parametrize(
   'task, train_examples, decode',
-  [('c4_span_corruption', None, None), ('arxiv_summarization', 29, DecodeConfig(max_tokens=3))],
+  [
+    ('c4_span_corruption', None, None),
+    ('arxiv_summarization', 29, DecodeConfig(max_tokens=3)),
+    ('papers_and_digits', 29 + 50, DecodeConfig(max_tokens=3)),
+  ],
 )
 def test_a_corpus_of_tfds_is_trained_on_and_evaluated(real, gin_file, tmp_path, task, train_examples, decode):
   run = load_configs([str(gin_file)], [])[0]
   run = dataclasses.replace(
     run,
     model=LanguageModelConfig(VOCABULARY.size, 104, n_layers=1, decoder=DENSE_BLOCK, residual=PLAIN),
-    data=real[0][task],
+    data=real[0].get(task, DataConfig(task, real[0]['c4_lm'].directory, inputs_length=64)),
     train=dataclasses.replace(run.train, steps=2, batch_size=4, eval_every=0, sample_every=0),
   )
   data = batches.open_prepared(run.data)
   assert train_examples in (None, data.size('train')) and data.size('validation') >= 3
   assert train(run, tmp_path, progress=False).step == 2
-  found = evaluate(tmp_path, 'validation', 3, progress=False, decode=decode)
+  found = evaluate(tmp_path, 'validation', 3, progress=False, decode=decode, batch_size=3)
   # After two steps a model knows next to nothing: its perplexity is about the number of ids.
   assert (found.step, found.n_examples) == (2, 3) and 300 < found.perplexity < 1200
   assert len(found.texts) == (3 if decode else 0) and (found.rouge.keys() == found.lead_rouge.keys())
+  if task == 'papers_and_digits':
+    digits = sum(source.isdigit() for source, _, _ in found.texts)
+    assert 0 < digits < 3 and {name: scores['texts'] for name, scores in found.by_task.items()} == {
+      'arxiv_summarization': 3 - digits,
+      'decimal_copy': digits,
+    }
+  else:
+    assert not found.by_task
 
 
 def test_c4_windows_of_seqio_and_of_prepared_data_are_the_same(real):

@@ -12,8 +12,9 @@ SCORES = dict.fromkeys(('rouge1', 'rouge2', 'rougeL', 'rougeLsum'), 12.345)
 def result(scores):
   texts = [(f'source <{i}> ' + 'x' * 900, f'reference {i}', f'written {i} & more') for i in range(len(scores))]
   intervals = dict.fromkeys(SCORES, (10.0, 14.0))
-  figures = (24, 'test', len(scores), 2.0, 0.5, 7.4, 9.1, SCORES, intervals, SCORES, {}, 2.5, scores, texts, 'x.jsonl')
-  return Evaluation(*figures)
+  figures = (24, 'test', len(scores), 2.0, 0.5, 7.4, 9.1, SCORES, intervals, SCORES, {}, 2.5)
+  by_task = {'news': SCORES | {'texts': 7, 'exact_match': 5.0}}
+  return Evaluation(*figures, by_task, scores, texts, 'x.jsonl')
 
 
 def page(scores):
@@ -35,6 +36,7 @@ def test_it_needs_no_other_file_and_shows_texts_as_they_are():
   assert 'a &lt;run&gt;' in text and 'source &lt;0&gt;' in text and 'written 1 &amp; more' in text
   assert text.count('<details>') == 2
   assert '<td>exact match</td><td>2.5%</td>' in text
+  assert '<td>news</td><td>7</td><td>5.0%</td><td>12.3' in text
 
 
 def test_an_example_is_shown_once():
