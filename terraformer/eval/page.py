@@ -15,7 +15,7 @@ _OPEN_CHARACTERS = 700  # of a source; the rest is behind a click
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse } td, th { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
-td:first-child, th:first-child { text-align: left }
+td:first-child, th:first-child { text-align: left } th { white-space: nowrap }
 article { border: 1px solid #ddd; border-radius: 6px; padding: .2rem 1rem; margin: 1rem 0 }
 p { white-space: pre-wrap; margin: .5rem 0 } b { color: #666; font-weight: 600 } .model { background: #eef5ff }
 svg rect { fill: #5b8fd6 } svg text { font-size: 11px; fill: #666 }

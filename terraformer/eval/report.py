@@ -35,11 +35,12 @@ def as_text(result: Evaluation, n_examples: int = 5) -> str:
     lines.append(f'{name:>18}{result.rouge[key]:>10.2f}{f"{low:.2f} to {high:.2f}":>18}{beside}')
   lines.append(f'{"exact match":>18}{result.exact_match:>9.1f}%')
   if result.by_task:
+    width = max(18, *map(len, result.by_task))
     names = ''.join(f'{name:>18}' for name in ROUGE_NAMES.values())
-    lines.append(f'\n{"of each task":>18}{"texts":>10}{"exact match":>13}{names}')
+    lines.append(f'\n{"of each task":>{width}}{"texts":>10}{"exact match":>13}{names}')
   for task, found in result.by_task.items():
     scores = ''.join(f'{found[key]:>18.2f}' for key in ROUGE_NAMES)
-    lines.append(f'{task:>18}{found["texts"]:>10,}{found["exact_match"]:>12.1f}%{scores}')
+    lines.append(f'{task:>{width}}{found["texts"]:>10,}{found["exact_match"]:>12.1f}%{scores}')
   page = Path(result.predictions).with_suffix('.html')
   lines.append(f'\n{result.predictions} has all texts, {page.name} beside it the best, median and worst')
   return '\n'.join(lines)
