@@ -180,6 +180,8 @@ def _import_modules(names: list[str], progress: bool) -> None:
   for name in names:
     try:
       importlib.import_module(name)
+    except UserError as error:
+      raise UserError(f'--module {name}: {error}') from error
     except (Exception, SystemExit) as error:  # whatever the user's code does
       found = f'{type(error).__name__}: {error}'.splitlines()[0]
       raise UserError(f'--module {name}: expected a Python module that can be imported, found {found}') from error
