@@ -61,22 +61,22 @@ def source_paths(config: LocalFilesConfig) -> dict[str, list[Path]]:
   return paths
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, may_be_empty: bool = False) -> str:
   """A whole UTF-8 file.
 
   Raises:
-    UserError: if it cannot be read, is empty or is not UTF-8.
+    UserError: if it cannot be read, is not UTF-8, or is empty where it may not be.
   """
   try:
     data = path.read_bytes()
   except OSError as error:
     raise unreadable(path, error) from error
-  return decode_utf8(data, str(path))
+  return decode_utf8(data, str(path), may_be_empty)
 
 
-def decode_utf8(data: bytes, name: str) -> str:
+def decode_utf8(data: bytes, name: str, may_be_empty: bool = False) -> str:
   """The text of bytes that came from `name`; raises UserError as `read_text`."""
-  if not data.strip():
+  if not data.strip() and not may_be_empty:
     raise UserError(f'{name}: expected text, found nothing')
   try:
     return data.decode('utf-8-sig')

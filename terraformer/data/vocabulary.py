@@ -87,9 +87,9 @@ class Vocabulary:
     decoder = self.stream()
     return ''.join([decoder.feed(int(i)) for i in ids]) + decoder.finish()
 
-  def stream(self) -> 'StreamDecoder':
-    """A decoder that takes ids one by one."""
-    return StreamDecoder(self._texts, self._bytes, self._adds_space)
+  def stream(self, begins: bool = True) -> 'StreamDecoder':
+    """A decoder that takes ids one by one, those that begin a text or, with a space before them, go on with one."""
+    return StreamDecoder(self._texts, self._bytes, self._adds_space and begins)
 
 
 class StreamDecoder:
