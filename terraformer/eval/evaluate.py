@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from terraformer.config import DecodeConfig, RunConfig, UserError, differences, to_dict
 from terraformer.data.batches import Prepared, open_prepared
-from terraformer.data.scores import exact_match, rouge
+from terraformer.data.scores import Tokenizer, exact_match, rouge, tokenizer_for
 from terraformer.decode.bundle import Bundle, stored_shapes
 from terraformer.decode.decoder import Decoder
 from terraformer.eval.predictions import Predictions
@@ -42,7 +42,8 @@ class Evaluation:
     loss, accuracy, perplexity: a token, teacher-forced.
     unigram_perplexity: of the training targets' token frequencies, on the same tokens.
     rouge, rouge_intervals: of the model's texts: mean F1 times 100 of `scores.ROUGE_TYPES`, and its 95% confidence
-      interval. Both empty where nothing was decoded.
+      interval. With the Unicode tokenizer they have `scores.STANDARD_TYPES` too, as all dicts of ROUGE here do. Both
+      empty where nothing was decoded.
     lead_rouge: of the source's first ten words.
     lead3_rouge: of the source's first three sentences; empty where a reference is mostly one sentence.
     exact_match: per cent of the model's texts that are the reference but for white space around it; None where nothing
@@ -51,6 +52,7 @@ class Evaluation:
     scores: of every example, as `rouge.Rouge.each`.
     texts: (source, reference, what the model wrote) of every example.
     predictions: the JSONL that has the texts; empty where nothing was decoded.
+    rouge_tokenizer: what `scores.ROUGE_TYPES` count, for all texts alike; None where nothing was decoded.
   """
 
   step: int
@@ -69,6 +71,7 @@ class Evaluation:
   scores: list[float]
   texts: list[tuple[str, str, str]]
   predictions: str
+  rouge_tokenizer: Tokenizer | None = Tokenizer.STANDARD
 
 
 def evaluate(
@@ -198,13 +201,14 @@ def _scores(texts: list[tuple[str, str, str]], tasks: list[str]) -> dict[str, An
     'exact_match': exact_match(references, written)['exact_match'] if texts else None,
     'by_task': _by_task(references, written, tasks) if len(set(tasks)) > 1 else {},
     'scores': of_model.each,
+    'rouge_tokenizer': tokenizer_for(references) if texts else None,
   }
 
 
 def _by_task(references: Sequence[str], written: Sequence[str], tasks: list[str]) -> dict[str, dict[str, float]]:
-  found = {}
+  found, tokenizer = {}, tokenizer_for(references)
   for name in sorted(set(tasks)):
     pairs = [pair for *pair, task in zip(references, written, tasks, strict=True) if task == name]
     of_task = list(zip(*pairs, strict=True))
-    found[name] = {'texts': len(pairs)} | exact_match(*of_task) | rouge(*of_task)
+    found[name] = {'texts': len(pairs)} | exact_match(*of_task) | rouge(*of_task, tokenizer)
   return found

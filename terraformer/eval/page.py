@@ -7,7 +7,7 @@ import numpy as np
 
 from terraformer.config import refused
 from terraformer.eval.evaluate import Evaluation
-from terraformer.eval.report import ROUGE_NAMES, baselines_of
+from terraformer.eval.report import baselines_of, counted, rouge_names
 from terraformer.train.files import write_whole
 
 _SHOWN = 5  # examples of each kind
@@ -64,20 +64,21 @@ def _figures(result: Evaluation) -> str:
 def _rouge(result: Evaluation) -> str:
   baselines = baselines_of(result)
   rows = []
-  for key, name in ROUGE_NAMES.items():
+  for key, name in rouge_names(result).items():
     low, high = result.rouge_intervals[key]
     beside = [f'{scores[key]:.2f}' for scores in baselines.values()]
     rows.append((name, f'{result.rouge[key]:.2f}', f'{low:.2f} to {high:.2f}', *beside))
-  return '<h2>ROUGE, F1 times 100</h2>' + _table(('', 'model', '95% interval', *baselines), rows)
+  table = _table(('', 'model', '95% interval', *baselines), rows)
+  return f'<h2>ROUGE, F1 times 100</h2>{table}<p>{html.escape(counted(result))}</p>'
 
 
 def _by_task(result: Evaluation) -> str:
   """The scores of each task of a mixture; of another task nothing."""
-  rows = []
+  rows, names = [], rouge_names(result)
   for task, found in result.by_task.items():
-    scores = [f'{found[key]:.2f}' for key in ROUGE_NAMES]
+    scores = [f'{found[key]:.2f}' for key in names]
     rows.append((task, f'{found["texts"]:,}', f'{found["exact_match"]:.1f}%', *scores))
-  return '<h2>Tasks</h2>' + _table(('', 'texts', 'exact match', *ROUGE_NAMES.values()), rows) if rows else ''
+  return '<h2>Tasks</h2>' + _table(('', 'texts', 'exact match', *names.values()), rows) if rows else ''
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
