@@ -165,6 +165,16 @@ class Prepared:
       texts.append(tuple(decoded))
     return texts
 
+  def eval_halves(self, split: str, n: int) -> list[tuple[str, str]]:
+    """The two halves of the targets of the first `n` examples of `eval_batches`, as texts."""
+    pairs = []
+    for index in self._order(split)[:n]:
+      targets = self._held_out(split, self._source(split)[int(index)])['targets']
+      targets = targets[targets != PAD_ID]
+      middle = len(targets) // 2
+      pairs.append((self._text(targets[:middle]), self._text(targets[middle:])))
+    return pairs
+
   def eval_tasks(self, split: str, n: int) -> list[str]:
     """Of which task of a mixture the first `n` examples of `eval_batches` are."""
     names, numbers = list(self.manifest.tasks), np.searchsorted(self._ends[split], self._order(split)[:n], side='right')

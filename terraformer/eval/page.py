@@ -7,7 +7,7 @@ import numpy as np
 
 from terraformer.config import refused
 from terraformer.eval.evaluate import Evaluation
-from terraformer.eval.report import baselines_of, counted, rouge_names
+from terraformer.eval.report import baselines_of, counted, rouge_names, text_names
 from terraformer.train.files import write_whole
 
 _SHOWN = 5  # examples of each kind
@@ -40,7 +40,9 @@ def as_html(result: Evaluation, name: str) -> str:
   """Figures with their baselines, how the examples' scores are spread, and the worst, median and best examples."""
   title = html.escape(f'{name}: step {result.step:,}, {result.n_examples:,} examples of the {result.split} split')
   parts = [f'<h1>{title}</h1>', _figures(result)]
-  if result.texts:
+  if result.texts and not result.scores:
+    parts += ['<h2>Examples</h2>', *(_example(result, place) for place in range(min(_SHOWN, len(result.texts))))]
+  elif result.texts:
     parts += [_rouge(result), _by_task(result), '<h2>Scores of the examples</h2>', _histogram(result.scores)]
     for heading, places in _chosen(result.scores).items():
       parts += [f'<h2>{heading}</h2>', *(_example(result, place) for place in places)]
@@ -127,8 +129,10 @@ def _example(result: Evaluation, place: int) -> str:
   if len(source) > _OPEN_CHARACTERS:
     begun, rest = html.escape(source[:_OPEN_CHARACTERS]), html.escape(source[_OPEN_CHARACTERS:])
     text = f'{begun}<details><summary>{len(source):,} characters in all</summary>{rest}</details>'
+  of_source, of_reference, of_model = text_names(result)
+  score = f', score {result.scores[place]:.1f}' if result.scores else ''
   return (
-    f'<article><p><b>example {place + 1}, score {result.scores[place]:.1f}</b></p>'
-    f'<p><b>reference</b> {html.escape(reference)}</p><p class="model"><b>model</b> '
-    f'{html.escape(written) or "(nothing)"}</p><p><b>source</b> {text}</p></article>'
+    f'<article><p><b>example {place + 1}{score}</b></p>'
+    f'<p><b>{of_reference}</b> {html.escape(reference)}</p><p class="model"><b>{of_model}</b> '
+    f'{html.escape(written) or "(nothing)"}</p><p><b>{of_source}</b> {text}</p></article>'
   )

@@ -24,7 +24,7 @@ def as_text(result: Evaluation, n_examples: int = 5) -> str:
   lines = []
   for number, (source, reference, written) in enumerate(result.texts[:n_examples], 1):
     lines.append(f'--- example {number} of the {result.split} split')
-    for name, text in (('source', source), ('reference', reference), ('model', written or '(nothing)')):
+    for name, text in zip(text_names(result), (source, reference, written or '(nothing)'), strict=True):
       lines.append(_wrapped(name, text))
   lines += [
     '',
@@ -34,8 +34,11 @@ def as_text(result: Evaluation, n_examples: int = 5) -> str:
     f'{"ratio":>18}{result.perplexity / result.unigram_perplexity:>10.2f}{1:>10.2f}',
     f'{"token accuracy":>18}{result.accuracy:>10.1%}',
   ]
-  if not result.rouge:
+  if not result.texts:
     return '\n'.join(lines)
+  page = Path(result.predictions).with_suffix('.html').name
+  if not result.rouge:
+    return '\n'.join([*lines, f'\n{result.predictions} has all texts, {page} beside it the first'])
   baselines = baselines_of(result)
   names = rouge_names(result)
   width = max(18, *map(len, names.values()))
@@ -47,9 +50,13 @@ def as_text(result: Evaluation, n_examples: int = 5) -> str:
   lines.append(f'{"exact match":>{width}}{result.exact_match:>9.1f}%')
   lines += _tasks(result)
   lines += ['', textwrap.fill(counted(result), _terminal_width())]
-  page = Path(result.predictions).with_suffix('.html')
-  lines.append(f'\n{result.predictions} has all texts, {page.name} beside it the best, median and worst')
+  lines.append(f'\n{result.predictions} has all texts, {page} beside it the best, median and worst')
   return '\n'.join(lines)
+
+
+def text_names(result: Evaluation) -> tuple[str, str, str]:
+  """What the three texts of an example are."""
+  return ('source', 'reference', 'model') if result.rouge else ('prompt', 'its text', 'model')
 
 
 def baselines_of(result: Evaluation) -> dict[str, dict[str, float]]:

@@ -202,6 +202,20 @@ def test_a_batch_is_told_text_by_text(decode, tmp_path):
   assert said.err == f'note: text 3: {words}\n'
 
 
+def test_an_evaluation_goes_on_from_the_first_half_of_each_text(language_run, capsys):
+  run = language_run / 'run'
+  assert main(['evaluate', f'--workdir={run}', '--limit=5', '--json']) == 0
+  result = json.loads(capsys.readouterr().out)
+  decoder = Decoder.open(language_run / 'bundle')
+  assert len(result['texts']) == 5 and all(text for triple in result['texts'] for text in triple[:2])
+  assert [text for _, _, text in result['texts']] == decoder.generate_batch([prompt for prompt, *_ in result['texts']])
+  assert (result['rouge'], result['exact_match'], result['scores']) == ({}, None, [])
+  assert main(['evaluate', f'--workdir={run}', '--limit=5', '--examples=1']) == 0
+  told = capsys.readouterr().out
+  assert 'prompt: ' in told and 'its text: ' in told and 'ROUGE' not in told and 'evaluation_test.html' in told
+  assert (run / 'evaluation_test.html').read_text().count('<b>prompt</b>') == 5
+
+
 @pytest.mark.parametrize('kind', ['TerraformerConfig', 'EncoderDecoderConfig'])
 def test_a_model_that_reads_sources_is_not_trained_without_them(language_run, tmp_path, capsys, kind):
   bindings = (f'config.RunConfig.model = @config.{kind}()', f'config.{kind}.vocab_size = 452')
