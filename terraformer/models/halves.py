@@ -22,7 +22,7 @@ from terraformer.layers.lsh_attention import LSHAttention
 from terraformer.layers.norm import make_norm
 from terraformer.layers.sru import SRU
 from terraformer.models.precision import ready
-from terraformer.ops.chunks import map_chunks
+from terraformer.ops.chunks import in_chunks
 from terraformer.ops.dropout import dropout
 from terraformer.ops.keys import split_key
 
@@ -144,20 +144,17 @@ class FeedForwardHalf(nnx.Module):
     self.chunk = config.ff_chunk
     self.dtype = dtype
 
-  def _feed_forward(self, x_BxTxD: jax.Array, key, choices, dtype) -> tuple[jax.Array, Any]:
-    feed_forward = ready(self.feed_forward, dtype)
+  def __call__(self, x_BxTxD: jax.Array, padding: Padding, memory: Any, *, key=None, choices=None):
+    """All positions BxTxD, and the units or experts that a sparse block chose."""
+    feed_forward = ready(self.feed_forward, self.dtype)
 
     def one(index, x_and_choices):
       x_BxCxD, choices = x_and_choices
       chunk_key = None if key is None else jax.random.fold_in(key, index)
-      y_BxCxD, choices = feed_forward(self.norm(x_BxCxD).astype(dtype), key=chunk_key, choices=choices)
+      y_BxCxD, choices = feed_forward(self.norm(x_BxCxD).astype(self.dtype), key=chunk_key, choices=choices)
       return y_BxCxD.astype(jnp.float32), choices
 
-    return map_chunks(one, (x_BxTxD, choices), self.chunk)
-
-  def __call__(self, x_BxTxD: jax.Array, padding: Padding, memory: Any, *, key=None, choices=None):
-    """All positions BxTxD, and the units or experts that a sparse block chose."""
-    y_BxTxD, choices = self._feed_forward(x_BxTxD, key, choices, self.dtype)
+    y_BxTxD, choices = in_chunks(one, self.chunk, x_BxTxD.shape[1])((x_BxTxD, choices))
     if self.recurrence is not None:
       y_BxTxD += ready(self.recurrence, jnp.float32)(x_BxTxD, padding.segment_BxT)
     return y_BxTxD, choices
@@ -174,7 +171,7 @@ class FeedForwardHalf(nnx.Module):
       return y_NxD.reshape(x_BxCxD.shape)
 
     # As in a step: of a sparse block only the chosen rows are read, and nothing else of it is computed.
-    y_BxTxD = map_chunks(read, x_BxTxD, _PREFILL_CHUNK)
+    y_BxTxD = in_chunks(read, _PREFILL_CHUNK, x_BxTxD.shape[1])(x_BxTxD)
     if self.recurrence is None:
       return y_BxTxD, None
     h_BxTxD, cache = self.recurrence.prefill(x_BxTxD, length_B)
