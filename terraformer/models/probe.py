@@ -13,7 +13,7 @@ from terraformer.config import SparseFFConfig
 from terraformer.models.base import Model
 from terraformer.models.halves import Padding
 from terraformer.models.stack import Stack
-from terraformer.ops.reversible import Streams, forward_layer
+from terraformer.ops.reversible import StackInputs, Streams, apply_layer
 from terraformer.ops.segments import Segments
 
 
@@ -26,7 +26,8 @@ class _ProbedStack(nnx.Module):
 
   def __call__(self, streams: Streams, padding: Padding, memory_BxSxD: jax.Array | None = None, *, key=None) -> Streams:
     def layer(streams, block):
-      streams, choices = forward_layer(self.stack.halves, streams, block, None, padding, memory_BxSxD)
+      inputs = StackInputs(block, None, padding, memory_BxSxD)
+      streams, choices = apply_layer(self.stack.spec, inputs, streams)
       return streams, choices[-1]
 
     streams, units_LxBxTxM = self.stack.scan(layer, streams, self.stack.blocks)

@@ -130,6 +130,7 @@ def test_a_plain_block_adds_to_the_stream_it_reads(cross):
 def test_what_a_half_adds_is_float32(index, dtype):
   model = TerraformerConfig(bfloat16=dtype == jnp.bfloat16)
   block = shapes(lambda key: Block(model, _config('sparse', SRUConfig(5)), 1, causal=True, cross=True, key=key))
-  assert block.halves[index].dtype == dtype
-  delta, _ = jax.eval_shape(lambda block: block.delta(index, X_BXTXD, PADDING, MEMORY_BXSXD, None, None), block)
+  assert block.sublayers[index].dtype == dtype
+  arguments = X_BXTXD, None, PADDING, MEMORY_BXSXD, None
+  delta, _ = jax.eval_shape(lambda block: block.delta(*arguments, number=index), block)
   assert (delta.shape, delta.dtype) == (X_BXTXD.shape, jnp.float32)

@@ -30,9 +30,9 @@ def decoder_block(r: Vectors) -> None:
   make = lambda key: Block(TerraformerConfig(), config, 2, causal=True, cross=False, key=key)  # noqa: E731
   block = reference.in_our_terms(r, 'w', shapes(make))
   streams = r['x1'], r['x2']
-  for index in range(len(block.halves)):
+  for index in range(len(block.sublayers)):
     a, b = streams
-    delta, _ = block.delta(index, b, Padding(None), None, None, None)
+    delta, _ = block.delta(b, None, Padding(None), None, None, number=index)
     # The reference adds first and swaps then; ours reads one stream and adds to the other. Its streams before the
     # swap are ours after it, the other way round.
     b, a = add((a, b), delta)
