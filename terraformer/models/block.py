@@ -1,4 +1,4 @@
-"""A layer of a stack as a row of half-residuals: attention, cross-attention where there is a memory, feed-forward.
+"""A layer of a stack as a row of sublayers: attention, cross-attention where there is a memory, feed-forward.
 
 B batch, T time, D d_model.
 """
@@ -17,7 +17,7 @@ from terraformer.ops.reversible import Streams, add
 
 
 class Block(nnx.Module):
-  """`n_attentions` attention half-residuals, a cross-attention one if asked for, and a feed-forward one."""
+  """`n_attentions` attention sublayers, a cross-attention one if asked for, and a feed-forward one."""
 
   def __init__(
     self, model: ModelConfig, config: BlockConfig, n_attentions: int, causal: bool, cross: bool, *, key: jax.Array
@@ -31,7 +31,7 @@ class Block(nnx.Module):
 
   @property
   def sublayers(self) -> tuple[AttentionHalf | CrossAttentionHalf | FeedForwardHalf, ...]:
-    """The half-residuals in the order in which they are applied."""
+    """The sublayers in the order in which they are applied."""
     return (*self.attentions, *([] if self.cross is None else [self.cross]), self.feed_forward)
 
   def delta(
@@ -53,14 +53,14 @@ class Block(nnx.Module):
     return self.residual.round(split_by_example(delta_BxTxD)), choices
 
   def init_cache(self, batch: int, capacity: int, memory: jax.Array | None, padding: Padding) -> tuple:
-    """A cache for each half-residual."""
-    return tuple(half.init_cache(batch, capacity, memory, padding) for half in self.sublayers)
+    """A cache for each sublayer."""
+    return tuple(sublayer.init_cache(batch, capacity, memory, padding) for sublayer in self.sublayers)
 
   def prefill(self, streams: Streams, length_B: jax.Array, capacity: int) -> tuple[Streams, tuple]:
     """All positions of the streams BxTxD, and the caches after the first `length_B` of them."""
     caches = []
-    for half in self.sublayers:
-      delta_BxTxD, cache = half.prefill(streams[-1], length_B, capacity)
+    for sublayer in self.sublayers:
+      delta_BxTxD, cache = sublayer.prefill(streams[-1], length_B, capacity)
       streams = add(streams, self.residual.round(delta_BxTxD))
       caches.append(cache)
     return streams, tuple(caches)
@@ -68,8 +68,8 @@ class Block(nnx.Module):
   def step(self, streams: Streams, caches: tuple) -> tuple[Streams, tuple]:
     """One position of the streams BxD."""
     new_caches = []
-    for half, cache in zip(self.sublayers, caches, strict=True):
-      delta_BxD, cache = half.step(streams[-1], cache)
+    for sublayer, cache in zip(self.sublayers, caches, strict=True):
+      delta_BxD, cache = sublayer.step(streams[-1], cache)
       streams = add(streams, self.residual.round(delta_BxD))
       new_caches.append(cache)
     return streams, tuple(new_caches)

@@ -1,4 +1,4 @@
-"""Half-residuals: what is added to a residual stream, behind a normalisation of its own.
+"""Sublayers: what is added to a residual stream, behind a normalisation of its own.
 
 Each has `__call__` for all positions, `init_cache`, `prefill` and `step`. All positions may be computed in bfloat16;
 what comes out is float32, as the streams are, and decoding is float32 throughout.

@@ -68,7 +68,7 @@ def test_reversible_gradients_are_those_of_plain_differentiation(seed):
   plain, reversible = (
     _gradients(filled(_shapes(12, residual, True), seed), *inputs) for residual in (KEEPING, REVERSIBLE)
   )
-  # float32 against float32, one of which recomputes its activations back through 48 half-residuals, with weights that
+  # float32 against float32, one of which recomputes its activations back through 48 sublayers, with weights that
   # are larger than initial ones and gradients up to 30. `test_gradients` has 24 layers at initial weights.
   _assert_close(reversible, plain, 5e-5)
 
@@ -161,7 +161,7 @@ def test_each_sublayer_of_a_layer_has_a_draw_of_its_own():
 def test_layers_start_from_draws_of_their_own():
   config = BlockConfig(4, 2, DenseProjectionConfig(bias=False), DenseFFConfig(2), None)
   stack = Stack(TerraformerConfig(), config, 2, 2, causal=True, key=jax.random.key(0))
-  one, other = (half.attention.projection.query.kernel_DxF[...] for half in stack.blocks.attentions)
+  one, other = (one.attention.projection.query.kernel_DxF[...] for one in stack.blocks.attentions)
   kernels = np.concatenate([one, other]).reshape(4, -1)
   assert len(np.unique(kernels, axis=0)) == 4
 
@@ -202,7 +202,7 @@ def test_to_forget_is_to_average_the_streams_and_pass_a_dense_layer():
   a, b = _streams(0)
   kernel_DxF, bias_F = one.forgets.kernel_DxF[...][0], one.forgets.bias_F[...][0]
   mean = (a + b) / 2 @ kernel_DxF + bias_F
-  # Three half-residuals a layer swap an odd number of times; the streams are equal.
+  # Three sublayers a layer swap an odd number of times; the streams are equal.
   for found in one((a, b), Padding(None)):
     np.testing.assert_allclose(found, mean, atol=1e-5)
 
@@ -258,7 +258,7 @@ def test_what_a_fixed_point_sublayer_adds_is_on_the_grid(seed):
 
 
 def test_fixed_point_gradients_are_those_of_the_identity_in_the_place_of_rounding():
-  # Rounding moves streams by 2^-17 = 8e-6 a half-residual, and gradients of up to 10 by a few times that.
+  # Rounding moves streams by 2^-17 = 8e-6 a sublayer, and gradients of up to 10 by a few times that.
   inputs = _streams(0), Padding(None), None, jax.random.key(0), _streams(10)
   dense = block(DENSE, DENSE_FF)
   rounded, exact = (

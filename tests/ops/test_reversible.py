@@ -85,7 +85,7 @@ def test_the_value_is_that_of_the_plain_stack(run, exact):
 
 @pytest.mark.parametrize('seed', range(3))
 def test_the_gradient_is_that_of_the_recorded_choices(seed):
-  # Streams up to 2,000 are recomputed to about 1e-3, and so is what the halves read; gradients are of order 1 to 10.
+  # Streams up to 2,000 are recomputed to about 1e-3, and so is what the sublayers read; gradients are of order 1 to 10.
   assert largest_difference(plain(*_arguments(seed)), reversible(*_arguments(seed))) < 2e-2
 
 

@@ -16,7 +16,7 @@ from tests.weights import shapes
 
 
 def decoder_block(r: Vectors) -> None:
-  """Two attentions and the feed-forward block over two streams, after each half-residual, and token by token."""
+  """Two attentions and the feed-forward block over two streams, after each sublayer, and token by token."""
   d_model, n_blocks, block_size = r['w/ff/sparse_ff/w1'].shape
   convolution_CxExVxW = r['w/attn0/q_kernel']
   config = BlockConfig(
