@@ -20,8 +20,9 @@ from terraformer.bench.machine import Pool, bytes_of, random_pool, read_bandwidt
 from terraformer.bench.parts import EMPTY, part_programs
 from terraformer.config import DecodeConfig, LanguageModelConfig, ModelConfig, SparseFFConfig, UserError
 from terraformer.decode import step as steps
-from terraformer.decode.bundle import abstract_unrolled, stored_shapes
+from terraformer.decode.bundle import abstract_unrolled, stored_shapes, unrolled_facts
 from terraformer.decode.sample import draw_of, rules_of
+from terraformer.layers.parameter import ModelFacts
 from terraformer.models.cost import cache_numbers, n_read
 from terraformer.models.twin import dense_twin
 from terraformer.ops.places import Filled, prompted
@@ -136,7 +137,8 @@ def bench_decode(
   whole = _n_layers(config)
   if layers is not None:
     models = {name: _slice(model, layers) for name, model in models.items()}
-  shapes = {name: _step_shapes(model, bfloat16) for name, model in models.items()}
+  facts = {name: unrolled_facts(model) for name, model in models.items()}
+  shapes = {name: _step_shapes(model, facts[name], bfloat16) for name, model in models.items()}
   n_bytes = max(map(bytes_of, shapes.values()))
   say(f'writing {n_bytes / 1e9:.1f} GB of random weights')
   with random_pool(n_bytes, scratch) as pool:
@@ -146,7 +148,7 @@ def bench_decode(
         cases = {}
         for name, model in models.items():
           say(f'compiling {name} at context {context:,}, batch {batch}')
-          cases[name] = _make_case(model, pool.cut(shapes[name]), context, batch)
+          cases[name] = _make_case(model, facts[name], pool.cut(shapes[name]), context, batch)
         say(f'measuring {", ".join(cases)} at context {context:,}, batch {batch}')
         while any(len(case.seconds) < tokens for case in cases.values()):
           for case in cases.values():
@@ -155,14 +157,14 @@ def bench_decode(
         bandwidth = (before + read_bandwidth()) / 2
         for name, case in cases.items():
           median = statistics.median(case.seconds)
-          touched = _bytes_read(case.config, shapes[name], context, batch)
+          touched = _bytes_read(case.config, facts[name], shapes[name], context, batch)
           yield DecodeTime(
             variant=name,
             layers=(_n_layers(case.config), whole),
             context=context,
             batch=batch,
             dtype='bfloat16' if bfloat16 else 'float32',
-            params=sum(int(np.prod(x.shape)) for x in shapes[name].values()),
+            params=_n_decoding(case.config, facts[name]),
             ms_per_token=1000 * median,
             min_ms=1000 * min(case.seconds),
             tokens=len(case.seconds),
@@ -184,20 +186,28 @@ def _slice(config: ModelConfig, layers: tuple[int, int]) -> ModelConfig:
   return dataclasses.replace(config, n_encoder_layers=layers[0], n_decoder_layers=layers[1])
 
 
-def _step_shapes(config: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
+def _step_shapes(config: ModelConfig, facts: ModelFacts, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
   """What a step reads, by name."""
-  return {name: x for name, x in stored_shapes(config, bfloat16).items() if steps.is_read_by_step(name)}
+  return {name: x for name, x in stored_shapes(config, bfloat16).items() if facts[name].in_step}
 
 
-def _bytes_read(config: ModelConfig, shapes: dict[str, Any], context: int, batch: int) -> int:
-  weights = sum(n_read(name, shape, batch) * np.dtype(shape.dtype).itemsize for name, shape in shapes.items())
+def _n_decoding(config: ModelConfig, facts: ModelFacts) -> int:
+  """Parameters without those that read the source alone, of whose keys and values the decoder makes its own."""
+  shapes = stored_shapes(config, bfloat16=False)
+  return sum(x.size for name, x in shapes.items() if facts[name].in_step or facts[name].stack == 'decoder')
+
+
+def _bytes_read(config: ModelConfig, facts: ModelFacts, shapes: dict[str, Any], context: int, batch: int) -> int:
+  weights = sum(n_read(facts[name], shape, batch) * np.dtype(shape.dtype).itemsize for name, shape in shapes.items())
   return weights + 4 * batch * cache_numbers(config, context)
 
 
-def _make_case(config: ModelConfig, tensors: dict[str, np.ndarray], context: int, batch: int) -> _Case:
+def _make_case(
+  config: ModelConfig, facts: ModelFacts, tensors: dict[str, np.ndarray], context: int, batch: int
+) -> _Case:
   step = steps.compile_step(config, config.vocab_size, rules_of(DecodeConfig()))
   progress = steps.begin(filled_cache(config, context, batch, _ROOM), None)
-  case = _Case(config, steps.step_weights(tensors), step, progress, batch, [])
+  case = _Case(config, steps.step_weights(tensors, facts), step, progress, batch, [])
   _take_turn(case)
   case.seconds.clear()
   return case

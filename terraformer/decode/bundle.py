@@ -19,9 +19,9 @@ from terraformer.config import ModelConfig, UserError, refused
 from terraformer.data.vocabulary import Vocabulary
 from terraformer.decode.header import Header, read_header, write_header
 from terraformer.decode.tensors import checksum, files_of, map_tensors, tensor_files, write_tensors
+from terraformer.layers.parameter import Facts, ModelFacts, facts_of
 from terraformer.models.make import abstract_model, unroll
 from terraformer.models.parameters import Params, describe, flatten, split, unflatten
-from terraformer.models.rows import row_axis
 
 # A bundle of no more bytes is compared with its checksums whenever it is opened.
 _VERIFIED_BYTES = 1 << 28
@@ -75,6 +75,11 @@ class Bundle:
 def abstract_unrolled(config: ModelConfig):
   """The decoder's form of a model, with shapes in the place of arrays."""
   return jax.eval_shape(unroll, abstract_model(config))
+
+
+def unrolled_facts(config: ModelConfig) -> ModelFacts:
+  """What is known of the parameters of the decoder's form of a model, by their names in a bundle."""
+  return facts_of(abstract_unrolled(config))
 
 
 def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarray], progress: bool = False) -> None:
@@ -131,13 +136,15 @@ def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarra
 def stored_shapes(model: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
   """Shape and type of every tensor of a bundle, by name."""
 
-  def stored(name, x):
-    # A few rows cost much the same in either type. XLA multiplies by whole bfloat16 matrices ten times slower on a CPU,
-    # so these are float32; and so are positions, which are few.
-    small = bfloat16 and row_axis(name) is not None and 'positions.' not in name
-    return jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) if small else x
+  facts = unrolled_facts(model)
+  return {name: _stored(x, facts[name], bfloat16) for name, x in flatten(split(abstract_unrolled(model))[1]).items()}
 
-  return {name: stored(name, x) for name, x in flatten(split(abstract_unrolled(model))[1]).items()}
+
+def _stored(x: jax.ShapeDtypeStruct, facts: Facts, bfloat16: bool) -> jax.ShapeDtypeStruct:
+  # A few rows cost much the same in either type. XLA multiplies by whole bfloat16 matrices ten times slower on a CPU,
+  # so these are float32.
+  small = bfloat16 and facts.row_axis is not None and not facts.stays_float32
+  return jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) if small else x
 
 
 def _require_replaceable(output: Path) -> None:
@@ -168,7 +175,7 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
   if not (path / 'config.json').exists():
     raise UserError(f'{path}: expected a bundle, found a folder without config.json')
   header = read_header(path / 'config.json')
-  tensors = _map_weights(path, stored_shapes(header.model, header.bfloat16))
+  tensors = _map_weights(path, header)
   n_bytes = sum(tensor.nbytes for tensor in tensors.values())
   if n_bytes <= _VERIFIED_BYTES if verify is None else verify:
     _verify(path, tensors, header.checksums)
@@ -179,8 +186,10 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
   return Bundle(header.model, unflatten(tensors), vocabulary, *lengths, header.origin)
 
 
-def _map_weights(path: Path, expected: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
-  tensors = map_tensors(path, rows=lambda name: row_axis(name) is not None)
+def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
+  expected, facts = stored_shapes(header.model, header.bfloat16), unrolled_facts(header.model)
+  # A file may have tensors that the model does not; those are found below.
+  tensors = map_tensors(path, rows=lambda name: name in facts and facts[name].row_axis is not None)
   for name, shape in expected.items():
     if name not in tensors:
       raise UserError(f'{path}: expected the tensor {name} in {_names(path, tensors)}, found none')

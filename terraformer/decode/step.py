@@ -16,6 +16,7 @@ from terraformer.config import FullAttentionConfig, LSHAttentionConfig, ModelCon
 from terraformer.decode.bundle import abstract_unrolled
 from terraformer.decode.prompts import Prompts
 from terraformer.decode.sample import Draw, Rules, Written, limited, sample
+from terraformer.layers.parameter import ModelFacts, facts_of
 from terraformer.models.generate import writable
 from terraformer.models.parameters import Params, flatten, merge, split, unflatten
 from terraformer.ops.places import Filled, GrowingCache
@@ -100,14 +101,9 @@ def can_grow(config: ModelConfig, n_places: int) -> bool:
   return not isinstance(attention, LSHAttentionConfig) or n_places <= attention.full_below
 
 
-def is_read_by_step(name: str) -> bool:
-  """Whether a step reads the parameter of this name: it reads all but the encoder's."""
-  return not name.startswith(('encoder', 'merge'))
-
-
-def step_weights(tensors: dict[str, np.ndarray]) -> StepWeights:
-  """Those of a model's tensors that a step reads; large ones are not copied."""
-  read = {name: tensor for name, tensor in tensors.items() if is_read_by_step(name)}
+def step_weights(tensors: dict[str, np.ndarray], facts: ModelFacts) -> StepWeights:
+  """Those of a model's tensors that a step reads, by the facts of each; large ones are not copied."""
+  read = {name: tensor for name, tensor in tensors.items() if facts[name].in_step}
   small = {name for name, tensor in read.items() if tensor.size <= _SMALL and tensor.dtype == np.float32}
   joined = np.concatenate([np.ravel(read[name]) for name in sorted(small)] or [np.zeros(0, np.float32)])
   large = {name: tensor for name, tensor in read.items() if name not in small}
@@ -203,9 +199,10 @@ def _advance(config: ModelConfig) -> Callable[[StepWeights, Progress, jax.Array]
 
 def step_model(config: ModelConfig, weights: StepWeights):
   """The model as a step sees it, with shapes in the place of what it does not read; for compiled programs."""
-  structure, shapes = split(abstract_unrolled(config))
+  model = abstract_unrolled(config)
+  (structure, shapes), facts = split(model), facts_of(model)
   flat, at = flatten(shapes), 0
-  for name in sorted(name for name in flat if is_read_by_step(name) and name not in weights.large):
+  for name in sorted(name for name in flat if facts[name].in_step and name not in weights.large):
     size = flat[name].size
     flat[name] = weights.small[at : at + size].reshape(flat[name].shape)
     at += size

@@ -7,6 +7,7 @@ import jax
 
 from terraformer.config import DenseProjectionConfig
 from terraformer.layers.dense import Dense
+from terraformer.layers.parameter import tell
 from terraformer.layers.projection import SeparateProjection
 
 
@@ -23,4 +24,5 @@ class DenseProjection(SeparateProjection):
     self.key = None if config.share_qk else make(key_key, ('embed', 'heads'))
     self.value = make(value_key, ('embed', 'heads'))
     self.output = make(output_key, ('heads', 'embed'))
+    tell(self.output, part='attention output')
     self.n_heads = n_heads

@@ -26,10 +26,11 @@ class ExpertFF(nnx.Module):
     self.rate = rate
     e, f, d = config.n_experts, config.d_ff // config.n_experts, d_model
     router_key, w1_key, w2_key, bias_key = jax.random.split(key, 4)
-    self.router_DxE = parameter(glorot_uniform(router_key, (d, e), d, e), ('embed', None))
-    self.w1_ExFxD = parameter(glorot_uniform(w1_key, (e, f, d), d, config.d_ff), ('expert', None, 'embed'))
-    self.w2_ExFxD = parameter(glorot_uniform(w2_key, (e, f, d), config.d_ff, d), ('expert', None, 'embed'))
-    self.bias_D = parameter(small_normal(bias_key, (d,)), ('embed',))
+    self.router_DxE = parameter(glorot_uniform(router_key, (d, e), d, e), ('embed', None), part='controller')
+    axes = ('expert', None, 'embed')
+    self.w1_ExFxD = parameter(glorot_uniform(w1_key, (e, f, d), d, config.d_ff), axes, row_axis=-3)
+    self.w2_ExFxD = parameter(glorot_uniform(w2_key, (e, f, d), config.d_ff, d), axes, row_axis=-3)
+    self.bias_D = parameter(small_normal(bias_key, (d,)), ('embed',), decays=False)
 
   def _mask(self, soft_xE: jax.Array, expert_x: jax.Array, draw_key: jax.Array | None) -> jax.Array:
     """The mask ...xE, of the router's softmax and the chosen experts; without a key that of evaluation."""

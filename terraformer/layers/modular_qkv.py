@@ -7,6 +7,7 @@ import jax
 
 from terraformer.config import ModularProjectionConfig
 from terraformer.layers.multiplicative_modular import MultiplicativeModularDense
+from terraformer.layers.parameter import tell
 from terraformer.layers.projection import SeparateProjection
 
 
@@ -19,4 +20,5 @@ class ModularProjection(SeparateProjection):
     self.key = None if config.share_qk else MultiplicativeModularDense(config.n_modules, d_model, key=key_key)
     self.value = MultiplicativeModularDense(config.n_modules, d_model, key=value_key)
     self.output = MultiplicativeModularDense(config.n_modules, d_model, key=output_key)
+    tell(self.output, part='attention output')
     self.n_heads = n_heads

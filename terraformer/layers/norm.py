@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from terraformer.config import LayerNormConfig, RMSNormConfig
-from terraformer.layers.parameter import parameter
+from terraformer.layers.parameter import parameter, tell
 
 EPSILON = 1e-6
 
@@ -22,8 +22,8 @@ class LayerNorm(nnx.Module):
   """Centred, divided by the root of the biased variance + 1e-6, scaled and shifted; float32 inside."""
 
   def __init__(self, d_model: int):
-    self.scale_D = parameter(jnp.ones((d_model,)), (None,))
-    self.bias_D = parameter(jnp.zeros((d_model,)), (None,))
+    self.scale_D = parameter(jnp.ones((d_model,)), (None,), decays=False)
+    self.bias_D = parameter(jnp.zeros((d_model,)), (None,), decays=False)
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Normalises the last axis; same shape."""
@@ -35,7 +35,7 @@ class RMSNorm(nnx.Module):
   """Divided by the root of the mean square + 1e-6 and scaled, neither centred nor shifted; float32 inside."""
 
   def __init__(self, d_model: int):
-    self.scale_D = parameter(jnp.ones((d_model,)), (None,))
+    self.scale_D = parameter(jnp.ones((d_model,)), (None,), decays=False)
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Normalises the last axis; same shape."""
@@ -45,6 +45,10 @@ class RMSNorm(nnx.Module):
 _NORMS = {LayerNormConfig: LayerNorm, RMSNormConfig: RMSNorm}
 
 
-def make_norm(config: LayerNormConfig | RMSNormConfig, d_model: int) -> LayerNorm | RMSNorm:
-  """The normalisation that a config asks for; it starts as scale 1 and bias 0."""
-  return _NORMS[type(config)](d_model)
+def make_norm(
+  config: LayerNormConfig | RMSNormConfig, d_model: int, part: str = 'normalisation'
+) -> LayerNorm | RMSNorm:
+  """The normalisation that a config asks for; it starts as scale 1 and bias 0. `part` is that of its parameters."""
+  made = _NORMS[type(config)](d_model)
+  tell(made, part=part)
+  return made

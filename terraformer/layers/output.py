@@ -5,6 +5,7 @@ import jax
 from terraformer.config import DenseOutputConfig, LowRankOutputConfig, SparseOutputConfig
 from terraformer.layers.dense import Dense
 from terraformer.layers.low_rank_output import LowRankOutput
+from terraformer.layers.parameter import tell
 from terraformer.layers.sparse_output import SparseOutput
 
 
@@ -27,4 +28,6 @@ def make_output(
   key: jax.Array,
 ) -> Dense | LowRankOutput | SparseOutput:
   """The layer from vectors ...xD to logits ...xV."""
-  return _OUTPUTS[type(config)](config, d_model, vocab_size, key=key)
+  made = _OUTPUTS[type(config)](config, d_model, vocab_size, key=key)
+  tell(made, part='output layer')
+  return made

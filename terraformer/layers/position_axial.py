@@ -26,7 +26,7 @@ class AxialPositions(nnx.Module):
     keys = jax.random.split(key, len(config.shape))
     self.tables_CxW = nnx.List(
       [
-        parameter(jax.random.normal(one, table_shape), (None, None))
+        parameter(jax.random.normal(one, table_shape), (None, None), row_axis=-2, stays_float32=True)
         for one, table_shape in zip(keys, zip(config.shape, config.widths, strict=True), strict=True)
       ]
     )

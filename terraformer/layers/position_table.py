@@ -18,7 +18,7 @@ class PositionTable(nnx.Module):
   def __init__(self, config: TablePositionsConfig, max_length: int, d_model: int, *, key: jax.Array):
     """Nothing is random, so that `key` is not used."""
     table_PxD = sinusoids(jnp.arange(config.n_positions(max_length)), d_model)
-    self.table_PxD = parameter(table_PxD, (None, 'embed'))
+    self.table_PxD = parameter(table_PxD, (None, 'embed'), row_axis=-2, stays_float32=True)  # positions are few
     self.config = config
 
   def __call__(

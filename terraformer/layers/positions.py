@@ -8,6 +8,7 @@ from terraformer.config import (
   SinusoidPositionsConfig,
   TablePositionsConfig,
 )
+from terraformer.layers.parameter import tell
 from terraformer.layers.position_axial import AxialPositions
 from terraformer.layers.position_fixed_base import FixedBasePositions
 from terraformer.layers.position_sinusoid import SinusoidPositions
@@ -26,4 +27,6 @@ _POSITIONS = {
 
 def make_positions(config: PositionsConfig, max_length: int, d_model: int, *, key: jax.Array) -> Positions:
   """The positions of one embedding of `max_length` tokens."""
-  return _POSITIONS[type(config)](config, max_length, d_model, key=key)
+  made = _POSITIONS[type(config)](config, max_length, d_model, key=key)
+  tell(made, part='positions')
+  return made

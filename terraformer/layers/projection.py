@@ -40,6 +40,16 @@ class Projection(nnx.Module):
     """One position: queries, keys and values, BxHxK each, and the new cache."""
     return self(x_BxD), None
 
+  def query_step(self, x_BxD: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+    """One position's queries alone, BxHxK, and the new cache; it does not read `of_memory`."""
+    (q_BxHxK, _, _), cache = self.step(x_BxD, cache)
+    return q_BxHxK, cache
+
+  @property
+  def of_memory(self) -> tuple[nnx.Module | None, ...]:
+    """The layers that keys and values alone need: those that cross-attention is done with once it has read them."""
+    return ()
+
   def init_merge_cache(self, batch: int) -> Any:
     """What `merge_step` keeps before the first token."""
     return None
@@ -64,6 +74,15 @@ class SeparateProjection(Projection):
     q_xHxK = split_heads(self.query(x_xD), self.n_heads)
     k_xHxK = q_xHxK if self.key is None else split_heads(self.key(x_xD), self.n_heads)
     return q_xHxK, k_xHxK, split_heads(self.value(x_xD), self.n_heads)
+
+  def query_step(self, x_BxD: jax.Array, cache: None) -> tuple[jax.Array, None]:
+    """One position's queries alone, BxHxK."""
+    return split_heads(self.query(x_BxD), self.n_heads), None
+
+  @property
+  def of_memory(self) -> tuple[nnx.Module | None, ...]:
+    """The layers of keys and of values."""
+    return self.key, self.value
 
   def merge(self, y_xHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
     """The heads' results to ...xD."""

@@ -32,7 +32,7 @@ class SparseOutput(nnx.Module):
     self.gating_SxD = parameter(jax.random.normal(gating_key, (n_modules, d_model)) * 0.5, ('modules', 'embed'))
     projection_WxD = glorot_uniform(projection_key, (width, d_model), d_model, width)
     self.projection_WxD = parameter(projection_WxD, ('vocab', 'embed'))
-    self.bias_SxW = parameter(small_normal(bias_key, (n_modules, width)), ('modules', 'vocab'))
+    self.bias_SxW = parameter(small_normal(bias_key, (n_modules, width)), ('modules', 'vocab'), decays=False)
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Logits ...x(S W), module by module."""

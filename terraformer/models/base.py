@@ -14,6 +14,7 @@ from terraformer.config import BlockConfig, LSHAttentionConfig, ModelConfig
 from terraformer.layers.embedding import Embedding
 from terraformer.layers.norm import make_norm
 from terraformer.layers.output import make_output
+from terraformer.layers.parameter import tell
 from terraformer.models.precision import ready
 from terraformer.ops.dropout import dropout
 from terraformer.ops.segments import Segments
@@ -103,6 +104,14 @@ class Model(nnx.Module):
   def embed(self, tokens_BxT: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Tokens as vectors BxTxD, with dropout, without positions."""
     return dropout(self.embedding(tokens_BxT), rate, key=key, shared_axes=(1,))
+
+
+def tell_stacks(model: Model) -> None:
+  """Tells the parameters of an encoder and of a decoder to which of the two they belong; a step reads no encoder."""
+  for part in (model.encoder_positions, model.encoder, getattr(model, 'encoder_norm', None)):
+    tell(part, stack='encoder', in_step=False)
+  for part in (model.decoder_positions, model.decoder):
+    tell(part, stack='decoder')
 
 
 def causal_padding(block: BlockConfig, real_BxT: jax.Array) -> jax.Array | None:

@@ -20,6 +20,7 @@ from terraformer.layers.dense import Dense
 from terraformer.layers.feed_forward import make_feed_forward
 from terraformer.layers.lsh_attention import LSHAttention
 from terraformer.layers.norm import make_norm
+from terraformer.layers.parameter import tell
 from terraformer.layers.sru import SRU
 from terraformer.models.precision import ready
 from terraformer.ops.chunks import map_chunks
@@ -113,10 +114,11 @@ class RecurrentBranch(nnx.Module):
   def __init__(self, config: BlockConfig, *, key: jax.Array):
     in_key, sru_key, out_key = jax.random.split(key, 3)
     width = config.recurrence.width
-    self.norm = make_norm(config.norm, config.d_model)
+    self.norm = make_norm(config.norm, config.d_model, part='recurrence')
     self.contract = Dense(config.d_model, width, key=in_key)
     self.sru = SRU(config.recurrence, key=sru_key)
     self.expand = Dense(width, config.d_model, key=out_key, axes=(None, 'embed'))
+    tell(self, part='recurrence')
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """All positions, and the state after the first `length_B`."""

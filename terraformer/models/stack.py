@@ -14,6 +14,7 @@ from flax import nnx
 from terraformer.config import BlockConfig, ModelConfig, PlainResidualConfig
 from terraformer.config.model import ResidualConfig
 from terraformer.layers.dense import Dense
+from terraformer.layers.parameter import tell
 from terraformer.models.block import Block
 from terraformer.models.halves import Padding
 from terraformer.ops.fixed_point import to_grid
@@ -104,6 +105,7 @@ class Stack(Segmented):
     block_key, forget_key = jax.random.split(key)
     make = lambda key: Block(model, block, n_attentions, causal, cross, key=key)  # noqa: E731
     self.blocks = jax.vmap(make)(jax.random.split(block_key, n_layers))
+    tell(self.blocks, loop='blocks')
     self.halves = tuple(_half(index) for index in range(n_attentions + cross + 1))
     self.n_layers = n_layers
     self.residual = Residual(model.residual)
@@ -112,6 +114,7 @@ class Stack(Segmented):
     make_forget = lambda key: Dense(block.d_model, block.d_model, key=key, axes=('embed', None))  # noqa: E731
     n_forgets = len(self.segments()) - 1
     self.forgets = jax.vmap(make_forget)(jax.random.split(forget_key, n_forgets)) if n_forgets else None
+    tell(self.forgets, part='merging streams', loop='forgets')
 
   def _run_segments(self, run, streams: Streams, inputs) -> tuple[Streams, Any]:
     """`run(streams, inputs of some layers) -> (streams, results of each layer)`, one segment after the other."""

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from terraformer.layers.parameter import facts_of
 from terraformer.models.base import Model
 from terraformer.models.parameters import Params, merge, put_stacks, split, take_stacks
 from terraformer.models.stack import Stack
@@ -44,7 +45,7 @@ def update_backwards(
   Returns:
     New parameters, new state, what `loss_of` told, and `watch.gradient_squares`.
   """
-  stacks, rest = take_stacks(params)
+  stacks, rest = take_stacks(params, optimizer.stacks)
   counters = {name: _counters(of_stack) for name, of_stack in state.stacks.items()}
   squares_L = {name: jnp.zeros(len(jax.tree.leaves(stack)[0])) for name, stack in stacks.items()}
 
@@ -65,7 +66,7 @@ def update_backwards(
   )
   squares = {name.split('.')[0]: squares_L for name, (_, squares_L) in kept.items()}
   new_params = put_stacks(stacks, optax.apply_updates(rest, updates))
-  return new_params, new_state, told, gradient_squares(d_rest) | squares
+  return new_params, new_state, told, gradient_squares(d_rest, facts_of(merge(structure, params))) | squares
 
 
 def _layer_update(inner: optax.GradientTransformation):

@@ -12,6 +12,7 @@ import numpy as np
 
 from terraformer.config import InitFromConfig, RunConfig
 from terraformer.data.batches import Prepared, prefetch
+from terraformer.layers.parameter import ModelFacts, facts_of
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import Params, count, split
 from terraformer.train import checkpoint, hosts, setup
@@ -100,8 +101,9 @@ def _train(
     setup.keep_vocabulary(workdir / 'vocabulary.model', data.vocabulary.model_bytes)
 
   init_key, noise_key = jax.random.split(jax.random.key(config.seed))
-  optimizer, schedule = make_optimizer(config.optimizer), make_schedule(config.optimizer.schedule)
-  structure, shapes = split(abstract_model(run.model))
+  model = abstract_model(run.model)
+  (structure, shapes), facts = split(model), facts_of(model)
+  optimizer, schedule = make_optimizer(config.optimizer, facts), make_schedule(config.optimizer.schedule)
   abstract = abstract_state(run.model, optimizer, mesh, config.mesh.rules)
   feed = Feed(data, config, batch_sharding(mesh), list(stored.get('skipped', [])))
   train_step = Program(
@@ -133,7 +135,7 @@ def _train(
       state = init_state(run.model, optimizer, mesh, init_key, config.mesh.rules)
     if config.init_from is None:
       return state
-    params, report = _take(config.init_from, state['params'], data)
+    params, report = _take(config.init_from, state['params'], facts, data)
     if progress:
       print(report, file=sys.stderr)
     return state | {'params': params}
@@ -265,8 +267,8 @@ def _baselines(run: RunConfig, data: Prepared) -> dict[str, float]:
   return {'unigram model': math.exp(losses.mean())}
 
 
-def _take(config: InitFromConfig, params: Params, data: Prepared) -> tuple[Params, InitReport]:
+def _take(config: InitFromConfig, params: Params, facts: ModelFacts, data: Prepared) -> tuple[Params, InitReport]:
   """The parameters of another run; the main process says of which step, and that it is whole."""
   workdir = Path(config.workdir)
   step = hosts.agree(lambda: checkpoint.require_step(workdir, config.step or None))
-  return take_parameters(params, config, step, data.vocabulary.fingerprint)
+  return take_parameters(params, facts, config, step, data.vocabulary.fingerprint)

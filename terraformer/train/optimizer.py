@@ -1,10 +1,11 @@
 """Optimisers and learning-rate schedules, all from optax."""
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from terraformer.config import AdafactorConfig, AdamWConfig, CosineScheduleConfig, RsqrtScheduleConfig
+from terraformer.layers.parameter import ModelFacts
+from terraformer.models.parameters import Params, flatten, stacks_of, unflatten
 from terraformer.train.by_layer import ByLayer, Optimizer
 
 
@@ -26,8 +27,13 @@ def make_schedule(config: RsqrtScheduleConfig | CosineScheduleConfig) -> optax.S
   return rsqrt
 
 
-def make_optimizer(config: AdafactorConfig | AdamWConfig) -> Optimizer:
-  """The optimiser of a run (paper, appendix: Adafactor without momentum, each layer with arrays of its own)."""
+def make_optimizer(config: AdafactorConfig | AdamWConfig, facts: ModelFacts) -> Optimizer:
+  """The optimiser of a run (paper, appendix: Adafactor without momentum, each layer with arrays of its own).
+
+  Args:
+    config: which, and its settings.
+    facts: of the model: which parameters are stacked, and which weight decay is for.
+  """
   schedule = make_schedule(config.schedule)
   if isinstance(config, AdafactorConfig):
     return ByLayer(
@@ -40,19 +46,14 @@ def make_optimizer(config: AdafactorConfig | AdamWConfig) -> Optimizer:
         multiply_by_parameter_scale=True,
         momentum=None,
         min_dim_size_to_factor=config.factor_from,
-      )
+      ),
+      stacks_of(facts),
     )
+
+  def decayed(params: Params) -> Params:
+    return unflatten({path: facts[path].decays for path in flatten(params)})
+
   return optax.chain(
     optax.clip_by_global_norm(config.clip),
-    optax.adamw(schedule, config.beta1, config.beta2, weight_decay=config.weight_decay, mask=_decayed),
+    optax.adamw(schedule, config.beta1, config.beta2, weight_decay=config.weight_decay, mask=decayed),
   )
-
-
-def _decayed(params):
-  """Weight decay is for matrices: biases and normalisation are named so."""
-
-  def is_matrix(path, _):
-    name = path[-1].key
-    return not name.startswith(('bias', 'scale', 'controller_bias'))
-
-  return jax.tree_util.tree_map_with_path(is_matrix, params)
