@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from terraformer.data.store import RECORD
 Example = dict[str, str]
 
 _HELD_OUT = 20  # one example in so many
+# Not str.splitlines, which ends a line at a form feed, where PDFs end a page, and at Unicode's separators as well.
+_LINE_END = re.compile(r'\r\n|\n|\r')
 
 
 def local_files(config: LocalFilesConfig) -> dict[str, list[Example]]:
@@ -125,7 +128,7 @@ def read_row(line: str, fields: dict[str, str], where: str, may_be_empty: bool =
 
 def _read_paragraphs(path: Path, config: LocalFilesConfig) -> list[Example]:
   paragraphs, lines = [], []
-  for number, line in enumerate([*read_text(path).splitlines(), ''], 1):
+  for number, line in enumerate([*_LINE_END.split(read_text(path)), ''], 1):
     if line.strip():
       lines.append(line)
     elif lines:
