@@ -56,7 +56,14 @@ def vocabulary():
 def fake_prepared(vocabulary, tmp_path_factory):
   """Returns write(task, has_inputs, ...) -> DataConfig: prepares a folder with a stand-in for seqio."""
 
-  def write(task='pairs', has_inputs=True, counts=(40, 11, 7), directory=None, **fields):
+  def write(
+    task='pairs',
+    has_inputs=True,
+    counts=(40, 11, 7),
+    directory=None,
+    held_out=frozenset(),
+    **fields,
+  ):
     directory = directory or str(tmp_path_factory.mktemp('prepared'))
     config = DataConfig(task=task, directory=directory, **fields)
     features = ('inputs', 'targets') if has_inputs else ('targets',)
@@ -75,7 +82,7 @@ def fake_prepared(vocabulary, tmp_path_factory):
     )
     work = store.folder_of(config).with_name(f'.{task}')
     work.mkdir(parents=True)
-    whole = job.Job(work, config, [job.Component(fake)], features, run, vocabulary, store.Origin('c'))
+    whole = job.Job(work, config, [job.Component(fake)], features, run, vocabulary, store.Origin('c'), held_out)
     parts.write_part(whole, 0, progress=False)
     parts.assemble(whole, store.folder_of(config))
     return config

@@ -36,7 +36,8 @@ class LocalFilesConfig(Checked):
 
   Attributes:
     train, validation, test: paths or glob patterns of each split, all of one kind. Where `validation` or `test` is
-      empty, a twentieth of the training examples, chosen by a hash of their text, takes its place.
+      empty, a twentieth of the training examples, chosen by a hash of their text, takes its place. A file of `train` in
+      another split is refused.
     inputs_field: the source's field in `.jsonl`; empty makes a language-modelling task of `targets_field`.
     targets_field: the target's field in `.jsonl`.
   """

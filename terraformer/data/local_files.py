@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from terraformer.config import LocalFilesConfig, LocalFolderConfig, UserError, unreadable
+from terraformer.data.leaks import require_apart
 from terraformer.data.store import RECORD
 
 Example = dict[str, str]
@@ -44,7 +45,8 @@ def source_paths(config: LocalFilesConfig) -> dict[str, list[Path]]:
   """The files of each split, sorted.
 
   Raises:
-    UserError: if a path does not exist, a pattern matches nothing, or a file is of another kind.
+    UserError: if a path does not exist, a pattern matches nothing, a file is of another kind, or one that is trained on
+      is in another split as well.
   """
   if not config.train:
     raise UserError('LocalFilesConfig.train: expected paths or patterns of .txt or .jsonl files, found none')
@@ -61,6 +63,7 @@ def source_paths(config: LocalFilesConfig) -> dict[str, list[Path]]:
         kind = 'a folder' if path.is_dir() else f'{path.suffix or "a name without ending"}'
         raise UserError(f'{path}: expected a .txt or .jsonl file, found {kind}')
     paths[split] = sorted(found)
+  require_apart(paths, 'LocalFilesConfig')
   return paths
 
 
