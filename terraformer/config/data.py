@@ -15,7 +15,8 @@ class VocabularyConfig(Checked):
   Attributes:
     path: a sentencepiece model to use; empty trains one while the task is prepared.
     size: ids in all, the sentinels included, of a vocabulary that is trained.
-    sentinels: ids kept at the end of the vocabulary for span corruption, counted downwards from the last one.
+    sentinels: ids kept at the end of the vocabulary for span corruption, counted downwards from the last one. A model
+      that has pieces `<extra_id_0>`, `<extra_id_1>` ... of its own, as mT5's has, keeps those: so many of them serve.
   """
 
   path: str = ''

@@ -1,3 +1,4 @@
+import json
 import random
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from terraformer.config import UserError
 from terraformer.data.vocabulary import EOS_ID, Vocabulary, train_vocabulary
 from tests.data.conftest import STRINGS
-from tests.prepared import sentences
+from tests.prepared import sentences, with_own_sentinels
 
 TEXTS = [
   'hello',
@@ -88,3 +89,65 @@ def test_errors_are_one_sentence(tmp_path, vocabulary):
     train_vocabulary(sentences(100), 265, 0)
   with pytest.raises(UserError, match='expected ids from 0'):
     vocabulary.decode([vocabulary.size])
+
+
+OWN = [f'\u2581<extra_id_{i}>' for i in range(20)]
+
+
+@pytest.mark.parametrize('names', [OWN, OWN[::-1], OWN[10:] + OWN[:10], [name[1:] for name in OWN]])
+@pytest.mark.parametrize('sentinels', [20, 7])
+def test_sentinels_of_a_models_own_serve_wherever_they_are(names, sentinels):
+  model = with_own_sentinels(names)
+  vocabulary = Vocabulary.from_bytes(model, sentinels)
+  pieces = [vocabulary._processor.IdToPiece(i).lstrip('\u2581') for i in vocabulary.sentinel_ids]
+  assert pieces == [f'<extra_id_{i}>' for i in range(sentinels)]
+  assert vocabulary.size == Vocabulary.from_bytes(model, 0).size and vocabulary.sentinels == sentinels
+  assert vocabulary.sentinel_ids[3] in vocabulary.encode('red <extra_id_3> tree')
+  assert vocabulary.decode(vocabulary.encode('red <extra_id_3> tree')) == 'red <extra_id_3> tree'
+
+
+@pytest.mark.parametrize(
+  'names, found',
+  [
+    (OWN, '<extra_id_20> missing; set VocabularyConfig.sentinels = 20'),
+    (OWN[:9] + OWN[10:], '<extra_id_9> missing; set VocabularyConfig.sentinels = 9'),
+    (OWN[3:], '<extra_id_0> missing; set VocabularyConfig.sentinels = 0'),
+  ],
+)
+def test_a_model_with_some_of_the_sentinels_is_refused(names, found):
+  with pytest.raises(UserError, match=rf'with all the sentinels <extra_id_0> to <extra_id_99> .*, found {found}'):
+    Vocabulary.from_bytes(with_own_sentinels(names), 100)
+
+
+def test_sentinels_that_are_added_are_told_by_id(vocabulary):
+  assert vocabulary.sentinel_ids == list(range(vocabulary.size - 1, vocabulary.size - 21, -1))
+  assert Vocabulary.from_bytes(vocabulary.model_bytes, 0).sentinel_ids == []
+
+
+@pytest.mark.parametrize('options', [{'model_type': 'bpe'}, {'byte_fallback': False}, {'bos_id': 3}])
+@pytest.mark.parametrize('names', [(), OWN])
+def test_other_kinds_of_models_are_read_as_sentencepiece_reads_them(options, names):
+  vocabulary = Vocabulary.from_bytes(with_own_sentinels(names, **options), 20)
+  for text in ('Red tree 0.', '日 red', '  two', 'a <extra_id_3> b'):
+    ids = vocabulary.encode(text)
+    assert vocabulary.decode(ids) == vocabulary._processor.DecodeIds(ids)
+
+
+@pytest.mark.parametrize(
+  'content, found',
+  [
+    (json.dumps({'version': '1.0', 'model': {'type': 'Unigram'}}, indent=2), 'found JSON, as in the tokenizer.json'),
+    (json.dumps({'the': 0, 'a': 1}), 'found JSON, as in the tokenizer.json'),
+    ('<pad>\t0\n</s>\t0\nthe\t-3.2\n', 'found a text of 3 lines, as in a list of pieces; give the model itself'),
+    ('[PAD]\n[UNK]\nthe\n', 'found a text of 3 lines, as in a list of pieces; give the model itself'),
+    (
+      'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 791656\n',
+      'fetch the file with `git lfs pull`',
+    ),
+  ],
+)
+def test_a_file_beside_the_model_is_told_for_what_it_is(tmp_path, content, found):
+  path = tmp_path / 'given'
+  path.write_text(content)
+  with pytest.raises(UserError, match=f'given: expected a sentencepiece model, .*{found}'):
+    Vocabulary.open(path)
