@@ -122,7 +122,11 @@ def job(config: DataConfig, text: Text, folder: Path, progress: bool) -> Job:
 
 def _trained(config: DataConfig, samples: Iterable[str], progress: bool) -> Vocabulary:
   with bar(progress, f'training a vocabulary of {config.vocabulary.size}'):
-    return train_vocabulary(samples, config.vocabulary.size, config.vocabulary.sentinels)
+    said = []
+    trained = train_vocabulary(samples, config.vocabulary.size, config.vocabulary.sentinels, said.append)
+  for line in said:  # after the bar, which would write over it
+    print(line, file=sys.stderr)
+  return trained
 
 
 def write_vocabulary(config: DataConfig, path: Path, progress: bool) -> None:

@@ -14,13 +14,14 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import sentencepiece
 
 from terraformer.config import UserError
 from terraformer.data import sentinels as sentinel_pieces
+from terraformer.data import training_lines
 from terraformer.data.addresses import place_of, reaching
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
@@ -223,12 +224,20 @@ def _surfaces(processor: sentencepiece.SentencePieceProcessor) -> tuple[list[str
   return texts, values
 
 
-def train_vocabulary(texts: Iterable[str], size: int, sentinels: int) -> Vocabulary:
+def train_vocabulary(
+  texts: Iterable[str], size: int, sentinels: int, say: Callable[[str], None] = lambda line: None
+) -> Vocabulary:
   """Trains a unigram vocabulary of at most `size` ids, sentinels included; the same texts always give the same one.
 
   Characters that are too rare for an id are spelled in bytes, a newline always has its own id, and spaces are kept as
   they are, so every text comes back from `decode(encode(text))`, except that U+2581 comes back as a space. A text that
   is too small for `size` pieces gives a smaller vocabulary. About 5 MB are read, of texts drawn evenly.
+
+  Args:
+    texts: to train on.
+    size: ids in all.
+    sentinels: how many of them are sentinels.
+    say: is told, in a line, what training leaves out.
 
   Raises:
     UserError: if there is no text, or `size` does not hold the bytes and the common characters.
@@ -239,35 +248,51 @@ def train_vocabulary(texts: Iterable[str], size: int, sentinels: int) -> Vocabul
   random.Random(0).shuffle(texts)
   ends = itertools.accumulate(map(len, texts))
   texts = [text for text, end in zip(texts, ends, strict=True) if end - len(text) < TRAINING_CHARACTERS]
-  lines = (line for text in texts for line in text.split('\n') if line.strip())
+  for most in (training_lines.MOST_BYTES, training_lines.SHORT_BYTES):
+    lines, left_out = training_lines.lines_of(texts, most)
+    if not lines:
+      raise UserError(
+        'VocabularyConfig: expected text to train a vocabulary on, found the character U+2585, which sentencepiece '
+        'keeps for itself, in every line; remove it'
+      )
+    try:
+      trained = Vocabulary.from_bytes(_train(lines, size - sentinels), sentinels)
+    except RuntimeError as error:
+      failed = error  # a word of 100,000 bytes and more makes sentencepiece fail: then longer lines are cut as well
+    else:
+      if left_out:
+        say(f'lines left out of the training of the vocabulary, since they have the character U+2585: {left_out:,}')
+      return trained
+  needed = re.search(r'required_chars\D*\d+ vs (\d+)', str(failed))
+  expected = f'at least {int(needed[1]) + sentinels}' if needed else 'one that sentencepiece can train'
+  raise UserError(f'VocabularyConfig.size: expected {expected} for this text, found {size}') from failed
+
+
+def _train(lines: list[str], size: int) -> bytes:
+  """The bytes of a sentencepiece model of at most so many ids; raises RuntimeError where sentencepiece does."""
   model = io.BytesIO()
-  try:
-    sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=lines,
-      model_writer=model,
-      vocab_size=size - sentinels,
-      model_type='unigram',
-      hard_vocab_limit=False,
-      byte_fallback=True,
-      character_coverage=0.9995,
-      pad_id=PAD_ID,
-      eos_id=EOS_ID,
-      unk_id=UNK_ID,
-      bos_id=-1,
-      user_defined_symbols=['\n'],
-      normalization_rule_name='identity',
-      remove_extra_whitespaces=False,
-      allow_whitespace_only_pieces=True,
-      split_digits=True,
-      max_sentence_length=1 << 20,
-      num_threads=_THREADS,
-      minloglevel=2,
-    )
-  except RuntimeError as error:
-    needed = re.search(r'required_chars\D*\d+ vs (\d+)', str(error))
-    expected = f'at least {int(needed[1]) + sentinels}' if needed else 'one that sentencepiece can train'
-    raise UserError(f'VocabularyConfig.size: expected {expected} for this text, found {size}') from error
-  return Vocabulary.from_bytes(model.getvalue(), sentinels)
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(lines),
+    model_writer=model,
+    vocab_size=size,
+    model_type='unigram',
+    hard_vocab_limit=False,
+    byte_fallback=True,
+    character_coverage=0.9995,
+    pad_id=PAD_ID,
+    eos_id=EOS_ID,
+    unk_id=UNK_ID,
+    bos_id=-1,
+    user_defined_symbols=['\n'],
+    normalization_rule_name='identity',
+    remove_extra_whitespaces=False,
+    allow_whitespace_only_pieces=True,
+    split_digits=True,
+    max_sentence_length=training_lines.MOST_BYTES,
+    num_threads=_THREADS,
+    minloglevel=2,
+  )
+  return model.getvalue()
 
 
 def _reason(error: OSError) -> str:

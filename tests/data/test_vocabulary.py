@@ -1,5 +1,6 @@
 import json
 import random
+import textwrap
 
 import pytest
 
@@ -151,3 +152,66 @@ def test_a_file_beside_the_model_is_told_for_what_it_is(tmp_path, content, found
   path.write_text(content)
   with pytest.raises(UserError, match=f'given: expected a sentencepiece model, .*{found}'):
     Vocabulary.open(path)
+
+
+def article(n_bytes, space=' '):
+  """Words of random letters."""
+  rng = random.Random(0)
+  words = [''.join(rng.choices('etaoinshrdlu', k=rng.randint(2, 7))) for _ in range(300)]
+  return space.join(rng.choices(words, k=n_bytes // 5))[:n_bytes]
+
+
+def test_a_long_line_is_cut_at_spaces_and_teaches_what_its_words_do():
+  text, told = article(1_200_000), []
+  lines = textwrap.fill(text, 4000)
+  one, other = (train_vocabulary([given], 500, 0, told.append) for given in (text, lines))
+  assert one.size == other.size == 500 and not told
+  assert len(one.encode(text)) == pytest.approx(len(other.encode(text)), rel=0.01)
+
+
+def test_a_line_is_long_by_its_bytes_and_may_have_no_spaces():
+  rng = random.Random(0)
+  text = ''.join(rng.choices([chr(0x4E00 + i) for i in range(40)], k=360_000))
+  assert len(text) < 1 << 20 < len(text.encode())
+  vocabulary = train_vocabulary([text], 400, 0)
+  assert len(vocabulary.encode(text[:100])) <= 101  # an id for each character, not one for each byte
+
+
+@pytest.mark.slow
+def test_a_word_that_sentencepiece_fails_at_is_cut():
+  text = article(260_000, space='')
+  assert len(train_vocabulary([text], 400, 0).encode(text)) < len(text)
+
+
+def test_shorter_lines_are_tried_where_training_fails(monkeypatch):
+  tried = []
+
+  def fail_at_first(lines, size):
+    tried.append([len(line.encode()) for line in lines])
+    if len(tried) == 1:
+      raise RuntimeError('INTERNAL')
+    return with_own_sentinels(())
+
+  monkeypatch.setattr('terraformer.data.vocabulary._train', fail_at_first)
+  train_vocabulary(['é' * 5000 + ' and\nshort'], 450, 20)
+  assert tried == [[10_004, 5], [4096, 4096, 1812, 5]]
+
+
+def test_a_text_that_cannot_be_trained_on_is_still_said_to_be(monkeypatch):
+  def fail(lines, size):
+    raise RuntimeError('INTERNAL')
+
+  monkeypatch.setattr('terraformer.data.vocabulary._train', fail)
+  with pytest.raises(UserError, match='expected one that sentencepiece can train for this text, found 450'):
+    train_vocabulary(['a'], 450, 20)
+
+
+def test_lines_that_sentencepiece_leaves_out_are_told(vocabulary):
+  told, texts = [], sentences(300) + ['one\n\n  two']
+  reserved = [f'zzz{i} \u2585 zzz' for i in range(12)]
+  spoilt = '\n'.join([texts[0], *reserved])
+  trained = train_vocabulary([spoilt, *texts[1:]], 450, 20, told.append)
+  assert trained.fingerprint == vocabulary.fingerprint
+  assert told == ['lines left out of the training of the vocabulary, since they have the character U+2585: 12']
+  with pytest.raises(UserError, match=r'expected text .*, found the character U\+2585, .* in every line; remove it'):
+    train_vocabulary(reserved, 450, 20)
