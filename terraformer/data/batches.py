@@ -53,9 +53,9 @@ def open_prepared(config: DataConfig) -> 'Prepared':
     own, is_text = config.with_objective(objective), manifest.is_text or objective is not None
     if is_text:
       own.text_objective.check_lengths(config.inputs_length, config.targets_length, vocabulary.sentinels)
-      of_task_V = target_counts(own, of_task_V, one['examples']['train'])
+      of_task_V = target_counts(own, of_task_V, one['examples']['train'], vocabulary.sentinel_ids)
     counts_V += of_task_V
-    tasks.append(_Task(is_text, make_arrange(own, is_text, vocabulary.size)))
+    tasks.append(_Task(is_text, make_arrange(own, is_text, vocabulary.sentinel_ids)))
   return Prepared(config, manifest, tasks, vocabulary, counts_V, folder)
 
 
