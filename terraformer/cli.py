@@ -20,6 +20,10 @@ from terraformer.train import status as status_lib
 
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
 
+_NO_MEMORY = (
+  'expected sizes that fit into the memory of this machine, found too large ones; a smaller batch helps first'
+)
+
 
 def main(arguments: list[str] | None = None) -> int:
   """Runs one command and returns its exit status."""
@@ -30,6 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
       return flags.run(flags) or 0
   except UserError as error:
     return _fail(flags, error, 2)
+  except MemoryError:
+    return _fail(flags, _NO_MEMORY, 2)
+  except RuntimeError as error:  # of which XLA's is one; jax may not be imported yet
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    return _fail(flags, _NO_MEMORY, 2)
   except interrupts.Terminated:
     return _fail(flags, 'interrupted', status_lib.RESTART)
   except KeyboardInterrupt:

@@ -6,6 +6,7 @@ to the others before they act on it.
 
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,13 +50,17 @@ def connect(
     silence: seconds after which a process that is not heard of counts as lost, and the others end.
 
   Raises:
-    UserError: if some of the three are given and others are not, or the address is not valid.
+    UserError: if some of the three are given and others are not, there is no such process, or the address is not valid.
     LostError: if the others do not come within half an hour.
   """
   given = {'--coordinator_address': coordinator, '--num_processes': processes, '--process_id': process}
   missing = [name for name, value in given.items() if value is None]
   if 0 < len(missing) < len(given):
     raise UserError(f'{missing[0]}: expected a value beside {", ".join(given.keys() - set(missing))}, found none')
+  if not missing and process >= processes:
+    raise UserError(f'--process_id: expected less than --num_processes ({processes}), found {process}')
+  if not missing and not _has_port(coordinator):
+    raise UserError(f'--coordinator_address: expected HOST:PORT with a port from 1 to 65535, found {coordinator}')
   if missing and not _on_cloud_tpu():
     return
   try:
@@ -69,6 +74,11 @@ def connect(
     raise UserError(f'--coordinator_address {coordinator}: expected HOST:PORT of process 0, found: {error}') from error
   except RuntimeError as error:
     raise LostError(f'expected to reach the other processes, found: {error}') from error
+
+
+def _has_port(address: str) -> bool:
+  host, _, port = address.rpartition(':')
+  return bool(host) and re.fullmatch('[0-9]{1,5}', port) is not None and 0 < int(port) < 2**16
 
 
 def are_several() -> bool:
