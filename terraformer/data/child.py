@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from terraformer import config as config_lib
-from terraformer import interrupts
+from terraformer import interrupts, streams
 from terraformer.config import DataConfig, UserError
 from terraformer.data import begin, store
 from terraformer.data.prepare import WHOLE, Share, is_prepared, prepare, require_unchanged, reuse
@@ -144,7 +144,7 @@ def _child(terminal: int, answer: int) -> int:
   """Does what a line of the standard input asks for, and writes the answer; only Python writes to the terminal."""
   # A shell that starts a command in the background has it ignore this, but then this process would not end.
   signal.signal(signal.SIGINT, signal.default_int_handler)
-  sys.stderr = os.fdopen(terminal, 'w', buffering=1)
+  sys.stdout, sys.stderr = streams.messages(1), streams.messages(terminal)
   request = json.loads(sys.stdin.readline())
   threading.Thread(target=_end_with_parent, daemon=True).start()
   config, progress = config_lib.from_dict(request['config']), request['progress']

@@ -1,10 +1,11 @@
 """What decoding reads: a text, a file, or the standard input."""
 
+import errno
 import os
 import sys
 from pathlib import Path
 
-from terraformer.config import UserError
+from terraformer.config import UserError, unreadable
 from terraformer.data.local_files import decode_utf8, read_rows, read_text
 
 
@@ -24,7 +25,7 @@ def read_sources(text: str | None, file: str | None, stdin: str | None, field: s
   if text is not None:
     sources = [decode_utf8(os.fsencode(text), '--input')]  # bytes that are not UTF-8 came as half surrogate pairs
   elif stdin is not None:
-    sources = [decode_utf8(sys.stdin.buffer.read(), 'standard input')]
+    sources = [decode_utf8(_read_stdin(), 'standard input')]
   elif Path(file).suffix == '.jsonl':
     sources = [row['inputs'] for row, _ in read_rows(Path(file), {'inputs': field})]
   else:
@@ -32,6 +33,15 @@ def read_sources(text: str | None, file: str | None, stdin: str | None, field: s
   for source in sources:
     require_text(source)
   return sources
+
+
+def _read_stdin() -> bytes:
+  try:
+    return sys.stdin.buffer.read()
+  except OSError as error:
+    if error.errno == errno.EBADF:
+      raise UserError('standard input: expected a text, found it closed') from error
+    raise unreadable('standard input', error) from error
 
 
 def require_text(source: object) -> None:
