@@ -177,12 +177,17 @@ def gin_file(fake_prepared, made_once):
 
 @pytest.fixture(scope='session')
 def terraformer():
-  """Returns start(*arguments) -> Popen of the command line in a process of its own; `xla_flags` are added."""
+  """Returns start(*arguments) -> Popen of the command line in a process of its own; `xla_flags` are added.
 
-  def start(*arguments, xla_flags='', **options):
+  `shell` is what a shell does in its place: `ulimit -f 8; exec "$@" 2>&-`, say.
+  """
+
+  def start(*arguments, xla_flags='', shell=None, **options):
     environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
     environment['XLA_FLAGS'] = f'{environment.get("XLA_FLAGS", "")} {xla_flags}'
     command = [sys.executable, '-m', 'terraformer', *map(str, arguments)]
+    if shell is not None:
+      command = ['sh', '-c', shell, 'sh', *command]
     pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
     return subprocess.Popen(command, env=environment, text=True, **(pipes | options))
 

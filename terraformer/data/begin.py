@@ -18,6 +18,7 @@ from terraformer.data.job import Component, Job
 from terraformer.data.progress import bar
 from terraformer.data.store import Origin
 from terraformer.data.vocabulary import Vocabulary, train_vocabulary
+from terraformer.files import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +143,7 @@ def write_vocabulary(config: DataConfig, path: Path, progress: bool) -> None:
   vocabulary = _trained(config, samples, progress)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(vocabulary.model_bytes)
+    write_whole(path, vocabulary.model_bytes)
   except OSError as error:
     raise refused(path, 'a file that can be written', error) from error
 

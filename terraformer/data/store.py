@@ -8,6 +8,7 @@ manifest.json                           `Manifest`; a folder without it does not
 
 import dataclasses
 import hashlib
+import io
 import json
 import typing
 from pathlib import Path
@@ -208,6 +209,13 @@ def unpack(record: bytes) -> dict[str, Any]:
     name: np.frombuffer(value, '<i4') if isinstance(value, bytes) else value
     for name, value in msgpack.unpackb(record).items()
   }
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+  """Writes an array as `.npy`; where the disk is full, `np.save` would not say so."""
+  data = io.BytesIO()
+  np.save(data, array)
+  path.write_bytes(data.getvalue())
 
 
 def sha256_of(path: Path) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from terraformer.config import UserError
+from terraformer.files import NO_ROOM, UnwritableError
 
 _FAILED = -1
 _PATIENCE = 1800  # seconds: a machine that is replaced takes a while to come back
@@ -31,6 +32,8 @@ class LostError(RuntimeError):
 
 def is_loss(error: Exception) -> bool:
   """Whether an error is what the end of another process, or of a disk that is mounted, looks like in this one."""
+  if isinstance(error, UnwritableError):
+    return error.number not in NO_ROOM
   if isinstance(error, OSError):  # TimeoutError is one
     return True
   return isinstance(error, jax.errors.JaxRuntimeError) and any(text in str(error) for text in _LOSSES)

@@ -1,6 +1,9 @@
 """What is done in a child process, and what is heard of it."""
 
+import errno
+import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -50,6 +53,16 @@ def test_a_vocabulary_is_trained_by_itself_and_is_the_one_that_preparing_trains(
     child.write_vocabulary(DataConfig('mine'), path)
   with pytest.raises(UserError, match='new: expected a file that can be written, found is a directory'):
     child.write_vocabulary(local, path.parent, progress=False)
+
+
+@pytest.mark.skipif(not hasattr(os, 'memfd_create'), reason='the system has no files in memory')
+def test_it_needs_no_room_for_temporary_files(local, tmp_path, monkeypatch):
+  def refuse(*_, **__):
+    raise FileNotFoundError(errno.ENOENT, 'No usable temporary directory found')  # what Python says where all are full
+
+  monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
+  with pytest.raises(UserError, match='/dev/full: expected a file that can be written, found no space left on device'):
+    child.write_vocabulary(local, Path('/dev/full'), progress=False)
 
 
 def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeypatch, vocabulary, capfd):
