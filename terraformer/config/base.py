@@ -7,7 +7,6 @@ import types
 import typing
 from typing import Any
 
-
 _LONGEST_MESSAGE = 1000  # characters
 _DEEPEST = 16  # levels of configs within configs
 

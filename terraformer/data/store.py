@@ -170,7 +170,10 @@ def _require_types(manifest: Manifest, path: Path) -> None:
 
 
 def _first_unlike(annotation: Any, value: Any) -> tuple[Any] | None:
-  """What is first found in an entry that is not of its annotation, in a tuple; None where all is. Numbers are counts."""
+  """What is first found in an entry that is not of its annotation, in a tuple; None where all is.
+
+  Every number is a count, which is not negative.
+  """
   origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
   if annotation is Any:
     return None

@@ -101,13 +101,17 @@ DAMAGES = {
   'longer': (lambda path: path.write_bytes(path.read_bytes() + b'more'), r'bytes of tensors, found'),
   'shape': (lambda path: rewrite(path, shape=[16, 17]), r'the tensor b.w of float32\[16, 17\]'),
   'type': (lambda path: rewrite(path, dtype='F8'), 'type, shape and place of the tensor b.w'),
-  'more dimensions than an array has': (lambda path: rewrite(path, shape=[1] * 70 + [16, 16]), 'for the tensor b.w, found'),
+  'more dimensions than an array has': (lambda path: rewrite(path, shape=[1] * 70 + [16, 16]),
+  'for the tensor b.w, found'),
   'dimensions beyond any array': (
-    lambda path: rewrite(path, shape=[2**40, 2**40, 0], data_offsets=[0, 0]), 'shape of an array for the tensor b.w, found'
+    lambda path: rewrite(path, shape=[2**40, 2**40, 0], data_offsets=[0, 0]),
+    'shape of an array for the tensor b.w, found'
   ),
   'a product beyond any number of bytes': (lambda path: rewrite(path, shape=[2**40, 2**40]), 'found 1,024 bytes'),
-  'places beyond any file': (lambda path: rewrite(path, data_offsets=[2**64, 2**64 + 1024]), 'up to the end of the tensor b.w'),
-  'two tensors in one place': (lambda path: overlap(path), 'tensor in a place of its own, found a.bias and __padding__.a.bias in one'),
+  'places beyond any file': (lambda path: rewrite(path, data_offsets=[2**64, 2**64 + 1024]),
+  'up to the end of the tensor b.w'),
+  'two tensors in one place': (lambda path: overlap(path),
+  'tensor in a place of its own, found a.bias and __padding__.a.bias in one'),
   'places that are no numbers': (lambda path: rewrite(path, data_offsets=['0', '9']), 'place of the tensor b.w, found'),
   'places between numbers': (lambda path: rewrite(path, data_offsets=[0.0, 1088.0]), 'place of the tensor b.w, found'),
   'missing': (lambda path: path.unlink(), 'expected the weights of the bundle, found no such file'),
