@@ -324,32 +324,35 @@ def load_configs(files: list[str], bindings: list[str], stored: str = '') -> tup
   for path in files:
     _parse(f'--gin_file {path}', f"include '{path}'")
   for binding in bindings:
-    _parse(f'--gin_bindings {binding!r}', _HEADER + binding)
-  text = gin.config_str()
+    _parse(f'--gin_bindings {binding!r:.200}', _HEADER + binding)
   try:
+    text = gin.config_str()
     run, decode = gin.get_configurable(RunConfig)(), gin.get_configurable(DecodeConfig)()
-  except UserError:
-    raise
-  except (TypeError, ValueError, RecursionError) as error:
-    raise UserError(f'gin: expected values that make a configuration, found {str(error).splitlines()[0]}') from error
-  used = gin.operative_config_str().replace('\\\n', ' ')
+    used = gin.operative_config_str().replace('\\\n', ' ')
+  except UserError as error:
+    raise UserError(str(error)) from error  # in a line, where gin has added its own
+  except Exception as error:  # gin calls whatever the files name
+    found = next(iter(str(error).splitlines()), type(error).__name__)
+    raise UserError(f'gin: expected values that make a configuration, found {found}') from error
   for binding in '\n'.join(bindings).splitlines():
     name = binding.split('=')[0].strip()
     if re.fullmatch(r'[\w/]*config\.\w+\.\w+', name) and f'\n{name} =' not in used:
-      raise UserError(f'--gin_bindings {binding!r}: expected a field that this configuration uses, found {name}')
+      raise UserError(f'--gin_bindings {binding!r:.200}: expected a field that this configuration uses, found {name}')
   return run, decode, text
 
 
 def _parse(where: str, text: str) -> None:
   try:
     gin.parse_config(text)
-  except UserError:
-    raise
-  except TypeError as error:  # gin 0.5, of an include in a file that it cannot find
-    include = next((line.strip() for line in str(error).splitlines() if 'include' in line), str(error))
-    raise UserError(f'{where}: expected a file that exists, found none for {include}') from error
-  except (ValueError, AttributeError, NameError, SyntaxError, ImportError, OSError) as error:
-    first, *rest = str(error).splitlines()
+  except UserError as error:
+    raise UserError(str(error)) from error  # in a line, where gin has added its own
+  except RecursionError as error:
+    raise UserError(f'{where}: expected includes and brackets a few levels deep, found far more') from error
+  except Exception as error:  # gin imports whatever the files name, and fails in many ways at what it cannot parse
+    include = next((line.strip() for line in str(error).splitlines() if 'include' in line), None)
+    if isinstance(error, TypeError) and include:  # gin 0.5, of a file that it cannot find
+      raise UserError(f'{where}: expected a file that exists, found none for {include}') from error
+    first, *rest = str(error).splitlines() or [type(error).__name__]
     line = next((line.strip() for line in rest if 'bindings string' not in line and 'line' in line), '')
     raise UserError(f'{where}: {first.rstrip(".")}{f" ({line})" if line else ""}') from error
 

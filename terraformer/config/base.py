@@ -19,9 +19,26 @@ _LEAST_FLOAT, _MOST_FLOAT = 2.0**-126, 2.0**128 - 2.0**104
 # Of one dimension of a parameter. No machine holds more, and products of several must fit 64 bits.
 _LARGEST_SIZE = 2**22
 
+_LONGEST_MESSAGE = 1000  # characters
+_DEEPEST = 16  # levels of configs within configs
+
 
 class UserError(ValueError):
-  """Bad input: its message is one sentence that says what was expected and what was found."""
+  """Bad input: its message is one sentence that says what was expected and what was found.
+
+  Whatever the input puts into it, the message is one line that can be printed, and not a long one.
+  """
+
+  def __init__(self, message: str):
+    super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+  """The message with escapes in the place of what cannot be printed, and with dots in the place of what is too long."""
+  text = message.split('\n  ')[0]  # on indented lines gin adds where it was
+  half = _LONGEST_MESSAGE // 2
+  text = text if len(text) <= _LONGEST_MESSAGE else f'{text[:half]} ... {text[-half:]}'
+  return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
 
 
 def refused(path: str | os.PathLike, expected: str, error: OSError) -> UserError:
@@ -225,15 +242,25 @@ def from_dict(values: dict[str, Any]) -> Any:
     UserError: if a kind or a field is not known, or a value is not valid.
   """
   expect(isinstance(values, dict), f'config: expected an object, found {values!r:.80}')
+  try:
+    return _built(values, _DEEPEST)
+  except UserError as error:
+    raise UserError(str(error)) from error  # in a line, where gin has added its own
+
+
+def _built(values: dict[str, Any], levels: int) -> Any:
+  """The config of an object that has at most so many levels of others in it."""
+  expect(levels > 0, f'config: expected at most {_DEEPEST} configs within each other, found more')
   fields = dict(values)
-  kind = _kinds(Checked).get(fields.pop('kind', None))
-  expect(kind is not None, f'config: expected a kind of this version, found {values.get("kind")!r}')
+  name = fields.pop('kind', None)
+  kind = _kinds(Checked).get(name) if isinstance(name, str) else None
+  expect(kind is not None, f'config: expected a kind of this version, found {name!r:.80}')
   known = {f.name for f in dataclasses.fields(kind)}
   for name in fields:
     expect(name in known, f'{kind.__name__}: expected fields {sorted(known)}, found {name!r}')
   missing = sorted(known - fields.keys())
   expect(not missing, f'{kind.__name__}: expected the field {missing[0] if missing else None!r}, found none')
-  return kind(**{name: from_dict(v) if isinstance(v, dict) else v for name, v in fields.items()})
+  return kind(**{name: _built(v, levels - 1) if isinstance(v, dict) else v for name, v in fields.items()})
 
 
 def differences(stored: Checked, given: Checked, prefix: str = '') -> list[str]:

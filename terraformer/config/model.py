@@ -159,6 +159,11 @@ class ModelConfig(Checked):
     expect(context <= most, f'--context: expected at most the {most} positions of the model, found {context}')
 
   @property
+  def n_sublayers(self) -> int:
+    """Attention sub-layers of all layers, each of which has parameters."""
+    raise NotImplementedError
+
+  @property
   def d_model(self) -> int:
     """Width of the residual streams."""
     return next(iter(self.blocks.values())).d_model
@@ -196,6 +201,10 @@ class LanguageModelConfig(ModelConfig):
   def blocks(self) -> dict[str, BlockConfig]:
     return {'decoder': self.decoder}
 
+  @property
+  def n_sublayers(self) -> int:
+    return self.n_layers * self.n_attentions
+
 
 @dataclasses.dataclass(frozen=True)
 class _SequenceToSequenceConfig(ModelConfig):
@@ -225,6 +234,10 @@ class _SequenceToSequenceConfig(ModelConfig):
   @property
   def blocks(self) -> dict[str, BlockConfig]:
     return {'encoder': self.encoder, 'decoder': self.decoder}
+
+  @property
+  def n_sublayers(self) -> int:
+    return self.n_encoder_layers + self.n_decoder_layers * self.n_decoder_attentions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -168,7 +168,7 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
   if not (path / 'config.json').exists():
     raise UserError(f'{path}: expected a bundle, found a folder without config.json')
   header = read_header(path / 'config.json')
-  tensors = _map_weights(path, stored_shapes(header.model, header.bfloat16))
+  tensors = _map_weights(path, header)
   n_bytes = sum(tensor.nbytes for tensor in tensors.values())
   if n_bytes <= _VERIFIED_BYTES if verify is None else verify:
     _verify(path, tensors, header.checksums)
@@ -179,8 +179,15 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
   return Bundle(header.model, unflatten(tensors), vocabulary, *lengths, header.origin)
 
 
-def _map_weights(path: Path, expected: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
+def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
   tensors = map_tensors(path, rows=lambda name: row_axis(name) is not None)
+  # The shapes of a model are found layer by layer, which takes hours where a config asks for billions of them.
+  if header.model.n_sublayers > len(tensors):
+    found = f'the {len(tensors):,} in {_names(path, tensors)}'
+    raise UserError(
+      f'{path / "config.json"}: expected a tensor or more of each of {header.model.n_sublayers:,} layers, found {found}'
+    )
+  expected = stored_shapes(header.model, header.bfloat16)
   for name, shape in expected.items():
     if name not in tensors:
       raise UserError(f'{path}: expected the tensor {name} in {_names(path, tensors)}, found none')

@@ -162,6 +162,7 @@ def test_a_damaged_bundle_is_named(bundle_copy, damage, message):
     ({'targets_length': -5}, "expected 1 to 16 in the field 'targets_length', found -5"),
     ({'vocabulary': 'a'}, "expected an object in the field 'vocabulary', found 'a'"),
     ({'vocabulary': {'sentinels': 10**7, 'fingerprint': ''}}, "in the field 'sentinels', found 10000000"),
+    ({'model': {'kind': []}}, 'config.json: config: expected a kind of this version, found []'),
     ({'model': {'kind': 'DecodeConfig'}}, 'config.json: DecodeConfig: expected the field'),
   ],
 )
@@ -170,6 +171,18 @@ def test_a_value_that_makes_no_sense_is_named(bundle_copy, values, message):
   with pytest.raises(UserError, match=re.escape(message)) as raised:
     open_bundle(bundle_copy)
   assert str(raised.value).startswith(str(bundle_copy / 'config.json'))
+
+
+@pytest.mark.parametrize('field', ['n_encoder_layers', 'n_decoder_layers', 'n_decoder_attentions'])
+def test_layers_that_the_weights_cannot_have_are_refused_at_once(bundle_copy, field, monkeypatch):
+  def counted(*_):
+    raise AssertionError('expected the layers to be compared with the tensors before any is made')
+
+  monkeypatch.setattr(bundle_module, 'stored_shapes', counted)
+  model = json.loads((bundle_copy / 'config.json').read_text())['model']
+  change_config(bundle_copy, model=model | {field: 100_000})
+  with pytest.raises(UserError, match='config.json: expected a tensor or more of each of [0-9,]+ layers, found the 1'):
+    open_bundle(bundle_copy)
 
 
 @pytest.mark.parametrize(('name', 'found'), [('nowhere', 'nothing'), ('file', 'a file'), ('empty', 'a folder without')])
