@@ -9,7 +9,7 @@ import pytest
 
 from terraformer.config import LocalFilesConfig, LocalFolderConfig
 from terraformer.data import local_files, local_folder
-from terraformer.decode.source import read_sources
+from terraformer.decode.source import read_prompts
 
 NO_ENDS = ['\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\x85', '\u2028', '\u2029']
 NAMES = [f'U+{ord(character):04X}' for character in NO_ENDS]
@@ -69,7 +69,7 @@ def test_rows_of_json_lines(tmp_path, character, end):
   path.write_bytes(data)
   found = rows(path)
   assert _without_place(found) == made and found[1]['record'].endswith('line 2')
-  assert read_sources(None, str(path), None, 'inputs') == [row['inputs'] for row in made]
+  assert read_prompts(None, str(path), None, 'inputs') == [row['inputs'] for row in made]
 
 
 @each
