@@ -97,7 +97,7 @@ def _needs_a_compiler(request):
 @pytest.mark.parametrize('state', SENTENCES)
 def test_output_that_cannot_be_written_is_told_in_a_sentence(ended, arguments, command, state):
   status, _, errors = ended(arguments(command), stdin='closed', stdout=state)
-  name = 'terraformer' if command == '--help' else f'terraformer {command}'
+  name = 'terraformer' if command == '--help' else f'terraformer {command.split()[0]}'
   assert 'Traceback' not in errors and 'Exception' not in errors
   assert errors.endswith(f'{name}: the standard output cannot be written: {SENTENCES[state]}\n')
   assert status == 1
