@@ -178,7 +178,7 @@ def _decode_config(decode: DecodeConfig, flags: argparse.Namespace) -> DecodeCon
 def _decode(flags: argparse.Namespace) -> None:
   with interrupts.by_signal():
     from terraformer.decode.decoder import Decoder
-    from terraformer.decode.source import read_sources
+    from terraformer.decode.source import read_prompts
     from terraformer.decode.terminal import write_all
 
   _, decode, _ = load_configs(flags.gin_file, flags.gin_bindings)
@@ -186,10 +186,10 @@ def _decode(flags: argparse.Namespace) -> None:
     if 'config.DecodeConfig.' not in binding:
       raise UserError(f'--gin_bindings {binding!r}: expected a field of DecodeConfig; a bundle fixes all others')
   decode = _decode_config(decode, flags)
-  sources = read_sources(flags.input, flags.input_file, flags.stdin, flags.field)
   _cache_compilations()
   decoder = Decoder.open(flags.bundle, flags.verify or None)
-  write_all(decoder, sources, decode, flags.batch_size, flags.json, flags.stats)
+  prompts = read_prompts(flags.input, flags.input_file, flags.stdin, flags.field, decoder.bundle.continues)
+  write_all(decoder, prompts, decode, flags.batch_size, flags.json, flags.stats)
 
 
 def _describe(flags: argparse.Namespace) -> None:

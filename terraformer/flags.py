@@ -149,15 +149,16 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   decode = add(
     'decode',
     "Write text with a bundle, token by token, on this machine's CPU.",
-    'The source is a text (--input), a file (--input_file; of a .jsonl file every line is a source) or, for `-`, the\n'
-    'standard input. TensorFlow is not needed. The first call compiles; later ones find the program in\n'
-    '~/.cache/terraformer (TERRAFORMER_CACHE).',
+    'The prompt is a text (--input), a file (--input_file; of a .jsonl file every line is a prompt) or, for `-`, the\n'
+    'standard input. A model that was trained on pairs reads it as its source. A language model goes on from it, and\n'
+    'writes the continuation alone; its prompt may be empty. TensorFlow is not needed.\n'
+    'The first call compiles; later ones find the program in ~/.cache/terraformer (TERRAFORMER_CACHE).',
   )
   decode.add_argument('--bundle', required=True, metavar='BUNDLE', help='folder that `export` wrote')
-  decode.add_argument('--input', metavar='TEXT', help='the source text')
+  decode.add_argument('--input', metavar='TEXT', help='the prompt')
   decode.add_argument('--input_file', metavar='FILE', help='a UTF-8 text file, or .jsonl with one object a line')
   decode.add_argument('stdin', nargs='?', choices=('-',), metavar='-', help='read the standard input')
-  decode.add_argument('--field', default='inputs', help='field of the source in a .jsonl file (default: %(default)s)')
+  decode.add_argument('--field', default='inputs', help='field of the prompt in a .jsonl file (default: %(default)s)')
   _add_decoding(decode)
   decode.add_argument(
     '--batch_size', type=_at_most, default=1, metavar='N', help='lines of a .jsonl file to decode side by side'

@@ -1,6 +1,7 @@
 """Small prepared data, a small run on them, and real processes: fixtures for every folder of tests."""
 
 import fcntl
+import io
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from terraformer.config import BlockConfig, DataConfig, DenseFFConfig, DenseProjectionConfig, PlainResidualConfig
 from terraformer.data import job, parts, store
@@ -52,11 +54,41 @@ def vocabulary():
   return train_vocabulary(sentences(300) + ['one\n\n  two'], size=450, sentinels=20)
 
 
+def with_own_sentinels(names, **options):
+  """The bytes of a small sentencepiece model with pieces of these names, in this order, before those that it learns."""
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    **{
+      'sentence_iterator': iter(sentences(300)),
+      'model_writer': model,
+      'vocab_size': 420,
+      'hard_vocab_limit': False,
+      'byte_fallback': True,
+      'pad_id': 0,
+      'eos_id': 1,
+      'unk_id': 2,
+      'bos_id': -1,
+      'user_defined_symbols': list(names),
+      'minloglevel': 2,
+    }
+    | options
+  )
+  return model.getvalue()
+
+
 @pytest.fixture(scope='session')
 def fake_prepared(vocabulary, tmp_path_factory):
   """Returns write(task, has_inputs, ...) -> DataConfig: prepares a folder with a stand-in for seqio."""
 
-  def write(task='pairs', has_inputs=True, counts=(40, 11, 7), directory=None, **fields):
+  def write(
+    task='pairs',
+    has_inputs=True,
+    counts=(40, 11, 7),
+    directory=None,
+    held_out=frozenset(),
+    words=vocabulary,
+    **fields,
+  ):
     directory = directory or str(tmp_path_factory.mktemp('prepared'))
     config = DataConfig(task=task, directory=directory, **fields)
     features = ('inputs', 'targets') if has_inputs else ('targets',)
@@ -67,7 +99,7 @@ def fake_prepared(vocabulary, tmp_path_factory):
         texts = (
           dict(zip(('targets', 'inputs'), (f'Summary {i}', text), strict=True)) if has_inputs else {'targets': text}
         )
-        tokens = {name: np.array(vocabulary.encode(value), np.int32) for name, value in texts.items()}
+        tokens = {name: np.array(words.encode(value), np.int32) for name, value in texts.items()}
         yield types.SimpleNamespace(tokens=tokens, texts=texts, record='')
 
     fake = types.SimpleNamespace(
@@ -75,7 +107,7 @@ def fake_prepared(vocabulary, tmp_path_factory):
     )
     work = store.folder_of(config).with_name(f'.{task}')
     work.mkdir(parents=True)
-    whole = job.Job(work, config, [job.Component(fake)], features, run, vocabulary, store.Origin('c'))
+    whole = job.Job(work, config, [job.Component(fake)], features, run, words, store.Origin('c'), held_out)
     parts.write_part(whole, 0, progress=False)
     parts.assemble(whole, store.folder_of(config))
     return config

@@ -142,7 +142,7 @@ def bench_decode(
     UserError: if the model has no sparse feed-forward blocks, fewer positions than a context, or
       this machine no room for it.
   """
-  models = {name: steps.decoding_form(model) for name, model in variants_of(config, variants).items()}
+  models = {name: steps.decoding_form(model, model.max_length) for name, model in variants_of(config, variants).items()}
   whole = _n_layers(config)
   if layers is not None:
     models = {name: _slice(model, layers) for name, model in models.items()}

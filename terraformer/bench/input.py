@@ -55,7 +55,7 @@ def bench_input(inputs_length: int, targets_length: int, batch_size: int, exampl
     for window in _windows(examples, config.window_length):
       writer.add(store.pack({'targets': window}, {}), {'targets': window})
     writer.close()
-    corrupted = make_arrange(config, True, _VOCABULARY)
+    corrupted = make_arrange(config, True, _VOCABULARY - 1 - np.arange(_SENTINELS))
 
     def arrange(record, rng):
       inputs, targets = corrupted(record, rng)

@@ -1,12 +1,15 @@
 """What every config can do: check its fields when it is built, and turn into JSON and back."""
 
+import builtins
 import dataclasses
+import functools
 import math
 import os
 import re
 import sys
 import types
 import typing
+from collections import ChainMap
 from typing import Any, ClassVar
 
 # What arrays hold, and what JAX counts steps, positions and places of an array in.
@@ -41,18 +44,62 @@ def divides(name: str, value: int, divisor_name: str, divisor: int) -> None:
   expect(value % divisor == 0, f'{name}: expected a multiple of {divisor_name} ({divisor}), found {value}')
 
 
+def _options(annotation: Any) -> tuple[Any, ...]:
+  """The members of a union; of another annotation itself."""
+  is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+  return typing.get_args(annotation) if is_union else (annotation,)
+
+
 def _admits(annotation: Any, value: Any) -> bool:
   """Whether `value` is of the annotated type; an int is taken for a float, a bool for neither."""
-  origin = typing.get_origin(annotation)
-  if origin in (typing.Union, types.UnionType):
-    return any(_admits(option, value) for option in typing.get_args(annotation))
-  if origin is tuple:
-    return isinstance(value, tuple) and all(_admits(typing.get_args(annotation)[0], item) for item in value)
   if annotation is float:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
   if annotation is int:
     return isinstance(value, int) and not isinstance(value, bool)
-  return isinstance(value, annotation)
+  if isinstance(annotation, type):
+    return annotation is Any or isinstance(value, annotation)
+  origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+  if origin in (typing.Union, types.UnionType):
+    return any(_admits(option, value) for option in arguments)
+  if origin is tuple:
+    each = arguments[:1] * len(value) if arguments[-1:] == (...,) and isinstance(value, tuple) else arguments
+    return isinstance(value, tuple) and len(value) == len(each) and all(map(_admits, each, value))
+  if origin is typing.Literal:
+    return value in arguments
+  return isinstance(value, origin or annotation)
+
+
+def _is_text(annotation: Any) -> bool:
+  """Whether an annotation, or a part of it, is text, as all are after `from __future__ import annotations`."""
+  if typing.get_origin(annotation) is typing.Literal:
+    return False
+  return isinstance(annotation, (str, typing.ForwardRef)) or any(map(_is_text, typing.get_args(annotation)))
+
+
+@functools.cache
+def _field_types(kind: type) -> dict[str, Any]:
+  """The types of a config's fields, by name.
+
+  Raises:
+    UserError: if an annotation names something that its module does not have when the first config is built.
+  """
+  return {field.name: _field_type(kind, field) for field in dataclasses.fields(kind)}
+
+
+def _field_type(kind: type, field: dataclasses.Field) -> Any:
+  if not _is_text(field.type):  # almost always; to read the others takes longer than to build a config
+    return field.type
+  owner = [base for base in kind.__mro__ if vars(base).get('__dataclass_fields__', {}).get(field.name) is field][-1]
+  # The class comes last, since a field may have the name of a type (`bytes: bytes = b''`).
+  names = ChainMap(vars(sys.modules.get(owner.__module__, builtins)), vars(builtins), vars(owner))
+  holder = type('holder', (), {'__annotations__': {field.name: field.type}})
+  try:
+    return typing.get_type_hints(holder, {}, names)[field.name]
+  except (NameError, AttributeError, SyntaxError, TypeError) as error:
+    raise UserError(
+      f'{kind.__name__}.{field.name}: its annotation {field.type!r} cannot be read when the program runs ({error}); '
+      f'import the names that it needs in {owner.__module__}, and not under TYPE_CHECKING alone'
+    ) from error
 
 
 class Checked:
@@ -65,15 +112,15 @@ class Checked:
   _wide: ClassVar[tuple[str, ...]] = ()
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if typing.get_origin(field.type) is tuple and isinstance(value, list):
+    for name, annotation in _field_types(type(self)).items():
+      value = getattr(self, name)
+      if isinstance(value, list) and tuple in [typing.get_origin(option) or option for option in _options(annotation)]:
         value = tuple(value)
-        object.__setattr__(self, field.name, value)
-      if not _admits(field.type, value):
-        expected = getattr(field.type, '__name__', None) if isinstance(field.type, type) else str(field.type)
+        object.__setattr__(self, name, value)
+      if not _admits(annotation, value):
+        expected = annotation.__name__ if isinstance(annotation, type) else str(annotation)
         expected = re.sub(r'terraformer\.config\.\w+\.', '', expected)
-        raise UserError(f'{type(self).__name__}.{field.name}: expected {expected}, found {value!r}')
+        raise UserError(f'{type(self).__name__}.{name}: expected {expected}, found {value!r}')
     self._check_numbers()
     self.check()
 
@@ -81,16 +128,16 @@ class Checked:
     """Raises UserError where the fields contradict each other."""
 
   def _check_numbers(self) -> None:
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      is_float = float in (field.type, *typing.get_args(field.type))
+    for name, annotation in _field_types(type(self)).items():
+      value = getattr(self, name)
+      is_float = float in (*_options(annotation), *typing.get_args(annotation))
       for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, (int, float)) and not isinstance(number, bool):
           expected = _float_range if is_float else _int_range
-          wrong = expected(number, field.name in self._wide)
-          expect(wrong is None, f'{type(self).__name__}.{field.name}: expected {wrong}, found {shown(number)}')
+          wrong = expected(number, name in self._wide)
+          expect(wrong is None, f'{type(self).__name__}.{name}: expected {wrong}, found {shown(number)}')
       if is_float and type(value) is int:
-        object.__setattr__(self, field.name, float(value))  # jax.random takes no whole probability
+        object.__setattr__(self, name, float(value))  # jax.random takes no whole probability
 
   def _at_least(self, least: float, *names: str) -> None:
     for name in names:

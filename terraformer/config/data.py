@@ -21,7 +21,8 @@ class VocabularyConfig(Checked):
   Attributes:
     path: a sentencepiece model to use; empty trains one while the task is prepared.
     size: ids in all, the sentinels included, of a vocabulary that is trained.
-    sentinels: ids kept at the end of the vocabulary for span corruption, counted downwards from the last one.
+    sentinels: ids kept at the end of the vocabulary for span corruption, counted downwards from the last one. A model
+      that has pieces `<extra_id_0>`, `<extra_id_1>` ... of its own, as mT5's has, keeps those: so many of them serve.
   """
 
   path: str = ''
@@ -43,7 +44,8 @@ class LocalFilesConfig(Checked):
 
   Attributes:
     train, validation, test: paths or glob patterns of each split, all of one kind. Where `validation` or `test` is
-      empty, a twentieth of the training examples, chosen by a hash of their text, takes its place.
+      empty, a twentieth of the training examples, chosen by a hash of their text, takes its place. A file of `train` in
+      another split is refused.
     inputs_field: the source's field in `.jsonl`; empty makes a language-modelling task of `targets_field`.
     targets_field: the target's field in `.jsonl`.
   """

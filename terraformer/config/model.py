@@ -1,6 +1,7 @@
 """What a model is made of: blocks, and the three models that stack them."""
 
 import dataclasses
+from typing import ClassVar
 
 from terraformer.config.attention import (
   DenseProjectionConfig,
@@ -113,6 +114,8 @@ class ModelConfig(Checked):
   unroll: int = 1
   bfloat16: bool = False
 
+  needs_source: ClassVar[bool] = True  # whether an example without inputs makes no sense
+
   def check(self):
     name = type(self).__name__
     self._at_least(2, 'vocab_size')
@@ -174,6 +177,8 @@ class LanguageModelConfig(ModelConfig):
   n_layers: int = 2
   n_attentions: int = 1
   decoder: BlockConfig = BlockConfig()
+
+  needs_source: ClassVar[bool] = False
 
   def check(self):
     super().check()

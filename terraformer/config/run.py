@@ -34,6 +34,14 @@ class RunConfig(Checked):
       f'TrainConfig.batch_size: expected a batch of at most {_MOST_TOKENS} tokens, found {n_tokens}',
     )
 
+  def require_source(self) -> None:
+    """Raises UserError where the model reads a source and the data have none; data can be prepared all the same."""
+    expect(
+      self.data.inputs_length > 0 or not self.model.needs_source,
+      f'{type(self.model).__name__} reads a source, and the data have none (DataConfig.inputs_length is 0); set '
+      'RunConfig.model = @config.LanguageModelConfig()',
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class DecodeConfig(Checked):

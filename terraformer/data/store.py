@@ -1,7 +1,7 @@
 """What a prepared folder holds: records of tokens, a vocabulary, and a manifest that is written last.
 
 train-00000-of-00002.array_record ...   examples, packed by msgpack
-vocabulary.model                        sentencepiece, without sentinels
+vocabulary.model                        sentencepiece, without the sentinels that are added to it
 unigram_counts.npy                      int64[tasks, vocabulary size]
 manifest.json                           `Manifest`; a folder without it does not count
 """

@@ -5,6 +5,7 @@
 """
 
 import fcntl
+import io
 import json
 import os
 from pathlib import Path
@@ -83,7 +84,7 @@ def _whole_rows(path: Path) -> list[dict[str, str]]:
   """The rows up to the first that is not whole; what a kill has left behind them is cut off."""
   rows, end = [], 0
   data = path.read_bytes() if path.exists() else b''
-  for line in data.splitlines(keepends=True):
+  for line in io.BytesIO(data):  # which ends a line at a newline alone
     try:
       row = json.loads(line)
     except (ValueError, RecursionError):

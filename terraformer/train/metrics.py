@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import flax
+import jax.numpy as jnp
 import numpy as np
 from clu import metrics
 from tensorboardX import SummaryWriter
@@ -14,6 +15,11 @@ from terraformer.train.files import write_whole
 
 _Loss = metrics.Average.from_output('loss_BxT')
 _Accuracy = metrics.Average.from_output('correct_BxT')
+
+
+def _of_step(name: str) -> type[metrics.LastValue]:
+  """A number of the whole step: the mask of tokens that the collection is given with it is not about it."""
+  return metrics.LastValue.from_fun(lambda **outputs: {'value': jnp.asarray(outputs[name]), 'mask': None})
 
 
 @flax.struct.dataclass
@@ -30,8 +36,8 @@ class TrainMetrics(metrics.Collection):
 
   loss: _Loss
   accuracy: _Accuracy
-  gradient_norm: metrics.LastValue.from_output('gradient_norm')
-  learning_rate: metrics.LastValue.from_output('learning_rate')
+  gradient_norm: _of_step('gradient_norm')
+  learning_rate: _of_step('learning_rate')
 
 
 def summarise(collections: list[metrics.Collection]) -> dict[str, float]:

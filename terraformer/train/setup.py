@@ -43,6 +43,7 @@ def open_data(run: RunConfig, progress: bool) -> Prepared:
   Raises:
     UserError: if they are missing, damaged, or do not fit the model or what is asked of the run.
   """
+  run.require_source()
   if not hosts.are_several():
     is_new = not is_prepared(run.data)
     manifest = ensure_prepared(run.data, progress)

@@ -20,7 +20,7 @@ from terraformer.data import registered
 print('registering')
 words = c.VocabularyConfig('words.model', sentinels=20)
 for name in ('one', 'two'):
-  texts = c.LocalFilesConfig(*3 * [(f'{name}.jsonl',)])
+  texts = c.LocalFilesConfig(*[(f'{name}{split}.jsonl',) for split in ('', '-validation', '-test')])
   registered.register(c.DataConfig('local_files', local_files=texts, vocabulary=words), name)
 seqio.MixtureRegistry.add('both', [('one', 1), ('two', 1)])
 """
@@ -61,6 +61,9 @@ def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeyp
   Path('one.jsonl').write_text('{"inputs": "red tree", "targets": "a door"}\n')
   rows = ['{"inputs": "blue hill", "targets": "a road"}'] * 2 + ['{"inputs": " ", "targets": "nothing"}']
   Path('two.jsonl').write_text('\n'.join(rows))
+  for name in ('one', 'two'):
+    for split in ('validation', 'test'):
+      Path(f'{name}-{split}.jsonl').write_bytes(Path(f'{name}.jsonl').read_bytes())
   with pytest.raises(UserError, match='prepare it first by `terraformer prepare --module=MODULE`'):
     child.ensure_prepared(DataConfig('both'))
   with pytest.raises(UserError, match='--module broken: expected .*, found ModuleNotFoundError: No module named'):
