@@ -18,7 +18,6 @@ _LEAST_INT, _MOST_INT = -(2**31), 2**31 - 1
 _LEAST_FLOAT, _MOST_FLOAT = 2.0**-126, 2.0**128 - 2.0**104
 # Of one dimension of a parameter. No machine holds more, and products of several must fit 64 bits.
 _LARGEST_SIZE = 2**22
-
 _LONGEST_MESSAGE = 1000  # characters
 _DEEPEST = 16  # levels of configs within configs
 
@@ -147,7 +146,7 @@ class Checked:
   def _check_numbers(self) -> None:
     for name, annotation in _field_types(type(self)).items():
       value = getattr(self, name)
-      is_float = float in (annotation, *typing.get_args(annotation))
+      is_float = float in (*_options(annotation), *typing.get_args(annotation))
       for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, (int, float)) and not isinstance(number, bool):
           expected = _float_range if is_float else _int_range
