@@ -1,11 +1,23 @@
 """What every config can do: check its fields when it is built, and turn into JSON and back."""
 
+import builtins
 import dataclasses
+import functools
+import math
 import os
 import re
+import sys
 import types
 import typing
-from typing import Any
+from collections import ChainMap
+from typing import Any, ClassVar
+
+# What arrays hold, and what JAX counts steps, positions and places of an array in.
+_LEAST_INT, _MOST_INT = -(2**31), 2**31 - 1
+# Of float32; what is smaller is flushed to 0 by the compiler, and then divided by.
+_LEAST_FLOAT, _MOST_FLOAT = 2.0**-126, 2.0**128 - 2.0**104
+# Of one dimension of a parameter. No machine holds more, and products of several must fit 64 bits.
+_LARGEST_SIZE = 2**22
 
 _LONGEST_MESSAGE = 1000  # characters
 _DEEPEST = 16  # levels of configs within configs
@@ -49,47 +61,159 @@ def divides(name: str, value: int, divisor_name: str, divisor: int) -> None:
   expect(value % divisor == 0, f'{name}: expected a multiple of {divisor_name} ({divisor}), found {value}')
 
 
+def _options(annotation: Any) -> tuple[Any, ...]:
+  """The members of a union; of another annotation itself."""
+  is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+  return typing.get_args(annotation) if is_union else (annotation,)
+
+
 def _admits(annotation: Any, value: Any) -> bool:
   """Whether `value` is of the annotated type; an int is taken for a float, a bool for neither."""
-  origin = typing.get_origin(annotation)
-  if origin in (typing.Union, types.UnionType):
-    return any(_admits(option, value) for option in typing.get_args(annotation))
-  if origin is tuple:
-    return isinstance(value, tuple) and all(_admits(typing.get_args(annotation)[0], item) for item in value)
   if annotation is float:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
   if annotation is int:
     return isinstance(value, int) and not isinstance(value, bool)
-  return isinstance(value, annotation)
+  if isinstance(annotation, type):
+    return annotation is Any or isinstance(value, annotation)
+  origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+  if origin in (typing.Union, types.UnionType):
+    return any(_admits(option, value) for option in arguments)
+  if origin is tuple:
+    each = arguments[:1] * len(value) if arguments[-1:] == (...,) and isinstance(value, tuple) else arguments
+    return isinstance(value, tuple) and len(value) == len(each) and all(map(_admits, each, value))
+  if origin is typing.Literal:
+    return value in arguments
+  return isinstance(value, origin or annotation)
+
+
+def _is_text(annotation: Any) -> bool:
+  """Whether an annotation, or a part of it, is text, as all are after `from __future__ import annotations`."""
+  if typing.get_origin(annotation) is typing.Literal:
+    return False
+  return isinstance(annotation, (str, typing.ForwardRef)) or any(map(_is_text, typing.get_args(annotation)))
+
+
+@functools.cache
+def _field_types(kind: type) -> dict[str, Any]:
+  """The types of a config's fields, by name.
+
+  Raises:
+    UserError: if an annotation names something that its module does not have when the first config is built.
+  """
+  return {field.name: _field_type(kind, field) for field in dataclasses.fields(kind)}
+
+
+def _field_type(kind: type, field: dataclasses.Field) -> Any:
+  if not _is_text(field.type):  # almost always; to read the others takes longer than to build a config
+    return field.type
+  owner = [base for base in kind.__mro__ if vars(base).get('__dataclass_fields__', {}).get(field.name) is field][-1]
+  # The class comes last, since a field may have the name of a type (`bytes: bytes = b''`).
+  names = ChainMap(vars(sys.modules.get(owner.__module__, builtins)), vars(builtins), vars(owner))
+  holder = type('holder', (), {'__annotations__': {field.name: field.type}})
+  try:
+    return typing.get_type_hints(holder, {}, names)[field.name]
+  except (NameError, AttributeError, SyntaxError, TypeError) as error:
+    raise UserError(
+      f'{kind.__name__}.{field.name}: its annotation {field.type!r} cannot be read when the program runs ({error}); '
+      f'import the names that it needs in {owner.__module__}, and not under TYPE_CHECKING alone'
+    ) from error
 
 
 class Checked:
-  """A config whose fields are checked against their annotations before its own `check`."""
+  """A config whose fields are checked against their annotations before its own `check`.
+
+  Numbers are those that 32 bits hold: whole ones int32, others float32, finite, and 0 or normal. `_wide` names fields
+  that take more: whole numbers of 64 bits, and any other number but nan.
+  """
+
+  _wide: ClassVar[tuple[str, ...]] = ()
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if typing.get_origin(field.type) is tuple and isinstance(value, list):
+    for name, annotation in _field_types(type(self)).items():
+      value = getattr(self, name)
+      if isinstance(value, list) and tuple in [typing.get_origin(option) or option for option in _options(annotation)]:
         value = tuple(value)
-        object.__setattr__(self, field.name, value)
-      if not _admits(field.type, value):
-        expected = getattr(field.type, '__name__', None) if isinstance(field.type, type) else str(field.type)
+        object.__setattr__(self, name, value)
+      if not _admits(annotation, value):
+        expected = annotation.__name__ if isinstance(annotation, type) else str(annotation)
         expected = re.sub(r'terraformer\.config\.\w+\.', '', expected)
-        raise UserError(f'{type(self).__name__}.{field.name}: expected {expected}, found {value!r}')
+        raise UserError(f'{type(self).__name__}.{name}: expected {expected}, found {value!r}')
+    self._check_numbers()
     self.check()
 
   def check(self) -> None:
     """Raises UserError where the fields contradict each other."""
+
+  def _check_numbers(self) -> None:
+    for name, annotation in _field_types(type(self)).items():
+      value = getattr(self, name)
+      is_float = float in (annotation, *typing.get_args(annotation))
+      for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+          expected = _float_range if is_float else _int_range
+          wrong = expected(number, name in self._wide)
+          expect(wrong is None, f'{type(self).__name__}.{name}: expected {wrong}, found {shown(number)}')
+      if is_float and type(value) is int:
+        object.__setattr__(self, name, float(value))  # jax.random takes no whole probability
 
   def _at_least(self, least: float, *names: str) -> None:
     for name in names:
       value = getattr(self, name)
       expect(value >= least, f'{type(self).__name__}.{name}: expected at least {least}, found {value}')
 
+  def _at_most(self, most: float, *names: str) -> None:
+    for name in names:
+      value = getattr(self, name)
+      expect(value <= most, f'{type(self).__name__}.{name}: expected at most {most}, found {value}')
+
+  def _between(self, least: float, most: float, *names: str) -> None:
+    self._at_least(least, *names)
+    self._at_most(most, *names)
+
+  def _sizes(self, *names: str) -> None:
+    """Of fields that are a dimension of a parameter."""
+    self._between(1, _LARGEST_SIZE, *names)
+
+  def _dropout(self, name: str) -> None:
+    """Of a field by which what is kept is divided, less 1."""
+    value = getattr(self, name)
+    self._probability(name)
+    expect(value < 1, f'{type(self).__name__}.{name}: expected less than 1, found {value}')
+
+  def _seed(self, name: str) -> None:
+    value = getattr(self, name)
+    self._at_least(0, name)
+    expect(value < 2**32, f'{type(self).__name__}.{name}: expected less than 2**32, found {value}')
+
   def _probability(self, *names: str) -> None:
     for name in names:
       value = getattr(self, name)
       expect(0 <= value <= 1, f'{type(self).__name__}.{name}: expected a number from 0 to 1, found {value}')
+
+
+def shown(number: float) -> str:
+  """A number as a sentence names it: a whole one of thousands of digits cannot be printed."""
+  if isinstance(number, int) and abs(number) >= 10**40:
+    return f'a number of about {round(number.bit_length() * math.log10(2))} digits'
+  return str(number)
+
+
+def _int_range(number: int, is_wide: bool) -> str | None:
+  """What is expected in the place of a whole number that is too large; None where it is not."""
+  least, most = (-(2**63), 2**63 - 1) if is_wide else (_LEAST_INT, _MOST_INT)
+  if number > most:
+    return f'at most {most}'
+  return f'at least {least}' if number < least else None
+
+
+def _float_range(number: float, is_wide: bool) -> str | None:
+  """The same of any other number."""
+  infinite = abs(number) > sys.float_info.max and not (is_wide and isinstance(number, float))
+  if number != number or infinite:  # the first of nan alone
+    return 'a finite number'
+  if is_wide or number == 0 or _LEAST_FLOAT <= abs(number) <= _MOST_FLOAT:
+    return None
+  return '0, or a number from 1.2e-38 to 3.4e+38 (what 32 bits hold)'
 
 
 def to_dict(config: Checked) -> dict[str, Any]:

@@ -56,9 +56,9 @@ def open_prepared(config: DataConfig) -> 'Prepared':
     own, is_text = config.with_objective(objective), manifest.is_text or objective is not None
     if is_text:
       own.text_objective.check_lengths(config.inputs_length, config.targets_length, vocabulary.sentinels)
-      of_task_V = target_counts(own, of_task_V, one['examples']['train'])
+      of_task_V = target_counts(own, of_task_V, one['examples']['train'], vocabulary.sentinel_ids)
     counts_V += of_task_V
-    tasks.append(_Task(is_text, make_arrange(own, is_text, vocabulary.size)))
+    tasks.append(_Task(is_text, make_arrange(own, is_text, vocabulary.sentinel_ids)))
   return Prepared(config, manifest, tasks, vocabulary, counts_V, folder)
 
 
@@ -180,6 +180,16 @@ class Prepared:
       ]
       texts.append(tuple(decoded))
     return texts
+
+  def eval_halves(self, split: str, n: int) -> list[tuple[str, str]]:
+    """The two halves of the targets of the first `n` examples of `eval_batches`, as texts."""
+    pairs = []
+    for index in self._order(split)[:n]:
+      targets = self._held_out(split, self._source(split)[int(index)])['targets']
+      targets = targets[targets != PAD_ID]
+      middle = len(targets) // 2
+      pairs.append((self._text(targets[:middle]), self._text(targets[middle:])))
+    return pairs
 
   def eval_tasks(self, split: str, n: int) -> list[str]:
     """Of which task of a mixture the first `n` examples of `eval_batches` are."""

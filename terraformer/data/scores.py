@@ -1,28 +1,74 @@
 """The metric functions of this library's seqio tasks."""
 
+import enum
 from collections.abc import Sequence
 
 import numpy as np
-from rouge_score import rouge_scorer
+from rouge_score import rouge_scorer, tokenizers
 from rouge_score.scoring import Score
 
+from terraformer.data.words import words
+
 ROUGE_TYPES = ('rouge1', 'rouge2', 'rougeL', 'rougeLsum')
+STANDARD_TYPES = tuple(f'standard_{name}' for name in ROUGE_TYPES)
 
 
-def rouge_of_each(targets: Sequence[str], predictions: Sequence[str]) -> list[dict[str, Score]]:
-  """ROUGE-1, -2, -L (the paper's LSent) and -Lsum of every pair, with stemming, by the rouge-score package."""
+class Tokenizer(enum.StrEnum):
+  """What ROUGE counts.
+
+  Attributes:
+    STANDARD: rouge-score's default, with which published figures were made: runs of ASCII letters and digits, stemmed
+      by Porter's rules for English.
+    UNICODE: `words.words`, of any script, as they are.
+  """
+
+  STANDARD = 'standard'
+  UNICODE = 'unicode'
+
+
+def tokenizer_for(references: Sequence[str]) -> Tokenizer:
+  """The tokenizer of a split: the standard one if all of its references are ASCII."""
+  return Tokenizer.STANDARD if all(text.isascii() for text in references) else Tokenizer.UNICODE
+
+
+class _Words(tokenizers.Tokenizer):
+  def tokenize(self, text: str) -> list[str]:
+    return words(text)
+
+
+def rouge_of_each(
+  targets: Sequence[str], predictions: Sequence[str], tokenizer: Tokenizer | None = None
+) -> list[dict[str, Score]]:
+  """ROUGE-1, -2, -L (the paper's LSent) and -Lsum of every pair, by the rouge-score package.
+
+  Args:
+    targets: references.
+    predictions: as many.
+    tokenizer: of the split that the pairs are a part of; None where they are the whole of it.
+
+  Returns:
+    Of every pair `ROUGE_TYPES`; with the Unicode tokenizer `STANDARD_TYPES` too, which are those of the standard one.
+  """
+  pairs = list(zip(targets, predictions, strict=True))
   scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
-  return [scorer.score(target, prediction) for target, prediction in zip(targets, predictions, strict=True)]
+  standard = [scorer.score(*pair) for pair in pairs]
+  if (tokenizer or tokenizer_for(targets)) == Tokenizer.STANDARD:
+    return standard
+  scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, tokenizer=_Words())
+  return [
+    scorer.score(*pair) | dict(zip(STANDARD_TYPES, beside.values(), strict=True))
+    for pair, beside in zip(pairs, standard, strict=True)
+  ]
 
 
-def rouge(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-  """Mean F1 of the four, times 100."""
-  return mean_f1(rouge_of_each(targets, predictions))
+def rouge(targets: Sequence[str], predictions: Sequence[str], tokenizer: Tokenizer | None = None) -> dict[str, float]:
+  """Mean F1 times 100 of what `rouge_of_each` returns; the names tell the tokenizer, as they do there."""
+  return mean_f1(rouge_of_each(targets, predictions, tokenizer))
 
 
 def mean_f1(scores: Sequence[dict[str, Score]]) -> dict[str, float]:
   """Mean F1 by type, times 100; of no scores at all, nothing."""
-  types = ROUGE_TYPES if scores else ()
+  types = scores[0] if scores else ()
   return {name: 100 * float(np.mean([score[name].fmeasure for score in scores])) for name in types}
 
 

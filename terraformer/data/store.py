@@ -1,13 +1,14 @@
 """What a prepared folder holds: records of tokens, a vocabulary, and a manifest that is written last.
 
 train-00000-of-00002.array_record ...   examples, packed by msgpack
-vocabulary.model                        sentencepiece, without sentinels
+vocabulary.model                        sentencepiece, without the sentinels that are added to it
 unigram_counts.npy                      int64[tasks, vocabulary size]
 manifest.json                           `Manifest`; a folder without it does not count
 """
 
 import dataclasses
 import hashlib
+import io
 import json
 import typing
 from pathlib import Path
@@ -247,6 +248,13 @@ def unpack(record: bytes) -> dict[str, Any]:
     name: np.frombuffer(value, '<i4') if isinstance(value, bytes) else value
     for name, value in msgpack.unpackb(record).items()
   }
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+  """Writes an array as `.npy`; where the disk is full, `np.save` would not say so."""
+  data = io.BytesIO()
+  np.save(data, array)
+  path.write_bytes(data.getvalue())
 
 
 def sha256_of(path: Path) -> str:

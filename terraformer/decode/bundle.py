@@ -54,7 +54,8 @@ class Bundle:
     model: its configuration.
     weights: nested dicts of arrays, layers apart, mapped from the files.
     vocabulary: its tokens.
-    inputs_length, targets_length: tokens that the model was trained on.
+    inputs_length, targets_length: tokens that the model was trained on; no inputs for a language model that goes on
+      from a prompt.
     origin: where it comes from, as it was written.
   """
 
@@ -64,6 +65,11 @@ class Bundle:
   inputs_length: int
   targets_length: int
   origin: dict[str, Any]
+
+  @property
+  def continues(self) -> bool:
+    """Whether the model goes on from a prompt; else it reads a source."""
+    return not self.inputs_length
 
 
 def abstract_unrolled(config: ModelConfig):

@@ -5,7 +5,7 @@ B batch, S source time, W beams.
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -17,6 +17,7 @@ from terraformer.data.vocabulary import EOS_ID
 from terraformer.decode import step as steps
 from terraformer.decode.beam import Beams
 from terraformer.decode.bundle import Bundle, open_bundle
+from terraformer.decode.prompts import Prompts, make_prompts
 from terraformer.decode.sample import Written, draw_of, rules_of
 from terraformer.decode.source import require_text
 from terraformer.decode.stops import until_stop
@@ -25,6 +26,8 @@ from terraformer.models.parameters import flatten
 _GREEDY = DecodeConfig()
 # Tokens that a cache has room for at first; then it doubles, so that a step never reads much more than is filled.
 _FIRST_ROOM = 64
+# What the statistics of texts that are decoded one after another have in sum.
+_ADDED_UP = ('input_tokens', 'dropped_tokens', 'tokens', 'seconds', 'steps')
 
 
 @dataclasses.dataclass
@@ -32,9 +35,9 @@ class Stats:
   """What one generation took.
 
   Attributes:
-    input_tokens: of the source that were read; of a batch, of all sources.
-    dropped_tokens: of the source beyond what the model was trained on; they were not read.
-    room: tokens that the model's positions leave room for, behind the longest source.
+    input_tokens: of the prompt that were read; of a batch, of all prompts.
+    dropped_tokens: of the prompt that were not read, since the model was not trained on so many.
+    room: tokens that may be written, which is fewer than `DecodeConfig.max_tokens` where the model's positions end.
     tokens: generated, the end of sequence included; of a batch, those of all texts.
     first_token_seconds: from the call to the first token, compilation included.
     seconds: from the call to the last token.
@@ -61,13 +64,15 @@ class Decoder:
   Attributes:
     bundle: what it was opened from.
     stats: of the last generation.
+    text_stats: of each text of it, whose times and steps are those of the whole batch.
   """
 
   def __init__(self, bundle: Bundle):
     self.bundle = bundle
     self.stats = Stats()
+    self.text_stats = [self.stats]
     self._begun = 0.0
-    self._model = steps.decoding_form(bundle.model)
+    self._model = steps.decoding_form(bundle.model, bundle.inputs_length + bundle.targets_length)
     # JAX computes with the mapped files: what is not used is never read.
     self._weights = jax.device_put(bundle.weights, may_alias=True)
     self._step_weights = steps.step_weights(flatten(bundle.weights))
@@ -85,41 +90,45 @@ class Decoder:
     """Pieces of text as they come; together they are the whole text. Beam search gives it in one piece.
 
     Args:
-      text: the source; what is longer than the model was trained on is not read (see `stats.dropped_tokens`).
+      text: the prompt. A model that was trained without sources goes on from it, and what comes is the continuation
+        alone; any other reads it as its source. Of a source that is longer than the model was trained on the end is not
+        read, of a prompt to go on from the beginning (see `stats.dropped_tokens`).
       config: how tokens are chosen, and how many at most.
 
     Raises:
-      UserError: if it is not a text, or an empty one.
+      UserError: if it is not a text, or an empty source.
     """
-    return until_stop(self._pieces(self.tokens(text, config)), config.stop)
+    return until_stop(self._pieces(text, self.tokens(text, config)), config.stop)
 
   def generate_batch(self, texts: Sequence[str], config: DecodeConfig = _GREEDY) -> list[str]:
-    """Whole texts, one for each source, decoded side by side; the same that each would become alone.
+    """Whole texts, one for each prompt, decoded side by side; the same that each would become alone.
 
     Raises:
-      UserError: if one is not a text, or an empty one.
+      UserError: if one is not a text, or an empty source.
     """
     if not texts:
       return []
     if config.beams > 1:
-      return [''.join(self.generate(text, config)) for text in texts]
+      return self._one_by_one(texts, config)
     rows: list[list[int]] = [[] for _ in texts]
-    ended_B = np.zeros(len(texts), bool)
     for token_B in self._token_rows(texts, config):
-      for row, token, ended in zip(rows, token_B.tolist(), ended_B, strict=True):
-        if not ended and token != EOS_ID:
+      for row, stats, token in zip(rows, self.text_stats, token_B.tolist(), strict=True):
+        if not _has_ended(row, stats.room):
           row.append(token)
-      self.stats.tokens += int((~ended_B).sum())
-      ended_B |= token_B == EOS_ID
-      if ended_B.all():
+          stats.tokens += 1
+      if all(_has_ended(row, stats.room) for row, stats in zip(rows, self.text_stats, strict=True)):
         break
-    return [''.join(until_stop(self._pieces(row), config.stop)) for row in rows]
+    self.stats.tokens = sum(map(len, rows))
+    for stats in self.text_stats:
+      stats.first_token_seconds, stats.seconds = self.stats.first_token_seconds, self.stats.seconds
+      stats.steps = self.stats.steps
+    return [''.join(until_stop(self._pieces(text, row), config.stop)) for text, row in zip(texts, rows, strict=True)]
 
   def tokens(self, text: str, config: DecodeConfig = _GREEDY) -> Iterator[int]:
     """Generated tokens one by one, up to the end of sequence, which is not among them.
 
     Raises:
-      UserError: if it is not a text, or an empty one.
+      UserError: if it is not a text, or an empty source.
     """
     if config.beams > 1:
       yield from self._search(text, config)
@@ -130,8 +139,20 @@ class Decoder:
         return
       yield int(token_B[0])
 
-  def _pieces(self, tokens) -> Iterator[str]:
-    stream = self.bundle.vocabulary.stream()
+  def _one_by_one(self, texts: Sequence[str], config: DecodeConfig) -> list[str]:
+    """Beam search of each text; its beams are a batch already."""
+    written, text_stats = [], []
+    for text in texts:
+      written.append(''.join(self.generate(text, config)))
+      text_stats.append(self.stats)
+    totals = {name: sum(getattr(one, name) for one in text_stats) for name in _ADDED_UP}
+    self.stats = dataclasses.replace(text_stats[0], room=max(one.room for one in text_stats), **totals)
+    self.text_stats = text_stats
+    return written
+
+  def _pieces(self, text: str, tokens: Iterable[int]) -> Iterator[str]:
+    """The tokens that follow a prompt as pieces of text."""
+    stream = self.bundle.vocabulary.stream(begins=not (self.bundle.continues and text))
     for token in tokens:
       if piece := stream.feed(token):
         yield piece
@@ -140,16 +161,16 @@ class Decoder:
 
   def _token_rows(self, texts: Sequence[str], config: DecodeConfig) -> Iterator[np.ndarray]:
     """The next token of every text, token_B, again and again; also of texts that have ended."""
-    inputs_BxS, n_tokens = self._read(texts, config)
-    if not n_tokens:
+    prompts = self._read(texts, config)
+    if not prompts.n_new:
       return
     step = steps.compile_step(self._model, self.bundle.vocabulary.size, rules_of(config))
     draw = draw_of(config)
-    progress, room = self._begin(inputs_BxS, n_tokens, config)
-    token_B = jnp.zeros(len(texts), jnp.int32)
+    progress, room = self._begin(prompts, config)
+    token_B = jnp.asarray(prompts.last_B)
     pending: list[jax.Array] = []
-    for index in range(n_tokens):
-      progress, room = self._with_room(progress, room, index, n_tokens)
+    for index in range(prompts.n_new):
+      progress, room = self._with_room(progress, room, index, prompts.n_new)
       token_B, progress = step(self._step_weights, progress, token_B, draw)
       # The next step is under way before this token is looked at: the machine need not wait for Python.
       pending.append(token_B)
@@ -159,16 +180,16 @@ class Decoder:
 
   def _search(self, text: str, config: DecodeConfig) -> tuple[int, ...]:
     """The tokens of beam search."""
-    inputs_1xS, n_tokens = self._read([text], config)
-    if not n_tokens:
+    prompts = self._read([text], config)
+    if not prompts.n_new:
       return ()
     step = steps.compile_beam_step(self._model, self.bundle.vocabulary.size, config.no_repeat_ngram)
-    progress, room = self._begin(inputs_1xS, n_tokens, config)
+    progress, room = self._begin(prompts, config)
     progress = steps.repeated(progress, config.beams)
     beams = Beams(config.beams, config.length_penalty, EOS_ID)
-    token_W = np.zeros(config.beams, np.int32)
-    for index in range(n_tokens):
-      progress, room = self._with_room(progress, room, index, n_tokens)
+    token_W = np.repeat(prompts.last_B, config.beams)
+    for index in range(prompts.n_new):
+      progress, room = self._with_room(progress, room, index, prompts.n_new)
       score_W = np.array([hypothesis.score for hypothesis in beams.live], np.float32)
       best, progress = step(self._step_weights, progress, token_W, score_W)
       parents = beams.advance(*(np.asarray(each).tolist() for each in best))
@@ -183,14 +204,15 @@ class Decoder:
     self.stats.tokens = len(tokens)
     return tokens
 
-  def _begin(self, inputs_BxS: np.ndarray, n_tokens: int, config: DecodeConfig) -> tuple[steps.Progress, int]:
-    """The state behind the sources, and for how many tokens its cache has room."""
-    grows = steps.can_grow(self._model, inputs_BxS.shape[1] + n_tokens)
-    room = min(_FIRST_ROOM, n_tokens) if grows else n_tokens
-    cache = steps.prefill(self._model, self._weights, inputs_BxS, room, config.bfloat16_cache)
+  def _begin(self, prompts: Prompts, config: DecodeConfig) -> tuple[steps.Progress, int]:
+    """The state behind the prompts, and for how many tokens its cache has room."""
+    batch, length = prompts.tokens_BxS.shape
+    grows = steps.can_grow(self._model, length + prompts.n_new)
+    room = min(_FIRST_ROOM, prompts.n_new) if grows else prompts.n_new
+    cache = steps.prefill(self._model, self._weights, prompts, room, config.bfloat16_cache)
     written = None
     if config.no_repeat_ngram:
-      written = Written(jnp.zeros((len(inputs_BxS), n_tokens), jnp.int32), jnp.int32(0))
+      written = Written(jnp.zeros((batch, prompts.n_new), jnp.int32), jnp.int32(0))
     return steps.begin(cache, written), room
 
   def _with_room(self, progress: steps.Progress, room: int, index: int, n_tokens: int) -> tuple[steps.Progress, int]:
@@ -209,26 +231,19 @@ class Decoder:
       self.stats.first_token_seconds = self.stats.seconds
     return array
 
-  def _read(self, texts: Sequence[str], config: DecodeConfig) -> tuple[np.ndarray, int]:
-    """The sources' tokens, right-padded, and how many tokens are to be generated at most; begins the statistics."""
+  def _read(self, texts: Sequence[str], config: DecodeConfig) -> Prompts:
+    """The prompts of the texts; begins the statistics."""
     self._begun = time.perf_counter()
-    self.stats = Stats()
-    rows = []
     for text in texts:
-      require_text(text)
-      ids = self.bundle.vocabulary.encode(text)
-      rows.append([*ids[: self.bundle.inputs_length - 1], EOS_ID])
-      self.stats.input_tokens += len(rows[-1])
-      self.stats.dropped_tokens += len(ids) + 1 - len(rows[-1])
-    longest = max(map(len, rows))
-    inputs_BxS = np.zeros((len(rows), _bucket(longest, self.bundle.inputs_length)), np.int32)
-    for row, ids in zip(inputs_BxS, rows, strict=True):
-      row[: len(ids)] = ids
-    wanted = self.bundle.targets_length if config.max_tokens is None else config.max_tokens
-    self.stats.room = self._model.room_behind(longest)
-    return inputs_BxS, min(wanted, self.stats.room)
+      require_text(text, may_be_empty=self.bundle.continues)
+    prompts = make_prompts(self.bundle, texts, config)
+    each = zip(prompts.read, prompts.dropped, prompts.limits, strict=True)
+    self.text_stats = [Stats(read, dropped, room) for read, dropped, room in each]
+    totals = Stats(sum(prompts.read), sum(prompts.dropped), prompts.n_new)
+    self.stats = totals if len(texts) > 1 else self.text_stats[0]
+    return prompts
 
 
-def _bucket(length: int, most: int) -> int:
-  """A length that few compiled programs serve: the next power of two from 16 on, at most `most`."""
-  return min(max(16, 1 << (length - 1).bit_length()), most)
+def _has_ended(row: list[int], room: int) -> bool:
+  """Whether a text of these tokens takes no more."""
+  return len(row) >= room or row[-1:] == [EOS_ID]

@@ -19,7 +19,8 @@ class Header:
     model: the model's configuration.
     bfloat16: whether tensors that are read row by row are stored in half the space.
     sentinels, fingerprint: of the vocabulary.
-    inputs_length, targets_length: tokens that the model was trained on.
+    inputs_length, targets_length: tokens that the model was trained on; no inputs for a language model that goes on
+      from a prompt.
     origin: where the weights come from: step, gin text and fingerprints, or other JSON values.
     checksums: tensor -> CRC-32 of its bytes.
   """
@@ -68,13 +69,20 @@ def read_header(path: Path) -> Header:
     raise UserError(f'{path}: {error}') from error
   if not isinstance(model, ModelConfig):
     raise UserError(f'{path}: expected the configuration of a model, found {type(model).__name__}')
+  inputs_length = _within(path, values, 'inputs_length', int(model.needs_source), model.max_length)
+  targets_length = _within(path, values, 'targets_length', 1, model.max_length)
+  if model.positions_for(inputs_length, targets_length) > model.max_length:
+    raise UserError(
+      f'{path}: expected inputs_length and targets_length of at most {model.max_length} together, '
+      f'found {inputs_length} and {targets_length}'
+    )
   return Header(
     model=model,
     bfloat16=_field(path, values, 'bfloat16', bool),
     sentinels=_within(path, vocabulary, 'sentinels', 0, model.vocab_size),
     fingerprint=_field(path, vocabulary, 'fingerprint', str),
-    inputs_length=_within(path, values, 'inputs_length', 1, model.max_length),
-    targets_length=_within(path, values, 'targets_length', 1, model.max_length),
+    inputs_length=inputs_length,
+    targets_length=targets_length,
     origin=_field(path, values, 'origin', dict),
     checksums=_field(path, values, 'checksums', dict),
   )

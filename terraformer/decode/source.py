@@ -1,19 +1,25 @@
 """What decoding reads: a text, a file, or the standard input."""
 
+import errno
 import os
+import re
 import sys
 from pathlib import Path
 
-from terraformer.config import UserError
+from terraformer.config import UserError, unreadable
 from terraformer.data.local_files import decode_utf8, read_rows, read_text
 
 
-def read_sources(text: str | None, file: str | None, stdin: str | None, field: str) -> list[str]:
-  """The source texts; of a `.jsonl` file one a line.
+def read_prompts(
+  text: str | None, file: str | None, stdin: str | None, field: str, continues: bool = False
+) -> list[str]:
+  """The texts that a model reads; of a `.jsonl` file one a line.
 
   Args:
     text, file, stdin: exactly one of a text, a path, and `-` for the standard input.
-    field: of the source in a `.jsonl` file.
+    field: of the text in a `.jsonl` file.
+    continues: whether the model goes on from them. They may then be empty, and the newline with which a file or the
+      standard input ends is no part of them.
 
   Raises:
     UserError: if not exactly one is given, or it is missing, empty, not UTF-8 or lacks the field.
@@ -22,23 +28,35 @@ def read_sources(text: str | None, file: str | None, stdin: str | None, field: s
   if len(given) != 1:
     raise UserError(f'expected one of --input, --input_file and -, found {len(given)} of them')
   if text is not None:
-    sources = [decode_utf8(os.fsencode(text), '--input')]  # bytes that are not UTF-8 came as half surrogate pairs
-  elif stdin is not None:
-    sources = [decode_utf8(sys.stdin.buffer.read(), 'standard input')]
-  elif Path(file).suffix == '.jsonl':
-    sources = [row['inputs'] for row, _ in read_rows(Path(file), {'inputs': field})]
+    # Bytes that are not UTF-8 came as half surrogate pairs.
+    prompts = [decode_utf8(os.fsencode(text), '--input', continues)]
+  elif file is not None and Path(file).suffix == '.jsonl':
+    prompts = [row['inputs'] for row, _ in read_rows(Path(file), {'inputs': field}, continues)]
   else:
-    sources = [read_text(Path(file))]
-  for source in sources:
-    require_text(source)
-  return sources
+    if file is not None:
+      whole = read_text(Path(file), continues)
+    else:
+      whole = decode_utf8(_read_stdin(), 'standard input', continues)
+    prompts = [re.sub(r'\r?\n\Z', '', whole) if continues else whole]
+  for prompt in prompts:
+    require_text(prompt, may_be_empty=continues)
+  return prompts
 
 
-def require_text(source: object) -> None:
-  """Raises UserError unless it is a text of whole characters, some of which are not white space."""
+def _read_stdin() -> bytes:
+  try:
+    return sys.stdin.buffer.read()
+  except OSError as error:
+    if error.errno == errno.EBADF:
+      raise UserError('standard input: expected a text, found it closed') from error
+    raise unreadable('standard input', error) from error
+
+
+def require_text(source: object, may_be_empty: bool = False) -> None:
+  """Raises UserError unless it is a text of whole characters, and some are no white space or it `may_be_empty`."""
   if not isinstance(source, str):
     raise UserError(f'input: expected a text, found {type(source).__name__}')
-  if not source.strip():
+  if not source.strip() and not may_be_empty:
     raise UserError('input: expected a text, found nothing but white space')
   try:
     source.encode()

@@ -14,6 +14,7 @@ import numpy as np
 
 from terraformer.config import FullAttentionConfig, LSHAttentionConfig, ModelConfig
 from terraformer.decode.bundle import abstract_unrolled
+from terraformer.decode.prompts import Prompts
 from terraformer.decode.sample import Draw, Rules, Written, limited, sample
 from terraformer.models.generate import writable
 from terraformer.models.parameters import Params, flatten, merge, split, unflatten
@@ -21,6 +22,7 @@ from terraformer.ops.places import Filled, GrowingCache
 
 # Positions of a source whose scores, or units of a feed-forward block, are alive at one time.
 _CHUNK = 512
+_ALL = 2**31 - 1  # positions, more than there can be
 # Numbers of a tensor that is not worth an argument of its own.
 _SMALL = 1 << 12
 
@@ -71,13 +73,21 @@ def begin(cache: Cache, written: Written | None) -> Progress:
   return Progress(_with_filled(cache, None), filled, written)
 
 
-def decoding_form(config: ModelConfig) -> ModelConfig:
-  """The same model as it is decoded with: float32, and long sources a chunk at a time; results do not change."""
+def decoding_form(config: ModelConfig, longest: int) -> ModelConfig:
+  """The same model as it is decoded with: float32, and long sources a chunk at a time; results do not change.
+
+  Args:
+    config: of the model.
+    longest: tokens of an example that it was trained on, source and target together. LSH attention that sees so many in
+      whole does so when it decodes, whatever the padding of a batch adds.
+  """
 
   def bounded(block):
     attention = block.attention
     if isinstance(attention, FullAttentionConfig):
       attention = dataclasses.replace(attention, query_chunk=attention.query_chunk or _CHUNK)
+    elif isinstance(attention, LSHAttentionConfig) and longest <= attention.full_below:
+      attention = dataclasses.replace(attention, full_below=_ALL)
     return dataclasses.replace(block, attention=attention, ff_chunk=block.ff_chunk or _CHUNK)
 
   blocks = {name: bounded(block) for name, block in config.blocks.items()}
@@ -104,9 +114,9 @@ def step_weights(tensors: dict[str, np.ndarray]) -> StepWeights:
   return jax.device_put(StepWeights(large, joined), may_alias=True)
 
 
-def prefill(config: ModelConfig, weights: Params, inputs_BxS: jax.Array, room: int, bfloat16: bool) -> Cache:
-  """Reads the sources and makes room for `room` tokens; each kind of layer is compiled once."""
-  cache = merge(split(abstract_unrolled(config))[0], weights).prefill(inputs_BxS, room)
+def prefill(config: ModelConfig, weights: Params, prompts: Prompts, room: int, bfloat16: bool) -> Cache:
+  """Reads the prompts and makes room for `room` tokens; each kind of layer is compiled once."""
+  cache = prompts.prefill(merge(split(abstract_unrolled(config))[0], weights), room)
   if bfloat16:
     cache = _each_attention(lambda each: each.stored(jnp.bfloat16), cache)
   # A step takes the cache's buffers for its own, and none of them may be two arrays'.

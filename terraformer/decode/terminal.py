@@ -14,62 +14,75 @@ from terraformer.decode.decoder import Decoder, Stats
 
 
 def write_all(
-  decoder: Decoder, sources: Sequence[str], config: DecodeConfig, batch_size: int, as_json: bool, with_stats: bool
+  decoder: Decoder, prompts: Sequence[str], config: DecodeConfig, batch_size: int, as_json: bool, with_stats: bool
 ) -> None:
-  """Prints what each source becomes: alone as it comes, in a batch in one piece.
+  """Prints what each prompt becomes: alone as it comes, in a batch in one piece.
 
   Args:
     decoder: with the model.
-    sources: texts.
+    prompts: texts.
     config: how tokens are chosen.
-    batch_size: sources that are decoded side by side.
+    batch_size: prompts that are decoded side by side.
     as_json: one object a line, with input, output and statistics.
     with_stats: whether times go to the standard error.
   """
-  for first in range(0, len(sources), batch_size):
+  for first in range(0, len(prompts), batch_size):
+    first_at = None
     if batch_size > 1:
-      batch = sources[first : first + batch_size]
-      for source, text in zip(batch, decoder.generate_batch(batch, config), strict=True):
-        print(_row(source, text, decoder.stats) if as_json else text, flush=True)
-      _tell_stats(decoder.stats, config, None, with_stats)
+      batch = prompts[first : first + batch_size]
+      texts = decoder.generate_batch(batch, config)
+      for prompt, text, stats in zip(batch, texts, decoder.text_stats, strict=True):
+        print(_row(prompt, text, stats) if as_json else text, flush=True)
     else:
-      _write_one(decoder, sources[first], config, as_json, with_stats)
+      first_at = _write_one(decoder, prompts[first], config, as_json)
+    for number, stats in enumerate(decoder.text_stats, first + 1):
+      _note_limits(decoder, stats, config, f'text {number}: ' if batch_size > 1 else '')
+    if with_stats:
+      _tell_stats(decoder.stats, first_at)
 
 
-def _write_one(decoder: Decoder, source: str, config: DecodeConfig, as_json: bool, with_stats: bool) -> None:
+def _write_one(decoder: Decoder, prompt: str, config: DecodeConfig, as_json: bool) -> float | None:
+  """Prints one text, and returns when its first piece came, by the age of this process."""
   written, first_at = [], None
-  with contextlib.closing(decoder.generate(source, config)) as pieces:
+  with contextlib.closing(decoder.generate(prompt, config)) as pieces:
     for piece in pieces:
       first_at = first_at or _seconds_since_start()
       written.append(piece)
       if not as_json:
         print(piece, end='', flush=True)
-  print(_row(source, ''.join(written), decoder.stats) if as_json else '', flush=True)
-  _tell_stats(decoder.stats, config, first_at, with_stats)
+  print(_row(prompt, ''.join(written), decoder.stats) if as_json else '', flush=True)
+  return first_at
 
 
-def _row(source: str, text: str, stats: Stats) -> str:
-  return json.dumps({'input': source, 'output': text, 'stats': dataclasses.asdict(stats)}, ensure_ascii=False)
+def _row(prompt: str, text: str, stats: Stats) -> str:
+  return json.dumps({'input': prompt, 'output': text, 'stats': dataclasses.asdict(stats)}, ensure_ascii=False)
 
 
-def _tell_stats(stats: Stats, config: DecodeConfig, first_at: float | None, wanted: bool) -> None:
+def _note_limits(decoder: Decoder, stats: Stats, config: DecodeConfig, name: str) -> None:
+  """Says what of a prompt was not read, and that a text ends early."""
+  bundle = decoder.bundle
   if stats.dropped_tokens:
+    which, trained = ('first', bundle.targets_length) if bundle.continues else ('last', bundle.inputs_length)
     print(
-      f'note: the last {stats.dropped_tokens} tokens of the input were not read; the model was trained on '
-      f'{stats.input_tokens}',
+      f'note: {name}the {which} {stats.dropped_tokens} tokens of the input were not read; the model was trained on '
+      f'{trained}',
       file=sys.stderr,
     )
-  if stats.steps == stats.room and config.max_tokens is not None and stats.room < config.max_tokens:
-    print(f'note: the text ends after {stats.room} tokens, since the model has no room for more', file=sys.stderr)
-  if wanted and not stats.steps:
+  taken = stats.steps if config.beams > 1 else stats.tokens
+  if config.max_tokens is not None and stats.room < config.max_tokens and taken == stats.room:
+    print(f'note: {name}the text ends after {stats.room} tokens, since the model has no room for more', file=sys.stderr)
+
+
+def _tell_stats(stats: Stats, first_at: float | None) -> None:
+  if not stats.steps:
     print(f'{stats.input_tokens} tokens read, none written', file=sys.stderr)
-  elif wanted:
-    process = '' if first_at is None else f' ({first_at:.2f} s after the process began)'
-    print(
-      f'{stats.input_tokens} tokens read, {stats.tokens} written; first token after {stats.first_token_seconds:.2f} s'
-      f'{process}, then {stats.milliseconds_per_token:.2f} ms a token',
-      file=sys.stderr,
-    )
+    return
+  process = '' if first_at is None else f' ({first_at:.2f} s after the process began)'
+  print(
+    f'{stats.input_tokens} tokens read, {stats.tokens} written; first token after {stats.first_token_seconds:.2f} s'
+    f'{process}, then {stats.milliseconds_per_token:.2f} ms a token',
+    file=sys.stderr,
+  )
 
 
 def _seconds_since_start() -> float | None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from terraformer.config import DecodeConfig, RunConfig, UserError, differences, to_dict
 from terraformer.data.batches import Prepared, open_prepared
-from terraformer.data.scores import exact_match, rouge
+from terraformer.data.scores import Tokenizer, exact_match, rouge, tokenizer_for
 from terraformer.decode.bundle import Bundle, stored_shapes
 from terraformer.decode.decoder import Decoder
 from terraformer.eval.predictions import Predictions
@@ -42,15 +42,19 @@ class Evaluation:
     loss, accuracy, perplexity: a token, teacher-forced.
     unigram_perplexity: of the training targets' token frequencies, on the same tokens.
     rouge, rouge_intervals: of the model's texts: mean F1 times 100 of `scores.ROUGE_TYPES`, and its 95% confidence
-      interval. Both empty where nothing was decoded.
+      interval. With the Unicode tokenizer they have `scores.STANDARD_TYPES` too, as all dicts of ROUGE here do. Both
+      empty where nothing was decoded, or by a language model that goes on from a prompt: all scores of texts are empty
+      then.
     lead_rouge: of the source's first ten words.
     lead3_rouge: of the source's first three sentences; empty where a reference is mostly one sentence.
     exact_match: per cent of the model's texts that are the reference but for white space around it; None where nothing
       was decoded. It is what counts of the algorithmic tasks.
     by_task: of a mixture, of each of its tasks the number of texts (`texts`), `exact_match` and mean F1; else empty.
     scores: of every example, as `rouge.Rouge.each`.
-    texts: (source, reference, what the model wrote) of every example.
+    texts: (source, reference, what the model wrote) of every example; of a language model the two halves of a text, and
+      how the model goes on from the first.
     predictions: the JSONL that has the texts; empty where nothing was decoded.
+    rouge_tokenizer: what `scores.ROUGE_TYPES` count, for all texts alike; None where nothing was decoded.
   """
 
   step: int
@@ -69,6 +73,7 @@ class Evaluation:
   scores: list[float]
   texts: list[tuple[str, str, str]]
   predictions: str
+  rouge_tokenizer: Tokenizer | None = Tokenizer.STANDARD
 
 
 def evaluate(
@@ -113,7 +118,8 @@ def evaluate(
 
   figures = _perplexity(place, step, run, data, split_name, n_examples, batch_size, progress)
   texts, path = [], ''
-  if decode is not None and run.data.inputs_length:
+  continues = not run.data.inputs_length
+  if decode is not None:
     origin = {
       'step': step,
       'checkpoint': hashlib.sha256((checkpoint.folder(place) / str(step) / NAME).read_bytes()).hexdigest(),
@@ -121,7 +127,7 @@ def evaluate(
       'lengths': [run.data.inputs_length, run.data.targets_length],
       'decode': to_dict(decode),
     }
-    pairs = data.eval_texts(split_name, n_examples)
+    pairs = (data.eval_halves if continues else data.eval_texts)(split_name, n_examples)
     with contextlib.closing(Predictions(workdir, split_name, origin)) as predictions:
       predictions.require(pairs)
       if len(predictions.texts) < n_examples:
@@ -129,7 +135,9 @@ def evaluate(
         _decode(decoder, predictions, pairs, decode, batch_size, progress)
       texts = [(*pair, text) for pair, text in zip(pairs, predictions.texts, strict=False)]
       path = str(predictions.path)
-  scores = _scores(texts, data.eval_tasks(split_name, len(texts)))
+  # A text has many good continuations: how near one comes to the text's own says nothing, and its perplexity does.
+  scored = [] if continues else texts
+  scores = _scores(scored, data.eval_tasks(split_name, len(scored)))
   return Evaluation(
     step=step, split=split_name, n_examples=n_examples, **figures, **scores, texts=texts, predictions=path
   )
@@ -178,10 +186,11 @@ def _decode(
   with tqdm(total=len(pairs), initial=done, desc='decode', unit='text', disable=not progress) as bar:
     for first in range(done, len(pairs), batch_size):
       batch = pairs[first : first + batch_size]
-      sources = [source for source, _ in batch if source.strip()]
-      written = iter(decoder.generate_batch(sources, config) if sources else [])
-      # Of nothing, nothing is written.
-      predictions.add(batch, [next(written) if source.strip() else '' for source, _ in batch])
+      # A language model goes on from nothing as well; of an empty source, nothing is written.
+      is_read = [bool(prompt.strip()) or decoder.bundle.continues for prompt, _ in batch]
+      prompts = [prompt for (prompt, _), read in zip(batch, is_read, strict=True) if read]
+      written = iter(decoder.generate_batch(prompts, config))
+      predictions.add(batch, [next(written) if read else '' for read in is_read])
       bar.update(len(batch))
 
 
@@ -198,13 +207,14 @@ def _scores(texts: list[tuple[str, str, str]], tasks: list[str]) -> dict[str, An
     'exact_match': exact_match(references, written)['exact_match'] if texts else None,
     'by_task': _by_task(references, written, tasks) if len(set(tasks)) > 1 else {},
     'scores': of_model.each,
+    'rouge_tokenizer': tokenizer_for(references) if texts else None,
   }
 
 
 def _by_task(references: Sequence[str], written: Sequence[str], tasks: list[str]) -> dict[str, dict[str, float]]:
-  found = {}
+  found, tokenizer = {}, tokenizer_for(references)
   for name in sorted(set(tasks)):
     pairs = [pair for *pair, task in zip(references, written, tasks, strict=True) if task == name]
     of_task = list(zip(*pairs, strict=True))
-    found[name] = {'texts': len(pairs)} | exact_match(*of_task) | rouge(*of_task)
+    found[name] = {'texts': len(pairs)} | exact_match(*of_task) | rouge(*of_task, tokenizer)
   return found

@@ -7,8 +7,8 @@ import numpy as np
 
 from terraformer.config import refused
 from terraformer.eval.evaluate import Evaluation
-from terraformer.eval.report import ROUGE_NAMES, baselines_of
-from terraformer.train.files import write_whole
+from terraformer.eval.report import baselines_of, counted, rouge_names, text_names
+from terraformer.files import write_whole
 
 _SHOWN = 5  # examples of each kind
 _OPEN_CHARACTERS = 700  # of a source; the rest is behind a click
@@ -40,7 +40,9 @@ def as_html(result: Evaluation, name: str) -> str:
   """Figures with their baselines, how the examples' scores are spread, and the worst, median and best examples."""
   title = html.escape(f'{name}: step {result.step:,}, {result.n_examples:,} examples of the {result.split} split')
   parts = [f'<h1>{title}</h1>', _figures(result)]
-  if result.texts:
+  if result.texts and not result.scores:
+    parts += ['<h2>Examples</h2>', *(_example(result, place) for place in range(min(_SHOWN, len(result.texts))))]
+  elif result.texts:
     parts += [_rouge(result), _by_task(result), '<h2>Scores of the examples</h2>', _histogram(result.scores)]
     for heading, places in _chosen(result.scores).items():
       parts += [f'<h2>{heading}</h2>', *(_example(result, place) for place in places)]
@@ -64,20 +66,21 @@ def _figures(result: Evaluation) -> str:
 def _rouge(result: Evaluation) -> str:
   baselines = baselines_of(result)
   rows = []
-  for key, name in ROUGE_NAMES.items():
+  for key, name in rouge_names(result).items():
     low, high = result.rouge_intervals[key]
     beside = [f'{scores[key]:.2f}' for scores in baselines.values()]
     rows.append((name, f'{result.rouge[key]:.2f}', f'{low:.2f} to {high:.2f}', *beside))
-  return '<h2>ROUGE, F1 times 100</h2>' + _table(('', 'model', '95% interval', *baselines), rows)
+  table = _table(('', 'model', '95% interval', *baselines), rows)
+  return f'<h2>ROUGE, F1 times 100</h2>{table}<p>{html.escape(counted(result))}</p>'
 
 
 def _by_task(result: Evaluation) -> str:
   """The scores of each task of a mixture; of another task nothing."""
-  rows = []
+  rows, names = [], rouge_names(result)
   for task, found in result.by_task.items():
-    scores = [f'{found[key]:.2f}' for key in ROUGE_NAMES]
+    scores = [f'{found[key]:.2f}' for key in names]
     rows.append((task, f'{found["texts"]:,}', f'{found["exact_match"]:.1f}%', *scores))
-  return '<h2>Tasks</h2>' + _table(('', 'texts', 'exact match', *ROUGE_NAMES.values()), rows) if rows else ''
+  return '<h2>Tasks</h2>' + _table(('', 'texts', 'exact match', *names.values()), rows) if rows else ''
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -126,8 +129,10 @@ def _example(result: Evaluation, place: int) -> str:
   if len(source) > _OPEN_CHARACTERS:
     begun, rest = html.escape(source[:_OPEN_CHARACTERS]), html.escape(source[_OPEN_CHARACTERS:])
     text = f'{begun}<details><summary>{len(source):,} characters in all</summary>{rest}</details>'
+  of_source, of_reference, of_model = text_names(result)
+  score = f', score {result.scores[place]:.1f}' if result.scores else ''
   return (
-    f'<article><p><b>example {place + 1}, score {result.scores[place]:.1f}</b></p>'
-    f'<p><b>reference</b> {html.escape(reference)}</p><p class="model"><b>model</b> '
-    f'{html.escape(written) or "(nothing)"}</p><p><b>source</b> {text}</p></article>'
+    f'<article><p><b>example {place + 1}{score}</b></p>'
+    f'<p><b>{of_reference}</b> {html.escape(reference)}</p><p class="model"><b>{of_model}</b> '
+    f'{html.escape(written) or "(nothing)"}</p><p><b>{of_source}</b> {text}</p></article>'
   )

@@ -4,10 +4,19 @@ import shutil
 import textwrap
 from pathlib import Path
 
+from terraformer.data.scores import STANDARD_TYPES, Tokenizer
 from terraformer.eval.evaluate import Evaluation
 
 # The paper says R-LSum for the last; ROUGE-L of a whole text is what it calls R-LSent.
 ROUGE_NAMES = {'rouge1': 'ROUGE-1', 'rouge2': 'ROUGE-2', 'rougeL': 'ROUGE-L, R-LSent', 'rougeLsum': 'ROUGE-Lsum'}
+_STANDARD_NAMES = {key: f'standard {name}' for key, name in zip(STANDARD_TYPES, ROUGE_NAMES.values(), strict=True)}
+_COUNTED = {
+  Tokenizer.STANDARD: 'ROUGE counts words by the standard tokenizer: runs of ASCII letters and digits, stemmed.',
+  Tokenizer.UNICODE: (
+    'ROUGE counts words by the Unicode tokenizer, unstemmed, since not all references are ASCII. Standard ROUGE, with '
+    'which most published figures were made, counts runs of ASCII letters and digits, stemmed.'
+  ),
+}
 
 
 def as_text(result: Evaluation, n_examples: int = 5) -> str:
@@ -15,7 +24,7 @@ def as_text(result: Evaluation, n_examples: int = 5) -> str:
   lines = []
   for number, (source, reference, written) in enumerate(result.texts[:n_examples], 1):
     lines.append(f'--- example {number} of the {result.split} split')
-    for name, text in (('source', source), ('reference', reference), ('model', written or '(nothing)')):
+    for name, text in zip(text_names(result), (source, reference, written or '(nothing)'), strict=True):
       lines.append(_wrapped(name, text))
   lines += [
     '',
@@ -25,25 +34,29 @@ def as_text(result: Evaluation, n_examples: int = 5) -> str:
     f'{"ratio":>18}{result.perplexity / result.unigram_perplexity:>10.2f}{1:>10.2f}',
     f'{"token accuracy":>18}{result.accuracy:>10.1%}',
   ]
-  if not result.rouge:
+  if not result.texts:
     return '\n'.join(lines)
+  page = Path(result.predictions).with_suffix('.html').name
+  if not result.rouge:
+    return '\n'.join([*lines, f'\n{result.predictions} has all texts, {page} beside it the first'])
   baselines = baselines_of(result)
-  lines.append(f'\n{"F1 x 100":>18}{"model":>10}{"95% interval":>18}' + ''.join(f'{name:>23}' for name in baselines))
-  for key, name in ROUGE_NAMES.items():
+  names = rouge_names(result)
+  width = max(18, *map(len, names.values()))
+  lines.append(f'\n{"F1 x 100":>{width}}{"model":>10}{"95% interval":>18}' + ''.join(f'{n:>23}' for n in baselines))
+  for key, name in names.items():
     low, high = result.rouge_intervals[key]
     beside = ''.join(f'{of_baseline[key]:>23.2f}' for of_baseline in baselines.values())
-    lines.append(f'{name:>18}{result.rouge[key]:>10.2f}{f"{low:.2f} to {high:.2f}":>18}{beside}')
-  lines.append(f'{"exact match":>18}{result.exact_match:>9.1f}%')
-  if result.by_task:
-    width = max(18, *map(len, result.by_task))
-    names = ''.join(f'{name:>18}' for name in ROUGE_NAMES.values())
-    lines.append(f'\n{"of each task":>{width}}{"texts":>10}{"exact match":>13}{names}')
-  for task, found in result.by_task.items():
-    scores = ''.join(f'{found[key]:>18.2f}' for key in ROUGE_NAMES)
-    lines.append(f'{task:>{width}}{found["texts"]:>10,}{found["exact_match"]:>12.1f}%{scores}')
-  page = Path(result.predictions).with_suffix('.html')
-  lines.append(f'\n{result.predictions} has all texts, {page.name} beside it the best, median and worst')
+    lines.append(f'{name:>{width}}{result.rouge[key]:>10.2f}{f"{low:.2f} to {high:.2f}":>18}{beside}')
+  lines.append(f'{"exact match":>{width}}{result.exact_match:>9.1f}%')
+  lines += _tasks(result)
+  lines += ['', textwrap.fill(counted(result), _terminal_width())]
+  lines.append(f'\n{result.predictions} has all texts, {page} beside it the best, median and worst')
   return '\n'.join(lines)
+
+
+def text_names(result: Evaluation) -> tuple[str, str, str]:
+  """What the three texts of an example are."""
+  return ('source', 'reference', 'model') if result.rouge else ('prompt', 'its text', 'model')
 
 
 def baselines_of(result: Evaluation) -> dict[str, dict[str, float]]:
@@ -52,8 +65,35 @@ def baselines_of(result: Evaluation) -> dict[str, dict[str, float]]:
   return {name: scores for name, scores in rows.items() if scores}
 
 
+def rouge_names(result: Evaluation) -> dict[str, str]:
+  """The names of the kinds of ROUGE that an evaluation has, by their keys."""
+  return {key: name for key, name in (ROUGE_NAMES | _STANDARD_NAMES).items() if key in result.rouge}
+
+
+def counted(result: Evaluation) -> str:
+  """Which tokenizer ROUGE was computed with, and why; of no ROUGE nothing."""
+  return _COUNTED.get(result.rouge_tokenizer, '')
+
+
+def _tasks(result: Evaluation) -> list[str]:
+  """The scores of each task of a mixture, those of the standard tokenizer in a table of their own."""
+  lines, width = [], max(18, *map(len, ['', *result.by_task]))
+  for kinds in (ROUGE_NAMES, _STANDARD_NAMES) if result.by_task else ():
+    names = {key: name for key, name in kinds.items() if key in result.rouge}
+    if names:
+      head = ''.join(f'{name:>{max(18, len(name) + 2)}}' for name in names.values())
+      lines.append(f'\n{"of each task":>{width}}{"texts":>10}{"exact match":>13}{head}')
+      for task, found in result.by_task.items():
+        scores = ''.join(f'{found[key]:>{max(18, len(name) + 2)}.2f}' for key, name in names.items())
+        lines.append(f'{task:>{width}}{found["texts"]:>10,}{found["exact_match"]:>12.1f}%{scores}')
+  return lines
+
+
 def _wrapped(name: str, text: str, most: int = 400) -> str:
-  width = min(shutil.get_terminal_size().columns, 120)
   text = ' '.join(text.split())
   shown = text if len(text) <= most else text[:most] + ' ...'
-  return textwrap.fill(shown, width, initial_indent=f'{name:>10}: ', subsequent_indent=' ' * 12)
+  return textwrap.fill(shown, _terminal_width(), initial_indent=f'{name:>10}: ', subsequent_indent=' ' * 12)
+
+
+def _terminal_width() -> int:
+  return min(shutil.get_terminal_size().columns, 120)

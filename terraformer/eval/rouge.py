@@ -7,15 +7,25 @@ from collections.abc import Sequence
 import numpy as np
 from rouge_score.scoring import BootstrapAggregator
 
-from terraformer.data.scores import mean_f1, rouge, rouge_of_each
+from terraformer.data.scores import Tokenizer, mean_f1, rouge, rouge_of_each, tokenizer_for
+from terraformer.data.words import first_words
 
-# Lines are sentences already in the data of summarisation; in a line, one ends where the next begins with a capital.
-_BETWEEN_SENTENCES = re.compile(r'\s*\n\s*|(?<=[.!?])\s+(?=["\'(\[]?[A-Z0-9])')
+# Lines are sentences already in the data of summarisation. In a line, one ends at a stop of a script that has no
+# capitals, and at another stop where the next begins with a capital.
+_STOPS = '。｡．！？।॥؟۔։።፧။។៕'
+_CLOSING = '」』）】》〉”’"\')»'
+_BETWEEN_SENTENCES = re.compile(
+  r'\s*\n\s*'
+  r'|(?<=[.!?])\s+(?=["\'(\[“‘„«]?(?P<first>[^\W_]))'
+  rf'|(?<=[{_STOPS}])(?![{_STOPS}{_CLOSING}.!?]|(?<=．)\d)\s*'
+  # A quotation that hiragana follow (と言った) is a part of its sentence.
+  rf'|(?<=[{_STOPS}][{_CLOSING}])(?![{_STOPS}{_CLOSING}.!?，、ぁ-ん])\s*'
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rouge:
-  """F1 times 100 of `scores.ROUGE_TYPES`.
+  """F1 times 100 of `scores.ROUGE_TYPES`, and of `scores.STANDARD_TYPES` beside words of any script.
 
   Attributes:
     mean: over all pairs.
@@ -52,14 +62,20 @@ def baselines(sources: Sequence[str], references: Sequence[str]) -> tuple[dict[s
 
   The second is empty where a reference is mostly one sentence: three would be no summary.
   """
-  of_words = rouge(references, [lead(source) for source in sources])
+  tokenizer = tokenizer_for(references)
+  of_words = rouge(references, [lead(source, tokenizer=tokenizer) for source in sources])
   if not references or np.mean([len(sentences(reference)) for reference in references]) <= 1.5:
     return of_words, {}
   return of_words, rouge(references, [lead_sentences(source) for source in sources])
 
 
-def lead(text: str, n_words: int = 10) -> str:
-  """The first words of a text: the baseline that a summary has to beat."""
+def lead(text: str, n_words: int = 10, *, tokenizer: Tokenizer = Tokenizer.STANDARD) -> str:
+  """The first words of a text, on one line: the baseline that a summary has to beat.
+
+  Words are what white space divides, or with the Unicode tokenizer its own, since not every script has spaces.
+  """
+  if tokenizer == Tokenizer.UNICODE:
+    return ' '.join(first_words(text, n_words).split())
   return ' '.join(text.split()[:n_words])
 
 
@@ -69,5 +85,13 @@ def lead_sentences(text: str, n_sentences: int = 3) -> str:
 
 
 def sentences(text: str) -> list[str]:
-  """The sentences of a text: its lines, divided at full stops before a capital or a digit."""
-  return [part for part in _BETWEEN_SENTENCES.split(text.strip()) if part]
+  """The sentences of a text: its lines, divided at full stops before a capital or a digit.
+
+  A letter that has no capital form begins one as a capital does.
+  """
+  text, parts, start = text.strip(), [], 0
+  for match in _BETWEEN_SENTENCES.finditer(text):
+    if match['first'] is None or match['first'] == match['first'].title() or match['first'].isupper():
+      parts.append(text[start : match.start()])
+      start = match.end()
+  return [part for part in [*parts, text[start:]] if part]

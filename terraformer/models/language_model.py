@@ -49,13 +49,23 @@ class LanguageModel(Model):
 
   def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodingCache:
     """Reads the inputs and makes room for `n_new` target tokens behind them."""
-    n_inputs_B = n_tokens(inputs_BxS)
-    capacity = inputs_BxS.shape[1] + n_new
-    if not inputs_BxS.shape[1]:
-      return DecodingCache(self.decoder.init_cache(inputs_BxS.shape[0], capacity), n_inputs_B)
-    streams = self.decoder.residual.enter(self.positions(self.embedding(inputs_BxS)))
-    _, layers = self.decoder.prefill(streams, n_inputs_B, capacity)
-    return DecodingCache(layers, n_inputs_B)
+    return self.prefill_beginning(inputs_BxS, n_tokens(inputs_BxS), n_new)
+
+  def prefill_beginning(self, tokens_BxS: jax.Array, length_B: jax.Array, n_new: int) -> DecodingCache:
+    """Reads the beginning of the sequence and makes room for `n_new` tokens behind it.
+
+    Args:
+      tokens_BxS: right-padded. Without inputs, a sequence that begins with some targets is token 0 and all of these but
+        the last, which the first `step` takes.
+      length_B: int32, tokens of each row that are no padding, of which token 0 may be one.
+      n_new: tokens that `step` will take.
+    """
+    batch, length = tokens_BxS.shape
+    if not length:
+      return DecodingCache(self.decoder.init_cache(batch, n_new), length_B)
+    streams = self.decoder.residual.enter(self.positions(self.embedding(tokens_BxS)))
+    _, layers = self.decoder.prefill(streams, length_B, length + n_new)
+    return DecodingCache(layers, length_B)
 
   def step(self, token_B: jax.Array, cache: DecodingCache) -> tuple[jax.Array, DecodingCache]:
     """Logits BxV of the next target token; `token_B` is the last one, 0 before the first."""

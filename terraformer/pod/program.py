@@ -99,6 +99,7 @@ def compile_step(run: RunConfig, topology: str) -> CompiledStep:
   Raises:
     UserError: if there is no such chip or slice, the mesh or the batch does not fit it, or libtpu is not installed.
   """
+  run.require_source()
   chip = CHIPS.get(topology.split(':')[0])
   if chip is None:
     raise UserError(f'--topology {topology}: expected one of {", ".join(CHIPS)}, as in v5e:4x4')

@@ -61,6 +61,8 @@ out['arxiv'] = read('arxiv_summarization', 'test', inputs=16, targets=8)
 out['copy'] = read('decimal_copy', 'test', inputs=400, targets=400)
 out['metrics'] = [fn(['1 2', '34'], ['1 2', '35']) for name in ('arxiv_summarization', 'long_addition')
                   for fn in seqio.get_mixture_or_task(name).metric_fns]
+out['metrics'] += [fn(['1 2', 'Ёж ушёл'], ['1 2', 'ёж пришёл'])
+                   for fn in seqio.get_mixture_or_task('arxiv_summarization').metric_fns]
 seqio.MixtureRegistry.add('papers_and_digits', [('arxiv_summarization', 1.0), ('decimal_copy', 3.0)])
 prepare.prepare(c.DataConfig('papers_and_digits', f'{folder}/prepared'), progress=False)
 def said(**fields):
@@ -272,9 +274,10 @@ def test_numbers_to_copy_are_given_to_seqio(real):
 
 
 def test_metrics_are_those_of_the_task(real):
-  rouge, exact = real[1]['metrics']
+  rouge, exact, of_russian = real[1]['metrics']
   assert exact == {'exact_match': 50} and rouge.keys() == {'rouge1', 'rouge2', 'rougeL', 'rougeLsum'}
   assert rouge['rouge1'] == 50
+  assert of_russian['rouge1'] == 75 and of_russian['standard_rouge1'] == 50
 
 
 def test_a_folder_of_parquet_and_jsonl_holds_every_row_once(real):
@@ -283,6 +286,8 @@ def test_a_folder_of_parquet_and_jsonl_holds_every_row_once(real):
   assert data.manifest.examples == {'train': 40, 'validation': 3, 'test': 0}
   assert data.manifest.dropped['files of another kind'] == 1
   assert data.manifest.first_dropped['files of another kind'].endswith('data/train.csv')
+  assert data.manifest.dropped['held out as well'] == 3
+  assert data.manifest.first_dropped['held out as well'].endswith('data/train-00000-of-00002.parquet, row 1')
   seen = collections.Counter(
     data.vocabulary.decode(data._source('train')[i]['inputs']) for i in range(data.size('train'))
   )

@@ -158,6 +158,7 @@ def test_a_damaged_bundle_is_named(bundle_copy, damage, message):
     ({'checksums': []}, "expected an object in the field 'checksums', found []"),
     ({'bfloat16': 'no'}, "expected true or false in the field 'bfloat16', found 'no'"),
     ({'inputs_length': '48'}, "expected a whole number in the field 'inputs_length', found '48'"),
+    ({'inputs_length': 0}, "expected 1 to 16 in the field 'inputs_length', found 0"),
     ({'targets_length': -5}, "expected 1 to 16 in the field 'targets_length', found -5"),
     ({'vocabulary': 'a'}, "expected an object in the field 'vocabulary', found 'a'"),
     ({'vocabulary': {'sentinels': 10**7, 'fingerprint': ''}}, "in the field 'sentinels', found 10000000"),

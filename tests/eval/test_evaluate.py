@@ -8,6 +8,8 @@ import time
 import pytest
 
 from terraformer.config import DecodeConfig, UserError
+from terraformer.data.batches import Prepared
+from terraformer.data.scores import ROUGE_TYPES, STANDARD_TYPES
 from terraformer.decode.decoder import Decoder
 from terraformer.eval.evaluate import evaluate
 from terraformer.train import checkpoint
@@ -105,3 +107,20 @@ def test_texts_that_cannot_be_kept_are_named(run_folder):
   (run_folder / 'evaluation_test.jsonl').mkdir()
   with pytest.raises(UserError, match='evaluation_test.jsonl: expected a file that can be read and written'):
     evaluate(run_folder, limit=1, progress=False)
+
+
+def test_the_tokenizer_is_chosen_once_for_all_tasks_of_the_split(run_folder, monkeypatch):
+  monkeypatch.setattr(Decoder, 'generate_batch', lambda self, sources, config: [source.upper() for source in sources])
+  pairs = [('the cats ran', 'the cat ran'), ('мама мыла раму', 'Мама мыла раму')]
+  monkeypatch.setattr(Prepared, 'eval_texts', lambda *_: pairs)
+  monkeypatch.setattr(Prepared, 'eval_tasks', lambda *_: ['english', 'russian'])
+  found = json.loads(json.dumps(dataclasses.asdict(evaluate(run_folder, limit=2, progress=False))))
+  assert found['rouge_tokenizer'] == 'unicode' and found['rouge'].keys() == {*ROUGE_TYPES, *STANDARD_TYPES}
+  of_english, of_russian = found['by_task']['english'], found['by_task']['russian']
+  assert of_english['rouge1'] == pytest.approx(200 / 3) and of_english['standard_rouge1'] == 100
+  assert of_russian['rouge1'] == 100 and of_russian['standard_rouge1'] == 0
+
+
+@pytest.mark.parametrize(('decode', 'expected'), [(DecodeConfig(), 'standard'), (None, None)])
+def test_the_tokenizer_of_ascii_references_is_the_standard_one(run_folder, decode, expected):
+  assert evaluate(run_folder, limit=2, progress=False, decode=decode).rouge_tokenizer == expected

@@ -1,8 +1,10 @@
+import dataclasses
 import re
 
 import pytest
 
 from terraformer.config import UserError
+from terraformer.data.scores import STANDARD_TYPES, Tokenizer
 from terraformer.eval.evaluate import Evaluation
 from terraformer.eval.page import as_html, write_page
 
@@ -15,6 +17,19 @@ def result(scores):
   figures = (24, 'test', len(scores), 2.0, 0.5, 7.4, 9.1, SCORES, intervals, SCORES, {}, 2.5)
   by_task = {'news': SCORES | {'texts': 7, 'exact_match': 5.0}}
   return Evaluation(*figures, by_task, scores, texts, 'x.jsonl')
+
+
+def both(evaluation):
+  """The evaluation of a split whose references are not all ASCII."""
+  beside = dict.fromkeys(STANDARD_TYPES, 45.6)
+  return dataclasses.replace(
+    evaluation,
+    rouge=evaluation.rouge | beside,
+    rouge_intervals=evaluation.rouge_intervals | dict.fromkeys(STANDARD_TYPES, (40.0, 50.0)),
+    lead_rouge=evaluation.lead_rouge | beside,
+    by_task={name: scores | beside for name, scores in evaluation.by_task.items()},
+    rouge_tokenizer=Tokenizer.UNICODE,
+  )
 
 
 def page(scores):
@@ -50,3 +65,12 @@ def test_a_page_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
   ):
     write_page(result([1.0]), tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['evaluation_test.html']
+
+
+def test_it_says_which_tokenizer_rouge_was_computed_with():
+  ascii_page = page([1.0, 2.0])
+  assert 'by the standard tokenizer' in ascii_page and 'standard ROUGE-1' not in ascii_page
+  found = as_html(both(result([1.0, 2.0])), 'run')
+  assert 'by the Unicode tokenizer' in found
+  assert '<td>standard ROUGE-1</td><td>45.60</td><td>40.00 to 50.00</td><td>45.60</td>' in found
+  assert '<th>standard ROUGE-Lsum</th>' in found and found.count('<td>45.60</td>') == 12

@@ -1,6 +1,10 @@
 """One optimiser step: in parts as in one."""
 
+import logging
+import warnings
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -8,7 +12,9 @@ import pytest
 from terraformer import config as c
 from terraformer.models.make import make_model
 from terraformer.models.parameters import flatten, split
-from terraformer.train.step import make_train_step
+from terraformer.train.optimizer import make_optimizer, make_schedule
+from terraformer.train.step import make_eval_step, make_probe_step, make_sample_step, make_train_step
+from tests.models.examples import CONFIGS, abstract
 
 # Nothing here is drawn at random, since parts of a batch draw otherwise than the whole.
 FF = c.SparseFFConfig(32, 8, 4, hard_probability=1.0, temperature=0.0)
@@ -55,3 +61,37 @@ def test_gradient_norms_by_part_make_up_the_whole(results):
   np.testing.assert_allclose(whole, metrics.compute()['gradient_norm'], rtol=1e-5)
   moved = flatten({'output': jax.tree.map(np.subtract, params['output'], state['params']['output'])})
   np.testing.assert_allclose(np.sqrt(sum((x**2).sum() for x in moved.values())), norms['output'], rtol=1e-3)
+
+
+def shapes(packed):
+  names = ['inputs', 'targets', *(['inputs_segments', 'targets_segments'] if packed else [])]
+  return {name: jax.ShapeDtypeStruct((4, 9 if 'inputs' in name else 7), jnp.int32) for name in names}
+
+
+def trace(kind, structure, params, batch):
+  """Traces one of the steps of a run as `train.loop` makes them."""
+  if kind == 'eval':
+    return jax.eval_shape(make_eval_step(structure), params, batch)
+  if kind == 'probe':
+    return jax.eval_shape(make_probe_step(structure), params, batch)
+  if kind == 'sample':
+    return jax.eval_shape(make_sample_step(structure, 3, 20), params, batch['inputs'])
+  config = c.AdamWConfig() if 'AdamW' in kind else c.AdafactorConfig()
+  optimizer, schedule = make_optimizer(config), make_schedule(config.schedule)
+  state = {'params': params, 'optimizer': jax.eval_shape(optimizer.init, params), 'step': jnp.int32(0)}
+  step = make_train_step(structure, optimizer, schedule, jax.random.key(1), 2 if kind == 'train in parts' else 1)
+  return jax.eval_shape(step, state, batch)
+
+
+@pytest.mark.parametrize('kind', ['train', 'train in parts', 'train with AdamW', 'eval', 'probe', 'sample'])
+@pytest.mark.parametrize(('name', 'packed'), [('sparse', True), ('lsh_language', False)])
+def test_tracing_a_step_warns_of_nothing(kind, name, packed, caplog):
+  absl = logging.getLogger('absl')
+  absl.addHandler(caplog.handler)  # its records may not reach the root
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter('error')
+      trace(kind, *split(abstract(CONFIGS[name])), shapes(packed))
+  finally:
+    absl.removeHandler(caplog.handler)
+  assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
