@@ -180,7 +180,9 @@ def test_a_bundle_without_tensors_is_refused(bundle_copy, header):
   else:
     text = json.dumps(header).encode()
     (bundle_copy / 'model.safetensors').write_bytes(len(text).to_bytes(8, 'little') + text)
-  with pytest.raises(UserError, match='config.json: expected a tensor or more of each of 4 layers, found the 0 in no file'):
+  with pytest.raises(
+    UserError, match='config.json: expected a tensor or more of each of 4 layers, found the 0 in no file'
+  ):
     open_bundle(bundle_copy)
 
 
