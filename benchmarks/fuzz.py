@@ -45,7 +45,6 @@ from terraformer.data import job, local_files, local_folder, parts, store
 from terraformer.data.batches import open_prepared
 from terraformer.data.vocabulary import Vocabulary, train_vocabulary
 from terraformer.decode import bundle as bundle_module
-from terraformer.decode import step as steps
 from terraformer.decode.bundle import Content, open_bundle, stored_shapes, write_bundle
 from terraformer.decode.tensors import write_tensors
 from terraformer.models.parameters import flatten, merge, split, unflatten
@@ -488,8 +487,7 @@ def _check_bundle(opened: Any) -> None:
 @functools.cache
 def _trace(model: config_lib.ModelConfig, source: int, room: int) -> None:
   def step(tensors):
-    form = steps.decoding_form(model)
-    made = merge(split(bundle_module.abstract_unrolled(form))[0], unflatten(tensors))
+    made = merge(split(bundle_module.abstract_unrolled(model))[0], unflatten(tensors))
     return made.step(jnp.zeros(1, jnp.int32), made.prefill(jnp.ones((1, source), jnp.int32), room))[0]
 
   assert jax.eval_shape(step, stored_shapes(model, False)).shape == (1, model.vocab_size)

@@ -86,7 +86,7 @@ def _unigram_counts(path: Path, manifest: Manifest) -> np.ndarray:
       if found != (shape, False, np.int64) or len(data) - file.tell() != 8 * math.prod(shape):
         raise ValueError('another shape or type')
     counts_KxV = np.load(io.BytesIO(data))
-  except ValueError as error:
+  except Exception as error:  # numpy fails in many ways at a header that it cannot parse
     raise UserError(f'{path}: expected counts of tokens, int64{list(shape)}, found {error}') from error
   if manifest.sentinels > manifest.vocabulary_size or counts_KxV.min() < 0 or counts_KxV.max() > _MOST_COUNTED:
     raise UserError(f'{path}: expected counts of the tokens of a vocabulary, found numbers that are none')

@@ -202,7 +202,7 @@ def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
 
 
 def _names(path: Path, tensors: dict[str, np.ndarray]) -> str:
-  names = sorted({file.name for file in files_of(path, tensors).values()})
+  names = sorted({file.name for file in files_of(path, tensors).values()}) or ['no file']  # where an index names none
   return names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'
 
 

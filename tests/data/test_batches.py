@@ -203,13 +203,18 @@ def _counts(make):
   return change
 
 
-def _claim(folder):
-  """A file of counts that says to have far more numbers than it has."""
-  path = folder / store.UNIGRAMS
-  data = path.read_bytes()
-  path.write_bytes(data.replace(b'(1, ', b'(1' + b'0' * 12 + b', ').replace(b' ' * 12 + b'\n', b'\n'))
-  checksums = json.loads((folder / store.MANIFEST).read_text())['checksums']
-  _edit(checksums=checksums | {store.UNIGRAMS: store.sha256_of(path)})(folder)
+def _header(old, new):
+  """A file of counts whose header is another, as long as before, with its checksum."""
+
+  def change(folder):
+    path = folder / store.UNIGRAMS
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new).replace(b' ' * (len(new) - len(old)) + b'\n', b'\n'))
+    checksums = json.loads((folder / store.MANIFEST).read_text())['checksums']
+    _edit(checksums=checksums | {store.UNIGRAMS: store.sha256_of(path)})(folder)
+
+  return change
 
 
 def _shorten(name, size):
@@ -266,7 +271,9 @@ def _shorten(name, size):
     (_counts(lambda x: x.astype(object)), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
     (_counts(lambda x: x[:, :9]), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
     (_counts(lambda x: x[0]), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
-    (_claim, r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
+    (_header(b'(1, ', b'(1000000000000, '), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
+    (_header(b'False', b'(9999'), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
+    (_header(b'\x93NUMPY\x01', b'\x93NUMPY\x07'), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
     (_edit(examples={}), "expected int in the entry 'examples' of train, found None"),
     (_edit(vocabulary_fingerprint='0'), 'expected the vocabulary of the manifest, found another'),
   ],

@@ -173,6 +173,19 @@ def test_a_value_that_makes_no_sense_is_named(bundle_copy, values, message):
   assert str(raised.value).startswith(str(bundle_copy / 'config.json'))
 
 
+@pytest.mark.parametrize('header', [None, {}, {'__metadata__': {'format': 'np'}}])
+def test_a_bundle_without_tensors_is_refused(bundle_copy, header):
+  if header is None:
+    (bundle_copy / 'model.safetensors.index.json').write_text('{"weight_map": {}}')
+  else:
+    text = json.dumps(header).encode()
+    (bundle_copy / 'model.safetensors').write_bytes(len(text).to_bytes(8, 'little') + text)
+  with pytest.raises(
+    UserError, match='config.json: expected a tensor or more of each of 4 layers, found the 0 in no file'
+  ):
+    open_bundle(bundle_copy)
+
+
 @pytest.mark.parametrize('field', ['n_encoder_layers', 'n_decoder_layers', 'n_decoder_attentions'])
 def test_layers_that_the_weights_cannot_have_are_refused_at_once(bundle_copy, field, monkeypatch):
   def counted(*_):
