@@ -235,10 +235,11 @@ def _kinds(base: type) -> dict[str, type]:
 
 
 def from_dict(values: dict[str, Any]) -> Any:
-  """The config that `to_dict` wrote.
+  """The config that `to_dict` wrote, now or before some of the fields were there: those that are missing have their
+  defaults, which is why the default of a new field means what was before it.
 
   Raises:
-    UserError: if a kind or a field is not known, or a value is not valid.
+    UserError: if a kind or a field is not known, a field without a default is missing, or a value is not valid.
   """
   expect(isinstance(values, dict), f'config: expected an object, found {values!r:.80}')
   try:
@@ -254,11 +255,12 @@ def _built(values: dict[str, Any], levels: int) -> Any:
   name = fields.pop('kind', None)
   kind = _kinds(Checked).get(name) if isinstance(name, str) else None
   expect(kind is not None, f'config: expected a kind of this version, found {name!r:.80}')
-  known = {f.name for f in dataclasses.fields(kind)}
+  known = {f.name: f for f in dataclasses.fields(kind)}
   for name in fields:
     expect(name in known, f'{kind.__name__}: expected fields {sorted(known)}, found {name!r}')
-  missing = sorted(known - fields.keys())
-  expect(not missing, f'{kind.__name__}: expected the field {missing[0] if missing else None!r}, found none')
+  for name, field in known.items():
+    has_default = (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
+    expect(name in fields or has_default, f'{kind.__name__}: expected the field {name!r}, found none')
   return kind(**{name: _built(v, levels - 1) if isinstance(v, dict) else v for name, v in fields.items()})
 
 

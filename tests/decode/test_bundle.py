@@ -163,7 +163,7 @@ def test_a_damaged_bundle_is_named(bundle_copy, damage, message):
     ({'vocabulary': 'a'}, "expected an object in the field 'vocabulary', found 'a'"),
     ({'vocabulary': {'sentinels': 10**7, 'fingerprint': ''}}, "in the field 'sentinels', found 10000000"),
     ({'model': {'kind': []}}, 'config.json: config: expected a kind of this version, found []'),
-    ({'model': {'kind': 'DecodeConfig'}}, 'config.json: DecodeConfig: expected the field'),
+    ({'model': {'kind': 'DecodeConfig'}}, 'config.json: expected the configuration of a model, found DecodeConfig'),
   ],
 )
 def test_a_value_that_makes_no_sense_is_named(bundle_copy, values, message):
