@@ -193,7 +193,7 @@ def test_layers_that_the_weights_cannot_have_are_refused_at_once(bundle_copy, fi
 
   monkeypatch.setattr(bundle_module, 'stored_shapes', counted)
   model = json.loads((bundle_copy / 'config.json').read_text())['model']
-  change_config(bundle_copy, model=model | {field: 100_000})
+  change_config(bundle_copy, model=model | {field: 4096})
   with pytest.raises(UserError, match='config.json: expected a tensor or more of each of [0-9,]+ layers, found the 1'):
     open_bundle(bundle_copy)
 
