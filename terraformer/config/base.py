@@ -152,7 +152,7 @@ class Checked:
           expected = _float_range if is_float else _int_range
           wrong = expected(number, name in self._wide)
           expect(wrong is None, f'{type(self).__name__}.{name}: expected {wrong}, found {shown(number)}')
-      if is_float and type(value) is int:
+      if is_float and type(value) is int and int not in _options(annotation):
         object.__setattr__(self, name, float(value))  # jax.random takes no whole probability
 
   def _at_least(self, least: float, *names: str) -> None:

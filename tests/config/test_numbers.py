@@ -29,6 +29,7 @@ from terraformer.config import (
   from_dict,
   to_dict,
 )
+from terraformer.config.base import Checked
 from terraformer.data.digits import example
 from terraformer.models.make import abstract_model
 from terraformer.train.optimizer import make_optimizer, make_schedule
@@ -195,3 +196,11 @@ def test_a_batch_of_more_places_than_32_bits_is_refused():
 def test_a_whole_number_in_the_place_of_another_is_one():
   made = config_lib.SparseFFConfig(hard_probability=1)
   assert type(made.hard_probability) is float and made == config_lib.SparseFFConfig(hard_probability=1.0)
+
+
+def test_a_field_of_both_kinds_keeps_a_whole_number():
+  @dataclasses.dataclass(frozen=True)
+  class Both(Checked):
+    number: int | float = 0
+
+  assert type(Both(3).number) is int
