@@ -2,11 +2,12 @@
 
 import sys
 
-from terraformer import interrupts
+from terraformer import interrupts, streams
 
 
 def main(arguments: list[str] | None = None) -> int:
   """Runs one command and returns its exit status."""
+  streams.secure()
   with interrupts.by_signal():
     from terraformer import cli
   return cli.main(arguments)

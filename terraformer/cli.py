@@ -6,6 +6,7 @@ import importlib.util  # noqa: F401 (gin 0.5 uses it without importing it)
 import json
 import os
 import re
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -13,36 +14,65 @@ from pathlib import Path
 import gin
 
 from terraformer import config as config_lib
-from terraformer import interrupts
+from terraformer import interrupts, libraries, streams
 from terraformer.config import DecodeConfig, RunConfig, UserError
+from terraformer.files import UnwritableError, writing
 from terraformer.flags import DECODE_FLAGS, make_parser
 from terraformer.train import status as status_lib
 
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
 
+_NO_MEMORY = (
+  'expected sizes that fit into the memory of this machine, found too large ones; a smaller batch helps first'
+)
+
 
 def main(arguments: list[str] | None = None) -> int:
   """Runs one command and returns its exit status."""
-  flags = make_parser(_COMMANDS).parse_args(arguments)
-  _quiet_libraries()
+  name = 'terraformer'
   try:
-    with interrupts.heard():
+    try:
+      flags = make_parser(_COMMANDS).parse_args(arguments)
+      name = f'{name} {flags.command}'
+      return _run(flags)
+    finally:
+      sys.stdout.flush()  # else Python would, too late to say anything about it
+  except streams.OutputError as error:
+    return _fail_output(name, error)
+
+
+def _run(flags: argparse.Namespace) -> int:
+  libraries.quiet()
+  try:
+    with interrupts.heard(), writing('a temporary file'):
       return flags.run(flags) or 0
   except UserError as error:
-    return _fail(flags, error, 2)
+    return _fail(flags, error, status_lib.BAD_INPUT)
+  except UnwritableError as error:
+    return _fail(flags, error, status_lib.FAILED)
+  except MemoryError:
+    return _fail(flags, _NO_MEMORY, status_lib.BAD_INPUT)
+  except RuntimeError as error:  # of which XLA's is one; jax may not be imported yet
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    return _fail(flags, _NO_MEMORY, status_lib.BAD_INPUT)
   except interrupts.Terminated:
     return _fail(flags, 'interrupted', status_lib.RESTART)
   except KeyboardInterrupt:
     return _fail(flags, 'interrupted', status_lib.INTERRUPTED)
-  except BrokenPipeError:
-    # Whoever read the output has gone; Python must not try to flush it at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 141
 
 
 def _fail(flags: argparse.Namespace, what: object, status: int) -> int:
   print(f'terraformer {flags.command}: {str(what).splitlines()[0]}', file=sys.stderr)
   return status
+
+
+def _fail_output(name: str, error: streams.OutputError) -> int:
+  """Whoever stopped reading knows that, and gets the status of a process that ends by SIGPIPE."""
+  if error.reader_left:
+    return 128 + signal.SIGPIPE
+  print(f'{name}: {error}', file=sys.stderr)
+  return status_lib.FAILED
 
 
 # --- Commands --------------------------------------------------------------------------------------------------------
@@ -86,21 +116,26 @@ def _train(flags: argparse.Namespace) -> int:
     hosts.connect(flags.coordinator_address, flags.num_processes, flags.process_id, silence=flags.heartbeat_timeout)
   except hosts.LostError as error:
     return _fail(flags, error, status_lib.RESTART)
-  _cache_compilations()
+  libraries.cache_compilations()
   if not hosts.are_several():
     return _train_here(flags)
   status = status_lib.FAILED
   try:
     status = _train_here(flags)
     hosts.part()
+    sys.stdout.flush()
   except UserError as error:
     status = _fail(flags, error, status_lib.BAD_INPUT)
+  except streams.OutputError as error:
+    status = _fail_output(f'terraformer {flags.command}', error)
   except KeyboardInterrupt:
     status = _fail(flags, 'interrupted', status_lib.INTERRUPTED)
   except Exception as error:
     # The end of another process shows itself in many ways: in a collective, at a barrier, in a save that waits for it.
     if hosts.is_loss(error):
       status = _fail(flags, f'expected all processes to go on, lost one: {error}', status_lib.RESTART)
+    elif isinstance(error, UnwritableError):
+      status = _fail(flags, error, status_lib.FAILED)
     else:
       traceback.print_exc()
   return hosts.leave(status)
@@ -138,12 +173,14 @@ def _evaluate(flags: argparse.Namespace) -> None:
   if flags.gin_file or flags.gin_bindings:
     run, decode, _ = load_configs(flags.gin_file, flags.gin_bindings, _stored_gin(flags))
   decode = None if flags.perplexity else _decode_config(decode, flags)
-  _cache_compilations()
+  libraries.cache_compilations()
   chosen = {'decode': decode, 'batch_size': flags.batch_size, 'best': flags.best}
   result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, progress=not flags.json, **chosen)
-  print(json.dumps(dataclasses.asdict(result), ensure_ascii=False) if flags.json else as_text(result, flags.examples))
-  if result.texts:
-    write_page(result, Path(flags.workdir))
+  try:
+    print(json.dumps(dataclasses.asdict(result), ensure_ascii=False) if flags.json else as_text(result, flags.examples))
+  finally:  # what took long is not lost because nobody takes its figures
+    if result.texts:
+      write_page(result, Path(flags.workdir))
 
 
 def _export(flags: argparse.Namespace) -> None:
@@ -176,7 +213,7 @@ def _decode(flags: argparse.Namespace) -> None:
     if 'config.DecodeConfig.' not in binding:
       raise UserError(f'--gin_bindings {binding!r}: expected a field of DecodeConfig; a bundle fixes all others')
   decode = _decode_config(decode, flags)
-  _cache_compilations()
+  libraries.cache_compilations()
   decoder = Decoder.open(flags.bundle, flags.verify or None)
   prompts = read_prompts(flags.input, flags.input_file, flags.stdin, flags.field, decoder.bundle.continues)
   write_all(decoder, prompts, decode, flags.batch_size, flags.json, flags.stats)
@@ -214,7 +251,7 @@ def _bench_decode(flags: argparse.Namespace) -> None:
   from terraformer.bench.decode import as_table, bench_decode
 
   run, _, _ = load_configs(flags.gin_file or ['gin_configs/models/terraformer_800m.gin'], flags.gin_bindings)
-  _cache_compilations()
+  libraries.cache_compilations()
   measured = bench_decode(
     run.model,
     flags.variants,
@@ -231,10 +268,12 @@ def _bench_decode(flags: argparse.Namespace) -> None:
     results.append(result)
     if flags.json:
       print(json.dumps(dataclasses.asdict(result)), flush=True)
-  if not flags.json:
-    print(as_table(results))
-  if flags.chart:
-    draw_chart(results, Path(flags.chart))
+  try:
+    if not flags.json:
+      print(as_table(results))
+  finally:
+    if flags.chart:
+      draw_chart(results, Path(flags.chart))
 
 
 def _bench_input(flags: argparse.Namespace) -> None:
@@ -285,32 +324,35 @@ def load_configs(files: list[str], bindings: list[str], stored: str = '') -> tup
   for path in files:
     _parse(f'--gin_file {path}', f"include '{path}'")
   for binding in bindings:
-    _parse(f'--gin_bindings {binding!r}', _HEADER + binding)
-  text = gin.config_str()
+    _parse(f'--gin_bindings {binding!r:.200}', _HEADER + binding)
   try:
+    text = gin.config_str()
     run, decode = gin.get_configurable(RunConfig)(), gin.get_configurable(DecodeConfig)()
-  except UserError:
-    raise
-  except (TypeError, ValueError, RecursionError) as error:
-    raise UserError(f'gin: expected values that make a configuration, found {str(error).splitlines()[0]}') from error
-  used = gin.operative_config_str().replace('\\\n', ' ')
+    used = gin.operative_config_str().replace('\\\n', ' ')
+  except UserError as error:
+    raise UserError(str(error)) from error  # in a line, where gin has added its own
+  except Exception as error:  # gin calls whatever the files name
+    found = next(iter(str(error).splitlines()), type(error).__name__)
+    raise UserError(f'gin: expected values that make a configuration, found {found}') from error
   for binding in '\n'.join(bindings).splitlines():
     name = binding.split('=')[0].strip()
     if re.fullmatch(r'[\w/]*config\.\w+\.\w+', name) and f'\n{name} =' not in used:
-      raise UserError(f'--gin_bindings {binding!r}: expected a field that this configuration uses, found {name}')
+      raise UserError(f'--gin_bindings {binding!r:.200}: expected a field that this configuration uses, found {name}')
   return run, decode, text
 
 
 def _parse(where: str, text: str) -> None:
   try:
     gin.parse_config(text)
-  except UserError:
-    raise
-  except TypeError as error:  # gin 0.5, of an include in a file that it cannot find
-    include = next((line.strip() for line in str(error).splitlines() if 'include' in line), str(error))
-    raise UserError(f'{where}: expected a file that exists, found none for {include}') from error
-  except (ValueError, AttributeError, NameError, SyntaxError, ImportError, OSError) as error:
-    first, *rest = str(error).splitlines()
+  except UserError as error:
+    raise UserError(str(error)) from error  # in a line, where gin has added its own
+  except RecursionError as error:
+    raise UserError(f'{where}: expected includes and brackets a few levels deep, found far more') from error
+  except Exception as error:  # gin imports whatever the files name, and fails in many ways at what it cannot parse
+    include = next((line.strip() for line in str(error).splitlines() if 'include' in line), None)
+    if isinstance(error, TypeError) and include:  # gin 0.5, of a file that it cannot find
+      raise UserError(f'{where}: expected a file that exists, found none for {include}') from error
+    first, *rest = str(error).splitlines() or [type(error).__name__]
     line = next((line.strip() for line in rest if 'bindings string' not in line and 'line' in line), '')
     raise UserError(f'{where}: {first.rstrip(".")}{f" ({line})" if line else ""}') from error
 
@@ -347,26 +389,6 @@ def _require_folder(path: Path) -> None:
     raise config_lib.refused(path, 'a folder that can be written', error) from error
   if not os.access(path, os.W_OK):
     raise UserError(f'{path}: expected a folder that can be written, found it read-only')
-
-
-def _quiet_libraries() -> None:
-  """Libraries' notices are not for users; set before jax is imported."""
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  import logging
-
-  logging.getLogger('absl').setLevel(logging.ERROR)
-  # gin raises an error as well, and that one is told in a sentence.
-  logging.getLogger().addFilter(lambda record: not str(record.msg).startswith('Path not found'))
-
-
-def _cache_compilations() -> None:
-  """Keeps compiled programs between processes: a second start takes a second, not ten."""
-  import jax
-
-  folder = Path(os.environ.get('TERRAFORMER_CACHE', Path.home() / '.cache' / 'terraformer'))
-  jax.config.update('jax_compilation_cache_dir', str(folder / 'xla'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
 if __name__ == '__main__':

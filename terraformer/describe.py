@@ -11,7 +11,12 @@ _NONE = Part(0, 0)
 
 
 def as_json(config: ModelConfig, context: int) -> str:
-  """One object with `model` and `twin`, each with `parts`, `parameters`, `read`, `cache_numbers` and `flops`."""
+  """One object with `model` and `twin`, each with `parts`, `parameters`, `read`, `cache_numbers` and `flops`.
+
+  Raises:
+    UserError: if the model has no so many positions.
+  """
+  config.check_context(context)
   costs = {'model': cost(config, context), 'twin': cost(dense_twin(config), context)}
   return json.dumps({name: dataclasses.asdict(one) | _totals(one) for name, one in costs.items()})
 
@@ -21,7 +26,8 @@ def _totals(one: Cost) -> dict[str, int]:
 
 
 def as_table(config: ModelConfig, context: int) -> str:
-  """The same for people; counts in millions of float32 numbers."""
+  """The same for people; counts in millions of float32 numbers; raises as `as_json`."""
+  config.check_context(context)
   twin = dense_twin(config)
   ours, dense = cost(config, context), cost(twin, context)
   d_ff = ' and '.join(sorted({f'{block.feed_forward.d_ff:,}' for block in twin.blocks.values()}))

@@ -20,6 +20,8 @@ DECODE_FLAGS = (
   'no_repeat_ngram',
   'bfloat16_cache',
 )
+# Of `bench.decode`, which needs jax.
+_VARIANTS = ('dense', 'ff', 'ff_qkv', 'ff_qkv_output')
 
 
 def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]]) -> argparse.ArgumentParser:
@@ -99,7 +101,7 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   group = train.add_argument_group('many hosts', 'On a Cloud TPU slice hosts find each other and none is needed.')
   group.add_argument('--coordinator_address', metavar='HOST:PORT', help='where process 0 listens')
   group.add_argument('--num_processes', type=_positive, metavar='N', help='processes in all')
-  group.add_argument('--process_id', type=int, metavar='I', help='which one this is, from 0')
+  group.add_argument('--process_id', type=_process, metavar='I', help='which one this is, from 0')
   group.add_argument(
     '--heartbeat_timeout',
     type=_positive,
@@ -119,12 +121,12 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   )
   evaluate.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
   evaluate.add_argument('--split', default='test', choices=('test', 'validation'), help='default: %(default)s')
-  evaluate.add_argument('--limit', type=_positive, default=256, help='examples to read at most (default: %(default)s)')
+  evaluate.add_argument('--limit', type=_at_most, default=256, help='examples to read at most (default: %(default)s)')
   evaluate.add_argument('--examples', type=_count, default=5, help='examples to print (default: %(default)s)')
   evaluate.add_argument('--best', action='store_true', help='take the best checkpoint (CheckpointConfig.best)')
   evaluate.add_argument('--perplexity', action='store_true', help='perplexity alone, which takes no decoding')
   evaluate.add_argument(
-    '--batch_size', type=_positive, metavar='N', help='examples side by side (default: 16,384 tokens, at most 32)'
+    '--batch_size', type=_at_most, metavar='N', help='examples side by side (default: 16,384 tokens, at most 32)'
   )
   evaluate.add_argument('--json', action='store_true', help='print one JSON object with all figures and texts')
   _add_decoding(evaluate)
@@ -159,7 +161,7 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   decode.add_argument('--field', default='inputs', help='field of the prompt in a .jsonl file (default: %(default)s)')
   _add_decoding(decode)
   decode.add_argument(
-    '--batch_size', type=_positive, default=1, metavar='N', help='lines of a .jsonl file to decode side by side'
+    '--batch_size', type=_at_most, default=1, metavar='N', help='lines of a .jsonl file to decode side by side'
   )
   decode.add_argument('--verify', action='store_true', help='compare all weights with their checksums first')
   decode.add_argument('--json', action='store_true', help='one JSON object a line: input, output, stats')
@@ -200,9 +202,9 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   attention.add_argument('--n_heads', type=_positive, default=2, help='heads (default: %(default)s)')
   attention.add_argument('--n_rounds', type=_positive, default=2, help='LSH rounds (default: %(default)s)')
   attention.add_argument('--chunk_length', type=_positive, default=128, help='LSH chunk (default: %(default)s)')
-  attention.add_argument('--repeats', type=_positive, default=3, help='measurements of each (default: %(default)s)')
+  attention.add_argument('--repeats', type=_repetitions, default=3, help='measurements of each (default: %(default)s)')
   attention.add_argument(
-    '--max_bytes', type=float, default=1e10, help='leave out what takes more (default: %(default).0e)'
+    '--max_bytes', type=_bytes, default=1e10, help='leave out what takes more (default: %(default).0e)'
   )
   attention.add_argument('--json', action='store_true', help='print one JSON object a kind and length')
   decode_time = add(
@@ -221,12 +223,12 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
   )
   decode_time.add_argument(
     '--variants',
-    type=lambda text: tuple(text.split(',')),
-    default=('dense', 'ff', 'ff_qkv', 'ff_qkv_output'),
+    type=_variants,
+    default=_VARIANTS,
     metavar='NAME,NAME',
     help='of dense, ff, ff_qkv and ff_qkv_output: what is sparse (default: all)',
   )
-  decode_time.add_argument('--layers', type=_two, metavar='E,D', help='a slice: so many encoder and decoder layers')
+  decode_time.add_argument('--layers', type=_layers, metavar='E,D', help='a slice: so many encoder and decoder layers')
   decode_time.add_argument(
     '--dtype', default='float32', choices=('float32', 'bfloat16'), help='of what is read by row (default: %(default)s)'
   )
@@ -237,7 +239,7 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
     '--batch', type=_lengths, default=(1,), metavar='N,N', help='texts side by side (default: 1)'
   )
   decode_time.add_argument(
-    '--tokens', type=_positive, default=36, help='steps to measure of each at least (default: %(default)s)'
+    '--tokens', type=_repetitions, default=36, help='steps to measure of each at least (default: %(default)s)'
   )
   decode_time.add_argument('--scratch', metavar='DIR', help="folder of the temporary file (default: the system's)")
   decode_time.add_argument('--chart', metavar='FILE', help='draw the decoding times to this PNG file')
@@ -259,61 +261,110 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
 
 def _add_decoding(command: argparse.ArgumentParser) -> None:
   """The flags of `DECODE_FLAGS`, and `stop`."""
-  command.add_argument('--max_tokens', type=int, help='tokens to write at most (DecodeConfig.max_tokens)')
-  command.add_argument('--temperature', type=float, help='0 takes the likeliest token (DecodeConfig.temperature)')
-  command.add_argument('--top_k', type=int, help='draw from so many likeliest tokens (DecodeConfig.top_k)')
-  command.add_argument('--top_p', type=float, help='draw from the likeliest that have this probability together')
-  command.add_argument('--seed', type=int, help='of the draws, which each text begins anew (DecodeConfig.seed)')
-  command.add_argument('--beams', type=int, help='hypotheses of beam search; the text comes in one piece')
-  command.add_argument('--length_penalty', type=float, help='of beam search: higher for longer texts')
-  command.add_argument('--no_repeat_ngram', type=int, metavar='N', help='write no sequence of N tokens twice')
+  command.add_argument('--max_tokens', type=_whole, help='tokens to write at most (DecodeConfig.max_tokens)')
+  command.add_argument('--temperature', type=_number, help='0 takes the likeliest token (DecodeConfig.temperature)')
+  command.add_argument('--top_k', type=_whole, help='draw from so many likeliest tokens (DecodeConfig.top_k)')
+  command.add_argument('--top_p', type=_number, help='draw from the likeliest that have this probability together')
+  command.add_argument('--seed', type=_whole, help='of the draws, which each text begins anew (DecodeConfig.seed)')
+  command.add_argument('--beams', type=_whole, help='hypotheses of beam search; the text comes in one piece')
+  command.add_argument('--length_penalty', type=_number, help='of beam search: higher for longer texts')
+  command.add_argument('--no_repeat_ngram', type=_whole, metavar='N', help='write no sequence of N tokens twice')
   command.add_argument('--stop', action='append', metavar='TEXT', help='end before this text; repeatable')
   command.add_argument(
     '--bfloat16_cache', action='store_const', const=True, help='keep keys and values in half the memory; slower'
   )
 
 
+# --- What a flag's text means ----------------------------------------------------------------------------------------
+# argparse names the function of a flag where it raises anything but ArgumentTypeError.
+
+# JAX and its services take their numbers as int32.
+_MOST_INT = 2**31 - 1
+
+
+def _refused(expected: str, text: str) -> argparse.ArgumentTypeError:
+  return argparse.ArgumentTypeError(f'expected {expected}, found {text if len(text) <= 40 else text[:40] + "..."!r}')
+
+
 def _whole(text: str) -> int:
   try:
     return int(text)
+  except ValueError:  # of thousands of digits, too
+    raise _refused('a whole number', text) from None
+
+
+def _number(text: str) -> float:
+  try:
+    return float(text)
   except ValueError:
-    raise argparse.ArgumentTypeError(f'expected a whole number, found {text!r}') from None
+    raise _refused('a number', text) from None
 
 
-def _count(text: str) -> int:
-  value = _whole(text)
-  if value < 0:
-    raise argparse.ArgumentTypeError(f'expected at least 0, found {value}')
+def _bytes(text: str) -> float:
+  value = _number(text)
+  if not value > 0:  # nor nan
+    raise _refused('a number of bytes above 0', text)
   return value
 
 
-def _positive(text: str) -> int:
-  value = _whole(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'expected at least 1, found {value}')
-  return value
+def _whole_from(least: int, most: int | None = None) -> Callable[[str], int]:
+  """Takes whole numbers from `least` on, at most `most`."""
+
+  def parse(text: str) -> int:
+    value = _whole(text)
+    if value < least:
+      raise _refused(f'at least {least}', text)
+    if most is not None and value > most:
+      raise _refused(f'at most {most}', text)
+    return value
+
+  return parse
+
+
+# Of what there may be less than is asked for, any number is sensible.
+_count, _at_most = _whole_from(0), _whole_from(1)
+_positive, _process = _whole_from(1, _MOST_INT), _whole_from(0, _MOST_INT)
+# A measurement that takes days is a slip of the finger.
+_repetitions = _whole_from(1, 100_000)
 
 
 def _shard(text: str) -> tuple[int, int]:
-  index, _, count = text.partition('/')
-  share = _whole(index), _whole(count)
-  if not 0 <= share[0] < share[1]:
-    raise argparse.ArgumentTypeError(f'expected K/N with K from 0 to N - 1, found {text}')
-  return share
+  index, count = _several(text, '/', 'K/N')
+  if not 0 <= index < count:
+    raise _refused('K/N with K from 0 to N - 1', text)
+  return index, count
 
 
 def _lengths(text: str) -> tuple[int, ...]:
   return tuple(_positive(part) for part in text.split(','))
 
 
-def _two(text: str) -> tuple[int, int]:
-  first, second = _lengths(text)
-  return first, second
+def _layers(text: str) -> tuple[int, int]:
+  encoder, decoder = _several(text, ',', 'E,D')
+  if min(encoder, decoder) < 1:
+    raise _refused('E,D from 1', text)
+  return encoder, decoder
 
 
 def _span(text: str) -> tuple[int, int]:
-  first, _, last = text.partition(':')
-  span = int(first), int(last)
-  if not 1 <= span[0] <= span[1]:
-    raise argparse.ArgumentTypeError(f'expected FIRST:LAST from 1, found {text}')
-  return span
+  first, last = _several(text, ':', 'FIRST:LAST')
+  if not 1 <= first <= last:
+    raise _refused('FIRST:LAST from 1', text)
+  return first, last
+
+
+def _several(text: str, separator: str, form: str) -> tuple[int, int]:
+  """Two whole numbers."""
+  try:
+    first, second = map(int, text.split(separator))
+  except ValueError:
+    raise _refused(f'{form}, two whole numbers', text) from None
+  return first, second
+
+
+def _variants(text: str) -> tuple[str, ...]:
+  names = tuple(text.split(','))
+  for name in names:
+    if name not in _VARIANTS:
+      raise _refused(f'some of {", ".join(_VARIANTS)}', name)
+  return names

@@ -1,6 +1,7 @@
 """Small prepared data, a small run on them, and real processes: fixtures for every folder of tests."""
 
 import fcntl
+import io
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from terraformer.config import BlockConfig, DataConfig, DenseFFConfig, DenseProjectionConfig, PlainResidualConfig
 from terraformer.data import job, parts, store
@@ -52,11 +54,41 @@ def vocabulary():
   return train_vocabulary(sentences(300) + ['one\n\n  two'], size=450, sentinels=20)
 
 
+def with_own_sentinels(names, **options):
+  """The bytes of a small sentencepiece model with pieces of these names, in this order, before those that it learns."""
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    **{
+      'sentence_iterator': iter(sentences(300)),
+      'model_writer': model,
+      'vocab_size': 420,
+      'hard_vocab_limit': False,
+      'byte_fallback': True,
+      'pad_id': 0,
+      'eos_id': 1,
+      'unk_id': 2,
+      'bos_id': -1,
+      'user_defined_symbols': list(names),
+      'minloglevel': 2,
+    }
+    | options
+  )
+  return model.getvalue()
+
+
 @pytest.fixture(scope='session')
 def fake_prepared(vocabulary, tmp_path_factory):
   """Returns write(task, has_inputs, ...) -> DataConfig: prepares a folder with a stand-in for seqio."""
 
-  def write(task='pairs', has_inputs=True, counts=(40, 11, 7), directory=None, **fields):
+  def write(
+    task='pairs',
+    has_inputs=True,
+    counts=(40, 11, 7),
+    directory=None,
+    held_out=frozenset(),
+    words=vocabulary,
+    **fields,
+  ):
     directory = directory or str(tmp_path_factory.mktemp('prepared'))
     config = DataConfig(task=task, directory=directory, **fields)
     features = ('inputs', 'targets') if has_inputs else ('targets',)
@@ -67,7 +99,7 @@ def fake_prepared(vocabulary, tmp_path_factory):
         texts = (
           dict(zip(('targets', 'inputs'), (f'Summary {i}', text), strict=True)) if has_inputs else {'targets': text}
         )
-        tokens = {name: np.array(vocabulary.encode(value), np.int32) for name, value in texts.items()}
+        tokens = {name: np.array(words.encode(value), np.int32) for name, value in texts.items()}
         yield types.SimpleNamespace(tokens=tokens, texts=texts, record='')
 
     fake = types.SimpleNamespace(
@@ -75,7 +107,7 @@ def fake_prepared(vocabulary, tmp_path_factory):
     )
     work = store.folder_of(config).with_name(f'.{task}')
     work.mkdir(parents=True)
-    whole = job.Job(work, config, [job.Component(fake)], features, run, vocabulary, store.Origin('c'))
+    whole = job.Job(work, config, [job.Component(fake)], features, run, words, store.Origin('c'), held_out)
     parts.write_part(whole, 0, progress=False)
     parts.assemble(whole, store.folder_of(config))
     return config
@@ -145,12 +177,17 @@ def gin_file(fake_prepared, made_once):
 
 @pytest.fixture(scope='session')
 def terraformer():
-  """Returns start(*arguments) -> Popen of the command line in a process of its own; `xla_flags` are added."""
+  """Returns start(*arguments) -> Popen of the command line in a process of its own; `xla_flags` are added.
 
-  def start(*arguments, xla_flags='', **options):
+  `shell` is what a shell does in its place: `ulimit -f 8; exec "$@" 2>&-`, say.
+  """
+
+  def start(*arguments, xla_flags='', shell=None, **options):
     environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
     environment['XLA_FLAGS'] = f'{environment.get("XLA_FLAGS", "")} {xla_flags}'
     command = [sys.executable, '-m', 'terraformer', *map(str, arguments)]
+    if shell is not None:
+      command = ['sh', '-c', shell, 'sh', *command]
     pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
     return subprocess.Popen(command, env=environment, text=True, **(pipes | options))
 

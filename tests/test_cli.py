@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from terraformer.cli import load_configs, main
-from terraformer.config import AdamWConfig, DecodeConfig, DenseFFConfig, RunConfig, from_dict, to_dict
+from terraformer.config import AdamWConfig, DecodeConfig, DenseFFConfig, RunConfig, UserError, from_dict, to_dict
 
 
 def said(capsys, *arguments):
@@ -27,6 +27,14 @@ def said(capsys, *arguments):
     ('config.TrainConfig.steps', '--gin_bindings'),
     ('config.TrainConfig.steps = %STEPS', 'expected values that make a configuration'),
     ('config.TrainConfig.seed = 5000000000', 'TrainConfig.seed: expected less than 2**32'),
+    ('config.TrainConfig.steps = 0x' + 'f' * 5000, 'expected values that make a configuration'),
+    ('config.TrainConfig.steps = """3', 'EOF in multi-line string'),
+    ('config.TrainConfig.steps = (3', 'EOF in multi-line statement'),
+    ('config.TrainConfig.steps = ' + '(' * 900, 'expected includes and brackets a few levels deep'),
+    ('config.TrainConfig.steps = @config.from_dict()', 'expected values that make a configuration'),
+    ('config.TrainConfig.steps = {[]: 3}', "unhashable type: 'list'"),
+    ('config.TrainConfig.steps = ' + '9' * 5000, 'Exceeds the limit'),
+    ('config.RunConfig.train = @config.RunConfig()', 'expected values that make a configuration'),
     ('config.DenseFFConfig.d_ff = 3', 'expected a field that this configuration uses'),
     (
       'config.BlockConfig.d_model = 100',
@@ -52,15 +60,25 @@ def test_a_bad_binding_is_named(capsys, tmp_path, command, binding, words):
     ('from terraformer import confg\n', 'confg'),
     ('from __gin__ import dynamic_registration\nfrom terraformer import config\nconfig.TrainConfig.stesp = 3', 'stesp'),
     ("include 'gin_configs/none.gin'", 'none.gin'),
+    ("include '{}'", 'expected includes and brackets a few levels deep'),
   ],
 )
 def test_a_bad_gin_file_is_named(capsys, tmp_path, text, words):
   path = tmp_path / 'nowhere.gin'
   if text is not None:
-    path.write_text(text)
+    path.write_text(text.replace('{}', str(path)))
   status, errors = said(capsys, 'train', f'--workdir={tmp_path / "run"}', f'--gin_file={path}')
   assert status == 2
   assert words in errors and errors.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+  'binding', ['config.BlockConfig.n_heads = 3', 'config.TrainConfig.steps = 0', "config.DataConfig.task = 'a\\nb' * 2"]
+)
+def test_what_a_binding_is_refused_with_is_one_line(binding):
+  with pytest.raises(UserError) as error:
+    load_configs([], [binding])
+  assert str(error.value).isprintable()
 
 
 def test_without_gin_the_configs_are_those_of_the_dataclasses():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 
+from terraformer.bench.machine import memory_bytes
 from terraformer.config import BlockConfig, DenseProjectionConfig, FullAttentionConfig, LSHAttentionConfig
 from terraformer.layers.attention import Attention
 from terraformer.layers.lsh_attention import LSHAttention
@@ -52,23 +53,27 @@ def bench_attention(
     d_model, n_heads: of the layer; its projections are dense.
     n_rounds, chunk_length: of LSH attention.
     repeats: measurements, of which the median counts.
-    max_bytes: what would take more is left out, with a note on the standard error.
+    max_bytes: what would take more, or more than this machine's memory, is left out, with a note on the standard error.
   """
   kinds = {
     'lsh': (LSHAttention, LSHAttentionConfig(chunk_length, n_rounds, full_below=0)),
     'full': (Attention, FullAttentionConfig()),
   }
+  max_bytes = min(max_bytes, memory_bytes())  # the compiler ends the process over what no machine has
   programs: dict[tuple[str, int], tuple[Callable, Callable, int]] = {}
   for length, kind in itertools.product(lengths, kinds):
     layer, attention = kinds[kind]
     projection = DenseProjectionConfig(share_qk=kind == 'lsh')
     config = BlockConfig(d_model, n_heads, projection, attention=attention)
+    if 4 * d_model * max(d_model, length) > max_bytes:
+      _say_left_out(kind, length, 'its projections or its input alone exceed --max_bytes or the memory')
+      continue
     if kind == 'full' and 4 * n_heads * length**2 > max_bytes:
-      _say_left_out(kind, length, 'its scores alone exceed --max_bytes')
+      _say_left_out(kind, length, 'its scores alone exceed --max_bytes or the memory')
       continue
     forward, train, temp_bytes = _compile(layer, config, length)
     if temp_bytes > max_bytes:
-      _say_left_out(kind, length, f'{temp_bytes / 1e9:.1f} GB exceed --max_bytes')
+      _say_left_out(kind, length, f'{temp_bytes / 1e9:.1f} GB exceed --max_bytes or the memory')
     else:
       programs[kind, length] = forward, train, temp_bytes
   times = {which: [] for which in programs}

@@ -1,15 +1,22 @@
 """The paper's chart of decoding times (Figure 2): a bar a variant."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from terraformer.bench.decode import DecodeTime, by_context_and_batch
+from terraformer.config import refused
+from terraformer.files import write_whole
 
 _LABELS = {'dense': 'dense', 'ff': '+ sparse FF', 'ff_qkv': '+ sparse QKV', 'ff_qkv_output': '+ sparse output'}
 
 
 def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:
-  """Draws milliseconds a step, one group of bars for each context and batch, to a PNG file."""
+  """Draws milliseconds a step, one group of bars for each context and batch, to a PNG file.
+
+  Raises:
+    UserError: if it cannot be written.
+  """
   import matplotlib
 
   matplotlib.use('Agg')
@@ -32,5 +39,10 @@ def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:
   first = results[0]
   part = '' if first.layers[0] == first.layers[1] else f', {first.layers[0]} of {first.layers[1]} decoder layers'
   figure.supxlabel(f'decoding on a CPU, random weights, {first.dtype}{part}', fontsize=9)
-  figure.savefig(path, dpi=110)
+  picture = io.BytesIO()
+  figure.savefig(picture, dpi=110)
   plt.close(figure)
+  try:
+    write_whole(path, picture.getvalue())
+  except OSError as error:
+    raise refused(path, 'a file that can be written', error) from error

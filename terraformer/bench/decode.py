@@ -7,6 +7,7 @@ B batch, S source time, D d_model, V vocabulary.
 """
 
 import dataclasses
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from terraformer.bench.machine import Pool, bytes_of, random_pool, read_bandwidth, resident_bytes
+from terraformer.bench.machine import (
+  Pool,
+  bytes_of,
+  random_pool,
+  read_bandwidth,
+  require_disk,
+  require_memory,
+  resident_bytes,
+)
 from terraformer.bench.parts import EMPTY, part_programs
 from terraformer.config import DecodeConfig, LanguageModelConfig, ModelConfig, SparseFFConfig, UserError
 from terraformer.decode import step as steps
@@ -131,7 +140,8 @@ def bench_decode(
     say: is told what is under way.
 
   Raises:
-    UserError: if the model has no sparse feed-forward blocks.
+    UserError: if the model has no sparse feed-forward blocks, fewer positions than a context, or
+      this machine no room for it.
   """
   models = {name: steps.decoding_form(model, model.max_length) for name, model in variants_of(config, variants).items()}
   whole = _n_layers(config)
@@ -140,6 +150,11 @@ def bench_decode(
   facts = {name: unrolled_facts(model) for name, model in models.items()}
   shapes = {name: _step_shapes(model, facts[name], bfloat16) for name, model in models.items()}
   n_bytes = max(map(bytes_of, shapes.values()))
+  for context, batch in itertools.product(contexts, batches):
+    config.check_context(context)
+    n_cached = max(cache_numbers(model, context) for model in models.values())
+    require_memory(4 * batch * n_cached, f'--context {context} with --batch {batch}')
+  require_disk(n_bytes, scratch, 'the weights')
   say(f'writing {n_bytes / 1e9:.1f} GB of random weights')
   with random_pool(n_bytes, scratch) as pool:
     for context in contexts:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from terraformer.config import DataConfig
+from terraformer.bench.machine import require_disk, require_memory
+from terraformer.config import DataConfig, UserError
 from terraformer.data import shards, store
 from terraformer.data.batches import Records, TrainBatches, prefetch
 from terraformer.data.objectives import make_arrange
@@ -41,15 +42,20 @@ def bench_input(inputs_length: int, targets_length: int, batch_size: int, exampl
   """Writes `examples` windows of random tokens with C4's kind of frequencies, and reads all of them once.
 
   Raises:
-    UserError: if the lengths do not fit span corruption.
+    UserError: if the lengths do not fit span corruption, the batch is larger than the examples are many, or there is no
+      room for them.
   """
   config = DataConfig('c4_span_corruption', inputs_length=inputs_length, targets_length=targets_length)
+  if batch_size > examples:
+    raise UserError(f'--batch_size: expected at most --examples ({examples}), found {batch_size}')
+  require_disk(4 * config.window_length * examples, None, '--examples')
+  require_memory(4 * (inputs_length + targets_length) * batch_size, '--batch_size')
   with tempfile.TemporaryDirectory() as folder:
     writer = shards.ShardWriter(Path(folder), 'train')
     for window in _windows(examples, config.window_length):
       writer.add(store.pack({'targets': window}, {}), {'targets': window})
     writer.close()
-    corrupted = make_arrange(config, True, _VOCABULARY)
+    corrupted = make_arrange(config, True, _VOCABULARY - 1 - np.arange(_SENTINELS))
 
     def arrange(record, rng):
       inputs, targets = corrupted(record, rng)

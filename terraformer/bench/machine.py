@@ -3,6 +3,7 @@
 import concurrent.futures
 import mmap
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+
+from terraformer.config import UserError, refused
 
 _BLOCK = 1 << 26  # bytes
 _READ_BYTES = 1 << 30
@@ -27,6 +30,31 @@ def read_bandwidth(repeats: int = 5) -> float:
       list(pool.map(np.max, parts))
       best = max(best, _READ_BYTES / (time.perf_counter() - begun))
   return best
+
+
+def memory_bytes() -> int:
+  """Of this machine, used or not."""
+  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
+def require_memory(n_bytes: int, what: str) -> None:
+  """Raises UserError if this machine has less memory: the system would end the process without a word."""
+  most = memory_bytes()
+  if n_bytes > most:
+    raise UserError(f'{what}: expected at most the {most / 1e9:,.0f} GB of this machine, found {n_bytes / 1e9:,.0f} GB')
+
+
+def require_disk(n_bytes: int, folder: str | None, what: str) -> None:
+  """Raises UserError if a folder has less room; None for the system's folder of temporary files."""
+  folder = folder or tempfile.gettempdir()
+  try:
+    most = shutil.disk_usage(folder).free
+  except OSError as error:
+    raise refused(folder, 'a folder that can be written', error) from error
+  if n_bytes > most:
+    raise UserError(
+      f'{what}: expected at most the {most / 1e9:,.0f} GB that are free in {folder}, found {n_bytes / 1e9:,.0f} GB'
+    )
 
 
 def resident_bytes() -> int:

@@ -2,8 +2,12 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 from terraformer.config.base import Checked, expect
+
+# Each is a dimension of an array, or padded to, whatever the length of the sequence.
+_MOST_BESIDE, _MOST_IN_CHUNK, _MOST_BUCKETS = 1024, 2**16, 2**20
 
 # --- Queries, keys and values ----------------------------------------------------------------------------------------
 
@@ -47,7 +51,8 @@ class SparseProjectionConfig(Checked):
   output_convolution: bool = False
 
   def check(self):
-    self._at_least(1, 'n_modules', 'length_kernel', 'module_kernel')
+    self._sizes('n_modules')
+    self._between(1, _MOST_BESIDE, 'length_kernel', 'module_kernel')
     expect(
       self.module_kernel % 2 == 1, f'SparseProjectionConfig.module_kernel: expected odd, found {self.module_kernel}'
     )
@@ -66,7 +71,7 @@ class ModularProjectionConfig(Checked):
   share_qk: bool = False
 
   def check(self):
-    self._at_least(1, 'n_modules')
+    self._sizes('n_modules')
 
 
 # --- Attention -------------------------------------------------------------------------------------------------------
@@ -86,7 +91,7 @@ class FullAttentionConfig(Checked):
 
   def check(self):
     self._at_least(0, 'query_chunk')
-    self._probability('dropout')
+    self._dropout('dropout')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,15 +120,24 @@ class LSHAttentionConfig(Checked):
   dropout: float = 0.0
   seed: int = 0
 
+  _wide: ClassVar[tuple[str, ...]] = ('seed',)
+
   def check(self):
-    self._at_least(1, 'chunk_length', 'n_rounds', 'window')
-    self._at_least(0, 'chunks_before', 'chunks_after', 'full_below')
-    self._probability('dropout')
+    self._between(1, _MOST_IN_CHUNK, 'chunk_length', 'window')
+    self._between(1, _MOST_BESIDE, 'n_rounds')
+    self._between(0, _MOST_BESIDE, 'chunks_before', 'chunks_after')
+    self._at_least(0, 'full_below')
+    self._dropout('dropout')
+    self._seed('seed')
     for factor in self.n_buckets:
       expect(
         factor >= 2 and factor % 2 == 0,
         f'LSHAttentionConfig.n_buckets: expected even factors, found {self.n_buckets}',
       )
+    expect(
+      math.prod(self.n_buckets) <= _MOST_BUCKETS,
+      f'LSHAttentionConfig.n_buckets: expected a product of at most {_MOST_BUCKETS}, found {self.n_buckets}',
+    )
 
   def bucket_factors(self, length: int) -> tuple[int, ...]:
     """The factors of the bucket count for sequences of `length`: as configured, or two buckets a chunk.

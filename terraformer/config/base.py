@@ -3,17 +3,41 @@
 import builtins
 import dataclasses
 import functools
+import math
 import os
 import re
 import sys
 import types
 import typing
 from collections import ChainMap
-from typing import Any
+from typing import Any, ClassVar
+
+# What arrays hold, and what JAX counts steps, positions and places of an array in.
+_LEAST_INT, _MOST_INT = -(2**31), 2**31 - 1
+# Of float32; what is smaller is flushed to 0 by the compiler, and then divided by.
+_LEAST_FLOAT, _MOST_FLOAT = 2.0**-126, 2.0**128 - 2.0**104
+# Of one dimension of a parameter. No machine holds more, and products of several must fit 64 bits.
+_LARGEST_SIZE = 2**22
+_LONGEST_MESSAGE = 1000  # characters
+_DEEPEST = 16  # levels of configs within configs
 
 
 class UserError(ValueError):
-  """Bad input: its message is one sentence that says what was expected and what was found."""
+  """Bad input: its message is one sentence that says what was expected and what was found.
+
+  Whatever the input puts into it, the message is one line that can be printed, and not a long one.
+  """
+
+  def __init__(self, message: str):
+    super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+  """The message with escapes in the place of what cannot be printed, and with dots in the place of what is too long."""
+  text = message.split('\n  ')[0]  # on indented lines gin adds where it was
+  half = _LONGEST_MESSAGE // 2
+  text = text if len(text) <= _LONGEST_MESSAGE else f'{text[:half]} ... {text[-half:]}'
+  return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
 
 
 def refused(path: str | os.PathLike, expected: str, error: OSError) -> UserError:
@@ -95,7 +119,13 @@ def _field_type(kind: type, field: dataclasses.Field) -> Any:
 
 
 class Checked:
-  """A config whose fields are checked against their annotations before its own `check`."""
+  """A config whose fields are checked against their annotations before its own `check`.
+
+  Numbers are those that 32 bits hold: whole ones int32, others float32, finite, and 0 or normal. `_wide` names fields
+  that take more: whole numbers of 64 bits, and any other number but nan.
+  """
+
+  _wide: ClassVar[tuple[str, ...]] = ()
 
   def __post_init__(self):
     for name, annotation in _field_types(type(self)).items():
@@ -107,20 +137,82 @@ class Checked:
         expected = annotation.__name__ if isinstance(annotation, type) else str(annotation)
         expected = re.sub(r'terraformer\.config\.\w+\.', '', expected)
         raise UserError(f'{type(self).__name__}.{name}: expected {expected}, found {value!r}')
+    self._check_numbers()
     self.check()
 
   def check(self) -> None:
     """Raises UserError where the fields contradict each other."""
+
+  def _check_numbers(self) -> None:
+    for name, annotation in _field_types(type(self)).items():
+      value = getattr(self, name)
+      is_float = float in (*_options(annotation), *typing.get_args(annotation))
+      for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+          expected = _float_range if is_float else _int_range
+          wrong = expected(number, name in self._wide)
+          expect(wrong is None, f'{type(self).__name__}.{name}: expected {wrong}, found {shown(number)}')
+      if is_float and type(value) is int and int not in _options(annotation):
+        object.__setattr__(self, name, float(value))  # jax.random takes no whole probability
 
   def _at_least(self, least: float, *names: str) -> None:
     for name in names:
       value = getattr(self, name)
       expect(value >= least, f'{type(self).__name__}.{name}: expected at least {least}, found {value}')
 
+  def _at_most(self, most: float, *names: str) -> None:
+    for name in names:
+      value = getattr(self, name)
+      expect(value <= most, f'{type(self).__name__}.{name}: expected at most {most}, found {value}')
+
+  def _between(self, least: float, most: float, *names: str) -> None:
+    self._at_least(least, *names)
+    self._at_most(most, *names)
+
+  def _sizes(self, *names: str) -> None:
+    """Of fields that are a dimension of a parameter."""
+    self._between(1, _LARGEST_SIZE, *names)
+
+  def _dropout(self, name: str) -> None:
+    """Of a field by which what is kept is divided, less 1."""
+    value = getattr(self, name)
+    self._probability(name)
+    expect(value < 1, f'{type(self).__name__}.{name}: expected less than 1, found {value}')
+
+  def _seed(self, name: str) -> None:
+    value = getattr(self, name)
+    self._at_least(0, name)
+    expect(value < 2**32, f'{type(self).__name__}.{name}: expected less than 2**32, found {value}')
+
   def _probability(self, *names: str) -> None:
     for name in names:
       value = getattr(self, name)
       expect(0 <= value <= 1, f'{type(self).__name__}.{name}: expected a number from 0 to 1, found {value}')
+
+
+def shown(number: float) -> str:
+  """A number as a sentence names it: a whole one of thousands of digits cannot be printed."""
+  if isinstance(number, int) and abs(number) >= 10**40:
+    return f'a number of about {round(number.bit_length() * math.log10(2))} digits'
+  return str(number)
+
+
+def _int_range(number: int, is_wide: bool) -> str | None:
+  """What is expected in the place of a whole number that is too large; None where it is not."""
+  least, most = (-(2**63), 2**63 - 1) if is_wide else (_LEAST_INT, _MOST_INT)
+  if number > most:
+    return f'at most {most}'
+  return f'at least {least}' if number < least else None
+
+
+def _float_range(number: float, is_wide: bool) -> str | None:
+  """The same of any other number."""
+  infinite = abs(number) > sys.float_info.max and not (is_wide and isinstance(number, float))
+  if number != number or infinite:  # the first of nan alone
+    return 'a finite number'
+  if is_wide or number == 0 or _LEAST_FLOAT <= abs(number) <= _MOST_FLOAT:
+    return None
+  return '0, or a number from 1.2e-38 to 3.4e+38 (what 32 bits hold)'
 
 
 def to_dict(config: Checked) -> dict[str, Any]:
@@ -143,21 +235,33 @@ def _kinds(base: type) -> dict[str, type]:
 
 
 def from_dict(values: dict[str, Any]) -> Any:
-  """The config that `to_dict` wrote.
+  """The config that `to_dict` wrote, now or before some of the fields were there: those that are missing have their
+  defaults, which is why the default of a new field means what was before it.
 
   Raises:
-    UserError: if a kind or a field is not known, or a value is not valid.
+    UserError: if a kind or a field is not known, a field without a default is missing, or a value is not valid.
   """
   expect(isinstance(values, dict), f'config: expected an object, found {values!r:.80}')
+  try:
+    return _built(values, _DEEPEST)
+  except UserError as error:
+    raise UserError(str(error)) from error  # in a line, where gin has added its own
+
+
+def _built(values: dict[str, Any], levels: int) -> Any:
+  """The config of an object that has at most so many levels of others in it."""
+  expect(levels > 0, f'config: expected at most {_DEEPEST} configs within each other, found more')
   fields = dict(values)
-  kind = _kinds(Checked).get(fields.pop('kind', None))
-  expect(kind is not None, f'config: expected a kind of this version, found {values.get("kind")!r}')
-  known = {f.name for f in dataclasses.fields(kind)}
+  name = fields.pop('kind', None)
+  kind = _kinds(Checked).get(name) if isinstance(name, str) else None
+  expect(kind is not None, f'config: expected a kind of this version, found {name!r:.80}')
+  known = {f.name: f for f in dataclasses.fields(kind)}
   for name in fields:
     expect(name in known, f'{kind.__name__}: expected fields {sorted(known)}, found {name!r}')
-  missing = sorted(known - fields.keys())
-  expect(not missing, f'{kind.__name__}: expected the field {missing[0] if missing else None!r}, found none')
-  return kind(**{name: from_dict(v) if isinstance(v, dict) else v for name, v in fields.items()})
+  for name, field in known.items():
+    has_default = (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
+    expect(name in fields or has_default, f'{kind.__name__}: expected the field {name!r}, found none')
+  return kind(**{name: _built(v, levels - 1) if isinstance(v, dict) else v for name, v in fields.items()})
 
 
 def differences(stored: Checked, given: Checked, prefix: str = '') -> list[str]:

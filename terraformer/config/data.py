@@ -1,11 +1,17 @@
 """What a model is trained on."""
 
 import dataclasses
+from typing import ClassVar
 
 from terraformer.config.base import Checked, expect
 from terraformer.config.objectives import LMConfig, ObjectiveConfig, PrefixLMConfig, SpanCorruptionConfig
 
 _OBJECTIVES = {'c4_span_corruption': SpanCorruptionConfig(), 'c4_lm': LMConfig()}  # of tasks, unless one is given
+
+
+_MOST_IDS = 2**22  # as many rows as an embedding has at most
+_MOST_DIGITS = 1_000_000  # of a number that is drawn in memory
+_MOST_PARTS = 100_000  # each is a folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +21,8 @@ class VocabularyConfig(Checked):
   Attributes:
     path: a sentencepiece model to use; empty trains one while the task is prepared.
     size: ids in all, the sentinels included, of a vocabulary that is trained.
-    sentinels: ids kept at the end of the vocabulary for span corruption, counted downwards from the last one.
+    sentinels: ids kept at the end of the vocabulary for span corruption, counted downwards from the last one. A model
+      that has pieces `<extra_id_0>`, `<extra_id_1>` ... of its own, as mT5's has, keeps those: so many of them serve.
   """
 
   path: str = ''
@@ -24,6 +31,7 @@ class VocabularyConfig(Checked):
 
   def check(self):
     self._at_least(0, 'sentinels')
+    self._at_most(_MOST_IDS, 'size')
     expect(
       self.size >= 300 + self.sentinels,
       f'VocabularyConfig.size: expected at least {300 + self.sentinels} (sentinels included), found {self.size}',
@@ -36,7 +44,8 @@ class LocalFilesConfig(Checked):
 
   Attributes:
     train, validation, test: paths or glob patterns of each split, all of one kind. Where `validation` or `test` is
-      empty, a twentieth of the training examples, chosen by a hash of their text, takes its place.
+      empty, a twentieth of the training examples, chosen by a hash of their text, takes its place. A file of `train` in
+      another split is refused.
     inputs_field: the source's field in `.jsonl`; empty makes a language-modelling task of `targets_field`.
     targets_field: the target's field in `.jsonl`.
   """
@@ -81,14 +90,16 @@ class DigitsConfig(Checked):
   held_out_examples: int = 1000
   seed: int = 0
 
+  _wide: ClassVar[tuple[str, ...]] = ('seed',)
+
   def check(self):
     self._at_least(1, 'train_examples', 'held_out_examples')
     self._at_least(0, 'seed')
     for name in ('train_digits', 'test_digits'):
       found = getattr(self, name)
       expect(
-        len(found) == 2 and 1 <= found[0] <= found[1],
-        f'DigitsConfig.{name}: expected a least and a most number of digits, found {found}',
+        len(found) == 2 and 1 <= found[0] <= found[1] <= _MOST_DIGITS,
+        f'DigitsConfig.{name}: expected a least and a most number of digits, at most {_MOST_DIGITS}, found {found}',
       )
 
 
@@ -149,10 +160,12 @@ class DataConfig(Checked):
   packing: PackingConfig | None = None
   parts: int = 1
 
+  _wide: ClassVar[tuple[str, ...]] = ('max_examples',)
+
   def check(self):
     self._at_least(2, 'targets_length')
     self._at_least(0, 'max_examples')
-    self._at_least(1, 'parts')
+    self._between(1, _MOST_PARTS, 'parts')
     expect(
       not self.max_examples or self.max_examples >= self.parts,
       f'DataConfig.max_examples: expected 0 or at least one a part ({self.parts}), found {self.max_examples}',

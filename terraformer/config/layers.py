@@ -4,6 +4,9 @@ import dataclasses
 
 from terraformer.config.base import Checked, divides
 
+# Noise that is a thousand times as loud as log-probabilities is noise alone; far more overflows in the softmax.
+_MOST_NOISE = 1000.0
+
 # --- Feed-forward blocks ---------------------------------------------------------------------------------------------
 
 
@@ -14,7 +17,7 @@ class DenseFFConfig(Checked):
   d_ff: int = 2048
 
   def check(self):
-    self._at_least(1, 'd_ff')
+    self._sizes('d_ff')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +41,8 @@ class SparseFFConfig(Checked):
   multiply_by_controller_output: bool = False
 
   def check(self):
-    self._at_least(1, 'd_ff', 'block_size', 'rank')
-    self._at_least(0, 'temperature')
+    self._sizes('d_ff', 'block_size', 'rank')
+    self._between(0, _MOST_NOISE, 'temperature')
     self._probability('hard_probability')
     divides('SparseFFConfig.d_ff', self.d_ff, 'block_size', self.block_size)
 
@@ -65,8 +68,8 @@ class BlockSparseFFConfig(Checked):
   hard_probability: float = 0.5
 
   def check(self):
-    self._at_least(1, 'd_ff', 'n_experts')
-    self._at_least(0, 'temperature')
+    self._sizes('d_ff', 'n_experts')
+    self._between(0, _MOST_NOISE, 'temperature')
     self._probability('hard_probability')
     divides('BlockSparseFFConfig.d_ff', self.d_ff, 'n_experts', self.n_experts)
 
@@ -86,8 +89,8 @@ class SwitchFFConfig(Checked):
   temperature: float = 0.1
 
   def check(self):
-    self._at_least(1, 'd_ff', 'n_experts')
-    self._at_least(0, 'temperature')
+    self._sizes('d_ff', 'n_experts')
+    self._between(0, _MOST_NOISE, 'temperature')
     divides('SwitchFFConfig.d_ff', self.d_ff, 'n_experts', self.n_experts)
 
 
@@ -107,7 +110,7 @@ class SRUConfig(Checked):
   tanh: bool = False
 
   def check(self):
-    self._at_least(1, 'width')
+    self._sizes('width')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +138,7 @@ class LowRankOutputConfig(Checked):
   rank: int = 64
 
   def check(self):
-    self._at_least(1, 'rank')
+    self._sizes('rank')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +148,7 @@ class SparseOutputConfig(Checked):
   n_modules: int = 4
 
   def check(self):
-    self._at_least(1, 'n_modules')
+    self._sizes('n_modules')
 
 
 # --- Residual streams ------------------------------------------------------------------------------------------------

@@ -36,6 +36,11 @@ ProjectionConfig = DenseProjectionConfig | SparseProjectionConfig | ModularProje
 AttentionConfig = FullAttentionConfig | LSHAttentionConfig
 FeedForwardConfig = DenseFFConfig | SparseFFConfig | BlockSparseFFConfig | SwitchFFConfig
 NormConfig = LayerNormConfig | RMSNormConfig
+# Decoding and the cost table make a program in which every layer stands by itself.
+_MOST_LAYERS = 4096
+# Half of what 32 bits count, since the decoder of a Terraformer counts its prefix as well.
+_MOST_POSITIONS = 2**30
+
 PositionsConfig = TablePositionsConfig | SinusoidPositionsConfig | FixedBasePositionsConfig | AxialPositionsConfig
 OutputConfig = DenseOutputConfig | LowRankOutputConfig | SparseOutputConfig
 ResidualConfig = ReversibleResidualConfig | PlainResidualConfig
@@ -69,10 +74,9 @@ class BlockConfig(Checked):
   ff_chunk: int = 0
 
   def check(self):
-    self._at_least(1, 'd_model', 'n_heads')
+    self._sizes('d_model', 'n_heads')
     self._at_least(0, 'ff_chunk')
-    self._probability('dropout')
-    expect(self.dropout < 1, f'BlockConfig.dropout: expected less than 1, found {self.dropout}')
+    self._dropout('dropout')
     divides('BlockConfig.d_model', self.d_model, 'n_heads', self.n_heads)
     if not isinstance(self.projection, DenseProjectionConfig):
       name = type(self.projection).__name__
@@ -115,7 +119,9 @@ class ModelConfig(Checked):
   def check(self):
     name = type(self).__name__
     self._at_least(2, 'vocab_size')
-    self._at_least(1, 'max_length', 'unroll')
+    self._sizes('vocab_size')
+    self._between(1, _MOST_POSITIONS, 'max_length')
+    self._at_least(1, 'unroll')
     self._at_least(0, 'loss_chunk')
     if isinstance(self.output, SparseOutputConfig):
       divides(f'{name}.vocab_size', self.vocab_size, 'SparseOutputConfig.n_modules', self.output.n_modules)
@@ -147,6 +153,16 @@ class ModelConfig(Checked):
     """Target tokens that a source of this length leaves room for."""
     return self.max_length
 
+  def check_context(self, context: int) -> None:
+    """Raises UserError if the model has fewer positions."""
+    most = self.positions.n_positions(self.max_length)
+    expect(context <= most, f'--context: expected at most the {most} positions of the model, found {context}')
+
+  @property
+  def n_sublayers(self) -> int:
+    """Attention sub-layers of all layers, each of which has parameters."""
+    raise NotImplementedError
+
   @property
   def d_model(self) -> int:
     """Width of the residual streams."""
@@ -171,7 +187,7 @@ class LanguageModelConfig(ModelConfig):
 
   def check(self):
     super().check()
-    self._at_least(1, 'n_layers', 'n_attentions')
+    self._between(1, _MOST_LAYERS, 'n_layers', 'n_attentions')
 
   def positions_for(self, inputs_length: int, targets_length: int) -> int:
     """Both: the targets follow the inputs."""
@@ -184,6 +200,10 @@ class LanguageModelConfig(ModelConfig):
   @property
   def blocks(self) -> dict[str, BlockConfig]:
     return {'decoder': self.decoder}
+
+  @property
+  def n_sublayers(self) -> int:
+    return self.n_layers * self.n_attentions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,11 +229,15 @@ class _SequenceToSequenceConfig(ModelConfig):
       f'found {self.decoder.d_model}',
     )
     super().check()
-    self._at_least(1, 'n_encoder_layers', 'n_decoder_layers', 'n_decoder_attentions')
+    self._between(1, _MOST_LAYERS, 'n_encoder_layers', 'n_decoder_layers', 'n_decoder_attentions')
 
   @property
   def blocks(self) -> dict[str, BlockConfig]:
     return {'encoder': self.encoder, 'decoder': self.decoder}
+
+  @property
+  def n_sublayers(self) -> int:
+    return self.n_encoder_layers + self.n_decoder_layers * self.n_decoder_attentions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,10 +77,14 @@ class SpanCorruptionConfig(Checked):
 
   def window_length(self, inputs_length: int, targets_length: int) -> int:
     """The longest window whose inputs fit: 568 tokens become 512 and 114 with T5's figures."""
-    length = 2
-    while self.lengths(length + 1)[0] <= inputs_length:
-      length += 1
-    return length
+    fits, too_long = 2, 3
+    while self.lengths(too_long)[0] <= inputs_length:
+      fits, too_long = too_long, 2 * too_long
+    # By halves: where nearly all is noise, a window has billions of tokens.
+    while too_long - fits > 1:
+      middle = (fits + too_long) // 2
+      fits, too_long = (middle, too_long) if self.lengths(middle)[0] <= inputs_length else (fits, middle)
+    return fits
 
   def check_lengths(self, inputs_length: int, targets_length: int, sentinels: int) -> None:
     least = self.lengths(2)[0]

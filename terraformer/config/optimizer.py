@@ -37,6 +37,10 @@ class CosineScheduleConfig(Checked):
       f'CosineScheduleConfig.decay_steps: expected more than warmup_steps ({self.warmup_steps}), '
       f'found {self.decay_steps}',
     )
+    expect(
+      self.floor <= self.peak,
+      f'CosineScheduleConfig.floor: expected at most peak ({self.peak}), found {self.floor}',
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,5 +86,8 @@ class AdamWConfig(Checked):
   def check(self):
     self._probability('beta1', 'beta2')
     self._at_least(0, 'weight_decay')
-    expect(max(self.beta1, self.beta2) < 1, f'AdamWConfig: expected betas below 1, found {self.beta1}, {self.beta2}')
+    # What float32 rounds to 1 counts as 1: its average would never begin.
+    expect(
+      max(self.beta1, self.beta2) < 1 - 2**-25, f'AdamWConfig: expected betas below 1, found {self.beta1}, {self.beta2}'
+    )
     expect(self.clip > 0, f'AdamWConfig.clip: expected more than 0, found {self.clip}')

@@ -5,6 +5,9 @@ import math
 
 from terraformer.config.base import Checked, expect
 
+# Two to the power of this is more positions than there can be; a digit more is a power more.
+_MOST_DIGITS = 128
+
 
 @dataclasses.dataclass(frozen=True)
 class _OffsetPositionsConfig(Checked):
@@ -54,7 +57,7 @@ class FixedBasePositionsConfig(Checked):
   drop: float = 0.01
 
   def check(self):
-    self._at_least(1, 'n_digits')
+    self._between(1, _MOST_DIGITS, 'n_digits')
     self._probability('start_from_zero', 'drop')
     expect(
       self.bases and min(self.bases) >= 2, f'FixedBasePositionsConfig.bases: expected bases from 2, found {self.bases}'

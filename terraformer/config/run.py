@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 from terraformer.config.base import Checked, expect
 from terraformer.config.data import DataConfig
 from terraformer.config.model import EncoderDecoderConfig, LanguageModelConfig, TerraformerConfig
 from terraformer.config.train import TrainConfig
+
+_MOST_BEAMS = 1024  # each has a cache of its own
+_MOST_TOKENS = 2**31 - 1  # of a batch: JAX counts places of an array in 32 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +27,11 @@ class RunConfig(Checked):
       self.model.max_length >= longest,
       f'{type(self.model).__name__}.max_length: expected at least the longest example ({longest}), '
       f'found {self.model.max_length}',
+    )
+    n_tokens = self.train.batch_size * max(self.data.lengths.values())
+    expect(
+      n_tokens <= _MOST_TOKENS,
+      f'TrainConfig.batch_size: expected a batch of at most {_MOST_TOKENS} tokens, found {n_tokens}',
     )
 
   def require_source(self) -> None:
@@ -63,14 +72,15 @@ class DecodeConfig(Checked):
   stop: tuple[str, ...] = ()
   bfloat16_cache: bool = False
 
+  # Their extremes have a meaning: all tokens, the likeliest, no limit.
+  _wide: ClassVar[tuple[str, ...]] = ('max_tokens', 'temperature', 'top_k', 'top_p', 'seed', 'no_repeat_ngram')
+
   def check(self):
-    counts = ('temperature', 'seed', 'top_k', 'no_repeat_ngram')
+    counts = ('temperature', 'top_k', 'no_repeat_ngram')
     self._at_least(0, *counts, *([] if self.max_tokens is None else ['max_tokens']))
-    self._at_least(1, 'beams')
-    for name in ('temperature', 'length_penalty'):
-      value = getattr(self, name)
-      expect(math.isfinite(value), f'DecodeConfig.{name}: expected a number, found {value}')
-    expect(self.seed < 2**32, f'DecodeConfig.seed: expected less than 2**32, found {self.seed}')
+    self._seed('seed')
+    self._between(1, _MOST_BEAMS, 'beams')
+    expect(self.temperature < math.inf, f'DecodeConfig.temperature: expected a finite number, found {self.temperature}')
     expect(0 < self.top_p <= 1, f'DecodeConfig.top_p: expected more than 0 and at most 1, found {self.top_p}')
     expect(all(self.stop), 'DecodeConfig.stop: expected strings, found an empty one')
     expect(

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
 
 Batch = dict[str, np.ndarray]
+
+_MOST_COUNTED = 2**44  # occurrences of a token, so that their sums are whole numbers of 64 bits
 
 _ORDER_SEED = 0  # of the order in which held-out examples are read, and of where their windows are split
 
@@ -44,18 +47,18 @@ def open_prepared(config: DataConfig) -> 'Prepared':
         found = f'{size_of(path)} bytes' if path.exists() else 'no such file'
         if found != f'{size} bytes':
           raise UserError(f'{path}: expected {size} bytes, found {found}; prepare it again')
+    counts_KxV = _unigram_counts(folder / store.UNIGRAMS, manifest)
     vocabulary = Vocabulary.open(folder / store.VOCABULARY, manifest.sentinels)
     if vocabulary.fingerprint != manifest.vocabulary_fingerprint or vocabulary.size != manifest.vocabulary_size:
       raise UserError(f'{folder / store.VOCABULARY}: expected the vocabulary of the manifest, found another')
-    counts_KxV = _unigram_counts(folder / store.UNIGRAMS, manifest)
   tasks, counts_V = [], np.ones(vocabulary.size, np.int64)
   for one, objective, of_task_V in zip(manifest.tasks.values(), manifest.objectives, counts_KxV, strict=True):
     own, is_text = config.with_objective(objective), manifest.is_text or objective is not None
     if is_text:
       own.text_objective.check_lengths(config.inputs_length, config.targets_length, vocabulary.sentinels)
-      of_task_V = target_counts(own, of_task_V, one['examples']['train'])
+      of_task_V = target_counts(own, of_task_V, one['examples']['train'], vocabulary.sentinel_ids)
     counts_V += of_task_V
-    tasks.append(_Task(is_text, make_arrange(own, is_text, vocabulary.size)))
+    tasks.append(_Task(is_text, make_arrange(own, is_text, vocabulary.sentinel_ids)))
   return Prepared(config, manifest, tasks, vocabulary, counts_V, folder)
 
 
@@ -74,7 +77,20 @@ def _unigram_counts(path: Path, manifest: Manifest) -> np.ndarray:
     raise UserError(f'{path}: expected counts of tokens, found no readable file') from error
   if hashlib.sha256(data).hexdigest() != manifest.checksums.get(path.name):
     raise UserError(f'{path}: expected the counts of tokens of the manifest, found others; prepare it again')
-  return np.load(io.BytesIO(data))
+  shape = len(manifest.tasks), manifest.vocabulary_size
+  try:
+    with io.BytesIO(data) as file:
+      np.lib.format.read_magic(file)
+      found = np.lib.format.read_array_header_1_0(file)
+      # Before the numbers are read: memory is taken for as many as the file says that it has.
+      if found != (shape, False, np.int64) or len(data) - file.tell() != 8 * math.prod(shape):
+        raise ValueError('another shape or type')
+    counts_KxV = np.load(io.BytesIO(data))
+  except Exception as error:  # numpy fails in many ways at a header that it cannot parse
+    raise UserError(f'{path}: expected counts of tokens, int64{list(shape)}, found {error}') from error
+  if manifest.sentinels > manifest.vocabulary_size or counts_KxV.min() < 0 or counts_KxV.max() > _MOST_COUNTED:
+    raise UserError(f'{path}: expected counts of the tokens of a vocabulary, found numbers that are none')
+  return counts_KxV
 
 
 class Prepared:

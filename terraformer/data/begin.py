@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError, refused
-from terraformer.data import own_texts, store
+from terraformer.data import leaks, local_folder, own_texts, store
 from terraformer.data.job import Component, Job
 from terraformer.data.progress import bar
 from terraformer.data.store import Origin
 from terraformer.data.vocabulary import Vocabulary, train_vocabulary
+from terraformer.files import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Text:
     samples: texts that it can be trained on.
     components: of the path of a vocabulary: the tasks.
     run: the examples of (task, split, part, parts).
+    held_out: as in `Job`.
   """
 
   origin: Origin
@@ -41,6 +43,7 @@ class Text:
   samples: Iterable[str]
   components: Callable[[Path], list[Component]]
   run: Callable
+  held_out: frozenset[bytes] = frozenset()
 
 
 def read_text(config: DataConfig, progress: bool, lock: Callable) -> Text:
@@ -56,14 +59,17 @@ def read_text(config: DataConfig, progress: bool, lock: Callable) -> Text:
     samples, features = own_texts.training_texts(examples), own_texts.features(config)
     seqio = import_seqio(progress)
     components = lambda path: [seqio.registered.component(config, path, examples)]  # noqa: E731
-    return Text(origin, features, (config.task,), given, samples, components, seqio.tasks.run)
+    held_out = leaks.keys(example for split in store.SPLITS[1:] for example in examples[split])
+    return Text(origin, features, (config.task,), given, samples, components, seqio.tasks.run, held_out)
   seqio = import_seqio(progress)
   if config.task in store.OWN_TASKS:
     with lock():  # TFDS may have to build it first
       source, fields = seqio.sources.checked(config)
     samples, components = seqio.sources.texts(config), lambda path: [seqio.registered.component(config, path)]
     origin = seqio.sources.origin_of(source)
-    return Text(origin, tuple(fields), (config.task,), given, samples, components, seqio.tasks.run)
+    with bar(progress and config.task == 'local_folder', 'reading what is held out'):
+      held_out = leaks.keys(local_folder.held_out(config.local_folder) if config.task == 'local_folder' else ())
+    return Text(origin, tuple(fields), (config.task,), given, samples, components, seqio.tasks.run, held_out)
   task = seqio.tasks.find(config.task)
   own = seqio.tasks.vocabulary_of(task)
   if given and Vocabulary.from_bytes(given.model_bytes, own.sentinels).fingerprint != own.fingerprint:
@@ -112,12 +118,16 @@ def job(config: DataConfig, text: Text, folder: Path, progress: bool) -> Job:
     aside = path.with_suffix('.partial')
     aside.write_bytes(vocabulary.model_bytes)
     aside.rename(path)
-  return Job(folder, config, text.components(path), text.features, text.run, vocabulary, text.origin)
+  return Job(folder, config, text.components(path), text.features, text.run, vocabulary, text.origin, text.held_out)
 
 
 def _trained(config: DataConfig, samples: Iterable[str], progress: bool) -> Vocabulary:
   with bar(progress, f'training a vocabulary of {config.vocabulary.size}'):
-    return train_vocabulary(samples, config.vocabulary.size, config.vocabulary.sentinels)
+    said = []
+    trained = train_vocabulary(samples, config.vocabulary.size, config.vocabulary.sentinels, said.append)
+  for line in said:  # after the bar, which would write over it
+    print(line, file=sys.stderr)
+  return trained
 
 
 def write_vocabulary(config: DataConfig, path: Path, progress: bool) -> None:
@@ -133,7 +143,7 @@ def write_vocabulary(config: DataConfig, path: Path, progress: bool) -> None:
   vocabulary = _trained(config, samples, progress)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(vocabulary.model_bytes)
+    write_whole(path, vocabulary.model_bytes)
   except OSError as error:
     raise refused(path, 'a file that can be written', error) from error
 

@@ -12,10 +12,10 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from terraformer import config as config_lib
-from terraformer import interrupts
+from terraformer import interrupts, streams
 from terraformer.config import DataConfig, UserError
 from terraformer.data import begin, store
 from terraformer.data.prepare import WHOLE, Share, is_prepared, prepare, require_unchanged, reuse
@@ -79,8 +79,8 @@ def _in_child(request: dict[str, Any], what: str) -> None:
     'CUDA_VISIBLE_DEVICES': '',
   }
   with (
-    tempfile.TemporaryFile() as noise,  # of TensorFlow and of the user's modules
-    tempfile.TemporaryFile('r', encoding='utf-8') as answer,
+    _scratch() as noise,  # of TensorFlow and of the user's modules
+    _scratch() as answer,
     os.fdopen(os.dup(2)) as terminal,
   ):
     child = subprocess.Popen(
@@ -110,13 +110,20 @@ def _in_child(request: dict[str, Any], what: str) -> None:
     if child.returncode == _INTERRUPTED:
       raise KeyboardInterrupt
     answer.seek(0)
-    said = json.loads(answer.read() or '{}')
+    said = json.loads(answer.read() or b'{}')
     if 'error' in said:
       raise UserError(said['error'])
     if said != {'done': True}:
       noise.seek(0)
       heard = noise.read().decode(errors='replace')[-4000:]
       raise RuntimeError(f'{what} ended with status {child.returncode}:\n{heard}')
+
+
+def _scratch() -> BinaryIO:
+  """A file without a name; in memory where the system can, so that a child on a full disk can still say so."""
+  if hasattr(os, 'memfd_create'):
+    return os.fdopen(os.memfd_create('terraformer'), 'w+b')
+  return tempfile.TemporaryFile()
 
 
 @contextlib.contextmanager
@@ -144,7 +151,7 @@ def _child(terminal: int, answer: int) -> int:
   """Does what a line of the standard input asks for, and writes the answer; only Python writes to the terminal."""
   # A shell that starts a command in the background has it ignore this, but then this process would not end.
   signal.signal(signal.SIGINT, signal.default_int_handler)
-  sys.stderr = os.fdopen(terminal, 'w', buffering=1)
+  sys.stdout, sys.stderr = streams.messages(1), streams.messages(terminal)
   request = json.loads(sys.stdin.readline())
   threading.Thread(target=_end_with_parent, daemon=True).start()
   config, progress = config_lib.from_dict(request['config']), request['progress']

@@ -1,5 +1,7 @@
 """The paper's algorithmic tasks: numbers to copy and to add, every example a function of its index."""
 
+import decimal
+
 import numpy as np
 
 from terraformer.config import DigitsConfig
@@ -23,7 +25,7 @@ def example(task: str, config: DigitsConfig, split: str, index: int) -> dict[str
     number = _number(rng, least, most)
     return {'inputs': number, 'targets': number}
   one, other = (_number(rng, least, most) for _ in range(2))
-  return {'inputs': f'{one}+{other}', 'targets': str(int(one) + int(other))}
+  return {'inputs': f'{one}+{other}', 'targets': _sum(one, other, most)}
 
 
 def _number(rng: np.random.Generator, least: int, most: int) -> str:
@@ -31,3 +33,9 @@ def _number(rng: np.random.Generator, least: int, most: int) -> str:
   digits = rng.integers(0, 10, rng.integers(least, most + 1))
   digits[0] = rng.integers(1, 10)
   return ''.join(map(str, digits.tolist()))
+
+
+def _sum(one: str, other: str, most: int) -> str:
+  """Of numbers of at most `most` digits; Python reads and writes its own integers only up to some thousands of them."""
+  context = decimal.Context(prec=most + 1)
+  return str(context.add(decimal.Decimal(one), decimal.Decimal(other)))

@@ -45,6 +45,7 @@ class Job:
     run: of the tasks module: the examples of (task, split, part, parts).
     vocabulary: the tasks'.
     origin: what is known of the text beforehand.
+    held_out: `leaks.keys` of the examples of validation and test, of a source that is compared with them.
 
   Raises:
     UserError: if a task has no training split, or is one of running text that cannot be packed, and is to be, or whose
@@ -58,6 +59,7 @@ class Job:
   run: Callable[[Any, str, int, int], Iterator[Any]]
   vocabulary: Vocabulary
   origin: Origin
+  held_out: frozenset[bytes] = frozenset()
 
   def __post_init__(self):
     for component in self.components:

@@ -3,15 +3,19 @@
 import glob
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from terraformer.config import LocalFilesConfig, LocalFolderConfig, UserError, unreadable
+from terraformer.data.leaks import require_apart
 from terraformer.data.store import RECORD
 
 Example = dict[str, str]
 
 _HELD_OUT = 20  # one example in so many
+# Not str.splitlines, which ends a line at a form feed, where PDFs end a page, and at Unicode's separators as well.
+_LINE_END = re.compile(r'\r\n|\n|\r')
 
 
 def local_files(config: LocalFilesConfig) -> dict[str, list[Example]]:
@@ -41,7 +45,8 @@ def source_paths(config: LocalFilesConfig) -> dict[str, list[Path]]:
   """The files of each split, sorted.
 
   Raises:
-    UserError: if a path does not exist, a pattern matches nothing, or a file is of another kind.
+    UserError: if a path does not exist, a pattern matches nothing, a file is of another kind, or one that is trained on
+      is in another split as well.
   """
   if not config.train:
     raise UserError('LocalFilesConfig.train: expected paths or patterns of .txt or .jsonl files, found none')
@@ -58,6 +63,7 @@ def source_paths(config: LocalFilesConfig) -> dict[str, list[Path]]:
         kind = 'a folder' if path.is_dir() else f'{path.suffix or "a name without ending"}'
         raise UserError(f'{path}: expected a .txt or .jsonl file, found {kind}')
     paths[split] = sorted(found)
+  require_apart(paths, 'LocalFilesConfig')
   return paths
 
 
@@ -125,7 +131,7 @@ def read_row(line: str, fields: dict[str, str], where: str, may_be_empty: bool =
 
 def _read_paragraphs(path: Path, config: LocalFilesConfig) -> list[Example]:
   paragraphs, lines = [], []
-  for number, line in enumerate([*read_text(path).splitlines(), ''], 1):
+  for number, line in enumerate([*_LINE_END.split(read_text(path)), ''], 1):
     if line.strip():
       lines.append(line)
     elif lines:

@@ -12,6 +12,7 @@ from typing import Any
 from etils import epath
 
 from terraformer.config import LocalFolderConfig, UserError, refused, unreadable
+from terraformer.data.leaks import require_apart
 from terraformer.data.local_files import decode_utf8, fields_of, read_row
 from terraformer.data.store import RECORD
 
@@ -49,7 +50,7 @@ def files_of(config: LocalFolderConfig) -> Files:
 
   Raises:
     UserError: if there is no such folder, it cannot be read, no file of training data is in it, a file is of two splits
-      or there twice, or a split has several data sets.
+      (under two names, too) or there twice, or a split has several data sets.
   """
   root = epath.Path(config.directory)
   if not config.directory or not root.is_dir():
@@ -81,6 +82,7 @@ def files_of(config: LocalFolderConfig) -> Files:
   if 'train' not in files:
     found = ', '.join(path.name for path in (others + without)[:3]) or 'none'
     raise UserError(f'{root}: expected files like train-00000.parquet or train.jsonl, found {found}')
+  require_apart(files, str(root))
   return Files(files, {'files of another kind': others, 'files of no split': without})
 
 
@@ -135,6 +137,17 @@ def read(config: LocalFolderConfig, files: list[epath.Path], part: int, parts: i
         yield row | {RECORD: where}
     except OSError as error:
       raise unreadable(path, error) from error
+
+
+def held_out(config: LocalFolderConfig) -> Iterator[dict[str, str]]:
+  """The texts of validation and test.
+
+  Raises:
+    UserError: as `read`.
+  """
+  for split, files in files_of(config).of_split.items():
+    if split != 'train':
+      yield from read(config, files, 0, 1)
 
 
 def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[tuple[dict, str]]:

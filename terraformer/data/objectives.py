@@ -3,7 +3,7 @@
 S inputs' length, T targets' length.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ Arranged = tuple[np.ndarray, np.ndarray]
 Arrange = Callable[[dict[str, Any], np.random.Generator], Arranged]
 
 
-def make_arrange(config: DataConfig, is_text: bool, vocabulary_size: int) -> Arrange:
+def make_arrange(config: DataConfig, is_text: bool, sentinel_ids: Sequence[int]) -> Arrange:
   """The function that makes inputs int32[S] and targets int32[T] of a record; zeros fill up on the right.
 
   Each feature of a pair is cut to one token less than its length and closed by an end of sequence. Of text:
@@ -24,10 +24,10 @@ def make_arrange(config: DataConfig, is_text: bool, vocabulary_size: int) -> Arr
   - prefix language modelling splits a window at a random point; up to S - 1 tokens before it, closed by an end of
     sequence, are the inputs, and the T tokens after it the targets, in which only a document's own end is an end;
   - language modelling takes the window as targets, in which the same holds;
-  - span corruption closes both features by an end of sequence.
+  - span corruption, whose sentinels have these ids, closes both features by an end of sequence.
   """
   inputs_length, targets_length = config.inputs_length, config.targets_length
-  objective = config.text_objective
+  objective, sentinels_N = config.text_objective, np.asarray(sentinel_ids, np.int32)
 
   def pair(record, rng):
     return closed(record['inputs'], inputs_length), closed(record['targets'], targets_length)
@@ -42,20 +42,20 @@ def make_arrange(config: DataConfig, is_text: bool, vocabulary_size: int) -> Arr
     return np.zeros(0, np.int32), padded(record['targets'], targets_length)
 
   def spans(record, rng):
-    inputs, targets = corrupt(record['targets'], vocabulary_size, objective, rng)
+    inputs, targets = corrupt(record['targets'], sentinels_N, objective, rng)
     return closed(inputs, inputs_length), closed(targets, targets_length)
 
   return {PrefixLMConfig: prefix, LMConfig: alone, SpanCorruptionConfig: spans}[type(objective)] if is_text else pair
 
 
-def target_counts(config: DataConfig, counts_V: np.ndarray, n_windows: int) -> np.ndarray:
+def target_counts(config: DataConfig, counts_V: np.ndarray, n_windows: int, sentinel_ids: Sequence[int]) -> np.ndarray:
   """How often each id is a target, int64[V], where running text has these counts in so many windows."""
   objective = config.text_objective
   if not isinstance(objective, SpanCorruptionConfig):
     return counts_V
   n_spans = objective.noise(objective.window_length(config.inputs_length, config.targets_length))[1]
   counts_V = np.rint(objective.noise_density * counts_V).astype(np.int64)
-  counts_V[len(counts_V) - n_spans :] += n_windows
+  counts_V[list(sentinel_ids[:n_spans])] += n_windows
   counts_V[EOS_ID] += n_windows
   return counts_V
 

@@ -60,7 +60,7 @@ def _write_splits(job: Job, number: int, folder: Path, progress: bool) -> None:
             tally.count(at, tokens['targets'], ended=component.is_text or job.config.packing is not None)
             n_packed[at] += packing.n_examples(tokens)
       writer.close()
-  np.save(folder / store.UNIGRAMS, tally.unigram_counts)
+  store.write_array(folder / store.UNIGRAMS, tally.unigram_counts)
   facts = {
     'examples': {split: [writer.examples for writer in writers[split]] for split in SPLITS},
     'tokens': {split: _added(writer.tokens for writer in writers[split]) for split in SPLITS},
@@ -109,7 +109,7 @@ def assemble(job: Job, folder: Path) -> Manifest:
       if not (whole / final).exists():  # a process that was killed here may have moved it
         (job.part(number) / name).rename(whole / final)
     sizes[split] = {names[number, name]: size for number, name, size in files}
-  np.save(whole / store.UNIGRAMS, sum(np.load(job.part(n) / store.UNIGRAMS) for n in range(job.config.parts)))
+  store.write_array(whole / store.UNIGRAMS, sum(np.load(job.part(n) / store.UNIGRAMS) for n in range(job.config.parts)))
   (whole / store.VOCABULARY).write_bytes(job.vocabulary.model_bytes)
   manifest = Manifest(
     config=job.config,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from terraformer.config import UserError
-from terraformer.data import packing, shards
+from terraformer.data import leaks, packing, shards
 from terraformer.data.job import Component, Job
 from terraformer.data.objectives import ended
 from terraformer.data.progress import bar
@@ -27,7 +27,7 @@ class Skipped:
     self.numbers, self.first = dict.fromkeys(_REASONS, 0), {}
 
   def add(self, reason: str, where: str) -> None:
-    self.numbers[reason] += 1
+    self.numbers[reason] = self.numbers.get(reason, 0) + 1
     self.first.setdefault(reason, where)
 
 
@@ -87,6 +87,8 @@ def _examples(
       if least < 0 or most >= job.vocabulary.size:
         found = least if least < 0 else most
         raise UserError(f'{where}: expected ids from 0 to {job.vocabulary.size - 1} in {name}, found {found}')
+    if split == 'train' and job.held_out and leaks.key(example.texts) in job.held_out:
+      skipped.add('held out as well', where)
     yield _Example(example.tokens, example.texts, where)
 
 

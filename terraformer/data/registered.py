@@ -16,6 +16,7 @@ import tensorflow as tf
 from terraformer.config import DataConfig, LMConfig, UserError, VocabularyConfig
 from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data import scores, sources, store, tasks
+from terraformer.data import sentinels as sentinel_pieces
 from terraformer.data.job import Component
 from terraformer.data.objectives import make_arrange
 from terraformer.data.own_texts import Examples
@@ -23,6 +24,20 @@ from terraformer.data.store import FEATURES, RECORD
 
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000/sentencepiece.model'
 _T5_LENGTHS = {'inputs': 512, 'targets': 114}
+
+
+class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
+  """seqio's, but for a model that has sentinels of its own, to which seqio could not add any: those serve.
+
+  `extra_ids` is how many sentinels there are. With a model that has none it does as seqio's does, and equals it.
+  """
+
+  def _model_context(self):
+    if not self._model and self.extra_ids:
+      without = seqio.SentencePieceVocabulary(self.sentencepiece_model_file)
+      if None not in sentinel_pieces.ids_of(without.tokenizer, self.extra_ids):
+        self._model = without._model_context()
+    return super()._model_context()
 
 
 def component(config: DataConfig, vocabulary_path: str | Path, examples: Examples | None = None) -> Component:
@@ -37,7 +52,7 @@ def component(config: DataConfig, vocabulary_path: str | Path, examples: Example
     UserError: if its text is not there.
   """
   source, fields = sources.checked(config, examples)
-  vocabulary = seqio.SentencePieceVocabulary(str(vocabulary_path), extra_ids=config.vocabulary.sentinels)
+  vocabulary = SentencePieceVocabulary(str(vocabulary_path), extra_ids=config.vocabulary.sentinels)
   features = {feature: seqio.Feature(vocabulary) for feature in fields}
   steps = [_rekey(source, fields), seqio.preprocessors.tokenize]
   return Component(seqio.Task(config.task, source=source, output_features=features, preprocessors=steps))
@@ -90,6 +105,7 @@ def running_text(
     objective=objective,
     vocabulary=VocabularyConfig(sentinels=vocabulary.extra_ids),
   )
+  sentinel_ids = sentinel_pieces.ids_of(vocabulary.tokenizer, vocabulary.extra_ids)
   documents = dataset.map(lambda example: example['targets'])
   if objective.separates:
     documents = documents.map(lambda ids: tf.concat([ids, [vocabulary.eos_id]], 0))
@@ -97,7 +113,7 @@ def running_text(
 
   def arrange(window: np.ndarray, seed: np.ndarray) -> list[np.ndarray]:
     rng = np.random.default_rng(seed.astype(np.uint32))
-    made = make_arrange(config, True, vocabulary.vocab_size)({'targets': window}, rng)
+    made = make_arrange(config, True, sentinel_ids)({'targets': window}, rng)
     return [ids[: np.count_nonzero(ids)] for ids in made]
 
   @seqio.map_over_dataset(num_seeds=1)
@@ -124,9 +140,7 @@ def register(config: DataConfig, name: str = '') -> seqio.Task:
   if config.task not in store.OWN_TASKS:
     raise UserError(f'DataConfig.task: expected one of {", ".join(store.OWN_TASKS)}, found {config.task!r}')
   name = name or config.task
-  vocabulary = seqio.SentencePieceVocabulary(
-    config.vocabulary.path or T5_VOCABULARY, extra_ids=config.vocabulary.sentinels
-  )
+  vocabulary = SentencePieceVocabulary(config.vocabulary.path or T5_VOCABULARY, extra_ids=config.vocabulary.sentinels)
   source, fields = sources.source_of(config)
   is_text = 'inputs' not in fields
   if is_text:

@@ -8,6 +8,7 @@ _REASONS = {
   'empty': 'examples without text, left out',
   'features cut': 'texts that were cut',
   'windows of one token': 'tokens at the end of a text, left out',
+  'held out as well': 'training examples that validation or test has as well, word for word',
   'beyond max_examples': 'training examples beyond max_examples, left out',
   'files of another kind': 'files of another kind, passed over',
   'files of no split': 'files whose names tell no split, passed over',

@@ -9,6 +9,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from terraformer.data.vocabulary import EOS_ID
+from terraformer.files import as_os_errors
 
 SHARD_BYTES = 256_000_000
 
@@ -34,7 +35,8 @@ class ShardWriter:
     if self._writer is None:
       self._paths.append(self._folder / f'{self._name}-{len(self._paths):05d}.array_record')
       self._writer, self._written = ArrayRecordWriter(str(self._paths[-1]), 'group_size:1,zstd:1'), 0
-    self._writer.write(record)
+    with as_os_errors():
+      self._writer.write(record)
     self._written += len(record)
     self.examples += 1
     for name, ids in tokens.items():
@@ -44,7 +46,8 @@ class ShardWriter:
 
   def _end_shard(self) -> None:
     if self._writer is not None:
-      self._writer.close()
+      with as_os_errors():
+        self._writer.close()
       self._writer = None
 
   def close(self) -> None:

@@ -1,6 +1,6 @@
 """T5's span corruption (Raffel et al. 2020, section 3.1.4) in numpy: a pure function of a window and a generator.
 
-L window, N tokens that are cut out, S spans.
+L window, N sentinels, S spans.
 """
 
 import numpy as np
@@ -9,23 +9,23 @@ from terraformer.config import SpanCorruptionConfig
 
 
 def corrupt(
-  tokens_L: np.ndarray, vocabulary_size: int, config: SpanCorruptionConfig, rng: np.random.Generator
+  tokens_L: np.ndarray, sentinels_N: np.ndarray, config: SpanCorruptionConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
   """Cuts random spans out of a window and returns inputs and targets, int32, without ends of sequence.
 
-  Span i (from 0) is replaced in the inputs by the sentinel `vocabulary_size - 1 - i`, and stands in the targets after
-  it. So both together give back the window. As in T5, a window begins with a token that is kept and ends with a span.
+  Span i (from 0) is replaced in the inputs by the sentinel of number i, and stands in the targets after it. So both
+  together give back the window. As in T5, a window begins with a token that is kept and ends with a span.
 
   Args:
     tokens_L: at least two tokens, none of them a sentinel.
-    vocabulary_size: ids in all; the sentinels are the last ones.
+    sentinels_N: ids of the sentinels, that of `<extra_id_0>` first, at least one a span.
     config: how much is cut out, and in what spans.
     rng: draws the spans.
   """
   n_noise, n_spans = config.noise(len(tokens_L))
   kept_S = _lengths(len(tokens_L) - n_noise, n_spans, rng)
   noise_S = _lengths(n_noise, n_spans, rng)
-  sentinels_S = vocabulary_size - 1 - np.arange(n_spans)
+  sentinels_S = sentinels_N[:n_spans]
   ends_S = np.cumsum(kept_S + noise_S)
   is_noise_L = np.zeros(len(tokens_L) + 1, np.int8)
   is_noise_L[ends_S - noise_S] += 1

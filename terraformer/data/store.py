@@ -1,13 +1,14 @@
 """What a prepared folder holds: records of tokens, a vocabulary, and a manifest that is written last.
 
 train-00000-of-00002.array_record ...   examples, packed by msgpack
-vocabulary.model                        sentencepiece, without sentinels
+vocabulary.model                        sentencepiece, without the sentinels that are added to it
 unigram_counts.npy                      int64[tasks, vocabulary size]
 manifest.json                           `Manifest`; a folder without it does not count
 """
 
 import dataclasses
 import hashlib
+import io
 import json
 import typing
 from pathlib import Path
@@ -30,6 +31,7 @@ OWN_TASKS = (*HELD_TASKS, *C4_TASKS, *PAPERS_TASKS, *DIGIT_TASKS, 'local_folder'
 MANIFEST, VOCABULARY, UNIGRAMS = 'manifest.json', 'vocabulary.model', 'unigram_counts.npy'
 FEATURES = ('inputs', 'targets')
 SPLITS = ('train', 'validation', 'test')
+_MOST = 2**53  # of what is counted, as JSON's numbers are whole; nothing is as many
 RECORD = 'record'  # says where an example stands, in the source that knows
 
 
@@ -151,13 +153,51 @@ def _require_types(manifest: Manifest, path: Path) -> None:
       value = getattr(manifest, name).get(split)
       if type(value) is not kind:
         raise UserError(f'{path}: expected {kind.__name__} in the entry {name!r} of {split}, found {value!r:.80}')
+  for field in dataclasses.fields(manifest):
+    if (wrong := _first_unlike(field.type, getattr(manifest, field.name))) is not None:
+      raise UserError(f'{path}: expected the entry {field.name!r} as it was written, found {wrong[0]!r:.80} in it')
   for task in manifest.tasks.values():
-    if not isinstance(task, dict) or task.keys() != {'rate', 'examples', 'packed', 'objective'} or not task['rate'] > 0:
+    if not _is_task(task):
       raise UserError(f'{path}: expected a rate, counts and an objective of every task, found {task!r:.80}')
+  if manifest.examples.keys() != {*SPLITS} or manifest.shards.keys() != {*SPLITS}:
+    raise UserError(f'{path}: expected the splits {", ".join(SPLITS)}, found {sorted(manifest.examples)}')
+  for name in (name for shards in manifest.shards.values() for name in shards):
+    if Path(name).name != name or '\0' in name:
+      raise UserError(f"{path}: expected names of files beside it in the entry 'shards', found {name!r:.80}")
   for split, count in manifest.examples.items():
-    found = sum(task['examples'].get(split, 0) for task in manifest.tasks.values())
+    found = sum(task['examples'][split] for task in manifest.tasks.values())
     if found != count:
       raise UserError(f'{path}: expected {count} examples in the tasks of the split {split}, found {found}')
+
+
+def _first_unlike(annotation: Any, value: Any) -> tuple[Any] | None:
+  """What is first found in an entry that is not of its annotation, in a tuple; None where all is.
+
+  Every number is a count, which is not negative.
+  """
+  origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+  if annotation is Any:
+    return None
+  if origin in (dict, list):
+    if not isinstance(value, origin):
+      return (value,)
+    parts = value.values() if origin is dict else value
+    return next((wrong for part in parts if (wrong := _first_unlike(arguments[-1], part)) is not None), None)
+  options = arguments or (annotation,)
+  is_like = type(value) in options and (type(value) not in (int, float) or 0 <= value < _MOST)
+  return None if is_like else (value,)
+
+
+def _is_task(task: dict[str, Any]) -> bool:
+  """Whether an entry of a manifest's `tasks` is as `Manifest` has it."""
+  return (
+    task.keys() == {'rate', 'examples', 'packed', 'objective'}
+    and type(task['rate']) in (int, float)
+    and 0 < task['rate'] < _MOST
+    and _first_unlike(dict[str, int], task['examples']) is None
+    and task['examples'].keys() == {*SPLITS}
+    and _first_unlike(int, task['packed']) is None
+  )
 
 
 def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
@@ -208,6 +248,13 @@ def unpack(record: bytes) -> dict[str, Any]:
     name: np.frombuffer(value, '<i4') if isinstance(value, bytes) else value
     for name, value in msgpack.unpackb(record).items()
   }
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+  """Writes an array as `.npy`; where the disk is full, `np.save` would not say so."""
+  data = io.BytesIO()
+  np.save(data, array)
+  path.write_bytes(data.getvalue())
 
 
 def sha256_of(path: Path) -> str:

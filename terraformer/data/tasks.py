@@ -11,6 +11,7 @@ import seqio
 import tensorflow as tf
 
 from terraformer.config import UserError
+from terraformer.data import sentinels
 from terraformer.data.store import OWN_TASKS, RECORD
 from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
 
@@ -65,7 +66,11 @@ def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Vocabulary:
     raise UserError(f'task {task.name}: expected one vocabulary for all features, found several')
   path = vocabularies[0].sentencepiece_model_file
   with in_a_sentence(f'task {task.name}, vocabulary {path}'), tf.io.gfile.GFile(path, 'rb') as file:
-    return Vocabulary.from_bytes(file.read(), vocabularies[0].extra_ids)
+    count = vocabularies[0].extra_ids
+    found = Vocabulary.from_bytes(file.read(), count)
+    if found.sentinel_ids != sentinels.ids_of(vocabularies[0].tokenizer, count):  # added by seqio in the other order
+      found = Vocabulary.from_bytes(vocabularies[0].sp_model, count)
+    return found
 
 
 def weighted(task: seqio.Task | seqio.Mixture) -> list[tuple[seqio.Task, float]]:

@@ -1,24 +1,27 @@
 """A sentencepiece vocabulary: text to ids, ids to text as they come, and training one on a task's own text.
 
 Ids are laid out as in T5: 0 pads, 1 ends a sequence, 2 is unknown, and the sentinels `<extra_id_0>`, `<extra_id_1>` ...
-are the last ids, counted downwards. A sentencepiece file holds no sentinels: they are added when it is opened, so their
-number travels beside the file (in the manifest of prepared data, and in a bundle). With the same number this is id for
-id `seqio.SentencePieceVocabulary(path, extra_ids=sentinels)`.
+are the last ids, counted downwards. Most sentencepiece files hold no sentinels: they are added when one is opened, so
+their number travels beside the file (in the manifest of prepared data, and in a bundle). With the same number this is
+id for id `seqio.SentencePieceVocabulary(path, extra_ids=sentinels)`. Of a file that holds sentinels, as mT5's does,
+those serve, wherever they stand, and none are added.
 """
 
 import hashlib
 import io
 import itertools
+import json
 import os
 import random
 import re
-import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import sentencepiece
 
 from terraformer.config import UserError
+from terraformer.data import sentinels as sentinel_pieces
+from terraformer.data import training_lines
 from terraformer.data.addresses import place_of, reaching
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
@@ -32,8 +35,9 @@ class Vocabulary:
 
   Attributes:
     size: ids in all, sentinels included.
-    sentinels: ids at the end that are sentinels.
-    model_bytes: the sentencepiece file, without sentinels.
+    sentinels: how many there are for span corruption.
+    sentinel_ids: their ids, that of `<extra_id_0>` first.
+    model_bytes: the sentencepiece file, without the sentinels that are added to it.
     fingerprint: sha256 of `model_bytes` and the number of sentinels.
   """
 
@@ -42,15 +46,7 @@ class Vocabulary:
   def __init__(self, model_bytes: bytes, sentinels: int, name: str = 'vocabulary'):
     self.model_bytes, self.sentinels = model_bytes, sentinels
     self.fingerprint = hashlib.sha256(b'%d\n' % sentinels + model_bytes).hexdigest()
-    self._processor = sentencepiece.SentencePieceProcessor()
-    try:
-      if not model_bytes:
-        raise RuntimeError('empty')
-      self._processor.LoadFromSerializedProto(model_bytes + _sentinel_pieces(sentinels))
-    except (RuntimeError, TypeError) as error:
-      raise UserError(
-        f'{name}: expected a sentencepiece model, found {len(model_bytes)} bytes that are none'
-      ) from error
+    self._processor, self.sentinel_ids = _opened(model_bytes, sentinels, name)
     found = (self._processor.pad_id(), self._processor.eos_id(), self._processor.unk_id())
     if found != (PAD_ID, EOS_ID, UNK_ID):
       raise UserError(f'{name}: expected the ids 0, 1, 2 for padding, end of sequence and unknown, found {found}')
@@ -64,7 +60,8 @@ class Vocabulary:
     """The vocabulary in a sentencepiece file, which may lie at an address (`gs://`).
 
     Raises:
-      UserError: if there is no such file, or it is not a sentencepiece model with T5's first three ids.
+      UserError: if there is no such file, it is not a sentencepiece model with T5's first three ids, or it has some of
+        the sentinels itself but not all of them.
     """
     try:
       with reaching(path):
@@ -135,6 +132,57 @@ class StreamDecoder:
     return text
 
 
+def _opened(model_bytes: bytes, sentinels: int, name: str) -> tuple[sentencepiece.SentencePieceProcessor, list[int]]:
+  """An open model with so many sentinels, its own or else added ones, and their ids."""
+  if sentinels and sentinel_pieces.may_have(model_bytes):
+    processor = _loaded(model_bytes, model_bytes, name)
+    own = sentinel_pieces.ids_of(processor, sentinels)
+    if None not in own:
+      return processor, own
+    if own != [None] * sentinels:
+      raise UserError(
+        f'{name}: expected a model with all the sentinels <extra_id_0> to <extra_id_{sentinels - 1}> or with none, '
+        f'found <extra_id_{own.index(None)}> missing; set VocabularyConfig.sentinels = {own.index(None)}'
+      )
+  processor = _loaded(model_bytes + sentinel_pieces.pieces(sentinels) if model_bytes else b'', model_bytes, name)
+  return processor, sentinel_pieces.ids_of(processor, sentinels)
+
+
+def _loaded(data: bytes, model_bytes: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
+  processor = sentencepiece.SentencePieceProcessor()
+  try:
+    if not data:
+      raise RuntimeError('empty')
+    processor.LoadFromSerializedProto(data)
+  except (RuntimeError, TypeError) as error:
+    raise UserError(f'{name}: expected a sentencepiece model, found {_other_file(model_bytes)}') from error
+  return processor
+
+
+def _other_file(data: bytes) -> str:
+  """What a file is that is no sentencepiece model, and what to give in its place."""
+  give = 'give the model itself, which is often named spiece.model, tokenizer.model or sentencepiece.model'
+  if data.startswith(b'version https://git-lfs'):
+    return 'the pointer that Git LFS leaves in the place of a file; fetch the file with `git lfs pull`'
+  try:
+    text = data.decode()
+  except UnicodeDecodeError:
+    return f'{len(data)} bytes that are none'
+  if text.lstrip().startswith(('{', '[')) and _is_json(text):
+    return f'JSON, as in the tokenizer.json of Hugging Face; {give}'
+  if (lines := len(text.splitlines())) > 1:
+    return f'a text of {lines:,} lines, as in a list of pieces; {give}'
+  return f'{len(data)} bytes that are none'
+
+
+def _is_json(text: str) -> bool:
+  try:
+    json.loads(text)
+  except (ValueError, RecursionError):
+    return False
+  return True
+
+
 def _characters(data: bytes, final: bool) -> tuple[str, bytes]:
   """Decodes UTF-8 as sentencepiece does, one replacement a wrong byte, and returns the bytes that await more."""
   text = ''
@@ -176,25 +224,20 @@ def _surfaces(processor: sentencepiece.SentencePieceProcessor) -> tuple[list[str
   return texts, values
 
 
-def _sentinel_pieces(count: int) -> bytes:
-  """`<extra_id_{count - 1}>` ... `<extra_id_0>` as user-defined pieces, in the wire format of a sentencepiece model.
-
-  A repeated field may be split over a message, so these bytes after a model's are that model with more pieces.
-  """
-  message = b''
-  for i in reversed(range(count)):
-    text = f'{_SPACE}<extra_id_{i}>'.encode()
-    piece = b'\x0a' + bytes([len(text)]) + text + b'\x15' + struct.pack('<f', 0.0) + b'\x18\x04'
-    message += b'\x0a' + bytes([len(piece)]) + piece
-  return message
-
-
-def train_vocabulary(texts: Iterable[str], size: int, sentinels: int) -> Vocabulary:
+def train_vocabulary(
+  texts: Iterable[str], size: int, sentinels: int, say: Callable[[str], None] = lambda line: None
+) -> Vocabulary:
   """Trains a unigram vocabulary of at most `size` ids, sentinels included; the same texts always give the same one.
 
   Characters that are too rare for an id are spelled in bytes, a newline always has its own id, and spaces are kept as
   they are, so every text comes back from `decode(encode(text))`, except that U+2581 comes back as a space. A text that
   is too small for `size` pieces gives a smaller vocabulary. About 5 MB are read, of texts drawn evenly.
+
+  Args:
+    texts: to train on.
+    size: ids in all.
+    sentinels: how many of them are sentinels.
+    say: is told, in a line, what training leaves out.
 
   Raises:
     UserError: if there is no text, or `size` does not hold the bytes and the common characters.
@@ -205,35 +248,51 @@ def train_vocabulary(texts: Iterable[str], size: int, sentinels: int) -> Vocabul
   random.Random(0).shuffle(texts)
   ends = itertools.accumulate(map(len, texts))
   texts = [text for text, end in zip(texts, ends, strict=True) if end - len(text) < TRAINING_CHARACTERS]
-  lines = (line for text in texts for line in text.split('\n') if line.strip())
+  for most in (training_lines.MOST_BYTES, training_lines.SHORT_BYTES):
+    lines, left_out = training_lines.lines_of(texts, most)
+    if not lines:
+      raise UserError(
+        'VocabularyConfig: expected text to train a vocabulary on, found the character U+2585, which sentencepiece '
+        'keeps for itself, in every line; remove it'
+      )
+    try:
+      trained = Vocabulary.from_bytes(_train(lines, size - sentinels), sentinels)
+    except RuntimeError as error:
+      failed = error  # a word of 100,000 bytes and more makes sentencepiece fail: then longer lines are cut as well
+    else:
+      if left_out:
+        say(f'lines left out of the training of the vocabulary, since they have the character U+2585: {left_out:,}')
+      return trained
+  needed = re.search(r'required_chars\D*\d+ vs (\d+)', str(failed))
+  expected = f'at least {int(needed[1]) + sentinels}' if needed else 'one that sentencepiece can train'
+  raise UserError(f'VocabularyConfig.size: expected {expected} for this text, found {size}') from failed
+
+
+def _train(lines: list[str], size: int) -> bytes:
+  """The bytes of a sentencepiece model of at most so many ids; raises RuntimeError where sentencepiece does."""
   model = io.BytesIO()
-  try:
-    sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=lines,
-      model_writer=model,
-      vocab_size=size - sentinels,
-      model_type='unigram',
-      hard_vocab_limit=False,
-      byte_fallback=True,
-      character_coverage=0.9995,
-      pad_id=PAD_ID,
-      eos_id=EOS_ID,
-      unk_id=UNK_ID,
-      bos_id=-1,
-      user_defined_symbols=['\n'],
-      normalization_rule_name='identity',
-      remove_extra_whitespaces=False,
-      allow_whitespace_only_pieces=True,
-      split_digits=True,
-      max_sentence_length=1 << 20,
-      num_threads=_THREADS,
-      minloglevel=2,
-    )
-  except RuntimeError as error:
-    needed = re.search(r'required_chars\D*\d+ vs (\d+)', str(error))
-    expected = f'at least {int(needed[1]) + sentinels}' if needed else 'one that sentencepiece can train'
-    raise UserError(f'VocabularyConfig.size: expected {expected} for this text, found {size}') from error
-  return Vocabulary.from_bytes(model.getvalue(), sentinels)
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(lines),
+    model_writer=model,
+    vocab_size=size,
+    model_type='unigram',
+    hard_vocab_limit=False,
+    byte_fallback=True,
+    character_coverage=0.9995,
+    pad_id=PAD_ID,
+    eos_id=EOS_ID,
+    unk_id=UNK_ID,
+    bos_id=-1,
+    user_defined_symbols=['\n'],
+    normalization_rule_name='identity',
+    remove_extra_whitespaces=False,
+    allow_whitespace_only_pieces=True,
+    split_digits=True,
+    max_sentence_length=training_lines.MOST_BYTES,
+    num_threads=_THREADS,
+    minloglevel=2,
+  )
+  return model.getvalue()
 
 
 def _reason(error: OSError) -> str:

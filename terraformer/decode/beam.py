@@ -4,6 +4,7 @@ W beams.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 
@@ -20,7 +21,7 @@ class Beams:
 
   Attributes:
     live: those that go on, best first; scores of -inf are places that the first step cannot fill.
-    ended: those that have ended, with their score by length.
+    ended: those that have ended, with what ranks them, which grows with their score by length.
   """
 
   def __init__(self, count: int, length_penalty: float, end: int):
@@ -60,4 +61,6 @@ class Beams:
 
   def _end_one(self, hypothesis: Hypothesis) -> None:
     n_tokens = len(hypothesis.tokens) + 1
-    self.ended.append((hypothesis.score / ((5 + n_tokens) / 6) ** self._penalty, hypothesis))
+    # In the order of score / ((5 + n) / 6) ** penalty, which overflows: scores are negative, and so is the logarithm.
+    log_loss = -math.inf if hypothesis.score >= 0 else math.log(-hypothesis.score)
+    self.ended.append((self._penalty * math.log((5 + n_tokens) / 6) - log_loss, hypothesis))

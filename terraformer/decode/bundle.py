@@ -187,8 +187,15 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
 
 
 def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
+  tensors = map_tensors(path)
+  # The shapes of a model are found layer by layer, which takes hours where a config asks for billions of them.
+  if header.model.n_sublayers > len(tensors):
+    found = f'the {len(tensors):,} in {_names(path, tensors)}'
+    raise UserError(
+      f'{path / "config.json"}: expected a tensor or more of each of {header.model.n_sublayers:,} layers, found {found}'
+    )
   expected, facts = stored_shapes(header.model, header.bfloat16), unrolled_facts(header.model)
-  # A file may have tensors that the model does not; those are found below.
+  # Mapped again, now that the facts are known; no byte is read. Tensors that the model does not have are found below.
   tensors = map_tensors(path, rows=lambda name: name in facts and facts[name].row_axis is not None)
   for name, shape in expected.items():
     if name not in tensors:
@@ -204,7 +211,7 @@ def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
 
 
 def _names(path: Path, tensors: dict[str, np.ndarray]) -> str:
-  names = sorted({file.name for file in files_of(path, tensors).values()})
+  names = sorted({file.name for file in files_of(path, tensors).values()}) or ['no file']  # where an index names none
   return names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'
 
 

@@ -7,9 +7,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from terraformer.config import DecodeConfig
 from terraformer.models.generate import writable
+
+# Beyond these a temperature, or what XLA multiplies by in its place, is 0 in float32. The draw is the same there.
+_COLDEST, _HOTTEST = 1e-37, 1e30
 
 
 @jax.tree_util.register_dataclass
@@ -62,10 +66,10 @@ class Written:
 
 
 def draw_of(config: DecodeConfig) -> Draw:
-  """The numbers of a config."""
-  return Draw(
-    jnp.float32(config.temperature), jnp.int32(config.top_k), jnp.float32(config.top_p), jnp.uint32(config.seed)
-  )
+  """The numbers of a config, or the nearest that 32 bits hold."""
+  temperature = min(max(config.temperature, _COLDEST), _HOTTEST)
+  top_k = min(config.top_k, np.iinfo(np.int32).max)
+  return Draw(jnp.float32(temperature), jnp.int32(top_k), jnp.float32(config.top_p), jnp.uint32(config.seed))
 
 
 def rules_of(config: DecodeConfig) -> Rules:
@@ -76,6 +80,8 @@ def rules_of(config: DecodeConfig) -> Rules:
 def limited(logits_BxV: jax.Array, written: Written, ngram: int) -> jax.Array:
   """The logits with -inf at tokens that would complete a sequence of `ngram` tokens a second time."""
   batch, room = written.tokens_BxT.shape
+  if ngram > room:
+    return logits_BxV
   start_G = jnp.arange(ngram - 1)
   last_BxG = jnp.take(written.tokens_BxT, written.count - (ngram - 1) + start_G, axis=1, mode='clip')
   at_T = jnp.arange(room)
@@ -96,7 +102,8 @@ def cut(logits_BxV: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:
   sorted_BxV = jnp.where((top_k == 0) | (rank_V < top_k), sorted_BxV, -jnp.inf)
   probability_BxV = jax.nn.softmax(sorted_BxV)
   before_BxV = jnp.cumsum(probability_BxV, axis=-1) - probability_BxV
-  kept_BxV = (before_BxV < top_p) & (sorted_BxV > -jnp.inf)
+  # By its rank as well, since a `top_p` may be 0 in 32 bits.
+  kept_BxV = ((before_BxV < top_p) | (rank_V == 0)) & (sorted_BxV > -jnp.inf)
   least_Bx1 = jnp.min(sorted_BxV, axis=-1, keepdims=True, where=kept_BxV, initial=jnp.inf)
   return jnp.where(logits_BxV >= least_Bx1, logits_BxV, -jnp.inf)
 
@@ -120,7 +127,8 @@ def sample(
     logits_BxV = limited(logits_BxV, written, rules.ngram)
   if not rules.draws:
     return logits_BxV.argmax(-1).astype(jnp.int32)
-  scaled_BxV = logits_BxV / draw.temperature
+  # Less the largest: divided by next to nothing, that one stays 0 and the others are far below it.
+  scaled_BxV = (logits_BxV - logits_BxV.max(-1, keepdims=True)) / draw.temperature
   if rules.cuts:
     scaled_BxV = cut(scaled_BxV, draw.top_k, draw.top_p)
   key = jax.random.fold_in(jax.random.key(draw.seed), index)

@@ -1,11 +1,12 @@
 """What decoding reads: a text, a file, or the standard input."""
 
+import errno
 import os
 import re
 import sys
 from pathlib import Path
 
-from terraformer.config import UserError
+from terraformer.config import UserError, unreadable
 from terraformer.data.local_files import decode_utf8, read_rows, read_text
 
 
@@ -35,11 +36,20 @@ def read_prompts(
     if file is not None:
       whole = read_text(Path(file), continues)
     else:
-      whole = decode_utf8(sys.stdin.buffer.read(), 'standard input', continues)
+      whole = decode_utf8(_read_stdin(), 'standard input', continues)
     prompts = [re.sub(r'\r?\n\Z', '', whole) if continues else whole]
   for prompt in prompts:
     require_text(prompt, may_be_empty=continues)
   return prompts
+
+
+def _read_stdin() -> bytes:
+  try:
+    return sys.stdin.buffer.read()
+  except OSError as error:
+    if error.errno == errno.EBADF:
+      raise UserError('standard input: expected a text, found it closed') from error
+    raise unreadable('standard input', error) from error
 
 
 def require_text(source: object, may_be_empty: bool = False) -> None:

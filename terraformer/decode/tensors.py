@@ -5,6 +5,7 @@ the mapped file and nothing is copied; where a tensor's size is no multiple, ano
 format allows no holes. Many tensors are spread over several files, with an index as Hugging Face has it.
 """
 
+import itertools
 import json
 import math
 import mmap
@@ -172,7 +173,7 @@ def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
     raise UserError(f'{path}: expected weights, found an empty file') from None
   header, data = _split_header(path, np.frombuffer(mapped, np.uint8))
   first = len(mapped) - len(data)
-  tensors, filled = {}, 0
+  tensors, filled, places = {}, 0, []
   for name, entry in header.items():
     if name == '__metadata__':
       continue
@@ -187,13 +188,20 @@ def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
     if end > len(data):
       raise UserError(f'{path}: expected {end:,} bytes up to the end of the tensor {name}, found {len(data):,}')
     filled += end - begin
+    places += [(begin, end, name)] if end > begin else []
     if not name.startswith(_PADDING):
-      tensors[name] = data[begin:end].view(dtype).reshape(shape)
+      try:
+        tensors[name] = data[begin:end].view(dtype).reshape(shape)
+      except (ValueError, OverflowError) as error:  # of more dimensions, or of larger ones, than an array has
+        raise UserError(f'{path}: expected the shape of an array for the tensor {name}, found {entry!r:.80}') from error
       if rows(name):
         page = (first + begin) // mmap.PAGESIZE * mmap.PAGESIZE
         mapped.madvise(mmap.MADV_RANDOM, page, first + end - page)
   if filled != len(data):
     raise UserError(f'{path}: expected {filled:,} bytes of tensors, found {len(data):,}')
+  for (_, end, name), (begin, _, other) in itertools.pairwise(sorted(places)):
+    if begin < end:
+      raise UserError(f'{path}: expected each tensor in a place of its own, found {name} and {other} in one')
   return tensors
 
 

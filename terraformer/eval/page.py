@@ -8,7 +8,7 @@ import numpy as np
 from terraformer.config import refused
 from terraformer.eval.evaluate import Evaluation
 from terraformer.eval.report import baselines_of, counted, rouge_names, text_names
-from terraformer.train.files import write_whole
+from terraformer.files import write_whole
 
 _SHOWN = 5  # examples of each kind
 _OPEN_CHARACTERS = 700  # of a source; the rest is behind a click

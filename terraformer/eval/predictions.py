@@ -5,13 +5,14 @@
 """
 
 import fcntl
+import io
 import json
 import os
 from pathlib import Path
 from typing import Any, TextIO
 
 from terraformer.config import UserError, refused
-from terraformer.train.files import write_whole
+from terraformer.files import write_whole
 
 FIELDS = ('source', 'reference', 'prediction')
 
@@ -61,9 +62,12 @@ class Predictions:
   def add(self, pairs: list[tuple[str, str]], written: list[str]) -> None:
     """Keeps the texts of the next examples; they are on the disk when this returns."""
     rows = [dict(zip(FIELDS, (*pair, text), strict=True)) for pair, text in zip(pairs, written, strict=True)]
-    self._file.write(''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows))
-    self._file.flush()
-    os.fsync(self._file.fileno())
+    try:
+      self._file.write(''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows))
+      self._file.flush()
+      os.fsync(self._file.fileno())
+    except OSError as error:
+      raise refused(self.path, 'a file that can be written', error) from error
     self._rows += rows
 
   def close(self) -> None:
@@ -83,7 +87,7 @@ def _whole_rows(path: Path) -> list[dict[str, str]]:
   """The rows up to the first that is not whole; what a kill has left behind them is cut off."""
   rows, end = [], 0
   data = path.read_bytes() if path.exists() else b''
-  for line in data.splitlines(keepends=True):
+  for line in io.BytesIO(data):  # which ends a line at a newline alone
     try:
       row = json.loads(line)
     except (ValueError, RecursionError):

@@ -5,7 +5,10 @@ fingerprints of data and vocabulary, the manifest has the checksums of all files
 folder all that decoding needs.
 """
 
+import contextlib
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from terraformer.config import RunConfig, UserError, from_dict
+from terraformer.files import UnwritableError, writing
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import Params, describe, flatten, split, unflatten
 from terraformer.train.manifest import NAME, DamagedError, verify, write_manifest
@@ -81,6 +85,15 @@ def require_step(workdir: Path, step: int | None = None) -> int:
   if step is None:
     raise UserError(f'{workdir}: expected a run with at least one checkpoint, found none')
   return step
+
+
+def what_is_safe(workdir: Path) -> str:
+  """In words, the newest step that is whole, for a run that must end."""
+  for step in steps(workdir):
+    with contextlib.suppress(DamagedError):
+      verify(folder(workdir) / str(step))
+      return f'step {step} is safe, and the same command goes on from there'
+  return 'no step has been saved yet'
 
 
 def set_aside(workdir: Path, newer_than: int) -> None:
@@ -153,7 +166,11 @@ class Checkpoints:
     self._manager = _Manager(self._directory, options=options, item_names=('state', 'run'))
 
   def save(self, step: int, state: State, run: dict[str, Any]) -> None:
-    """Starts to write a step; the state may be used, and donated, as soon as this returns."""
+    """Starts to write a step; the state may be used, and donated, as soon as this returns.
+
+    Raises:
+      UnwritableError: if the disk did not take the step before, as all that wait do.
+    """
     self.wait()
     self._saving = step
     piecewise = jax.tree.map(
@@ -162,7 +179,8 @@ class Checkpoints:
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(state, save_args=piecewise), run=ocp.args.JsonSave({'format': FORMAT} | run)
     )
-    self._manager.save(step, args=items, force=True)
+    with self._writing():
+      self._manager.save(step, args=items, force=True)
 
   def restore(self, step: int, abstract: State) -> State:
     """The state of a step, placed as `abstract` says, on whatever devices.
@@ -190,7 +208,8 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Until nothing is being written any more."""
-    self._manager.wait_until_finished()
+    with self._writing():
+      self._manager.wait_until_finished()
 
   def reload(self) -> None:
     """Looks at the folder again, where steps were set aside."""
@@ -198,10 +217,25 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits, and lets go of the folder."""
-    self._manager.close()
+    with self._writing():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Tells of a full disk, and removes what it has of the step that it did not take."""
+    try:
+      with writing(self._directory):
+        yield
+    except UnwritableError:
+      for path in self._unfinished():
+        shutil.rmtree(path, ignore_errors=True)
+      raise
+
+  def _unfinished(self) -> list[Path]:
+    return [path for path in self._directory.glob(f'{self._saving}.*tmp*') if path.is_dir()]
 
   def _write_manifest(self) -> None:
-    unfinished = [path for path in self._directory.glob(f'{self._saving}.*tmp*') if path.is_dir()]
+    unfinished = self._unfinished()
     write_manifest(unfinished[0] if unfinished else self._directory / str(self._saving))
 
 

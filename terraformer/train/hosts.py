@@ -6,6 +6,7 @@ to the others before they act on it.
 
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from terraformer.config import UserError
+from terraformer.files import NO_ROOM, UnwritableError
 
 _FAILED = -1
 _PATIENCE = 1800  # seconds: a machine that is replaced takes a while to come back
@@ -30,6 +32,8 @@ class LostError(RuntimeError):
 
 def is_loss(error: Exception) -> bool:
   """Whether an error is what the end of another process, or of a disk that is mounted, looks like in this one."""
+  if isinstance(error, UnwritableError):
+    return error.number not in NO_ROOM
   if isinstance(error, OSError):  # TimeoutError is one
     return True
   return isinstance(error, jax.errors.JaxRuntimeError) and any(text in str(error) for text in _LOSSES)
@@ -49,13 +53,17 @@ def connect(
     silence: seconds after which a process that is not heard of counts as lost, and the others end.
 
   Raises:
-    UserError: if some of the three are given and others are not, or the address is not valid.
+    UserError: if some of the three are given and others are not, there is no such process, or the address is not valid.
     LostError: if the others do not come within half an hour.
   """
   given = {'--coordinator_address': coordinator, '--num_processes': processes, '--process_id': process}
   missing = [name for name, value in given.items() if value is None]
   if 0 < len(missing) < len(given):
     raise UserError(f'{missing[0]}: expected a value beside {", ".join(given.keys() - set(missing))}, found none')
+  if not missing and process >= processes:
+    raise UserError(f'--process_id: expected less than --num_processes ({processes}), found {process}')
+  if not missing and not _has_port(coordinator):
+    raise UserError(f'--coordinator_address: expected HOST:PORT with a port from 1 to 65535, found {coordinator}')
   if missing and not _on_cloud_tpu():
     return
   try:
@@ -69,6 +77,11 @@ def connect(
     raise UserError(f'--coordinator_address {coordinator}: expected HOST:PORT of process 0, found: {error}') from error
   except RuntimeError as error:
     raise LostError(f'expected to reach the other processes, found: {error}') from error
+
+
+def _has_port(address: str) -> bool:
+  host, _, port = address.rpartition(':')
+  return bool(host) and re.fullmatch('[0-9]{1,5}', port) is not None and 0 < int(port) < 2**16
 
 
 def are_several() -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from terraformer.config import InitFromConfig, RunConfig
 from terraformer.data.batches import Prepared, prefetch
+from terraformer.files import UnwritableError, writing
 from terraformer.layers.parameter import ModelFacts, facts_of
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import Params, count, split
@@ -74,12 +75,20 @@ def train(
     UserError: if the data do not fit the model, or the folder holds a run of another configuration.
     DivergedError: if the loss or the gradient's norm is not finite, or the loss jumps, and no more batches may be left
       out; nothing is saved after that.
+    UnwritableError: if the disk is full; the message tells which step is safe.
   """
   workdir = Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   clock = Clock()
-  with setup.locked(workdir), watchdog(run.train.watchdog, clock, workdir / hosts.own_name('hung.txt')):
-    return _train(run, workdir, gin_text, progress and hosts.is_main(), profile, clock)
+  try:
+    with (
+      writing(workdir),
+      setup.locked(workdir),
+      watchdog(run.train.watchdog, clock, workdir / hosts.own_name('hung.txt')),
+    ):
+      return _train(run, workdir, gin_text, progress and hosts.is_main(), profile, clock)
+  except UnwritableError as error:
+    raise UnwritableError(f'{error}; {checkpoint.what_is_safe(workdir)}', error.number) from error
 
 
 def _train(

@@ -1,5 +1,6 @@
 """Metrics: gathered by clu on the device, written for TensorBoard and as JSON lines."""
 
+import contextlib
 import json
 import math
 import os
@@ -9,10 +10,12 @@ import flax
 import jax.numpy as jnp
 import numpy as np
 from clu import metrics
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
 
-from terraformer.train.files import write_whole
+from terraformer.files import write_whole
+from terraformer.train.events import Events
 
+_BINS = 30  # which is how many TensorBoard draws
 _Loss = metrics.Average.from_output('loss_BxT')
 _Accuracy = metrics.Average.from_output('correct_BxT')
 
@@ -79,23 +82,23 @@ class MetricsLog(NoLog):
     kept = [row for row in read_metrics(workdir) if row['step'] <= first_step]
     write_whole(workdir / 'metrics.jsonl', ''.join(json.dumps(row) + '\n' for row in kept).encode())
     self._lines = (workdir / 'metrics.jsonl').open('a')
-    self._tensorboard = SummaryWriter(str(workdir / 'tensorboard'), purge_step=first_step + 1, flush_secs=10)
+    self._tensorboard = Events(workdir / 'tensorboard', first_step + 1)
 
   def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
     """Scalars of one split at one step."""
     for name, value in scalars.items():
-      self._tensorboard.add_scalar(f'{split}/{name}', value, step)
+      self._tensorboard.add(step, summary.scalar(f'{split}/{name}', value))
     self._lines.write(json.dumps({'step': step, 'split': split} | scalars) + '\n')
     self._lines.flush()
     os.fsync(self._lines.fileno())  # mounted object storage keeps what is synchronised, not what is flushed
 
   def write_text(self, step: int, name: str, text: str) -> None:
     """A text sample, in Markdown, for TensorBoard."""
-    self._tensorboard.add_text(name, text, step)
+    self._tensorboard.add(step, summary.text(name, text))
 
   def write_histogram(self, step: int, name: str, values: np.ndarray) -> None:
     """A distribution, for TensorBoard."""
-    self._tensorboard.add_histogram(name, values, step)
+    self._tensorboard.add(step, summary.histogram(name, values, _BINS))
 
   def append(self, name: str, row: dict) -> None:
     """A row of another file of the run, which is never cut."""
@@ -104,8 +107,8 @@ class MetricsLog(NoLog):
 
   def close(self) -> None:
     """Writes what is buffered."""
-    self._lines.close()
-    self._tensorboard.close()
+    with contextlib.closing(self._tensorboard):
+      self._lines.close()
 
 
 def read_metrics(workdir: Path, name: str = 'metrics') -> list[dict]:

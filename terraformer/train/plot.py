@@ -1,10 +1,12 @@
 """Pictures of a run."""
 
+import io
 import math
 from pathlib import Path
 
 import numpy as np
 
+from terraformer.files import write_whole
 from terraformer.train.metrics import read_metrics
 
 
@@ -107,8 +109,10 @@ def _pyplot():
 
 
 def _save(plt, figure, path: Path) -> Path:
-  figure.savefig(path, dpi=120)
+  picture = io.BytesIO()
+  figure.savefig(picture, dpi=120)
   plt.close(figure)
+  write_whole(path, picture.getvalue())
   return path
 
 

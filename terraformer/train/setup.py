@@ -14,8 +14,8 @@ from terraformer.data import report
 from terraformer.data.batches import Prepared, open_prepared
 from terraformer.data.child import ensure_prepared
 from terraformer.data.prepare import is_prepared
+from terraformer.files import write_whole
 from terraformer.train import checkpoint, hosts
-from terraformer.train.files import write_whole
 
 # What may differ between a checkpoint and the command that resumes it: how long the run is, what is reported, kept and
 # endured, where things are, and how many devices share the work (which changes the order of sums, so the last bits).

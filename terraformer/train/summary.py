@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from terraformer.config import RunConfig, to_dict
+from terraformer.files import write_whole
 from terraformer.train import hosts
 from terraformer.train.clock import StepTimes, goodput, overhead
-from terraformer.train.files import write_whole
 from terraformer.train.metrics import read_metrics
 from terraformer.train.plot import plot_loss, plot_step_times, plot_watched
 

@@ -56,10 +56,13 @@ def watchdog(config: WatchdogConfig, clock: Clock, report: Path) -> Iterator[Non
 
 def _report(path: Path, phase: str, seconds: float) -> None:
   _say(f'{phase}: no progress for {seconds:.0f} s; the stacks of all threads go to {path}')
-  with path.open('a') as file:
-    file.write(f'\n{time.strftime("%Y-%m-%d %H:%M:%S")} {phase} for {seconds:.0f} s\n')
-    file.flush()
-    faulthandler.dump_traceback(file, all_threads=True)
+  try:
+    with path.open('a') as file:
+      file.write(f'\n{time.strftime("%Y-%m-%d %H:%M:%S")} {phase} for {seconds:.0f} s\n')
+      file.flush()
+      faulthandler.dump_traceback(file, all_threads=True)
+  except OSError as error:
+    _say(f'{path} cannot be written: {error.strerror.lower()}')
 
 
 def _say(text: str) -> None:

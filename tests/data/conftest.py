@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from terraformer.config import DataConfig, LocalFilesConfig, VocabularyConfig
-from tests.prepared import ROOT, sentences
+from tests.prepared import ROOT, sentences, with_own_sentinels
 
 SMALL = VocabularyConfig(size=450, sentinels=20)
 
@@ -92,6 +92,22 @@ spans = c.DataConfig('news_and_spans', f'{folder}/c', inputs_length=32, targets_
 prepare.prepare(spans, progress=False)
 out['packed spans'] = said(dataclasses.replace(spans, directory=f'{folder}/d', packing=c.PackingConfig()))
 out['long spans'] = said(dataclasses.replace(spans, directory=f'{folder}/d', inputs_length=400, targets_length=120))
+own = c.DataConfig(
+  'local_files', f'{folder}/own', inputs_length=64, local_files=c.LocalFilesConfig((f'{folder}/text.txt',)),
+  vocabulary=c.VocabularyConfig(f'{folder}/own.model', sentinels=20), objective=c.SpanCorruptionConfig())
+prepare.prepare(own, progress=False)
+registered.register(own, 'own_spans')
+out['own spans'] = [{n: example[n].tolist() for n in ('inputs', 'targets')} for example in read('own_spans', 'train')]
+out['few own'] = said(dataclasses.replace(
+  own, directory=f'{folder}/f', vocabulary=c.VocabularyConfig(own.vocabulary.path)))
+as_seqios = registered.SentencePieceVocabulary(path, extra_ids=20)
+out['equal'] = as_seqios == vocabulary and vocabulary == as_seqios and as_seqios.vocab_size == vocabulary.vocab_size
+from terraformer.data import tasks
+upwards = seqio.SentencePieceVocabulary(path, extra_ids=20, reverse_extra_ids=False)
+seqio.TaskRegistry.add(
+  'upwards', source=seqio.FunctionDataSource(texts, ['train', 'validation']),
+  preprocessors=[seqio.preprocessors.tokenize], output_features={'targets': seqio.Feature(upwards)})
+out['upwards'] = tasks.vocabulary_of(tasks.find('upwards')).sentinel_ids
 strings = json.load(open(f'{folder}/strings.json'))
 out['encoded'] = [vocabulary.encode(s) for s in strings]
 out['encoded_tf'] = [vocabulary.encode_tf(s).numpy().tolist() for s in strings]
@@ -111,6 +127,8 @@ def really_prepared(python, tmp_path_factory):
   (folder / 'pairs.jsonl').write_text('\n'.join(lines))
   (folder / 'text.txt').write_text('\n\n'.join(sentences(100, seed=1)))
   (folder / 'strings.json').write_text(json.dumps(STRINGS))
+  names = [f'\u2581<extra_id_{i}>' for i in range(20)]
+  (folder / 'own.model').write_bytes(with_own_sentinels(names))
   python(_REAL, folder)
   return folder, json.loads((folder / 'out.json').read_text())
 

@@ -182,6 +182,41 @@ def _edit(**fields):
   return change
 
 
+def _task(**fields):
+  """Changes what the manifest says of its task."""
+
+  def change(folder):
+    _edit(tasks={'pairs': json.loads((folder / store.MANIFEST).read_text())['tasks']['pairs'] | fields})(folder)
+
+  return change
+
+
+def _counts(make):
+  """Counts of tokens that are others, and have their checksum."""
+
+  def change(folder):
+    counts_KxV = np.load(folder / store.UNIGRAMS)
+    np.save(folder / store.UNIGRAMS, make(counts_KxV))
+    checksums = json.loads((folder / store.MANIFEST).read_text())['checksums']
+    _edit(checksums=checksums | {store.UNIGRAMS: store.sha256_of(folder / store.UNIGRAMS)})(folder)
+
+  return change
+
+
+def _header(old, new):
+  """A file of counts whose header is another, as long as before, with its checksum."""
+
+  def change(folder):
+    path = folder / store.UNIGRAMS
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new).replace(b' ' * (len(new) - len(old)) + b'\n', b'\n'))
+    checksums = json.loads((folder / store.MANIFEST).read_text())['checksums']
+    _edit(checksums=checksums | {store.UNIGRAMS: store.sha256_of(path)})(folder)
+
+  return change
+
+
 def _shorten(name, size):
   def change(folder):
     path = next(folder.glob(name))
@@ -207,6 +242,38 @@ def _shorten(name, size):
       _edit(tasks={'pairs': {'rate': 1, 'examples': dict.fromkeys(store.SPLITS, 3), 'packed': 0, 'objective': None}}),
       'expected 40 examples in the tasks of the split train, found 3',
     ),
+    (_task(rate='1'), 'expected a rate, counts and an objective of every task, found'),
+    (_task(rate=float('inf')), 'expected a rate, counts and an objective of every task, found'),
+    (_task(packed=[]), 'expected a rate, counts and an objective of every task, found'),
+    (_task(examples=[40, 11, 7]), 'expected a rate, counts and an objective of every task, found'),
+    (_task(examples={'train': [], 'validation': 11, 'test': 7}), 'expected a rate, counts and an objective of every'),
+    (_task(examples={'train': 40.0, 'validation': 11, 'test': 7}), 'expected a rate, counts and an objective of every'),
+    (_task(examples={'train': 40}), 'expected a rate, counts and an objective of every task, found'),
+    (
+      _edit(shards=dict.fromkeys(store.SPLITS, {}) | {'more': 3}),
+      "expected the entry 'shards' as it was written, found 3",
+    ),
+    (_edit(shards=dict.fromkeys(store.SPLITS, {'a': '9'})), "expected the entry 'shards' as it was written, found '9'"),
+    (
+      _edit(shards=dict.fromkeys(store.SPLITS, {'../a': 9})),
+      "names of files beside it in the entry 'shards', found '../a'",
+    ),
+    (_edit(shards=dict.fromkeys(store.SPLITS, {'\0': 9})), "names of files beside it in the entry 'shards', found '"),
+    (_edit(dropped={'empty': []}), "expected the entry 'dropped' as it was written, found \\[\\]"),
+    (_edit(features=[3]), "expected the entry 'features' as it was written, found 3"),
+    (_edit(sentinels=-1), "expected the entry 'sentinels' as it was written, found -1"),
+    (_edit(longest=True), "expected the entry 'longest' as it was written, found True"),
+    (_edit(vocabulary_size=10**9, sentinels=10**9), r'expected counts of tokens, int64\[1, 1000000000\]'),
+    (_edit(sentinels=10**9), 'expected counts of the tokens of a vocabulary'),
+    (_counts(np.negative), 'expected counts of the tokens of a vocabulary, found numbers that are none'),
+    (_counts(lambda x: np.full_like(x, 2**62)), 'expected counts of the tokens of a vocabulary, found numbers that'),
+    (_counts(lambda x: x.astype(float)), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
+    (_counts(lambda x: x.astype(object)), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
+    (_counts(lambda x: x[:, :9]), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
+    (_counts(lambda x: x[0]), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
+    (_header(b'(1, ', b'(1000000000000, '), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
+    (_header(b'False', b'(9999'), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
+    (_header(b'\x93NUMPY\x01', b'\x93NUMPY\x07'), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
     (_edit(examples={}), "expected int in the entry 'examples' of train, found None"),
     (_edit(vocabulary_fingerprint='0'), 'expected the vocabulary of the manifest, found another'),
   ],

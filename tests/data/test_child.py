@@ -1,6 +1,9 @@
 """What is done in a child process, and what is heard of it."""
 
+import errno
+import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from terraformer.data import registered
 print('registering')
 words = c.VocabularyConfig('words.model', sentinels=20)
 for name in ('one', 'two'):
-  texts = c.LocalFilesConfig(*3 * [(f'{name}.jsonl',)])
+  texts = c.LocalFilesConfig(*[(f'{name}{split}.jsonl',) for split in ('', '-validation', '-test')])
   registered.register(c.DataConfig('local_files', local_files=texts, vocabulary=words), name)
 seqio.MixtureRegistry.add('both', [('one', 1), ('two', 1)])
 """
@@ -52,6 +55,16 @@ def test_a_vocabulary_is_trained_by_itself_and_is_the_one_that_preparing_trains(
     child.write_vocabulary(local, path.parent, progress=False)
 
 
+@pytest.mark.skipif(not hasattr(os, 'memfd_create'), reason='the system has no files in memory')
+def test_it_needs_no_room_for_temporary_files(local, tmp_path, monkeypatch):
+  def refuse(*_, **__):
+    raise FileNotFoundError(errno.ENOENT, 'No usable temporary directory found')  # what Python says where all are full
+
+  monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
+  with pytest.raises(UserError, match='/dev/full: expected a file that can be written, found no space left on device'):
+    child.write_vocabulary(local, Path('/dev/full'), progress=False)
+
+
 def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeypatch, vocabulary, capfd):
   monkeypatch.chdir(tmp_path)
   Path('mine.py').write_text(_MODULE)
@@ -61,6 +74,9 @@ def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeyp
   Path('one.jsonl').write_text('{"inputs": "red tree", "targets": "a door"}\n')
   rows = ['{"inputs": "blue hill", "targets": "a road"}'] * 2 + ['{"inputs": " ", "targets": "nothing"}']
   Path('two.jsonl').write_text('\n'.join(rows))
+  for name in ('one', 'two'):
+    for split in ('validation', 'test'):
+      Path(f'{name}-{split}.jsonl').write_bytes(Path(f'{name}.jsonl').read_bytes())
   with pytest.raises(UserError, match='prepare it first by `terraformer prepare --module=MODULE`'):
     child.ensure_prepared(DataConfig('both'))
   with pytest.raises(UserError, match='--module broken: expected .*, found ModuleNotFoundError: No module named'):

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -10,17 +11,26 @@ from terraformer.data.local_files import local_files
 def write(tmp_path):
   def write_file(name, content):
     path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return str(path)
 
   return write_file
 
 
+def in_each_split(path):
+  """The paths of a file for training, and of copies of it for validation and test."""
+  copies = [path.replace('.', f'-{split}.') for split in ('validation', 'test')]
+  for copy in copies:
+    shutil.copy(path, copy)
+  return [(name,) for name in (path, *copies)]
+
+
 def test_paragraphs_of_text_and_where_they_begin(write):
   path = write('a.txt', '\none\ntwo\n\n \nthree\n')
-  splits = local_files(LocalFilesConfig(train=(path,), validation=(path,), test=(path,)))
-  assert splits['train'] == splits['test']
-  assert splits['test'] == [
+  splits = local_files(LocalFilesConfig(*in_each_split(path)))
+  assert [row['targets'] for row in splits['train']] == [row['targets'] for row in splits['test']]
+  assert splits['train'] == [
     {'targets': 'one\ntwo', 'record': f'{path}, line 2'},
     {'targets': 'three', 'record': f'{path}, line 6'},
   ]
@@ -28,26 +38,27 @@ def test_paragraphs_of_text_and_where_they_begin(write):
 
 def test_named_fields_of_json_lines(write):
   path = write('a.jsonl', '{"long": "a b", "short": "a"}\n\n{"long": "c", "short": "d", "more": 1}\n')
-  config = LocalFilesConfig((path,), (path,), (path,), inputs_field='long', targets_field='short')
+  paths = in_each_split(path)
+  config = LocalFilesConfig(*paths, inputs_field='long', targets_field='short')
   assert local_files(config)['train'] == [
     {'inputs': 'a b', 'targets': 'a', 'record': f'{path}, line 1'},
     {'inputs': 'c', 'targets': 'd', 'record': f'{path}, line 3'},
   ]
-  last = local_files(LocalFilesConfig((path,), (path,), (path,), '', 'long'))['test'][1]
+  last = local_files(LocalFilesConfig(*paths, '', 'long'))['train'][1]
   assert last == {'targets': 'c', 'record': f'{path}, line 3'}
 
 
 def test_an_empty_text_is_passed_on_to_be_counted(write):
   path = write('a.jsonl', '{"inputs": "a", "targets": "b"}\n{"inputs": " ", "targets": "d"}\n')
-  splits = local_files(LocalFilesConfig((path,), (path,), (path,)))
-  assert splits['test'][1] == {'inputs': '', 'targets': 'd', 'record': f'{path}, line 2'}
+  splits = local_files(LocalFilesConfig(*in_each_split(path)))
+  assert splits['train'][1] == {'inputs': '', 'targets': 'd', 'record': f'{path}, line 2'}
 
 
 def test_patterns_are_read_in_order(write, tmp_path):
   write('b.txt', 'second')
   write('a.txt', 'first')
-  pattern = str(tmp_path / '*.txt')
-  splits = local_files(LocalFilesConfig((pattern,), (pattern,), (pattern,)))
+  held_out = write('held_out/c.txt', 'third')
+  splits = local_files(LocalFilesConfig((str(tmp_path / '*.txt'),), (held_out,), (held_out,)))
   assert [example['targets'] for example in splits['train']] == ['first', 'second']
 
 

@@ -15,6 +15,7 @@ from terraformer.config import (
   from_dict,
 )
 from terraformer.data import batches, begin, child, prepare, shards, store
+from terraformer.data.vocabulary import Vocabulary
 from tests.data.conftest import SMALL
 
 
@@ -240,3 +241,28 @@ def test_shards_are_cut_and_named(tmp_path):
   names = [f'train-{i:05d}-of-{len(writer.shards):05d}.array_record' for i in range(len(writer.shards))]
   assert len(names) > 1 and list(writer.shards) == names == sorted(path.name for path in tmp_path.iterdir())
   assert writer.examples == 10 and writer.tokens == {'targets': 100}
+
+
+def test_seqio_reads_a_model_with_sentinels_of_its_own(really_prepared):
+  folder, said = really_prepared
+  words = Vocabulary.open(folder / 'own.model', 20)
+  config = DataConfig(
+    'local_files',
+    str(folder / 'own'),
+    inputs_length=64,
+    local_files=LocalFilesConfig((str(folder / 'text.txt'),)),
+    vocabulary=VocabularyConfig(str(folder / 'own.model'), sentinels=20),
+    objective=SpanCorruptionConfig(),
+  )
+  data = batches.open_prepared(config)
+  assert data.vocabulary.fingerprint == words.fingerprint and data.vocabulary.sentinel_ids == words.sentinel_ids
+  used = data.train_batches(4, 0).batch(0)['targets'][:, 0].tolist()
+  assert used == [words.sentinel_ids[0]] * 4
+  assert {example['targets'][0] for example in said['own spans']} == {words.sentinel_ids[0]}
+  assert 'own.model: expected a model with all the sentinels <extra_id_0> to <extra_id_99>' in said['few own']
+
+
+def test_vocabularies_of_seqio_are_its_own_in_whichever_order_it_adds_sentinels(really_prepared):
+  _, said = really_prepared
+  assert said['equal']
+  assert said['upwards'] == list(range(said['size'] - 20, said['size']))

@@ -286,6 +286,8 @@ def test_a_folder_of_parquet_and_jsonl_holds_every_row_once(real):
   assert data.manifest.examples == {'train': 40, 'validation': 3, 'test': 0}
   assert data.manifest.dropped['files of another kind'] == 1
   assert data.manifest.first_dropped['files of another kind'].endswith('data/train.csv')
+  assert data.manifest.dropped['held out as well'] == 3
+  assert data.manifest.first_dropped['held out as well'].endswith('data/train-00000-of-00002.parquet, row 1')
   seen = collections.Counter(
     data.vocabulary.decode(data._source('train')[i]['inputs']) for i in range(data.size('train'))
   )

@@ -4,8 +4,11 @@ import pytest
 from terraformer.config import DataConfig, LMConfig, SpanCorruptionConfig, UserError, VocabularyConfig
 from terraformer.data import batches
 from terraformer.data.span_corruption import corrupt
+from terraformer.data.vocabulary import Vocabulary
+from tests.prepared import with_own_sentinels
 
 VOCABULARY, SENTINELS, WINDOW = 32_000, 100, 568
+SENTINEL_IDS = VOCABULARY - 1 - np.arange(SENTINELS)
 
 
 def windows(count, length=WINDOW):
@@ -26,7 +29,7 @@ def restore(inputs, targets, first_sentinel):
 def test_inputs_and_targets_give_back_1000_windows_and_are_as_long_as_t5s():
   rng = np.random.default_rng(0)
   for window in windows(1000):
-    inputs, targets = corrupt(window, VOCABULARY, SpanCorruptionConfig(), rng)
+    inputs, targets = corrupt(window, SENTINEL_IDS, SpanCorruptionConfig(), rng)
     assert (len(inputs), len(targets)) == (511, 113)  # and an end of sequence each
     assert restore(inputs, targets, VOCABULARY - SENTINELS) == window.tolist()
 
@@ -34,7 +37,7 @@ def test_inputs_and_targets_give_back_1000_windows_and_are_as_long_as_t5s():
 def test_share_and_length_of_spans_are_those_asked_for_within_2_percent():
   rng, noise, spans = np.random.default_rng(0), 0, 0
   for window in windows(1000):
-    _, targets = corrupt(window, VOCABULARY, SpanCorruptionConfig(), rng)
+    _, targets = corrupt(window, SENTINEL_IDS, SpanCorruptionConfig(), rng)
     is_sentinel = targets >= VOCABULARY - SENTINELS
     noise, spans = noise + (~is_sentinel).sum(), spans + is_sentinel.sum()
   assert noise / (1000 * WINDOW) == pytest.approx(0.15, rel=0.02)
@@ -43,7 +46,7 @@ def test_share_and_length_of_spans_are_those_asked_for_within_2_percent():
 
 def test_every_division_into_spans_occurs():
   seen = {
-    tuple(corrupt(np.arange(2, 8), 99, SpanCorruptionConfig(0.5, 1.5), np.random.default_rng(seed))[0])
+    tuple(corrupt(np.arange(2, 8), 98 - np.arange(2), SpanCorruptionConfig(0.5, 1.5), np.random.default_rng(seed))[0])
     for seed in range(200)
   }
   # Three tokens of six are cut out in two spans: 1 + 2 or 2 + 1, each behind one or two tokens that are kept.
@@ -53,7 +56,7 @@ def test_every_division_into_spans_occurs():
 @pytest.mark.parametrize('length', [2, 3, 10, 100])
 def test_a_short_window_comes_back(length):
   window = windows(1, length)[0]
-  inputs, targets = corrupt(window, VOCABULARY, SpanCorruptionConfig(), np.random.default_rng(0))
+  inputs, targets = corrupt(window, SENTINEL_IDS, SpanCorruptionConfig(), np.random.default_rng(0))
   assert restore(inputs, targets, VOCABULARY - SENTINELS) == window.tolist()
   assert (len(inputs) + 1, len(targets) + 1) == SpanCorruptionConfig().lengths(length)
 
@@ -111,6 +114,23 @@ def test_prepared_windows_come_back_from_batches(prepared):
     inputs, targets = (ids[: np.flatnonzero(ids == 1)[-1]] for ids in (inputs, targets))
     assert restore(inputs, targets, first) == records[int(index)]['targets'].tolist()
   assert data.unigram_counts[-1] == data.size('train') + 1
+
+
+@pytest.mark.parametrize('order', [1, -1])
+def test_spans_are_marked_by_the_sentinels_that_a_vocabulary_has_itself(fake_prepared, order):
+  words = Vocabulary.from_bytes(with_own_sentinels([f'\u2581<extra_id_{i}>' for i in range(20)][::order]), 20)
+  data = batches.open_prepared(
+    fake_prepared('own', has_inputs=False, words=words, objective=SPANS, inputs_length=20, targets_length=9)
+  )
+  last = np.arange(words.size)  # ids, the sentinels in T5's place
+  last[words.sentinel_ids] = VOCABULARY - np.arange(20)
+  batch, n_spans = data.train_batches(8, 0).batch(0), 2
+  for inputs, targets, index in zip(batch['inputs'], batch['targets'], batch['index'], strict=True):
+    inputs, targets = (last[ids[: np.flatnonzero(ids == 1)[-1]]] for ids in (inputs, targets))
+    assert inputs[inputs > VOCABULARY - 20].tolist() == [VOCABULARY - i for i in range(n_spans)]
+    assert restore(inputs, targets, VOCABULARY - 19) == data._source('train')[int(index)]['targets'].tolist()
+  assert all(data.unigram_counts[words.sentinel_ids[:n_spans]] == data.size('train') + 1)
+  assert all(data.unigram_counts[words.sentinel_ids[n_spans:]] == 1)
 
 
 def test_language_modelling_reads_the_window_itself(fake_prepared):

@@ -162,7 +162,8 @@ def test_a_damaged_bundle_is_named(bundle_copy, damage, message):
     ({'targets_length': -5}, "expected 1 to 16 in the field 'targets_length', found -5"),
     ({'vocabulary': 'a'}, "expected an object in the field 'vocabulary', found 'a'"),
     ({'vocabulary': {'sentinels': 10**7, 'fingerprint': ''}}, "in the field 'sentinels', found 10000000"),
-    ({'model': {'kind': 'DecodeConfig'}}, 'config.json: DecodeConfig: expected the field'),
+    ({'model': {'kind': []}}, 'config.json: config: expected a kind of this version, found []'),
+    ({'model': {'kind': 'DecodeConfig'}}, 'config.json: expected the configuration of a model, found DecodeConfig'),
   ],
 )
 def test_a_value_that_makes_no_sense_is_named(bundle_copy, values, message):
@@ -170,6 +171,31 @@ def test_a_value_that_makes_no_sense_is_named(bundle_copy, values, message):
   with pytest.raises(UserError, match=re.escape(message)) as raised:
     open_bundle(bundle_copy)
   assert str(raised.value).startswith(str(bundle_copy / 'config.json'))
+
+
+@pytest.mark.parametrize('header', [None, {}, {'__metadata__': {'format': 'np'}}])
+def test_a_bundle_without_tensors_is_refused(bundle_copy, header):
+  if header is None:
+    (bundle_copy / 'model.safetensors.index.json').write_text('{"weight_map": {}}')
+  else:
+    text = json.dumps(header).encode()
+    (bundle_copy / 'model.safetensors').write_bytes(len(text).to_bytes(8, 'little') + text)
+  with pytest.raises(
+    UserError, match='config.json: expected a tensor or more of each of 4 layers, found the 0 in no file'
+  ):
+    open_bundle(bundle_copy)
+
+
+@pytest.mark.parametrize('field', ['n_encoder_layers', 'n_decoder_layers', 'n_decoder_attentions'])
+def test_layers_that_the_weights_cannot_have_are_refused_at_once(bundle_copy, field, monkeypatch):
+  def counted(*_):
+    raise AssertionError('expected the layers to be compared with the tensors before any is made')
+
+  monkeypatch.setattr(bundle_module, 'stored_shapes', counted)
+  model = json.loads((bundle_copy / 'config.json').read_text())['model']
+  change_config(bundle_copy, model=model | {field: 4096})
+  with pytest.raises(UserError, match='config.json: expected a tensor or more of each of [0-9,]+ layers, found the 1'):
+    open_bundle(bundle_copy)
 
 
 @pytest.mark.parametrize(('name', 'found'), [('nowhere', 'nothing'), ('file', 'a file'), ('empty', 'a folder without')])

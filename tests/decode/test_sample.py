@@ -60,3 +60,22 @@ def test_no_ngram_is_completed_twice(tokens, ngram, forbidden):
 def test_an_ngram_of_1_writes_no_token_twice():
   written = Written(jnp.asarray([[5, 6, 0, 0]]), jnp.int32(2))
   assert set(np.flatnonzero(np.isinf(np.asarray(limited(jnp.zeros((1, 10)), written, 1))[0]))) == {0, 5, 6}
+
+
+@pytest.mark.parametrize('temperature', [5e-324, 1e-45, 1e-38, 1e-30])
+def test_a_temperature_of_next_to_nothing_takes_the_likeliest_token(temperature):
+  np.testing.assert_array_equal(_share(DecodeConfig(temperature=temperature)), [0, 0, 0, 1])
+
+
+@pytest.mark.parametrize('temperature', [1e30, 3.4e38, 1.797e308])
+def test_an_endless_temperature_draws_evenly(temperature):
+  np.testing.assert_allclose(_share(DecodeConfig(temperature=temperature)), [0, 1 / 3, 1 / 3, 1 / 3], atol=0.025)
+
+
+def test_a_top_p_of_next_to_nothing_takes_the_likeliest_token():
+  np.testing.assert_array_equal(_share(DecodeConfig(temperature=1.0, top_p=5e-324)), [0, 0, 0, 1])
+
+
+def test_more_likeliest_tokens_than_there_are_is_all():
+  draws = [_share(DecodeConfig(temperature=1.0, top_k=top_k)) for top_k in (0, 2**63 - 1)]
+  np.testing.assert_array_equal(*draws)

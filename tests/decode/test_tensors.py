@@ -82,6 +82,15 @@ def rewrite(path, **fields):
   path.write_bytes(len(text).to_bytes(8, 'little') + text + data)
 
 
+def overlap(path):
+  """Moves a tensor over the one before it, while as many bytes as before are said to be filled."""
+  header, data = header_of(path)
+  begin, end = header['__padding__.a.bias']['data_offsets']
+  header['__padding__.a.bias']['data_offsets'] = [begin - 1, end - 1]
+  text = json.dumps(header).encode()
+  path.write_bytes(len(text).to_bytes(8, 'little') + text + data)
+
+
 DAMAGES = {
   'empty': (lambda path: path.write_bytes(b''), 'expected weights, found an empty file'),
   'foreign': (lambda path: path.write_bytes(b'PK' * 40), 'found no header of safetensors'),
@@ -92,6 +101,17 @@ DAMAGES = {
   'longer': (lambda path: path.write_bytes(path.read_bytes() + b'more'), r'bytes of tensors, found'),
   'shape': (lambda path: rewrite(path, shape=[16, 17]), r'the tensor b.w of float32\[16, 17\]'),
   'type': (lambda path: rewrite(path, dtype='F8'), 'type, shape and place of the tensor b.w'),
+  'more dimensions than an array has': (lambda path: rewrite(path, shape=[1] * 70 + [16, 16]),
+  'for the tensor b.w, found'),
+  'dimensions beyond any array': (
+    lambda path: rewrite(path, shape=[2**40, 2**40, 0], data_offsets=[0, 0]),
+    'shape of an array for the tensor b.w, found'
+  ),
+  'a product beyond any number of bytes': (lambda path: rewrite(path, shape=[2**40, 2**40]), 'found 1,024 bytes'),
+  'places beyond any file': (lambda path: rewrite(path, data_offsets=[2**64, 2**64 + 1024]),
+  'up to the end of the tensor b.w'),
+  'two tensors in one place': (lambda path: overlap(path),
+  'tensor in a place of its own, found a.bias and __padding__.a.bias in one'),
   'places that are no numbers': (lambda path: rewrite(path, data_offsets=['0', '9']), 'place of the tensor b.w, found'),
   'places between numbers': (lambda path: rewrite(path, data_offsets=[0.0, 1088.0]), 'place of the tensor b.w, found'),
   'missing': (lambda path: path.unlink(), 'expected the weights of the bundle, found no such file'),
@@ -106,6 +126,23 @@ def test_damage_is_named_with_the_file(tmp_path, damage):
   with pytest.raises(UserError, match=message) as error:
     map_tensors(tmp_path)
   assert str(error.value).startswith(str(tmp_path / 'model.safetensors'))
+  assert len(str(error.value)) < 1100
+
+
+@pytest.mark.parametrize(
+  'file', ['../model.safetensors', '/etc/passwd', 'a\nb', '\0', '\ud800', '.', '..', 'x' * 300, 3, None]
+)
+def test_a_file_that_the_index_names_lies_beside_it(tmp_path, file):
+  folder = tmp_path / 'several'
+  folder.mkdir()
+  write(tmp_path)
+  write(folder, shard_bytes=100)
+  index = json.loads((folder / INDEX).read_text())
+  index['weight_map']['a.w'] = file
+  (folder / INDEX).write_text(json.dumps(index))
+  with pytest.raises(UserError, match='expected') as error:
+    map_tensors(folder)
+  assert str(error.value).isprintable()
 
 
 def test_a_tensor_that_the_index_promises_is_named(tmp_path):

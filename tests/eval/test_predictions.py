@@ -29,3 +29,13 @@ def test_rows_of_other_examples_are_refused(tmp_path):
     predictions.require(PAIRS[:1])
     with pytest.raises(UserError, match='evaluation_test.jsonl, line 2: expected example 2 of the split'):
       predictions.require(PAIRS)
+
+
+def test_only_a_newline_ends_a_row(tmp_path):
+  odd = ''.join(['\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\x85', '\u2028', '\u2029', '\r'])
+  with opened(tmp_path) as predictions:
+    predictions.add(PAIRS, [f'a{odd}b', 'written'])
+    path = predictions.path
+  path.write_bytes(path.read_bytes().replace(b', "prediction"', b',\r "prediction"'))  # white space, as JSON sees it
+  with opened(tmp_path) as predictions:
+    assert predictions.texts == [f'a{odd}b', 'written']

@@ -1,0 +1,31 @@
+"""What is said of bad input is one line, and a stored config that makes no sense is refused whatever is in it."""
+
+import json
+
+import pytest
+
+from terraformer.config import BlockConfig, UserError, from_dict, to_dict
+
+
+@pytest.mark.parametrize('found', ['a\nb', 'a\r\0b', '\x1b[2J', '\u2028', '\ud800', 'x' * 1_000_000])
+def test_a_message_is_one_line_that_can_be_printed_and_not_a_long_one(found):
+  message = str(UserError(f'{found}: expected a name, found none'))
+  assert message.isprintable() and len(message) < 1100
+  assert message.endswith(': expected a name, found none')
+
+
+def test_an_ordinary_message_stays_as_it_is():
+  assert str(UserError('naïve.gin: expected “a”, found b')) == 'naïve.gin: expected “a”, found b'
+
+
+@pytest.mark.parametrize('kind', [[], {}, None, 3, 'Checked', 'BlockConfig ', 'x' * 5000])
+def test_a_kind_that_is_none_is_refused(kind):
+  with pytest.raises(UserError, match='expected a kind of this version, found'):
+    from_dict(to_dict(BlockConfig()) | {'kind': kind})
+
+
+@pytest.mark.parametrize('depth', [20, 300, 900])
+def test_configs_within_configs_without_end_are_refused(depth):
+  before, after = json.dumps(to_dict(BlockConfig()) | {'projection': '?'}).split('"?"')
+  with pytest.raises(UserError, match='expected at most 16 configs within each other, found more'):
+    from_dict(json.loads(before * depth + '0' + after * depth))
