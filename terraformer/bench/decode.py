@@ -27,7 +27,7 @@ from terraformer.bench.machine import (
   resident_bytes,
 )
 from terraformer.bench.parts import EMPTY, part_programs
-from terraformer.config import DecodeConfig, LanguageModelConfig, ModelConfig, SparseFFConfig, UserError
+from terraformer.config import DecodeConfig, ModelConfig, UserError
 from terraformer.decode import step as steps
 from terraformer.decode.bundle import abstract_unrolled, stored_shapes, unrolled_facts
 from terraformer.decode.sample import draw_of, rules_of
@@ -98,7 +98,7 @@ def variants_of(config: ModelConfig, names: Sequence[str]) -> dict[str, ModelCon
   """The models to compare: the dense twin, and more and more of its layers replaced by those of `config`."""
   twin = dense_twin(config)
   block, dense_block = config.blocks['decoder'], twin.blocks['decoder']
-  if not isinstance(block.feed_forward, SparseFFConfig):
+  if not block.feed_forward.picks_units:
     raise UserError('bench decode: expected a model with sparse feed-forward blocks, found one without')
   size = block.feed_forward.block_size
   d_ff = max(1, round(dense_block.feed_forward.d_ff / size)) * size
@@ -144,9 +144,9 @@ def bench_decode(
       this machine no room for it.
   """
   models = {name: steps.decoding_form(model, model.max_length) for name, model in variants_of(config, variants).items()}
-  whole = _n_layers(config)
+  whole = config.decoder_shape[0]
   if layers is not None:
-    models = {name: _slice(model, layers) for name, model in models.items()}
+    models = {name: model.with_layers(*layers) for name, model in models.items()}
   facts = {name: unrolled_facts(model) for name, model in models.items()}
   shapes = {name: _step_shapes(model, facts[name], bfloat16) for name, model in models.items()}
   n_bytes = max(map(bytes_of, shapes.values()))
@@ -175,7 +175,7 @@ def bench_decode(
           touched = _bytes_read(case.config, facts[name], shapes[name], context, batch)
           yield DecodeTime(
             variant=name,
-            layers=(_n_layers(case.config), whole),
+            layers=(case.config.decoder_shape[0], whole),
             context=context,
             batch=batch,
             dtype='bfloat16' if bfloat16 else 'float32',
@@ -189,16 +189,6 @@ def bench_decode(
             resident_bytes=_resident(case, pool),
             parts=parts[name],
           )
-
-
-def _n_layers(config: ModelConfig) -> int:
-  return config.n_layers if isinstance(config, LanguageModelConfig) else config.n_decoder_layers
-
-
-def _slice(config: ModelConfig, layers: tuple[int, int]) -> ModelConfig:
-  if isinstance(config, LanguageModelConfig):
-    return dataclasses.replace(config, n_layers=layers[1])
-  return dataclasses.replace(config, n_encoder_layers=layers[0], n_decoder_layers=layers[1])
 
 
 def _step_shapes(config: ModelConfig, facts: ModelFacts, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:

@@ -1,6 +1,7 @@
 """The mechanisms of a layer other than attention and positions; which one a layer has is a matter of type."""
 
 import dataclasses
+from typing import ClassVar
 
 from terraformer.config.base import Checked, divides
 
@@ -11,7 +12,19 @@ _MOST_NOISE = 1000.0
 
 
 @dataclasses.dataclass(frozen=True)
-class DenseFFConfig(Checked):
+class FeedForwardConfig(Checked):
+  """The feed-forward block of a layer; every kind has the field `d_ff`, its units in all.
+
+  Attributes:
+    picks_units: whether a controller picks one unit of each block of `block_size`, by the layer's method `choose`, and
+      `read_rows` then reads the weights of these alone.
+  """
+
+  picks_units: ClassVar[bool] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseFFConfig(FeedForwardConfig):
   """Feed-forward block of `d_ff` ReLU units, all of them read for every token."""
 
   d_ff: int = 2048
@@ -21,7 +34,7 @@ class DenseFFConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class SparseFFConfig(Checked):
+class SparseFFConfig(FeedForwardConfig):
   """Feed-forward block of which one unit in `block_size` is read for a token (paper, section 3.1).
 
   Attributes:
@@ -40,6 +53,8 @@ class SparseFFConfig(Checked):
   hard_probability: float = 0.3
   multiply_by_controller_output: bool = False
 
+  picks_units: ClassVar[bool] = True
+
   def check(self):
     self._sizes('d_ff', 'block_size', 'rank')
     self._between(0, _MOST_NOISE, 'temperature')
@@ -52,7 +67,7 @@ class SparseFFConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class BlockSparseFFConfig(Checked):
+class BlockSparseFFConfig(FeedForwardConfig):
   """Mixture baseline of the paper (section 3.1): one of `n_experts` slices of d_ff serves a token, as in SparseFF.
 
   Attributes:
@@ -75,7 +90,7 @@ class BlockSparseFFConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class SwitchFFConfig(Checked):
+class SwitchFFConfig(FeedForwardConfig):
   """Mixture baseline of the paper: one slice of d_ff serves a token, scaled by the router's probability for it.
 
   Attributes:
@@ -114,12 +129,17 @@ class SRUConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerNormConfig(Checked):
+class NormConfig(Checked):
+  """The normalisation of vectors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNormConfig(NormConfig):
   """Centred, divided by the standard deviation, scaled and shifted."""
 
 
 @dataclasses.dataclass(frozen=True)
-class RMSNormConfig(Checked):
+class RMSNormConfig(NormConfig):
   """Divided by the root of the mean square and scaled; not centred, no bias."""
 
 
@@ -127,12 +147,20 @@ class RMSNormConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class DenseOutputConfig(Checked):
+class OutputConfig(Checked):
+  """The layer from vectors to logits."""
+
+  def check_model(self, name: str, vocab_size: int) -> None:
+    """Raises UserError where it does not fit the model of this name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseOutputConfig(OutputConfig):
   """Output layer of one dense matrix (d_model x vocabulary)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class LowRankOutputConfig(Checked):
+class LowRankOutputConfig(OutputConfig):
   """Output layer of two dense matrices (d_model x rank, rank x vocabulary)."""
 
   rank: int = 64
@@ -142,7 +170,7 @@ class LowRankOutputConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class SparseOutputConfig(Checked):
+class SparseOutputConfig(OutputConfig):
   """Output layer by a multiplicative dense layer of `n_modules` modules (paper's sparse loss, section 3.3)."""
 
   n_modules: int = 4
@@ -150,12 +178,31 @@ class SparseOutputConfig(Checked):
   def check(self):
     self._sizes('n_modules')
 
+  def check_model(self, name: str, vocab_size: int) -> None:
+    """The modules must be of one width."""
+    divides(f'{name}.vocab_size', vocab_size, 'SparseOutputConfig.n_modules', self.n_modules)
+
 
 # --- Residual streams ------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
-class ReversibleResidualConfig(Checked):
+class ResidualConfig(Checked):
+  """The streams to which sub-layers add their outputs.
+
+  Attributes:
+    n_streams: one, or two of which the backward pass recomputes one from the other.
+    fixed_point, forget_every: as `ReversibleResidualConfig` has them.
+  """
+
+  n_streams: ClassVar[int]
+  # Without annotations, with which they would be the first fields of every kind that makes fields of them.
+  fixed_point = False
+  forget_every = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ReversibleResidualConfig(ResidualConfig):
   """Two residual streams, of which the backward pass recomputes all activations (RevNet; paper, section 4).
 
   Attributes:
@@ -172,12 +219,14 @@ class ReversibleResidualConfig(Checked):
   fixed_point: bool = False
   forget_every: int = 0
 
+  n_streams: ClassVar[int] = 2
+
   def check(self):
     self._at_least(0, 'forget_every')
 
 
 @dataclasses.dataclass(frozen=True)
-class PlainResidualConfig(Checked):
+class PlainResidualConfig(ResidualConfig):
   """One residual stream, to which every sub-layer adds its output.
 
   Attributes:
@@ -186,3 +235,5 @@ class PlainResidualConfig(Checked):
   """
 
   keep_activations: bool = False
+
+  n_streams: ClassVar[int] = 1

@@ -3,14 +3,26 @@
 import dataclasses
 import math
 
-from terraformer.config.base import Checked, expect
+from terraformer.config.base import Checked, divides, expect
 
 # Two to the power of this is more positions than there can be; a digit more is a power more.
 _MOST_DIGITS = 128
 
 
 @dataclasses.dataclass(frozen=True)
-class _OffsetPositionsConfig(Checked):
+class PositionsConfig(Checked):
+  """How a token knows where it stands."""
+
+  def n_positions(self, max_length: int) -> int:
+    """Positions that there are, where the model has `max_length`."""
+    return max_length
+
+  def check_model(self, name: str, d_model: int) -> None:
+    """Raises UserError where it does not fit the model of this name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _OffsetPositionsConfig(PositionsConfig):
   """Positions of which some training examples start later than at 0.
 
   Attributes:
@@ -25,10 +37,6 @@ class _OffsetPositionsConfig(Checked):
     self._at_least(0, 'max_offset')
     self._probability('start_from_zero')
 
-  def n_positions(self, max_length: int) -> int:
-    """As many as the model has."""
-    return max_length
-
 
 @dataclasses.dataclass(frozen=True)
 class TablePositionsConfig(_OffsetPositionsConfig):
@@ -41,7 +49,7 @@ class SinusoidPositionsConfig(_OffsetPositionsConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class FixedBasePositionsConfig(Checked):
+class FixedBasePositionsConfig(PositionsConfig):
   """A position's digits in several bases, each times a trainable vector (the authors' `fixed-base`).
 
   Attributes:
@@ -67,9 +75,13 @@ class FixedBasePositionsConfig(Checked):
     """Positions that the smallest base can write, at most those of a 32-bit integer."""
     return min(min(self.bases) ** self.n_digits, 2**31 - 1)
 
+  def check_model(self, name: str, d_model: int) -> None:
+    """The digits' vectors must be of one width."""
+    divides(f'{name}.d_model', d_model, 'FixedBasePositionsConfig.n_digits', self.n_digits)
+
 
 @dataclasses.dataclass(frozen=True)
-class AxialPositionsConfig(Checked):
+class AxialPositionsConfig(PositionsConfig):
   """Position t as coordinates of a grid, each with a trainable vector for a part of d_model (Reformer).
 
   Attributes:
@@ -93,3 +105,10 @@ class AxialPositionsConfig(Checked):
   def n_positions(self, max_length: int) -> int:
     """Points of the grid."""
     return math.prod(self.shape)
+
+  def check_model(self, name: str, d_model: int) -> None:
+    """The coordinates' vectors make one of d_model."""
+    expect(
+      sum(self.widths) == d_model,
+      f'AxialPositionsConfig.widths: expected a sum of d_model ({d_model}), found {self.widths}',
+    )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from terraformer.config import FullAttentionConfig, LSHAttentionConfig, ModelConfig
+from terraformer.config import ModelConfig
 from terraformer.decode.bundle import abstract_unrolled
 from terraformer.decode.prompts import Prompts
 from terraformer.decode.sample import Draw, Rules, Written, limited, sample
@@ -23,7 +23,6 @@ from terraformer.ops.places import Filled, GrowingCache
 
 # Positions of a source whose scores, or units of a feed-forward block, are alive at one time.
 _CHUNK = 512
-_ALL = 2**31 - 1  # positions, more than there can be
 # Numbers of a tensor that is not worth an argument of its own.
 _SMALL = 1 << 12
 
@@ -79,16 +78,11 @@ def decoding_form(config: ModelConfig, longest: int) -> ModelConfig:
 
   Args:
     config: of the model.
-    longest: tokens of an example that it was trained on, source and target together. LSH attention that sees so many in
-      whole does so when it decodes, whatever the padding of a batch adds.
+    longest: tokens of an example that it was trained on, source and target together.
   """
 
   def bounded(block):
-    attention = block.attention
-    if isinstance(attention, FullAttentionConfig):
-      attention = dataclasses.replace(attention, query_chunk=attention.query_chunk or _CHUNK)
-    elif isinstance(attention, LSHAttentionConfig) and longest <= attention.full_below:
-      attention = dataclasses.replace(attention, full_below=_ALL)
+    attention = block.attention.decoding_form(longest, _CHUNK)
     return dataclasses.replace(block, attention=attention, ff_chunk=block.ff_chunk or _CHUNK)
 
   blocks = {name: bounded(block) for name, block in config.blocks.items()}
@@ -96,9 +90,8 @@ def decoding_form(config: ModelConfig, longest: int) -> ModelConfig:
 
 
 def can_grow(config: ModelConfig, n_places: int) -> bool:
-  """Whether a cache may begin small: not where positions are hashed, by the cache's final size."""
-  attention = config.blocks['decoder'].attention
-  return not isinstance(attention, LSHAttentionConfig) or n_places <= attention.full_below
+  """Whether a cache that will have so many places may begin small."""
+  return config.blocks['decoder'].attention.can_grow(n_places)
 
 
 def step_weights(tensors: dict[str, np.ndarray], facts: ModelFacts) -> StepWeights:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import BlockConfig, FullAttentionConfig
+from terraformer.config import BlockConfig
 from terraformer.layers.parameter import tell
 from terraformer.layers.projections import make_projection
 from terraformer.ops.attention import by_query_chunk, dot_product_attention, one_query_attention, visible_keys
@@ -53,8 +53,7 @@ class CrossAttention(nnx.Module):
     for layer in self.projection.of_memory:
       tell(layer, in_step=False)
     self.rate = config.attention.dropout
-    full = isinstance(config.attention, FullAttentionConfig)
-    self.query_chunk = config.attention.query_chunk if full else config.attention.chunk_length
+    self.query_chunk = config.attention.cross_chunk
 
   def _read(self, memory_BxSxD: jax.Array, segment_BxS: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
     _, k_BxSxHxK, v_BxSxHxK = self.projection(memory_BxSxD, segment_BxS)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import BlockConfig, LSHAttentionConfig, ModelConfig
+from terraformer.config import BlockConfig, ModelConfig
 from terraformer.layers.embedding import Embedding
 from terraformer.layers.norm import make_norm
 from terraformer.layers.output import make_output
@@ -117,7 +117,7 @@ def tell_stacks(model: Model) -> None:
 def causal_padding(block: BlockConfig, real_BxT: jax.Array) -> jax.Array | None:
   """The mask of a causal stack over right-padded sequences: full attention needs none, since nothing that counts sees
   what follows it; LSH attention must keep padding out of its chunks."""
-  return real_BxT if isinstance(block.attention, LSHAttentionConfig) else None
+  return real_BxT if block.attention.needs_padding else None
 
 
 def n_tokens(tokens_BxT: jax.Array) -> jax.Array:

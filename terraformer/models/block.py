@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import BlockConfig, ModelConfig, ReversibleResidualConfig
+from terraformer.config import BlockConfig, ModelConfig
 from terraformer.models.halves import AttentionHalf, CrossAttentionHalf, FeedForwardHalf, Padding
 from terraformer.ops.constrain import split_by_example
 from terraformer.ops.fixed_point import to_grid
@@ -27,7 +27,7 @@ class Block(nnx.Module):
     self.attentions = nnx.List([AttentionHalf(config, causal, dtype, key=key) for key in attention_keys])
     self.cross = CrossAttentionHalf(config, dtype, key=cross_key) if cross else None
     self.feed_forward = FeedForwardHalf(config, dtype, key=ff_key)
-    self.fixed_point = isinstance(model.residual, ReversibleResidualConfig) and model.residual.fixed_point
+    self.fixed_point = model.residual.fixed_point
 
   @property
   def halves(self) -> tuple[AttentionHalf | CrossAttentionHalf | FeedForwardHalf, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from terraformer.config import EncoderDecoderConfig, LSHAttentionConfig, ModelConfig
+from terraformer.config import ModelConfig
 from terraformer.layers.parameter import Facts, facts_of
 from terraformer.models.make import abstract_model, unroll
 from terraformer.models.parameters import flatten, split
@@ -81,14 +81,9 @@ def n_read(facts: Facts, leaf: jax.ShapeDtypeStruct, batch: int = 1) -> int:
 def cache_numbers(config: ModelConfig, context: int) -> int:
   """Keys and values that one token reads behind `context` others."""
   block = config.blocks['decoder']
-  n_layers = getattr(config, 'n_layers', None) or config.n_decoder_layers
-  n_attentions = getattr(config, 'n_attentions', None) or config.n_decoder_attentions
-  seen = context
-  if isinstance(block.attention, LSHAttentionConfig) and context > block.attention.full_below:
-    seen = min(context, block.attention.n_rounds * block.attention.window)
-  if isinstance(config, EncoderDecoderConfig):
-    return 2 * n_layers * (n_attentions * seen + context) * block.d_model
-  return 2 * n_layers * n_attentions * seen * block.d_model
+  n_layers, n_attentions = config.decoder_shape
+  of_source = context if config.cross_attends else 0
+  return 2 * n_layers * (n_attentions * block.attention.keys_seen(context) + of_source) * block.d_model
 
 
 def _flops(model, context: int) -> int:

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import SparseFFConfig
 from terraformer.models.base import Model
 from terraformer.models.halves import Padding
 from terraformer.models.stack import Stack
@@ -50,7 +49,7 @@ def unit_counts(
   found: dict[str, jax.Array] = {}
   probed = jax.tree.map(lambda x: x, model)
   layers = {name: block.feed_forward for name, block in model.config.blocks.items()}
-  sparse = {name: config for name, config in layers.items() if isinstance(config, SparseFFConfig)}
+  sparse = {name: config for name, config in layers.items() if config.picks_units}
   for name in sparse:
     setattr(probed, name, _ProbedStack(getattr(model, name), lambda units, name=name: found.update({name: units})))
   probed.hidden(inputs_BxS, targets_BxT, segments=segments)

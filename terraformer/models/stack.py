@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import BlockConfig, ModelConfig, PlainResidualConfig
-from terraformer.config.model import ResidualConfig
+from terraformer.config import BlockConfig, ModelConfig, ResidualConfig
 from terraformer.layers.dense import Dense
 from terraformer.layers.parameter import tell
 from terraformer.models.block import Block
@@ -49,7 +48,7 @@ def _runner(residual: ResidualConfig):
   """The function of `ops.reversible` that a config asks for."""
   if residual.keep_activations:
     return stack
-  if isinstance(residual, PlainResidualConfig):
+  if residual.n_streams == 1:
     return rematerialised_stack
   return exact_reversible_stack if residual.fixed_point else reversible_stack
 
@@ -62,7 +61,7 @@ class Residual(nnx.Module):
 
   def enter(self, x: jax.Array) -> Streams:
     """One stream, or two equal ones."""
-    if isinstance(self.config, PlainResidualConfig):
+    if self.config.n_streams == 1:
       return (x,)
     if self.config.fixed_point:
       x = to_grid(x)
@@ -78,9 +77,7 @@ class Segmented(nnx.Module):
 
   def segments(self) -> list[tuple[int, int]]:
     """(first layer, last layer + 1) of the runs of layers between which the streams are merged."""
-    length = (0 if isinstance(self.residual.config, PlainResidualConfig) else self.residual.config.forget_every) or (
-      self.n_layers
-    )
+    length = self.residual.config.forget_every or self.n_layers
     return [(first, min(first + length, self.n_layers)) for first in range(0, self.n_layers, length)]
 
   def forget(self, streams: Streams, forget: Dense) -> Streams:
