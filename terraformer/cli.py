@@ -18,6 +18,7 @@ from terraformer import interrupts, libraries, streams
 from terraformer.config import DecodeConfig, RunConfig, UserError
 from terraformer.files import UnwritableError, writing
 from terraformer.flags import DECODE_FLAGS, make_parser
+from terraformer.modules import import_modules
 from terraformer.train import status as status_lib
 
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
@@ -45,6 +46,8 @@ def _run(flags: argparse.Namespace) -> int:
   libraries.quiet()
   try:
     with interrupts.heard(), writing('a temporary file'):
+      if flags.command != 'prepare':
+        import_modules(getattr(flags, 'module', []))
       return flags.run(flags) or 0
   except UserError as error:
     return _fail(flags, error, status_lib.BAD_INPUT)

@@ -55,6 +55,10 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
         metavar='BINDING',
         help="'config.Class.field = value'; repeatable",
       )
+      if name != 'prepare':  # which imports a module of tasks where TensorFlow is, and not here
+        command.add_argument(
+          '--module', action='append', default=[], help='Python module that defines configs of your own; repeatable'
+        )
     command.set_defaults(run=commands[name])
     return command
 

@@ -53,7 +53,9 @@ from terraformer.config.optimizer import (
   AdafactorConfig,
   AdamWConfig,
   CosineScheduleConfig,
+  OptimizerConfig,
   RsqrtScheduleConfig,
+  ScheduleConfig,
 )
 from terraformer.config.positions import (
   AxialPositionsConfig,
@@ -72,6 +74,8 @@ from terraformer.config.train import (
 )
 
 __all__ = [
+  'OptimizerConfig',
+  'ScheduleConfig',
   'AttentionConfig',
   'ProjectionConfig',
   'FeedForwardConfig',

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import ClassVar, Self
 
-from terraformer.config.base import Checked, divides, expect
+from terraformer.config.base import Family, divides, expect
 
 # Each is a dimension of an array, or padded to, whatever the length of the sequence.
 _MOST_BESIDE, _MOST_IN_CHUNK, _MOST_BUCKETS = 1024, 2**16, 2**20
@@ -14,7 +14,7 @@ _ALL = 2**31 - 1  # positions, more than there can be
 
 
 @dataclasses.dataclass(frozen=True)
-class ProjectionConfig(Checked):
+class ProjectionConfig(Family):
   """How queries, keys and values are made; a kind in which keys may be the queries makes `share_qk` a field."""
 
   share_qk = False  # without an annotation, with which it would be the first field of every kind that makes it one
@@ -40,6 +40,8 @@ class DenseProjectionConfig(ProjectionConfig):
     share_qk: whether keys are the queries (LSH attention needs it).
   """
 
+  made_by: ClassVar = 'terraformer.layers.separate_qkv:DenseProjection'
+
   bias: bool = True
   share_qk: bool = False
 
@@ -59,6 +61,8 @@ class SparseProjectionConfig(_ByModule, ProjectionConfig):
     output_multiplicative: whether a multiplicative dense layer follows attention.
     output_convolution: whether a convolution as that of queries follows attention, or that layer.
   """
+
+  made_by: ClassVar = 'terraformer.layers.sparse_qkv:SparseProjection'
 
   n_modules: int = 16
   length_kernel: int = 3
@@ -86,6 +90,8 @@ class ModularProjectionConfig(_ByModule, ProjectionConfig):
     share_qk: whether keys are the queries (LSH attention needs it).
   """
 
+  made_by: ClassVar = 'terraformer.layers.separate_qkv:ModularProjection'
+
   n_modules: int = 16
   share_qk: bool = False
 
@@ -97,7 +103,7 @@ class ModularProjectionConfig(_ByModule, ProjectionConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class AttentionConfig(Checked):
+class AttentionConfig(Family):
   """Which keys a query sees. What others need to know of a kind it answers here; where a kind says nothing, what holds
   is right for any, if it costs more.
 
@@ -153,6 +159,8 @@ class FullAttentionConfig(AttentionConfig):
     dropout: probability that an attention weight is dropped in training.
   """
 
+  made_by: ClassVar = 'terraformer.layers.attention:Attention'
+
   query_chunk: int = 0
   dropout: float = 0.0
 
@@ -191,6 +199,8 @@ class LSHAttentionConfig(AttentionConfig):
     dropout: probability that an attention weight is dropped in training.
     seed: of the hashes in evaluation and decoding, which are always the same.
   """
+
+  made_by: ClassVar = 'terraformer.layers.lsh_attention:LSHAttention'
 
   chunk_length: int = 128
   n_rounds: int = 2

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from terraformer.config.base import Checked, divides
+from terraformer.config.base import Checked, Family, divides
 
 # Noise that is a thousand times as loud as log-probabilities is noise alone; far more overflows in the softmax.
 _MOST_NOISE = 1000.0
@@ -12,7 +12,7 @@ _MOST_NOISE = 1000.0
 
 
 @dataclasses.dataclass(frozen=True)
-class FeedForwardConfig(Checked):
+class FeedForwardConfig(Family):
   """The feed-forward block of a layer; every kind has the field `d_ff`, its units in all.
 
   Attributes:
@@ -26,6 +26,8 @@ class FeedForwardConfig(Checked):
 @dataclasses.dataclass(frozen=True)
 class DenseFFConfig(FeedForwardConfig):
   """Feed-forward block of `d_ff` ReLU units, all of them read for every token."""
+
+  made_by: ClassVar = 'terraformer.layers.dense_ff:DenseFF'
 
   d_ff: int = 2048
 
@@ -45,6 +47,8 @@ class SparseFFConfig(FeedForwardConfig):
     hard_probability: share of the training calls that use the straight-through one-hot choice, not the soft mask.
     multiply_by_controller_output: whether the chosen units are also scaled by the controller's softmax.
   """
+
+  made_by: ClassVar = 'terraformer.layers.sparse_ff:SparseFF'
 
   d_ff: int = 2048
   block_size: int = 64
@@ -77,6 +81,8 @@ class BlockSparseFFConfig(FeedForwardConfig):
     hard_probability: share of the training calls that use the straight-through one-hot choice, not the soft mask.
   """
 
+  made_by: ClassVar = 'terraformer.layers.expert_ff:BlockSparseFF'
+
   d_ff: int = 2048
   n_experts: int = 64
   temperature: float = 0.7
@@ -98,6 +104,8 @@ class SwitchFFConfig(FeedForwardConfig):
     n_experts: slices; the router picks one of them.
     temperature: scale of the Gumbel noise that is added to the router's log-softmax in training.
   """
+
+  made_by: ClassVar = 'terraformer.layers.expert_ff:SwitchFF'
 
   d_ff: int = 2048
   n_experts: int = 64
@@ -129,7 +137,7 @@ class SRUConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class NormConfig(Checked):
+class NormConfig(Family):
   """The normalisation of vectors."""
 
 
@@ -137,17 +145,21 @@ class NormConfig(Checked):
 class LayerNormConfig(NormConfig):
   """Centred, divided by the standard deviation, scaled and shifted."""
 
+  made_by: ClassVar = 'terraformer.layers.norm:LayerNorm'
+
 
 @dataclasses.dataclass(frozen=True)
 class RMSNormConfig(NormConfig):
   """Divided by the root of the mean square and scaled; not centred, no bias."""
+
+  made_by: ClassVar = 'terraformer.layers.norm:RMSNorm'
 
 
 # --- Output layers ---------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
-class OutputConfig(Checked):
+class OutputConfig(Family):
   """The layer from vectors to logits."""
 
   def check_model(self, name: str, vocab_size: int) -> None:
@@ -158,10 +170,14 @@ class OutputConfig(Checked):
 class DenseOutputConfig(OutputConfig):
   """Output layer of one dense matrix (d_model x vocabulary)."""
 
+  made_by: ClassVar = 'terraformer.layers.output:dense_output'
+
 
 @dataclasses.dataclass(frozen=True)
 class LowRankOutputConfig(OutputConfig):
   """Output layer of two dense matrices (d_model x rank, rank x vocabulary)."""
+
+  made_by: ClassVar = 'terraformer.layers.output:low_rank_output'
 
   rank: int = 64
 
@@ -172,6 +188,8 @@ class LowRankOutputConfig(OutputConfig):
 @dataclasses.dataclass(frozen=True)
 class SparseOutputConfig(OutputConfig):
   """Output layer by a multiplicative dense layer of `n_modules` modules (paper's sparse loss, section 3.3)."""
+
+  made_by: ClassVar = 'terraformer.layers.output:SparseOutput'
 
   n_modules: int = 4
 
@@ -187,7 +205,7 @@ class SparseOutputConfig(OutputConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class ResidualConfig(Checked):
+class ResidualConfig(Family):
   """The streams to which sub-layers add their outputs.
 
   Attributes:

@@ -9,7 +9,7 @@ from terraformer.config.attention import (
   ProjectionConfig,
   SparseProjectionConfig,
 )
-from terraformer.config.base import Checked, divides, expect
+from terraformer.config.base import Checked, Family, divides, expect
 from terraformer.config.layers import (
   FeedForwardConfig,
   LayerNormConfig,
@@ -66,7 +66,7 @@ class BlockConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(Checked):
+class ModelConfig(Family):
   """What all models have.
 
   Attributes:
@@ -158,6 +158,8 @@ class LanguageModelConfig(ModelConfig):
     decoder: what a layer is made of.
   """
 
+  made_by: ClassVar = 'terraformer.models.language_model:LanguageModel'
+
   n_layers: int = 2
   n_attentions: int = 1
   decoder: BlockConfig = BlockConfig()
@@ -238,6 +240,8 @@ class _SequenceToSequenceConfig(ModelConfig):
 class EncoderDecoderConfig(_SequenceToSequenceConfig):
   """The Transformer with an encoder, and a decoder that attends to it (the paper's Scaling Transformer, section 3)."""
 
+  made_by: ClassVar = 'terraformer.models.encoder_decoder:EncoderDecoder'
+
   cross_attends: ClassVar[bool] = True
 
 
@@ -249,6 +253,8 @@ class TerraformerConfig(_SequenceToSequenceConfig):
     merge_encoder: whether the encoder's streams are averaged, pass a dense layer and a normalisation, and make both
       streams of the prefix (the authors' `reversible_encoder=False`); else each goes on as it is.
   """
+
+  made_by: ClassVar = 'terraformer.models.terraformer:Terraformer'
 
   n_decoder_attentions: int = 2
   merge_encoder: bool = False

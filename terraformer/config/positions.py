@@ -2,15 +2,16 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
-from terraformer.config.base import Checked, divides, expect
+from terraformer.config.base import Family, divides, expect
 
 # Two to the power of this is more positions than there can be; a digit more is a power more.
 _MOST_DIGITS = 128
 
 
 @dataclasses.dataclass(frozen=True)
-class PositionsConfig(Checked):
+class PositionsConfig(Family):
   """How a token knows where it stands."""
 
   def n_positions(self, max_length: int) -> int:
@@ -42,10 +43,14 @@ class _OffsetPositionsConfig(PositionsConfig):
 class TablePositionsConfig(_OffsetPositionsConfig):
   """A trainable vector a position, sinusoids at first."""
 
+  made_by: ClassVar = 'terraformer.layers.positions:PositionTable'
+
 
 @dataclasses.dataclass(frozen=True)
 class SinusoidPositionsConfig(_OffsetPositionsConfig):
   """Sinusoids that are computed, not stored or trained (Vaswani et al., 2017)."""
+
+  made_by: ClassVar = 'terraformer.layers.positions:SinusoidPositions'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +63,8 @@ class FixedBasePositionsConfig(PositionsConfig):
     start_from_zero: share of the training examples that start at position 0 and not at a random one.
     drop: share of the training examples that see no positions.
   """
+
+  made_by: ClassVar = 'terraformer.layers.positions:FixedBasePositions'
 
   bases: tuple[int, ...] = (11, 13, 14, 15)
   n_digits: int = 8
@@ -88,6 +95,8 @@ class AxialPositionsConfig(PositionsConfig):
     shape: of the grid, slowest coordinate first; the product is the number of positions.
     widths: of the coordinates' vectors; their sum is d_model.
   """
+
+  made_by: ClassVar = 'terraformer.layers.positions:AxialPositions'
 
   shape: tuple[int, ...] = (32, 32)
   widths: tuple[int, ...] = (128, 128)

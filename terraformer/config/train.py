@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from terraformer.config.base import Checked, divides, expect
 from terraformer.config.mesh import MeshConfig
-from terraformer.config.optimizer import AdafactorConfig, AdamWConfig
+from terraformer.config.optimizer import AdafactorConfig, OptimizerConfig
 
 _LEAST_WAIT = 0.01  # seconds: a tenth of it is what the watchdog sleeps
 
@@ -130,7 +130,7 @@ class TrainConfig(Checked):
   batch_size: int = 32
   microbatches: int = 1
   seed: int = 0
-  optimizer: AdafactorConfig | AdamWConfig = AdafactorConfig()
+  optimizer: OptimizerConfig = AdafactorConfig()
   mesh: MeshConfig = MeshConfig()
   checkpoints: CheckpointConfig = CheckpointConfig()
   init_from: InitFromConfig | None = None

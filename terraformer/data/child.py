@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from terraformer.data import begin, store
 from terraformer.data.prepare import WHOLE, Share, is_prepared, prepare, require_unchanged, reuse
 from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import Vocabulary
+from terraformer.modules import import_modules
 
 _INTERRUPTED = 130  # exit status
 _TO_CLEAN_UP = 10  # seconds that a child has when it is interrupted
@@ -184,14 +184,7 @@ def _end_with_parent() -> None:
 def _import_modules(names: list[str], progress: bool) -> None:
   if names:
     begin.import_seqio(progress)
-  for name in names:
-    try:
-      importlib.import_module(name)
-    except UserError as error:
-      raise UserError(f'--module {name}: {error}') from error
-    except (Exception, SystemExit) as error:  # whatever the user's code does
-      found = f'{type(error).__name__}: {error}'.splitlines()[0]
-      raise UserError(f'--module {name}: expected a Python module that can be imported, found {found}') from error
+  import_modules(names)
 
 
 if __name__ == '__main__':

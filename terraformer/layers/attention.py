@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from terraformer.config import BlockConfig
-from terraformer.layers.projections import make_projection
+from terraformer.layers.make import make_projection
 from terraformer.ops.attention import by_query_chunk, dot_product_attention, one_query_attention, visible_keys
 from terraformer.ops.constrain import split_by_head
 from terraformer.ops.places import Filled, GrowingCache, prompted, write_place

@@ -12,8 +12,7 @@ from flax import nnx
 
 from terraformer.config import BlockConfig, ModelConfig
 from terraformer.layers.embedding import Embedding
-from terraformer.layers.norm import make_norm
-from terraformer.layers.output import make_output
+from terraformer.layers.make import make_norm, make_output
 from terraformer.layers.parameter import tell
 from terraformer.models.precision import ready
 from terraformer.ops.dropout import dropout

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from terraformer.config import EncoderDecoderConfig
-from terraformer.layers.norm import make_norm
-from terraformer.layers.positions import make_positions
+from terraformer.layers.make import make_norm, make_positions
 from terraformer.models.base import DecodingCache, Model, causal_padding, n_tokens, tell_stacks
 from terraformer.models.halves import Padding
 from terraformer.models.stack import Stack

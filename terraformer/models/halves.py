@@ -13,13 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import BlockConfig, LSHAttentionConfig
-from terraformer.layers.attention import Attention
+from terraformer.config import BlockConfig
 from terraformer.layers.cross_attention import CrossAttention
 from terraformer.layers.dense import Dense
-from terraformer.layers.feed_forward import make_feed_forward
-from terraformer.layers.lsh_attention import LSHAttention
-from terraformer.layers.norm import make_norm
+from terraformer.layers.make import make_attention, make_feed_forward, make_norm
 from terraformer.layers.parameter import tell
 from terraformer.layers.sru import SRU
 from terraformer.models.precision import ready
@@ -52,9 +49,8 @@ class AttentionHalf(nnx.Module):
   """x -> dropout(attention(norm(x)))."""
 
   def __init__(self, config: BlockConfig, causal: bool, dtype: jnp.dtype, *, key: jax.Array):
-    attention = LSHAttention if isinstance(config.attention, LSHAttentionConfig) else Attention
     self.norm = make_norm(config.norm, config.d_model)
-    self.attention = attention(config, causal, key=key)
+    self.attention = make_attention(config, causal, key=key)
     self.rate = config.dropout
     self.dtype = dtype
 

@@ -6,8 +6,8 @@ B batch, S source time, T target time, P both together, D d_model, V vocabulary.
 import jax
 
 from terraformer.config import LanguageModelConfig
+from terraformer.layers.make import make_positions
 from terraformer.layers.parameter import tell
-from terraformer.layers.positions import make_positions
 from terraformer.models.base import DecodingCache, Model, n_tokens
 from terraformer.models.one_sequence import OneSequence
 from terraformer.models.stack import Stack

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 
 from terraformer.config import TerraformerConfig
 from terraformer.layers.dense import Dense
-from terraformer.layers.norm import make_norm
+from terraformer.layers.make import make_norm, make_positions
 from terraformer.layers.parameter import tell
-from terraformer.layers.positions import make_positions
 from terraformer.models.base import DecodingCache, Model, n_tokens, tell_stacks
 from terraformer.models.halves import Padding
 from terraformer.models.one_sequence import OneSequence

@@ -29,7 +29,7 @@ from terraformer.config import (
   from_dict,
   to_dict,
 )
-from terraformer.config.base import Checked
+from terraformer.config.base import Checked, Family
 from terraformer.data.digits import example
 from terraformer.layers.parameter import Facts
 from terraformer.models.make import abstract_model
@@ -39,7 +39,7 @@ WHOLE = [0, -1, *(2**power - less for power in (20, 22, 24, 30, 31, 32, 63) for 
 WHOLE += [-(2**31), -(2**63), -(10**30)]
 REAL = [1.797e308, 5e-324, 2.2e-308, 3.4e38, 1e-38, 1e-45, 0.99999999, math.nan, math.inf, -math.inf]
 KINDS = [kind for name in config_lib.__all__ if dataclasses.is_dataclass(kind := getattr(config_lib, name))]
-KINDS.remove(config_lib.ModelConfig)  # what the three models have in common
+KINDS = [kind for kind in KINDS if Family not in kind.__bases__]  # what several kinds have in common
 REQUIRED = {InitFromConfig: {'workdir': 'run'}}
 
 

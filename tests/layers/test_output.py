@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from terraformer.config import DenseOutputConfig, LowRankOutputConfig, SparseOutputConfig
-from terraformer.layers.output import make_output
+from terraformer.layers.make import make_output
 from terraformer.layers.parameter import facts_of
 from tests.weights import build, call
 
