@@ -97,7 +97,8 @@ def models_of(part):
     return [LanguageModelConfig(64, 32, output=DenseOutputConfig(), decoder=block)]
   for owner in (block, LanguageModelConfig(64, 32, output=DenseOutputConfig(), decoder=block)):
     for name, annotation in typing.get_type_hints(type(owner)).items():
-      if type(part) in typing.get_args(annotation):
+      kinds = tuple(kind for kind in typing.get_args(annotation) or (annotation,) if isinstance(kind, type))
+      if isinstance(part, kinds):
         changed = dataclasses.replace(owner, **{name: part})
         return models_of(changed) if isinstance(changed, BlockConfig) else [changed]
   raise AssertionError(f'{type(part).__name__} is no part of a block or a model')
