@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-import importlib
+import importlib.machinery
+import importlib.util
 import json
 import os
 import signal
@@ -24,6 +25,18 @@ from terraformer.data.vocabulary import Vocabulary
 
 _INTERRUPTED = 130  # exit status
 _TO_CLEAN_UP = 10  # seconds that a child has when it is interrupted
+_PACKAGE = str(Path(__file__).parents[1])
+# Not `-m`: this package is to be the parent's, also where that is the one of the working folder.
+_START = """
+import sys
+terminal, answer, package, *sys.path = sys.argv[1:]
+from importlib import util
+spec = util.spec_from_file_location('terraformer', f'{package}/__init__.py', submodule_search_locations=[package])
+sys.modules['terraformer'] = util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules['terraformer'])
+from terraformer.data import child
+sys.exit(child.main(int(terminal), int(answer)))
+"""
 
 
 def ensure_prepared(
@@ -70,21 +83,17 @@ def write_vocabulary(config: DataConfig, path: Path, progress: bool = True) -> V
 
 
 def _in_child(request: dict[str, Any], what: str) -> None:
-  """Does what `_child` is asked for; raises UserError where the child does."""
+  """Does what `main` is asked for; raises UserError where the child does."""
   # Not multiprocessing: that would import the caller's main module again. A session of its own gets no Ctrl-C from the
   # terminal, so that the child is interrupted exactly once, below, and cleans up.
-  environment = {
-    'PYTHONPATH': os.pathsep.join(filter(None, sys.path)),
-    'JAX_PLATFORMS': 'cpu',
-    'CUDA_VISIBLE_DEVICES': '',
-  }
+  environment = {'JAX_PLATFORMS': 'cpu', 'CUDA_VISIBLE_DEVICES': ''}
   with (
     _scratch() as noise,  # of TensorFlow and of the user's modules
     _scratch() as answer,
     os.fdopen(os.dup(2)) as terminal,
   ):
     child = subprocess.Popen(
-      [sys.executable, '-m', 'terraformer.data.child', str(terminal.fileno()), str(answer.fileno())],
+      [sys.executable, '-P', '-c', _START, str(terminal.fileno()), str(answer.fileno()), _PACKAGE, *_import_path()],
       stdin=subprocess.PIPE,
       stdout=noise,
       stderr=noise,
@@ -126,6 +135,13 @@ def _scratch() -> BinaryIO:
   return tempfile.TemporaryFile()
 
 
+def _import_path() -> list[str]:
+  """Where the child finds modules: as this process does, but last in the working folder, whose files may have the names
+  of libraries."""
+  here = os.path.abspath('')  # noqa: PTH100
+  return [*(path for path in sys.path if os.path.abspath(path) != here), here]  # noqa: PTH100
+
+
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
   """SIGTERM and SIGHUP raise Terminated, so that no child is left at work."""
@@ -147,7 +163,7 @@ def _terminable() -> Iterator[None]:
       signal.signal(number, before[number])
 
 
-def _child(terminal: int, answer: int) -> int:
+def main(terminal: int, answer: int) -> int:
   """Does what a line of the standard input asks for, and writes the answer; only Python writes to the terminal."""
   # A shell that starts a command in the background has it ignore this, but then this process would not end.
   signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -186,7 +202,7 @@ def _import_modules(names: list[str], progress: bool) -> None:
     begin.import_seqio(progress)
   for name in names:
     try:
-      importlib.import_module(name)
+      _import(name)
     except UserError as error:
       raise UserError(f'--module {name}: {error}') from error
     except (Exception, SystemExit) as error:  # whatever the user's code does
@@ -194,5 +210,15 @@ def _import_modules(names: list[str], progress: bool) -> None:
       raise UserError(f'--module {name}: expected a Python module that can be imported, found {found}') from error
 
 
-if __name__ == '__main__':
-  sys.exit(_child(*map(int, sys.argv[1:])))
+def _import(name: str) -> None:
+  """Imports a module, in the working folder first, which for all others comes last."""
+  top = name.partition('.')[0]
+  found = importlib.machinery.PathFinder.find_spec(top, [os.path.abspath('')])  # noqa: PTH100
+  if found and found.loader and top not in sys.modules:
+    sys.modules[top] = importlib.util.module_from_spec(found)
+    try:
+      found.loader.exec_module(sys.modules[top])
+    except BaseException:
+      del sys.modules[top]
+      raise
+  importlib.import_module(name)
