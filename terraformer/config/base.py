@@ -155,6 +155,10 @@ class Checked:
       if is_float and type(value) is int and int not in _options(annotation):
         object.__setattr__(self, name, float(value))  # jax.random takes no whole probability
 
+  def is_same(self, name: str, old: Any, new: Any) -> bool:
+    """Whether two values of a field mean the same."""
+    return old == new
+
   def _at_least(self, least: float, *names: str) -> None:
     for name in names:
       value = getattr(self, name)
@@ -271,6 +275,6 @@ def differences(stored: Checked, given: Checked, prefix: str = '') -> list[str]:
     path, old, new = f'{prefix}{field.name}', getattr(stored, field.name), getattr(given, field.name)
     if isinstance(old, Checked) and type(old) is type(new):
       found += differences(old, new, f'{path}.')
-    elif old != new:
+    elif not stored.is_same(field.name, old, new):
       found.append(f'{path}: {old!r} -> {new!r}')
   return found

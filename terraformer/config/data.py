@@ -1,6 +1,7 @@
 """What a model is trained on."""
 
 import dataclasses
+from pathlib import Path
 from typing import ClassVar
 
 from terraformer.config.base import Checked, expect
@@ -55,6 +56,17 @@ class LocalFilesConfig(Checked):
   test: tuple[str, ...] = ()
   inputs_field: str = 'inputs'
   targets_field: str = 'targets'
+
+  def check(self):
+    for name in ('train', 'validation', 'test'):
+      expect(
+        all(getattr(self, name)), f'LocalFilesConfig.{name}: expected paths or patterns, found an empty one among them'
+      )
+
+  def is_same(self, name, old, new):
+    if name not in ('train', 'validation', 'test'):
+      return old == new
+    return [Path(path).absolute() for path in old] == [Path(path).absolute() for path in new]
 
 
 @dataclasses.dataclass(frozen=True)
