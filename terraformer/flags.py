@@ -8,6 +8,8 @@ Any value of terraformer/config is set by gin, in files or on the command line, 
   --gin_file=gin_configs/runs/demo.gin --gin_bindings='config.TrainConfig.steps = 100'
 Bad input ends in one sentence and exit status 2, an interruption in 130.
 """
+# Flags that are paths.
+PATH_FLAGS = ('gin_file', 'workdir', 'output', 'bundle', 'input_file', 'scratch', 'chart')
 # Flags that are fields of DecodeConfig by the same name.
 DECODE_FLAGS = (
   'max_tokens',

@@ -22,6 +22,7 @@ from terraformer.decode.tensors import checksum, files_of, map_tensors, tensor_f
 from terraformer.models.make import abstract_model, unroll
 from terraformer.models.parameters import Params, describe, flatten, split, unflatten
 from terraformer.models.rows import row_axis
+from terraformer.paths import make_folder, target_of
 
 # A bundle of no more bytes is compared with its checksums whenever it is opened.
 _VERIFIED_BYTES = 1 << 28
@@ -81,7 +82,7 @@ def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarra
   """Writes a bundle; the folder appears whole or not at all, and one tensor at a time is in memory.
 
   Args:
-    output: a folder that does not exist, or holds a bundle that is replaced.
+    output: a folder that does not exist, or holds a bundle that is replaced; a link keeps leading there.
     content: all but the weights.
     read: gives a float32 tensor of the unrolled model by name, once each.
     progress: whether to show a progress bar.
@@ -89,13 +90,13 @@ def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarra
   Raises:
     UserError: if `output` holds anything but a bundle, or cannot be written.
   """
-  output = Path(output).absolute()
+  output = target_of(Path(output).absolute())
   model = dataclasses.replace(content.model, bfloat16=False)  # which a CPU is slow at
   _require_replaceable(output)
   shapes = stored_shapes(model, content.bfloat16)
   try:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{output.name}-', dir=output.parent) as folder:
+    make_folder(output.parent)
+    with tempfile.TemporaryDirectory(prefix='.export-', dir=output.parent) as folder:
       new, replaced = Path(folder) / 'new', Path(folder) / 'replaced'
       new.mkdir()
       with tqdm(total=len(shapes), desc='export', unit='tensor', disable=not progress) as bar:

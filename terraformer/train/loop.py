@@ -15,6 +15,7 @@ from terraformer.data.batches import Prepared, prefetch
 from terraformer.files import UnwritableError, writing
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import Params, count, split
+from terraformer.paths import make_folder
 from terraformer.train import checkpoint, hosts, setup
 from terraformer.train.best import Best
 from terraformer.train.clock import Clock, StepTimes
@@ -77,7 +78,7 @@ def train(
     UnwritableError: if the disk is full; the message tells which step is safe.
   """
   workdir = Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
+  make_folder(workdir)
   clock = Clock()
   try:
     with (
