@@ -6,12 +6,13 @@ import os
 import sys
 import warnings
 
-from terraformer import paths
+from terraformer import paths, tpu
 
 
 def quiet() -> None:
   """Notices are not for users, and what is logged as an error is raised as well, and told in a sentence."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  tpu.leave_out_if_absent()
   # Of a save that fails orbax logs each array, and the writers of all others find that nobody waits for them.
   logging.getLogger('absl').setLevel(logging.CRITICAL)
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
