@@ -2,7 +2,11 @@
 
 import sys
 
-from terraformer import interrupts, streams
+if __name__ == '__main__' and not sys.flags.safe_path:
+  # `python -m` looks for modules in the working folder first, whose files may have the names of libraries.
+  sys.path.append(sys.path.pop(0))
+
+from terraformer import interrupts, streams  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,15 +9,18 @@ import re
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gin
 
 from terraformer import config as config_lib
-from terraformer import interrupts, libraries, streams
+from terraformer import gin_files, interrupts, libraries, paths, streams
 from terraformer.config import DecodeConfig, RunConfig, UserError
 from terraformer.files import UnwritableError, writing
-from terraformer.flags import DECODE_FLAGS, make_parser
+from terraformer.flags import DECODE_FLAGS, PATH_FLAGS, make_parser
+from terraformer.modules import import_modules
 from terraformer.train import status as status_lib
 
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
@@ -45,6 +48,9 @@ def _run(flags: argparse.Namespace) -> int:
   libraries.quiet()
   try:
     with interrupts.heard(), writing('a temporary file'):
+      paths.require_given({name: getattr(flags, name, None) for name in PATH_FLAGS})
+      if flags.command != 'prepare':
+        import_modules(getattr(flags, 'module', []))
       return flags.run(flags) or 0
   except UserError as error:
     return _fail(flags, error, status_lib.BAD_INPUT)
@@ -84,7 +90,7 @@ def _prepare(flags: argparse.Namespace) -> None:
   from terraformer.data.prepare import Share, is_prepared
 
   run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
-  folder = f'{run.data.directory.rstrip("/")}/{run.data.task}'
+  folder = paths.printable(f'{run.data.directory.rstrip("/")}/{run.data.task}')
   reused = is_prepared(run.data)
   share = Share(*flags.shard)
   manifest = ensure_prepared(run.data, share=share, modules=flags.module)
@@ -106,7 +112,8 @@ def _vocab(flags: argparse.Namespace) -> None:
 
   run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
   vocabulary = write_vocabulary(run.data, Path(flags.output))
-  print(f'{flags.output}: {vocabulary.size:,} ids, {vocabulary.sentinels} of them sentinels that the file leaves out')
+  output = paths.printable(flags.output)
+  print(f'{output}: {vocabulary.size:,} ids, {vocabulary.sentinels} of them sentinels that the file leaves out')
 
 
 def _train(flags: argparse.Namespace) -> int:
@@ -150,16 +157,17 @@ def _train_here(flags: argparse.Namespace) -> int:
   workdir = Path(flags.workdir)
   stored = '' if flags.gin_file else checkpoint.stored_gin(workdir) or ''
   run, _, gin_text = load_configs(flags.gin_file, flags.gin_bindings, stored)
-  _require_folder(workdir)
+  paths.require_folder(workdir)
   try:
     result = train(run, workdir, gin_text=gin_text, progress=not flags.quiet, profile=flags.profile)
   except DivergedError as error:
     return _fail(flags, error, status_lib.DIVERGED)
+  name = paths.printable(workdir)
   if result.interrupted:
-    print(f'{workdir}: {result.interrupted} at step {result.step}; saved, the same command goes on', file=sys.stderr)
+    print(f'{name}: {result.interrupted} at step {result.step}; saved, the same command goes on', file=sys.stderr)
     return status_lib.INTERRUPTED if result.interrupted == 'SIGINT' else status_lib.RESTART
   figures = ''.join(f', {name} {value:.4g}' for name, value in result.metrics.items())
-  print(f'{workdir}: {result.step:,} steps done{figures}; see {workdir / "summary.md"}')
+  print(f'{name}: {result.step:,} steps done{figures}; see {name}/summary.md')
   print(time_table(result.seconds))
   return 0
 
@@ -177,10 +185,15 @@ def _evaluate(flags: argparse.Namespace) -> None:
   chosen = {'decode': decode, 'batch_size': flags.batch_size, 'best': flags.best}
   result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, progress=not flags.json, **chosen)
   try:
-    print(json.dumps(dataclasses.asdict(result), ensure_ascii=False) if flags.json else as_text(result, flags.examples))
+    print(_as_json(dataclasses.asdict(result)) if flags.json else as_text(result, flags.examples))
   finally:  # what took long is not lost because nobody takes its figures
     if result.texts:
       write_page(result, Path(flags.workdir))
+
+
+def _as_json(values: dict[str, Any]) -> str:
+  """JSON whose text is text, but for the names of files that are not UTF-8, of which the bytes are escaped."""
+  return json.dumps(values, ensure_ascii=False).encode(errors='backslashreplace').decode()
 
 
 def _export(flags: argparse.Namespace) -> None:
@@ -193,7 +206,8 @@ def _export(flags: argparse.Namespace) -> None:
       raise UserError(f'{flags.workdir}: expected the configuration of the run, found {changed[0]}')
   step = export(Path(flags.workdir), Path(flags.output), flags.dtype == 'bfloat16', sys.stderr.isatty(), flags.best)
   size = sum(path.stat().st_size for path in Path(flags.output).iterdir())
-  print(f'{flags.output}: step {step:,} of {flags.workdir}, {size / 1e6:.1f} MB')
+  output, workdir = paths.printable(flags.output), paths.printable(flags.workdir)
+  print(f'{output}: step {step:,} of {workdir}, {size / 1e6:.1f} MB')
 
 
 def _decode_config(decode: DecodeConfig, flags: argparse.Namespace) -> DecodeConfig:
@@ -314,17 +328,17 @@ def load_configs(files: list[str], bindings: list[str], stored: str = '') -> tup
   """
   gin.clear_config()
   package = Path(__file__).parent
-  for folder in (package.parent, package):  # of a checkout, and of an installed wheel
-    gin.add_config_file_search_path(str(folder))
-  # Where a checkout is on Python's path, that folder looks like a package without a file, at which gin 0.5 stumbles.
-  sys.modules.setdefault('gin_configs', None)
+  # The working folder, a checkout, and an installed wheel. Gin 0.5 has no public way to read files by other means than
+  # its own, which take the locale's encoding and leave byte-order marks in the text.
+  gin.config._LOCATION_PREFIXES[:] = ['', str(package.parent), str(package)]
+  gin.config._FILE_READERS[:] = [(gin_files.Reader().opened, gin_files.is_there)]
   gin.parse_config(_HEADER + _default_references())
   if stored:
-    _parse('the stored config', stored)
+    _parse('the stored config', lambda: gin.parse_config(stored))
   for path in files:
-    _parse(f'--gin_file {path}', f"include '{path}'")
+    _parse(f'--gin_file {path}', lambda path=path: gin.parse_config_file(path))
   for binding in bindings:
-    _parse(f'--gin_bindings {binding!r:.200}', _HEADER + binding)
+    _parse(f'--gin_bindings {binding!r:.200}', lambda binding=binding: gin.parse_config(_HEADER + binding))
   try:
     text = gin.config_str()
     run, decode = gin.get_configurable(RunConfig)(), gin.get_configurable(DecodeConfig)()
@@ -341,17 +355,18 @@ def load_configs(files: list[str], bindings: list[str], stored: str = '') -> tup
   return run, decode, text
 
 
-def _parse(where: str, text: str) -> None:
+def _parse(where: str, parse: Callable[[], object]) -> None:
   try:
-    gin.parse_config(text)
+    parse()
   except UserError as error:
     raise UserError(str(error)) from error  # in a line, where gin has added its own
   except RecursionError as error:
     raise UserError(f'{where}: expected includes and brackets a few levels deep, found far more') from error
+  except OSError as error:  # of gin, where no file has the name
+    _, *rest = str(error).splitlines()
+    include = next((f' for {line.strip()}' for line in rest if line.strip().startswith('include')), '')
+    raise UserError(f'{where}: expected a file that exists, found none{include}') from error
   except Exception as error:  # gin imports whatever the files name, and fails in many ways at what it cannot parse
-    include = next((line.strip() for line in str(error).splitlines() if 'include' in line), None)
-    if isinstance(error, TypeError) and include:  # gin 0.5, of a file that it cannot find
-      raise UserError(f'{where}: expected a file that exists, found none for {include}') from error
     first, *rest = str(error).splitlines() or [type(error).__name__]
     line = next((line.strip() for line in rest if 'bindings string' not in line and 'line' in line), '')
     raise UserError(f'{where}: {first.rstrip(".")}{f" ({line})" if line else ""}') from error
@@ -375,20 +390,6 @@ def _stored_gin(flags: argparse.Namespace) -> str:
   if stored is None:
     raise UserError(f'{flags.workdir}: expected a run with at least one checkpoint, found none')
   return stored
-
-
-# --- The process -----------------------------------------------------------------------------------------------------
-
-
-def _require_folder(path: Path) -> None:
-  if re.match(r'\w+:/', str(path)):
-    raise UserError(f'{path}: expected a folder, found an address; mount the bucket, as docs/tpu_pods.md shows')
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise config_lib.refused(path, 'a folder that can be written', error) from error
-  if not os.access(path, os.W_OK):
-    raise UserError(f'{path}: expected a folder that can be written, found it read-only')
 
 
 if __name__ == '__main__':

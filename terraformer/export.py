@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from terraformer.config import UserError
 from terraformer.data.vocabulary import Vocabulary
-from terraformer.decode.bundle import Content, write_bundle
+from terraformer.decode.bundle import Content, unrolled_facts, write_bundle
 from terraformer.models.parameters import stacked_name
 from terraformer.train import checkpoint
 from terraformer.train.best import chosen
@@ -38,7 +40,12 @@ def export(workdir: Path, output: Path, bfloat16: bool = False, progress: bool =
     origin={'step': step, 'gin': stored['gin'], 'data_fingerprint': stored['data_fingerprint']},
     bfloat16=bfloat16,
   )
-  write_bundle(output, content, lambda name: checkpoint.read_layer(place, step, *stacked_name(name)), progress)
+  facts = unrolled_facts(run.model)
+
+  def read(name: str) -> np.ndarray:
+    return checkpoint.read_layer(place, step, *stacked_name(name, facts[name]))
+
+  write_bundle(output, content, read, progress)
   return step
 
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from terraformer.paths import target_of
+
 # What a disk says that is full, beyond its quota, read-only, or has a limit to the size of a file.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _FAILURES = (*NO_ROOM, errno.EIO)
@@ -56,7 +58,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
   A link keeps leading where it did, and a device or a pipe is written as it is.
   """
-  path = path.resolve()
+  path = target_of(path)
   if path.exists() and not path.is_file():
     path.write_bytes(data)
     return

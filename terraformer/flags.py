@@ -8,6 +8,8 @@ Any value of terraformer/config is set by gin, in files or on the command line, 
   --gin_file=gin_configs/runs/demo.gin --gin_bindings='config.TrainConfig.steps = 100'
 Bad input ends in one sentence and exit status 2, an interruption in 130.
 """
+# Flags that are paths.
+PATH_FLAGS = ('gin_file', 'workdir', 'output', 'bundle', 'input_file', 'scratch', 'chart')
 # Flags that are fields of DecodeConfig by the same name.
 DECODE_FLAGS = (
   'max_tokens',
@@ -55,6 +57,10 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
         metavar='BINDING',
         help="'config.Class.field = value'; repeatable",
       )
+      if name != 'prepare':  # which imports a module of tasks where TensorFlow is, and not here
+        command.add_argument(
+          '--module', action='append', default=[], help='Python module that defines configs of your own; repeatable'
+        )
     command.set_defaults(run=commands[name])
     return command
 

@@ -2,7 +2,8 @@
 
 A format has a folder of its own in `tests/fixtures/formats`. Of each run it holds NAME.tar.xz (the folder in which the
 run was prepared, trained, evaluated and exported), NAME.json (what is to come out of it) and NAME.npz (its parameters
-some steps later). Paths are relative to the folder that is unpacked, which is the working folder.
+some steps later); `formats.json` has the numbers of the formats. Paths are relative to the
+folder that is unpacked, which is the working folder.
 """
 
 import contextlib

@@ -21,6 +21,7 @@ from terraformer.decode.decoder import Decoder
 from terraformer.decode.tensors import map_tensors
 from terraformer.eval.evaluate import evaluate
 from terraformer.export import export
+from terraformer.layers.parameter import facts_of
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import flatten, split
 from terraformer.train import best, checkpoint
@@ -94,8 +95,9 @@ def test_every_checkpoint_has_its_parameters_bit_for_bit(stored):
 def test_another_run_begins_with_its_parameters(stored):
   step = checkpoint.require_step(RUN)
   vocabulary = open_prepared(stored.config.data).vocabulary.fingerprint
-  fresh = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), split(abstract_model(stored.config.model))[1])
-  taken, _ = take_parameters(fresh, InitFromConfig(str(RUN)), step, vocabulary)
+  model = abstract_model(stored.config.model)
+  fresh = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), split(model)[1])
+  taken, _ = take_parameters(fresh, facts_of(model), InitFromConfig(str(RUN)), step, vocabulary)
   arrays = {name: np.asarray(array) for name, array in flatten(taken).items()}
   assert formats.checksums(arrays) == stored.expected['checkpoints'][str(RUN)][str(step)]
 

@@ -27,10 +27,11 @@ from terraformer.bench.machine import (
   resident_bytes,
 )
 from terraformer.bench.parts import EMPTY, part_programs
-from terraformer.config import DecodeConfig, LanguageModelConfig, ModelConfig, SparseFFConfig, UserError
+from terraformer.config import DecodeConfig, ModelConfig, UserError
 from terraformer.decode import step as steps
-from terraformer.decode.bundle import abstract_unrolled, stored_shapes
+from terraformer.decode.bundle import abstract_unrolled, stored_shapes, unrolled_facts
 from terraformer.decode.sample import draw_of, rules_of
+from terraformer.layers.parameter import ModelFacts
 from terraformer.models.cost import cache_numbers, n_read
 from terraformer.models.twin import dense_twin
 from terraformer.ops.places import Filled, prompted
@@ -97,7 +98,7 @@ def variants_of(config: ModelConfig, names: Sequence[str]) -> dict[str, ModelCon
   """The models to compare: the dense twin, and more and more of its layers replaced by those of `config`."""
   twin = dense_twin(config)
   block, dense_block = config.blocks['decoder'], twin.blocks['decoder']
-  if not isinstance(block.feed_forward, SparseFFConfig):
+  if not block.feed_forward.picks_units:
     raise UserError('bench decode: expected a model with sparse feed-forward blocks, found one without')
   size = block.feed_forward.block_size
   d_ff = max(1, round(dense_block.feed_forward.d_ff / size)) * size
@@ -143,10 +144,11 @@ def bench_decode(
       this machine no room for it.
   """
   models = {name: steps.decoding_form(model, model.max_length) for name, model in variants_of(config, variants).items()}
-  whole = _n_layers(config)
+  whole = config.decoder_shape[0]
   if layers is not None:
-    models = {name: _slice(model, layers) for name, model in models.items()}
-  shapes = {name: _step_shapes(model, bfloat16) for name, model in models.items()}
+    models = {name: model.with_layers(*layers) for name, model in models.items()}
+  facts = {name: unrolled_facts(model) for name, model in models.items()}
+  shapes = {name: _step_shapes(model, facts[name], bfloat16) for name, model in models.items()}
   n_bytes = max(map(bytes_of, shapes.values()))
   for context, batch in itertools.product(contexts, batches):
     config.check_context(context)
@@ -161,7 +163,7 @@ def bench_decode(
         cases = {}
         for name, model in models.items():
           say(f'compiling {name} at context {context:,}, batch {batch}')
-          cases[name] = _make_case(model, pool.cut(shapes[name]), context, batch)
+          cases[name] = _make_case(model, facts[name], pool.cut(shapes[name]), context, batch)
         say(f'measuring {", ".join(cases)} at context {context:,}, batch {batch}')
         while any(len(case.seconds) < tokens for case in cases.values()):
           for case in cases.values():
@@ -170,14 +172,14 @@ def bench_decode(
         bandwidth = (before + read_bandwidth()) / 2
         for name, case in cases.items():
           median = statistics.median(case.seconds)
-          touched = _bytes_read(case.config, shapes[name], context, batch)
+          touched = _bytes_read(case.config, facts[name], shapes[name], context, batch)
           yield DecodeTime(
             variant=name,
-            layers=(_n_layers(case.config), whole),
+            layers=(case.config.decoder_shape[0], whole),
             context=context,
             batch=batch,
             dtype='bfloat16' if bfloat16 else 'float32',
-            params=sum(int(np.prod(x.shape)) for x in shapes[name].values()),
+            params=_n_decoding(case.config, facts[name]),
             ms_per_token=1000 * median,
             min_ms=1000 * min(case.seconds),
             tokens=len(case.seconds),
@@ -189,30 +191,28 @@ def bench_decode(
           )
 
 
-def _n_layers(config: ModelConfig) -> int:
-  return config.n_layers if isinstance(config, LanguageModelConfig) else config.n_decoder_layers
-
-
-def _slice(config: ModelConfig, layers: tuple[int, int]) -> ModelConfig:
-  if isinstance(config, LanguageModelConfig):
-    return dataclasses.replace(config, n_layers=layers[1])
-  return dataclasses.replace(config, n_encoder_layers=layers[0], n_decoder_layers=layers[1])
-
-
-def _step_shapes(config: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
+def _step_shapes(config: ModelConfig, facts: ModelFacts, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
   """What a step reads, by name."""
-  return {name: x for name, x in stored_shapes(config, bfloat16).items() if steps.is_read_by_step(name)}
+  return {name: x for name, x in stored_shapes(config, bfloat16).items() if facts[name].in_step}
 
 
-def _bytes_read(config: ModelConfig, shapes: dict[str, Any], context: int, batch: int) -> int:
-  weights = sum(n_read(name, shape, batch) * np.dtype(shape.dtype).itemsize for name, shape in shapes.items())
+def _n_decoding(config: ModelConfig, facts: ModelFacts) -> int:
+  """Parameters without those that read the source alone, of whose keys and values the decoder makes its own."""
+  shapes = stored_shapes(config, bfloat16=False)
+  return sum(x.size for name, x in shapes.items() if facts[name].in_step or facts[name].stack == 'decoder')
+
+
+def _bytes_read(config: ModelConfig, facts: ModelFacts, shapes: dict[str, Any], context: int, batch: int) -> int:
+  weights = sum(n_read(facts[name], shape, batch) * np.dtype(shape.dtype).itemsize for name, shape in shapes.items())
   return weights + 4 * batch * cache_numbers(config, context)
 
 
-def _make_case(config: ModelConfig, tensors: dict[str, np.ndarray], context: int, batch: int) -> _Case:
+def _make_case(
+  config: ModelConfig, facts: ModelFacts, tensors: dict[str, np.ndarray], context: int, batch: int
+) -> _Case:
   step = steps.compile_step(config, config.vocab_size, rules_of(DecodeConfig()))
   progress = steps.begin(filled_cache(config, context, batch, _ROOM), None)
-  case = _Case(config, steps.step_weights(tensors), step, progress, batch, [])
+  case = _Case(config, steps.step_weights(tensors, facts), step, progress, batch, [])
   _take_turn(case)
   case.seconds.clear()
   return case

@@ -10,10 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from terraformer.config import FullAttentionConfig, ModelConfig, SparseFFConfig
+from terraformer.config import ModelConfig
 from terraformer.decode.step import COMPILER_OPTIONS, Progress, StepWeights, step_model
-from terraformer.layers.sparse_ff import SparseFF
-from terraformer.ops.attention import one_query_attention
 
 # Added to the vector that goes on: enough for every result to count, too little to change it.
 _SMALL = 1e-6
@@ -25,16 +23,16 @@ def part_programs(
 ) -> dict[str, Callable[[], Any]]:
   """Name of a part -> function without arguments that computes it once and waits for the result.
 
-  `qkv` is what attention projects before and after it, `attention` reads the cache (only full attention has this part),
+  `qkv` is what attention projects before and after it, `attention` reads the cache (where a step reads all of it),
   `controller` picks units, `rows` is the rest of the feed-forward blocks, `output` the logits; the program
   `EMPTY` takes the same arguments and computes nothing.
   """
   x_BxD = jnp.asarray(np.random.default_rng(0).standard_normal((batch, config.d_model)), jnp.float32)
   block = config.blocks['decoder']
   parts = {EMPTY: lambda model, cache, filled, x_BxD: x_BxD, 'qkv': _qkv, 'rows': _rows, 'output': _output}
-  if isinstance(block.attention, FullAttentionConfig):
+  if block.attention.reads_whole_cache:
     parts['attention'] = _attention
-  if isinstance(block.feed_forward, SparseFFConfig):
+  if block.feed_forward.picks_units:
     parts['controller'] = _controller
 
   def program(part):
@@ -60,8 +58,7 @@ def _attention(model, cache, filled, x_BxD):
   for block, caches in zip(model.decoder.blocks, cache.layers, strict=True):
     for half, kept in zip(block.attentions, caches, strict=False):
       q_BxHxK = x_BxD.reshape(len(x_BxD), *half.attention.head_shape)
-      visible_BxP = filled.places(kept.v_GxPxK.shape[1])
-      x_BxD += one_query_attention(q_BxHxK, kept.k_GxKxP, kept.v_GxPxK, visible_BxP).reshape(x_BxD.shape) * _SMALL
+      x_BxD += half.attention.read(q_BxHxK, kept, filled).reshape(x_BxD.shape) * _SMALL
   return x_BxD
 
 
@@ -73,9 +70,10 @@ def _controller(model, cache, filled, x_BxD):
 
 
 def _rows(model, cache, filled, x_BxD):
+  picks_units = model.config.blocks['decoder'].feed_forward.picks_units
   for block in model.decoder.blocks:
     layer = block.feed_forward.feed_forward
-    if isinstance(layer, SparseFF):
+    if picks_units:
       # Units that depend on the vector, as the controller's do, and on little else.
       units_BxM = (jnp.abs(x_BxD[:, :1] * 1e4) + 7 * jnp.arange(layer.config.n_blocks)).astype(jnp.int32)
       y_BxD = layer.read_rows(x_BxD, units_BxM % layer.config.block_size, None)

@@ -5,10 +5,12 @@ every dense baseline is another value of the same field and no layer reads a mod
 """
 
 from terraformer.config.attention import (
+  AttentionConfig,
   DenseProjectionConfig,
   FullAttentionConfig,
   LSHAttentionConfig,
   ModularProjectionConfig,
+  ProjectionConfig,
   SparseProjectionConfig,
 )
 from terraformer.config.base import UserError, differences, from_dict, refused, to_dict, unreadable
@@ -24,9 +26,13 @@ from terraformer.config.layers import (
   BlockSparseFFConfig,
   DenseFFConfig,
   DenseOutputConfig,
+  FeedForwardConfig,
   LayerNormConfig,
   LowRankOutputConfig,
+  NormConfig,
+  OutputConfig,
   PlainResidualConfig,
+  ResidualConfig,
   ReversibleResidualConfig,
   RMSNormConfig,
   SparseFFConfig,
@@ -47,11 +53,14 @@ from terraformer.config.optimizer import (
   AdafactorConfig,
   AdamWConfig,
   CosineScheduleConfig,
+  OptimizerConfig,
   RsqrtScheduleConfig,
+  ScheduleConfig,
 )
 from terraformer.config.positions import (
   AxialPositionsConfig,
   FixedBasePositionsConfig,
+  PositionsConfig,
   SinusoidPositionsConfig,
   TablePositionsConfig,
 )
@@ -65,6 +74,15 @@ from terraformer.config.train import (
 )
 
 __all__ = [
+  'OptimizerConfig',
+  'ScheduleConfig',
+  'AttentionConfig',
+  'ProjectionConfig',
+  'FeedForwardConfig',
+  'NormConfig',
+  'OutputConfig',
+  'ResidualConfig',
+  'PositionsConfig',
   'AdafactorConfig',
   'AdamWConfig',
   'AxialPositionsConfig',

@@ -10,6 +10,7 @@ import sys
 import types
 import typing
 from collections import ChainMap
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 # What arrays hold, and what JAX counts steps, positions and places of an array in.
@@ -155,6 +156,10 @@ class Checked:
       if is_float and type(value) is int and int not in _options(annotation):
         object.__setattr__(self, name, float(value))  # jax.random takes no whole probability
 
+  def is_same(self, name: str, old: Any, new: Any) -> bool:
+    """Whether two values of a field mean the same."""
+    return old == new
+
   def _at_least(self, least: float, *names: str) -> None:
     for name in names:
       value = getattr(self, name)
@@ -190,6 +195,24 @@ class Checked:
       expect(0 <= value <= 1, f'{type(self).__name__}.{name}: expected a number from 0 to 1, found {value}')
 
 
+@dataclasses.dataclass(frozen=True)
+class Family(Checked):
+  """Configs of which one can stand for another. A class that derives from this one is a family, and has what others may
+  ask of all of its members; these derive from the family, here or in a module of the user's.
+
+  Attributes:
+    made_by: what makes that which the config is of: the class, or the function, itself, or where it can be imported
+      from, `package.module:Name`. Its arguments are those of the family (see `layers.make`).
+  """
+
+  made_by: ClassVar[str | Callable | None] = None
+
+  def __post_init__(self):
+    is_family = Family in type(self).__bases__
+    expect(not is_family, f'config: expected one of the kinds of {type(self).__name__}, found {type(self).__name__}')
+    super().__post_init__()
+
+
 def shown(number: float) -> str:
   """A number as a sentence names it: a whole one of thousands of digits cannot be printed."""
   if isinstance(number, int) and abs(number) >= 10**40:
@@ -216,22 +239,43 @@ def _float_range(number: float, is_wide: bool) -> str | None:
 
 
 def to_dict(config: Checked) -> dict[str, Any]:
-  """The config as plain JSON values; `kind` names each dataclass."""
+  """The config as plain JSON values; `kind` names each dataclass, one from outside of this package with its module."""
 
   def encode(value):
     if isinstance(value, Checked):
       return to_dict(value)
     return list(value) if isinstance(value, tuple) else value
 
-  return {'kind': type(config).__name__} | {f.name: encode(getattr(config, f.name)) for f in dataclasses.fields(config)}
+  return {'kind': _kind_name(type(config))} | {
+    f.name: encode(getattr(config, f.name)) for f in dataclasses.fields(config)
+  }
+
+
+def _kind_name(kind: type) -> str:
+  """The name under which a config is stored: `SparseFFConfig`, or `mine:WindowConfig` of a user's module `mine`."""
+  is_ours = kind.__module__.partition('.')[0] == __name__.partition('.')[0]
+  return kind.__name__ if is_ours else f'{kind.__module__}:{kind.__qualname__}'
 
 
 def _kinds(base: type) -> dict[str, type]:
-  """Every config by its name."""
+  """Every config by the name under which it is stored."""
   kinds = {}
   for kind in base.__subclasses__():
-    kinds |= {kind.__name__: kind} | _kinds(kind)
+    # The class itself, and not gin's subclass of the same name, whose defaults are what gin has bound.
+    kinds |= _kinds(kind) | {_kind_name(kind): kind}
   return kinds
+
+
+def _kind(name: Any) -> type:
+  """The config of this name."""
+  kind = _kinds(Checked).get(name) if isinstance(name, str) else None
+  module = name.partition(':')[0] if isinstance(name, str) and ':' in name else None
+  expect(
+    kind is not None or module is None or module in sys.modules,
+    f'config: {name!r:.80} is defined outside of this package; import its module with --module {module!s:.80}',
+  )
+  expect(kind is not None, f'config: expected a kind of this version, found {name!r:.80}')
+  return kind
 
 
 def from_dict(values: dict[str, Any]) -> Any:
@@ -252,9 +296,7 @@ def _built(values: dict[str, Any], levels: int) -> Any:
   """The config of an object that has at most so many levels of others in it."""
   expect(levels > 0, f'config: expected at most {_DEEPEST} configs within each other, found more')
   fields = dict(values)
-  name = fields.pop('kind', None)
-  kind = _kinds(Checked).get(name) if isinstance(name, str) else None
-  expect(kind is not None, f'config: expected a kind of this version, found {name!r:.80}')
+  kind = _kind(fields.pop('kind', None))
   known = {f.name: f for f in dataclasses.fields(kind)}
   for name in fields:
     expect(name in known, f'{kind.__name__}: expected fields {sorted(known)}, found {name!r}')
@@ -271,6 +313,6 @@ def differences(stored: Checked, given: Checked, prefix: str = '') -> list[str]:
     path, old, new = f'{prefix}{field.name}', getattr(stored, field.name), getattr(given, field.name)
     if isinstance(old, Checked) and type(old) is type(new):
       found += differences(old, new, f'{path}.')
-    elif old != new:
+    elif not stored.is_same(field.name, old, new):
       found.append(f'{path}: {old!r} -> {new!r}')
   return found

@@ -1,7 +1,7 @@
 """What a model is trained on."""
 
 import dataclasses
-from typing import ClassVar
+from pathlib import Path
 
 from terraformer.config.base import Checked, expect
 from terraformer.config.objectives import LMConfig, ObjectiveConfig, PrefixLMConfig, SpanCorruptionConfig
@@ -56,6 +56,17 @@ class LocalFilesConfig(Checked):
   inputs_field: str = 'inputs'
   targets_field: str = 'targets'
 
+  def check(self):
+    for name in ('train', 'validation', 'test'):
+      expect(
+        all(getattr(self, name)), f'LocalFilesConfig.{name}: expected paths or patterns, found an empty one among them'
+      )
+
+  def is_same(self, name, old, new):
+    if name not in ('train', 'validation', 'test'):
+      return old == new
+    return [Path(path).absolute() for path in old] == [Path(path).absolute() for path in new]
+
 
 @dataclasses.dataclass(frozen=True)
 class LocalFolderConfig(Checked):
@@ -90,7 +101,7 @@ class DigitsConfig(Checked):
   held_out_examples: int = 1000
   seed: int = 0
 
-  _wide: ClassVar[tuple[str, ...]] = ('seed',)
+  _wide = ('seed',)
 
   def check(self):
     self._at_least(1, 'train_examples', 'held_out_examples')
@@ -160,7 +171,7 @@ class DataConfig(Checked):
   packing: PackingConfig | None = None
   parts: int = 1
 
-  _wide: ClassVar[tuple[str, ...]] = ('max_examples',)
+  _wide = ('max_examples',)
 
   def check(self):
     self._at_least(2, 'targets_length')

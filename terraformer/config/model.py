@@ -1,49 +1,32 @@
 """What a model is made of: blocks, and the three models that stack them."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from terraformer.config.attention import (
-  DenseProjectionConfig,
+  AttentionConfig,
   FullAttentionConfig,
-  LSHAttentionConfig,
-  ModularProjectionConfig,
+  ProjectionConfig,
   SparseProjectionConfig,
 )
-from terraformer.config.base import Checked, divides, expect
+from terraformer.config.base import Checked, Family, divides, expect
 from terraformer.config.layers import (
-  BlockSparseFFConfig,
-  DenseFFConfig,
-  DenseOutputConfig,
+  FeedForwardConfig,
   LayerNormConfig,
-  LowRankOutputConfig,
-  PlainResidualConfig,
+  NormConfig,
+  OutputConfig,
+  ResidualConfig,
   ReversibleResidualConfig,
-  RMSNormConfig,
   SparseFFConfig,
   SparseOutputConfig,
   SRUConfig,
-  SwitchFFConfig,
 )
-from terraformer.config.positions import (
-  AxialPositionsConfig,
-  FixedBasePositionsConfig,
-  SinusoidPositionsConfig,
-  TablePositionsConfig,
-)
+from terraformer.config.positions import PositionsConfig, TablePositionsConfig
 
-ProjectionConfig = DenseProjectionConfig | SparseProjectionConfig | ModularProjectionConfig
-AttentionConfig = FullAttentionConfig | LSHAttentionConfig
-FeedForwardConfig = DenseFFConfig | SparseFFConfig | BlockSparseFFConfig | SwitchFFConfig
-NormConfig = LayerNormConfig | RMSNormConfig
 # Decoding and the cost table make a program in which every layer stands by itself.
 _MOST_LAYERS = 4096
 # Half of what 32 bits count, since the decoder of a Terraformer counts its prefix as well.
 _MOST_POSITIONS = 2**30
-
-PositionsConfig = TablePositionsConfig | SinusoidPositionsConfig | FixedBasePositionsConfig | AxialPositionsConfig
-OutputConfig = DenseOutputConfig | LowRankOutputConfig | SparseOutputConfig
-ResidualConfig = ReversibleResidualConfig | PlainResidualConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,18 +61,12 @@ class BlockConfig(Checked):
     self._at_least(0, 'ff_chunk')
     self._dropout('dropout')
     divides('BlockConfig.d_model', self.d_model, 'n_heads', self.n_heads)
-    if not isinstance(self.projection, DenseProjectionConfig):
-      name = type(self.projection).__name__
-      divides('BlockConfig.d_model', self.d_model, f'{name}.n_modules', self.projection.n_modules)
-    if isinstance(self.attention, LSHAttentionConfig):
-      expect(
-        self.projection.share_qk,
-        f'{type(self.projection).__name__}.share_qk: expected True with LSHAttentionConfig, found False',
-      )
+    self.projection.check_block(self.d_model, self.n_heads)
+    self.attention.check_block(self.projection)
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(Checked):
+class ModelConfig(Family):
   """What all models have.
 
   Attributes:
@@ -115,6 +92,7 @@ class ModelConfig(Checked):
   bfloat16: bool = False
 
   needs_source: ClassVar[bool] = True  # whether an example without inputs makes no sense
+  cross_attends: ClassVar[bool] = False  # whether a decoder layer attends to the encoder's output as well
 
   def check(self):
     name = type(self).__name__
@@ -123,16 +101,8 @@ class ModelConfig(Checked):
     self._between(1, _MOST_POSITIONS, 'max_length')
     self._at_least(1, 'unroll')
     self._at_least(0, 'loss_chunk')
-    if isinstance(self.output, SparseOutputConfig):
-      divides(f'{name}.vocab_size', self.vocab_size, 'SparseOutputConfig.n_modules', self.output.n_modules)
-    if isinstance(self.positions, FixedBasePositionsConfig):
-      divides(f'{name}.d_model', self.d_model, 'FixedBasePositionsConfig.n_digits', self.positions.n_digits)
-    if isinstance(self.positions, AxialPositionsConfig):
-      widths = self.positions.widths
-      expect(
-        sum(widths) == self.d_model,
-        f'AxialPositionsConfig.widths: expected a sum of d_model ({self.d_model}), found {widths}',
-      )
+    self.output.check_model(name, self.vocab_size)
+    self.positions.check_model(name, self.d_model)
     most = self.positions.n_positions(self.max_length)
     expect(
       self.max_length <= most,
@@ -164,6 +134,15 @@ class ModelConfig(Checked):
     raise NotImplementedError
 
   @property
+  def decoder_shape(self) -> tuple[int, int]:
+    """Layers of the decoder, and attention sub-layers (to its own tokens) in each."""
+    raise NotImplementedError
+
+  def with_layers(self, n_encoder: int, n_decoder: int) -> Self:
+    """The same model of other depths."""
+    raise NotImplementedError
+
+  @property
   def d_model(self) -> int:
     """Width of the residual streams."""
     return next(iter(self.blocks.values())).d_model
@@ -178,6 +157,8 @@ class LanguageModelConfig(ModelConfig):
     n_attentions: attention sub-layers in one layer.
     decoder: what a layer is made of.
   """
+
+  made_by: ClassVar = 'terraformer.models.language_model:LanguageModel'
 
   n_layers: int = 2
   n_attentions: int = 1
@@ -204,6 +185,14 @@ class LanguageModelConfig(ModelConfig):
   @property
   def n_sublayers(self) -> int:
     return self.n_layers * self.n_attentions
+
+  @property
+  def decoder_shape(self) -> tuple[int, int]:
+    return self.n_layers, self.n_attentions
+
+  def with_layers(self, n_encoder: int, n_decoder: int) -> Self:
+    """It has no encoder."""
+    return dataclasses.replace(self, n_layers=n_decoder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,10 +228,21 @@ class _SequenceToSequenceConfig(ModelConfig):
   def n_sublayers(self) -> int:
     return self.n_encoder_layers + self.n_decoder_layers * self.n_decoder_attentions
 
+  @property
+  def decoder_shape(self) -> tuple[int, int]:
+    return self.n_decoder_layers, self.n_decoder_attentions
+
+  def with_layers(self, n_encoder: int, n_decoder: int) -> Self:
+    return dataclasses.replace(self, n_encoder_layers=n_encoder, n_decoder_layers=n_decoder)
+
 
 @dataclasses.dataclass(frozen=True)
 class EncoderDecoderConfig(_SequenceToSequenceConfig):
   """The Transformer with an encoder, and a decoder that attends to it (the paper's Scaling Transformer, section 3)."""
+
+  made_by: ClassVar = 'terraformer.models.encoder_decoder:EncoderDecoder'
+
+  cross_attends: ClassVar[bool] = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,6 +253,8 @@ class TerraformerConfig(_SequenceToSequenceConfig):
     merge_encoder: whether the encoder's streams are averaged, pass a dense layer and a normalisation, and make both
       streams of the prefix (the authors' `reversible_encoder=False`); else each goes on as it is.
   """
+
+  made_by: ClassVar = 'terraformer.models.terraformer:Terraformer'
 
   n_decoder_attentions: int = 2
   merge_encoder: bool = False

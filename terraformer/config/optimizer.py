@@ -1,16 +1,24 @@
 """Optimisers and schedules of the learning rate."""
 
 import dataclasses
+from typing import ClassVar
 
-from terraformer.config.base import Checked, expect
+from terraformer.config.base import Family, expect
 
 
 @dataclasses.dataclass(frozen=True)
-class RsqrtScheduleConfig(Checked):
+class ScheduleConfig(Family):
+  """The learning rate of every step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RsqrtScheduleConfig(ScheduleConfig):
   """Linear warm-up to `peak`, then decay by the inverse square root of the step (the paper's schedule).
 
   The defaults suit a short run, of whatever length; the paper warms up for 10,000 of its 524,288 steps.
   """
+
+  made_by: ClassVar = 'terraformer.train.optimizer:rsqrt_schedule'
 
   peak: float = 0.02
   warmup_steps: int = 100
@@ -21,8 +29,10 @@ class RsqrtScheduleConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class CosineScheduleConfig(Checked):
+class CosineScheduleConfig(ScheduleConfig):
   """Linear warm-up to `peak`, then a half cosine down to `floor` at step `decay_steps`."""
+
+  made_by: ClassVar = 'terraformer.train.optimizer:cosine_schedule'
 
   peak: float = 1e-3
   warmup_steps: int = 100
@@ -44,7 +54,12 @@ class CosineScheduleConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class AdafactorConfig(Checked):
+class OptimizerConfig(Family):
+  """An optimiser; every kind has the field `schedule`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AdafactorConfig(OptimizerConfig):
   """Adafactor with the paper's settings: no momentum, factored, steps scaled by the parameter's size.
 
   Every layer of a stack has arrays of its own: factors, clipping and scale are never those of several layers together.
@@ -59,7 +74,9 @@ class AdafactorConfig(Checked):
       the blocks of a sparse feed-forward layer, and with them most of the model, unfactored.
   """
 
-  schedule: RsqrtScheduleConfig | CosineScheduleConfig = RsqrtScheduleConfig()
+  made_by: ClassVar = 'terraformer.train.optimizer:adafactor'
+
+  schedule: ScheduleConfig = RsqrtScheduleConfig()
   decay: float = 0.8
   clip: float = 1.0
   epsilon: float = 1e-16
@@ -74,10 +91,12 @@ class AdafactorConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class AdamWConfig(Checked):
+class AdamWConfig(OptimizerConfig):
   """AdamW with gradients clipped to a global norm; biases and normalisation are not decayed."""
 
-  schedule: RsqrtScheduleConfig | CosineScheduleConfig = CosineScheduleConfig()
+  made_by: ClassVar = 'terraformer.train.optimizer:adamw'
+
+  schedule: ScheduleConfig = CosineScheduleConfig()
   beta1: float = 0.9
   beta2: float = 0.98
   clip: float = 1.0

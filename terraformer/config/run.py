@@ -2,11 +2,10 @@
 
 import dataclasses
 import math
-from typing import ClassVar
 
 from terraformer.config.base import Checked, expect
 from terraformer.config.data import DataConfig
-from terraformer.config.model import EncoderDecoderConfig, LanguageModelConfig, TerraformerConfig
+from terraformer.config.model import ModelConfig, TerraformerConfig
 from terraformer.config.train import TrainConfig
 
 _MOST_BEAMS = 1024  # each has a cache of its own
@@ -17,7 +16,7 @@ _MOST_TOKENS = 2**31 - 1  # of a batch: JAX counts places of an array in 32 bits
 class RunConfig(Checked):
   """Everything that a run is: the model, its data and its training."""
 
-  model: TerraformerConfig | EncoderDecoderConfig | LanguageModelConfig = TerraformerConfig()
+  model: ModelConfig = TerraformerConfig()
   data: DataConfig = DataConfig()
   train: TrainConfig = TrainConfig()
 
@@ -73,7 +72,7 @@ class DecodeConfig(Checked):
   bfloat16_cache: bool = False
 
   # Their extremes have a meaning: all tokens, the likeliest, no limit.
-  _wide: ClassVar[tuple[str, ...]] = ('max_tokens', 'temperature', 'top_k', 'top_p', 'seed', 'no_repeat_ngram')
+  _wide = ('max_tokens', 'temperature', 'top_k', 'top_p', 'seed', 'no_repeat_ngram')
 
   def check(self):
     counts = ('temperature', 'top_k', 'no_repeat_ngram')

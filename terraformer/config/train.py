@@ -1,11 +1,10 @@
 """A training run: how long, how fast, what is kept, and what happens when something goes wrong."""
 
 import dataclasses
-from typing import ClassVar
 
 from terraformer.config.base import Checked, divides, expect
 from terraformer.config.mesh import MeshConfig
-from terraformer.config.optimizer import AdafactorConfig, AdamWConfig
+from terraformer.config.optimizer import AdafactorConfig, OptimizerConfig
 
 _LEAST_WAIT = 0.01  # seconds: a tenth of it is what the watchdog sleeps
 
@@ -48,7 +47,7 @@ class DivergenceConfig(Checked):
   window: int = 50
   max_skipped: int = 0
 
-  _wide: ClassVar[tuple[str, ...]] = ('max_rise',)
+  _wide = ('max_rise',)
 
   def check(self):
     self._at_least(1, 'window')
@@ -68,7 +67,7 @@ class WatchdogConfig(Checked):
   report_after: float = 300.0
   exit_after: float = 1800.0
 
-  _wide: ClassVar[tuple[str, ...]] = ('exit_after',)
+  _wide = ('exit_after',)
 
   def check(self):
     self._at_least(_LEAST_WAIT, 'report_after')
@@ -130,7 +129,7 @@ class TrainConfig(Checked):
   batch_size: int = 32
   microbatches: int = 1
   seed: int = 0
-  optimizer: AdafactorConfig | AdamWConfig = AdafactorConfig()
+  optimizer: OptimizerConfig = AdafactorConfig()
   mesh: MeshConfig = MeshConfig()
   checkpoints: CheckpointConfig = CheckpointConfig()
   init_from: InitFromConfig | None = None
@@ -142,7 +141,7 @@ class TrainConfig(Checked):
   sample_every: int = 500
   watch_every: int = 200
 
-  _wide: ClassVar[tuple[str, ...]] = ('seed',)
+  _wide = ('seed',)
 
   def check(self):
     self._at_least(1, 'steps', 'batch_size', 'microbatches', 'log_every', 'eval_batches')

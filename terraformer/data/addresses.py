@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from terraformer.config import UserError
+from terraformer.paths import cache_folder
 
 
 def is_address(place: str | os.PathLike) -> bool:
@@ -49,8 +50,7 @@ def reaching(place: str | os.PathLike) -> Iterator[None]:
 
 def staging_folder(place: str) -> Path:
   """A folder of this machine that stands for an address until what is written there is whole."""
-  cache = Path(os.environ.get('TERRAFORMER_CACHE', Path.home() / '.cache' / 'terraformer'))
-  return cache / 'staging' / hashlib.sha256(place.encode()).hexdigest()[:16]
+  return cache_folder() / 'staging' / hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
 
 
 def copy_folder(source: Path, target: Path, last: str) -> None:

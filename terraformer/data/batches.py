@@ -21,10 +21,11 @@ import numpy as np
 
 from terraformer.config import DataConfig, UserError
 from terraformer.data import packing, store
-from terraformer.data.addresses import reaching, size_of
+from terraformer.data.addresses import is_address, reaching, size_of
 from terraformer.data.objectives import Arrange, make_arrange, target_counts
 from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
+from terraformer.paths import plain
 
 Batch = dict[str, np.ndarray]
 
@@ -296,7 +297,7 @@ class Records:
 
   @staticmethod
   def _open(*paths: Path) -> grain.sources.ArrayRecordDataSource:
-    return grain.sources.ArrayRecordDataSource([str(path) for path in paths])
+    return grain.sources.ArrayRecordDataSource([str(path if is_address(path) else plain(path)) for path in paths])
 
   def __len__(self) -> int:
     return len(self._source)

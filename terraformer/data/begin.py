@@ -14,11 +14,13 @@ from typing import NamedTuple
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError, refused
 from terraformer.data import leaks, local_folder, own_texts, store
+from terraformer.data.addresses import place_of
 from terraformer.data.job import Component, Job
 from terraformer.data.progress import bar
 from terraformer.data.store import Origin
 from terraformer.data.vocabulary import Vocabulary, train_vocabulary
 from terraformer.files import write_whole
+from terraformer.paths import make_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +100,25 @@ def _joined(origins: dict[str, Origin]) -> Origin:
 
 def plan(config: DataConfig, text: Text) -> str:
   """A name for all that is known to bear on the result: parts of another plan are not gone on with."""
-  what = config_lib.to_dict(dataclasses.replace(config, directory='-'))
+  what = config_lib.to_dict(_plainly_named(dataclasses.replace(config, directory='-')))
   brought = text.vocabulary.fingerprint if text.vocabulary else ''
   known = [store.FORMAT, what, text.names, dataclasses.asdict(text.origin), brought]
   return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _plainly_named(config: DataConfig) -> DataConfig:
+  """The config with `a/b` for `./a//b` in the names of files."""
+
+  def plain(name: str) -> str:
+    return str(place_of(name)) if name else ''
+
+  files = {split: tuple(map(plain, getattr(config.local_files, split))) for split in store.SPLITS}
+  return dataclasses.replace(
+    config,
+    local_files=dataclasses.replace(config.local_files, **files),
+    local_folder=dataclasses.replace(config.local_folder, directory=plain(config.local_folder.directory)),
+    vocabulary=dataclasses.replace(config.vocabulary, path=plain(config.vocabulary.path)),
+  )
 
 
 def job(config: DataConfig, text: Text, folder: Path, progress: bool) -> Job:
@@ -142,7 +159,7 @@ def write_vocabulary(config: DataConfig, path: Path, progress: bool) -> None:
     samples = import_seqio(progress).sources.texts(config)
   vocabulary = _trained(config, samples, progress)
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, vocabulary.model_bytes)
   except OSError as error:
     raise refused(path, 'a file that can be written', error) from error

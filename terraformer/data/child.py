@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib
 import json
 import os
 import signal
@@ -21,9 +20,22 @@ from terraformer.data import begin, store
 from terraformer.data.prepare import WHOLE, Share, is_prepared, prepare, require_unchanged, reuse
 from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import Vocabulary
+from terraformer.modules import import_modules
 
 _INTERRUPTED = 130  # exit status
 _TO_CLEAN_UP = 10  # seconds that a child has when it is interrupted
+_PACKAGE = str(Path(__file__).parents[1])
+# Not `-m`: this package is to be the parent's, also where that is the one of the working folder.
+_START = """
+import sys
+terminal, answer, package, *sys.path = sys.argv[1:]
+from importlib import util
+spec = util.spec_from_file_location('terraformer', f'{package}/__init__.py', submodule_search_locations=[package])
+sys.modules['terraformer'] = util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules['terraformer'])
+from terraformer.data import child
+sys.exit(child.main(int(terminal), int(answer)))
+"""
 
 
 def ensure_prepared(
@@ -70,21 +82,17 @@ def write_vocabulary(config: DataConfig, path: Path, progress: bool = True) -> V
 
 
 def _in_child(request: dict[str, Any], what: str) -> None:
-  """Does what `_child` is asked for; raises UserError where the child does."""
+  """Does what `main` is asked for; raises UserError where the child does."""
   # Not multiprocessing: that would import the caller's main module again. A session of its own gets no Ctrl-C from the
   # terminal, so that the child is interrupted exactly once, below, and cleans up.
-  environment = {
-    'PYTHONPATH': os.pathsep.join(filter(None, sys.path)),
-    'JAX_PLATFORMS': 'cpu',
-    'CUDA_VISIBLE_DEVICES': '',
-  }
+  environment = {'JAX_PLATFORMS': 'cpu', 'CUDA_VISIBLE_DEVICES': ''}
   with (
     _scratch() as noise,  # of TensorFlow and of the user's modules
     _scratch() as answer,
     os.fdopen(os.dup(2)) as terminal,
   ):
     child = subprocess.Popen(
-      [sys.executable, '-m', 'terraformer.data.child', str(terminal.fileno()), str(answer.fileno())],
+      [sys.executable, '-P', '-c', _START, str(terminal.fileno()), str(answer.fileno()), _PACKAGE, *_import_path()],
       stdin=subprocess.PIPE,
       stdout=noise,
       stderr=noise,
@@ -126,6 +134,13 @@ def _scratch() -> BinaryIO:
   return tempfile.TemporaryFile()
 
 
+def _import_path() -> list[str]:
+  """Where the child finds modules: as this process does, but last in the working folder, whose files may have the names
+  of libraries."""
+  here = os.path.abspath('')  # noqa: PTH100
+  return [*(path for path in sys.path if os.path.abspath(path) != here), here]  # noqa: PTH100
+
+
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
   """SIGTERM and SIGHUP raise Terminated, so that no child is left at work."""
@@ -147,7 +162,7 @@ def _terminable() -> Iterator[None]:
       signal.signal(number, before[number])
 
 
-def _child(terminal: int, answer: int) -> int:
+def main(terminal: int, answer: int) -> int:
   """Does what a line of the standard input asks for, and writes the answer; only Python writes to the terminal."""
   # A shell that starts a command in the background has it ignore this, but then this process would not end.
   signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -184,15 +199,4 @@ def _end_with_parent() -> None:
 def _import_modules(names: list[str], progress: bool) -> None:
   if names:
     begin.import_seqio(progress)
-  for name in names:
-    try:
-      importlib.import_module(name)
-    except UserError as error:
-      raise UserError(f'--module {name}: {error}') from error
-    except (Exception, SystemExit) as error:  # whatever the user's code does
-      found = f'{type(error).__name__}: {error}'.splitlines()[0]
-      raise UserError(f'--module {name}: expected a Python module that can be imported, found {found}') from error
-
-
-if __name__ == '__main__':
-  sys.exit(_child(*map(int, sys.argv[1:])))
+  import_modules(names)

@@ -52,19 +52,29 @@ def source_paths(config: LocalFilesConfig) -> dict[str, list[Path]]:
     raise UserError('LocalFilesConfig.train: expected paths or patterns of .txt or .jsonl files, found none')
   paths = {}
   for split in ('train', 'validation', 'test'):
-    found = set()
+    found = {}  # by absolute path: however it is named, a file is read once, and has the same place among the others
     for pattern in getattr(config, split):
-      matches = [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)  # noqa: PTH207
+      matches = _matches(pattern)
       if not matches:
         raise UserError(f'LocalFilesConfig.{split}: expected a file or a pattern that matches, found none at {pattern}')
-      found |= {Path(match) for match in matches}
-    for path in found:
+      found = {Path(match).absolute(): Path(match) for match in matches} | found
+    for path in found.values():
       if path.is_dir() or path.suffix not in ('.txt', '.jsonl'):
         kind = 'a folder' if path.is_dir() else f'{path.suffix or "a name without ending"}'
         raise UserError(f'{path}: expected a .txt or .jsonl file, found {kind}')
-    paths[split] = sorted(found)
+    paths[split] = [path for _, path in sorted(found.items())]
   require_apart(paths, 'LocalFilesConfig')
   return paths
+
+
+def _matches(pattern: str) -> list[str]:
+  """The files of a pattern; what exists by its very name, a file or a folder above, is meant by it."""
+  path = Path(pattern)
+  if path.exists():
+    return [pattern]
+  known = next(folder for folder in path.parents if folder.exists())
+  rest = path.relative_to(known)
+  return glob.glob(f'{glob.escape(str(known))}/{rest}', recursive=True)  # noqa: PTH207
 
 
 def read_text(path: Path, may_be_empty: bool = False) -> str:

@@ -18,6 +18,7 @@ from terraformer.data import addresses, begin, local_files, local_folder, parts,
 from terraformer.data.progress import bar
 from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import Vocabulary
+from terraformer.paths import make_folder, target_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +62,9 @@ def prepare(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> 
     raise UserError(f'DataConfig.parts: expected at least one a process ({share.count}), found {config.parts}')
   if addresses.is_address(config.directory):
     return _prepare_elsewhere(config, progress, share)
-  folder = store.folder_of(config)
+  folder = target_of(store.folder_of(config))
   try:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     if share == WHOLE:
       with _locked(folder):
         return _prepare(config, progress, share, contextlib.nullcontext)
@@ -91,7 +92,7 @@ def _prepare_elsewhere(config: DataConfig, progress: bool, share: Share) -> Mani
 
 def _prepare(config: DataConfig, progress: bool, share: Share, lock: Callable) -> Manifest | None:
   """Prepares a share; `lock` lets one process at a time do what is within."""
-  folder = store.folder_of(config)
+  folder = target_of(store.folder_of(config))
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     return reuse(config)
   with _work_folder(folder, share) as in_work_folder:
@@ -155,7 +156,8 @@ def _has_listed(config: DataConfig, manifest: Manifest) -> bool:
     found = local_files.source_paths(config.local_files)
   except UserError:
     return True
-  return {str(path) for paths in found.values() for path in paths} == manifest.sources.keys()
+  given = {path.absolute() for paths in found.values() for path in paths}
+  return given == {Path(name).absolute() for name in manifest.sources}
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
+from terraformer import paths
 from terraformer.config import DataConfig, LMConfig, UserError, VocabularyConfig
 from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data import scores, sources, store, tasks
@@ -45,14 +46,15 @@ def component(config: DataConfig, vocabulary_path: str | Path, examples: Example
 
   Args:
     config: names the task, and the sentinels of its vocabulary.
-    vocabulary_path: a sentencepiece file.
+    vocabulary_path: a sentencepiece file of this machine.
     examples: of one of `store.HELD_TASKS`, where they have been read already.
 
   Raises:
     UserError: if its text is not there.
   """
   source, fields = sources.checked(config, examples)
-  vocabulary = SentencePieceVocabulary(str(vocabulary_path), extra_ids=config.vocabulary.sentinels)
+  path = str(paths.plain(vocabulary_path))
+  vocabulary = SentencePieceVocabulary(path, extra_ids=config.vocabulary.sentinels)
   features = {feature: seqio.Feature(vocabulary) for feature in fields}
   steps = [_rekey(source, fields), seqio.preprocessors.tokenize]
   return Component(seqio.Task(config.task, source=source, output_features=features, preprocessors=steps))

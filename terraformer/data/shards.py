@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from terraformer import paths
 from terraformer.data.vocabulary import EOS_ID
 from terraformer.files import as_os_errors
 
@@ -34,7 +35,7 @@ class ShardWriter:
   def add(self, record: bytes, tokens: dict[str, np.ndarray]) -> None:
     if self._writer is None:
       self._paths.append(self._folder / f'{self._name}-{len(self._paths):05d}.array_record')
-      self._writer, self._written = ArrayRecordWriter(str(self._paths[-1]), 'group_size:1,zstd:1'), 0
+      self._writer, self._written = ArrayRecordWriter(str(paths.plain(self._paths[-1])), 'group_size:1,zstd:1'), 0
     with as_os_errors():
       self._writer.write(record)
     self._written += len(record)

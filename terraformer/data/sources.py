@@ -12,6 +12,7 @@ from terraformer.data import digits, local_files, local_folder, own_texts, store
 from terraformer.data.own_texts import Examples
 from terraformer.data.store import FEATURES, RECORD, Origin
 from terraformer.data.tasks import in_a_sentence
+from terraformer.paths import printable
 
 _TFDS = {
   **dict.fromkeys(store.C4_TASKS, 'c4/en:3.1.0'),
@@ -61,7 +62,9 @@ class _Texts(seqio.DataSource):
     def chunks() -> Iterator[dict[str, list[str]]]:
       examples = self._read(split, index, count)
       while chunk := list(itertools.islice(examples, _AT_ONCE)):
-        yield {name: [example[name] for example in chunk] for name in self.features}
+        rows = {name: [example[name] for example in chunk] for name in self.features}
+        # TensorFlow takes UTF-8 alone, which names of files need not be.
+        yield rows | ({RECORD: [printable(where) for where in rows[RECORD]]} if RECORD in rows else {})
 
     return tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch()
 

@@ -19,9 +19,10 @@ from terraformer.config import ModelConfig, UserError, refused
 from terraformer.data.vocabulary import Vocabulary
 from terraformer.decode.header import Header, read_header, write_header
 from terraformer.decode.tensors import checksum, files_of, map_tensors, tensor_files, write_tensors
+from terraformer.layers.parameter import Facts, ModelFacts, facts_of
 from terraformer.models.make import abstract_model, unroll
 from terraformer.models.parameters import Params, describe, flatten, split, unflatten
-from terraformer.models.rows import row_axis
+from terraformer.paths import make_folder, target_of
 
 # A bundle of no more bytes is compared with its checksums whenever it is opened.
 _VERIFIED_BYTES = 1 << 28
@@ -77,11 +78,16 @@ def abstract_unrolled(config: ModelConfig):
   return jax.eval_shape(unroll, abstract_model(config))
 
 
+def unrolled_facts(config: ModelConfig) -> ModelFacts:
+  """What is known of the parameters of the decoder's form of a model, by their names in a bundle."""
+  return facts_of(abstract_unrolled(config))
+
+
 def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarray], progress: bool = False) -> None:
   """Writes a bundle; the folder appears whole or not at all, and one tensor at a time is in memory.
 
   Args:
-    output: a folder that does not exist, or holds a bundle that is replaced.
+    output: a folder that does not exist, or holds a bundle that is replaced; a link keeps leading there.
     content: all but the weights.
     read: gives a float32 tensor of the unrolled model by name, once each.
     progress: whether to show a progress bar.
@@ -89,13 +95,13 @@ def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarra
   Raises:
     UserError: if `output` holds anything but a bundle, or cannot be written.
   """
-  output = Path(output).absolute()
+  output = target_of(Path(output).absolute())
   model = dataclasses.replace(content.model, bfloat16=False)  # which a CPU is slow at
   _require_replaceable(output)
   shapes = stored_shapes(model, content.bfloat16)
   try:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{output.name}-', dir=output.parent) as folder:
+    make_folder(output.parent)
+    with tempfile.TemporaryDirectory(prefix='.export-', dir=output.parent) as folder:
       new, replaced = Path(folder) / 'new', Path(folder) / 'replaced'
       new.mkdir()
       with tqdm(total=len(shapes), desc='export', unit='tensor', disable=not progress) as bar:
@@ -131,13 +137,15 @@ def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarra
 def stored_shapes(model: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
   """Shape and type of every tensor of a bundle, by name."""
 
-  def stored(name, x):
-    # A few rows cost much the same in either type. XLA multiplies by whole bfloat16 matrices ten times slower on a CPU,
-    # so these are float32; and so are positions, which are few.
-    small = bfloat16 and row_axis(name) is not None and 'positions.' not in name
-    return jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) if small else x
+  facts = unrolled_facts(model)
+  return {name: _stored(x, facts[name], bfloat16) for name, x in flatten(split(abstract_unrolled(model))[1]).items()}
 
-  return {name: stored(name, x) for name, x in flatten(split(abstract_unrolled(model))[1]).items()}
+
+def _stored(x: jax.ShapeDtypeStruct, facts: Facts, bfloat16: bool) -> jax.ShapeDtypeStruct:
+  # A few rows cost much the same in either type. XLA multiplies by whole bfloat16 matrices ten times slower on a CPU,
+  # so these are float32.
+  small = bfloat16 and facts.row_axis is not None and not facts.stays_float32
+  return jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) if small else x
 
 
 def _require_replaceable(output: Path) -> None:
@@ -180,14 +188,16 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
 
 
 def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
-  tensors = map_tensors(path, rows=lambda name: row_axis(name) is not None)
+  tensors = map_tensors(path)
   # The shapes of a model are found layer by layer, which takes hours where a config asks for billions of them.
   if header.model.n_sublayers > len(tensors):
     found = f'the {len(tensors):,} in {_names(path, tensors)}'
     raise UserError(
       f'{path / "config.json"}: expected a tensor or more of each of {header.model.n_sublayers:,} layers, found {found}'
     )
-  expected = stored_shapes(header.model, header.bfloat16)
+  expected, facts = stored_shapes(header.model, header.bfloat16), unrolled_facts(header.model)
+  # Mapped again, now that the facts are known; no byte is read. Tensors that the model does not have are found below.
+  tensors = map_tensors(path, rows=lambda name: name in facts and facts[name].row_axis is not None)
   for name, shape in expected.items():
     if name not in tensors:
       raise UserError(f'{path}: expected the tensor {name} in {_names(path, tensors)}, found none')

@@ -16,7 +16,7 @@ from terraformer.config import DecodeConfig
 from terraformer.data.vocabulary import EOS_ID
 from terraformer.decode import step as steps
 from terraformer.decode.beam import Beams
-from terraformer.decode.bundle import Bundle, open_bundle
+from terraformer.decode.bundle import Bundle, open_bundle, unrolled_facts
 from terraformer.decode.prompts import Prompts, make_prompts
 from terraformer.decode.sample import Written, draw_of, rules_of
 from terraformer.decode.source import require_text
@@ -75,7 +75,7 @@ class Decoder:
     self._model = steps.decoding_form(bundle.model, bundle.inputs_length + bundle.targets_length)
     # JAX computes with the mapped files: what is not used is never read.
     self._weights = jax.device_put(bundle.weights, may_alias=True)
-    self._step_weights = steps.step_weights(flatten(bundle.weights))
+    self._step_weights = steps.step_weights(flatten(bundle.weights), unrolled_facts(bundle.model))
 
   @classmethod
   def open(cls, path: str | Path, verify: bool | None = None) -> 'Decoder':

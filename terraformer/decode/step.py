@@ -12,17 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from terraformer.config import FullAttentionConfig, LSHAttentionConfig, ModelConfig
+from terraformer.config import ModelConfig
 from terraformer.decode.bundle import abstract_unrolled
 from terraformer.decode.prompts import Prompts
 from terraformer.decode.sample import Draw, Rules, Written, limited, sample
+from terraformer.layers.parameter import ModelFacts, facts_of
 from terraformer.models.generate import writable
 from terraformer.models.parameters import Params, flatten, merge, split, unflatten
 from terraformer.ops.places import Filled, GrowingCache
 
 # Positions of a source whose scores, or units of a feed-forward block, are alive at one time.
 _CHUNK = 512
-_ALL = 2**31 - 1  # positions, more than there can be
 # Numbers of a tensor that is not worth an argument of its own.
 _SMALL = 1 << 12
 
@@ -78,16 +78,11 @@ def decoding_form(config: ModelConfig, longest: int) -> ModelConfig:
 
   Args:
     config: of the model.
-    longest: tokens of an example that it was trained on, source and target together. LSH attention that sees so many in
-      whole does so when it decodes, whatever the padding of a batch adds.
+    longest: tokens of an example that it was trained on, source and target together.
   """
 
   def bounded(block):
-    attention = block.attention
-    if isinstance(attention, FullAttentionConfig):
-      attention = dataclasses.replace(attention, query_chunk=attention.query_chunk or _CHUNK)
-    elif isinstance(attention, LSHAttentionConfig) and longest <= attention.full_below:
-      attention = dataclasses.replace(attention, full_below=_ALL)
+    attention = block.attention.decoding_form(longest, _CHUNK)
     return dataclasses.replace(block, attention=attention, ff_chunk=block.ff_chunk or _CHUNK)
 
   blocks = {name: bounded(block) for name, block in config.blocks.items()}
@@ -95,19 +90,13 @@ def decoding_form(config: ModelConfig, longest: int) -> ModelConfig:
 
 
 def can_grow(config: ModelConfig, n_places: int) -> bool:
-  """Whether a cache may begin small: not where positions are hashed, by the cache's final size."""
-  attention = config.blocks['decoder'].attention
-  return not isinstance(attention, LSHAttentionConfig) or n_places <= attention.full_below
+  """Whether a cache that will have so many places may begin small."""
+  return config.blocks['decoder'].attention.can_grow(n_places)
 
 
-def is_read_by_step(name: str) -> bool:
-  """Whether a step reads the parameter of this name: it reads all but the encoder's."""
-  return not name.startswith(('encoder', 'merge'))
-
-
-def step_weights(tensors: dict[str, np.ndarray]) -> StepWeights:
-  """Those of a model's tensors that a step reads; large ones are not copied."""
-  read = {name: tensor for name, tensor in tensors.items() if is_read_by_step(name)}
+def step_weights(tensors: dict[str, np.ndarray], facts: ModelFacts) -> StepWeights:
+  """Those of a model's tensors that a step reads, by the facts of each; large ones are not copied."""
+  read = {name: tensor for name, tensor in tensors.items() if facts[name].in_step}
   small = {name for name, tensor in read.items() if tensor.size <= _SMALL and tensor.dtype == np.float32}
   joined = np.concatenate([np.ravel(read[name]) for name in sorted(small)] or [np.zeros(0, np.float32)])
   large = {name: tensor for name, tensor in read.items() if name not in small}
@@ -203,9 +192,10 @@ def _advance(config: ModelConfig) -> Callable[[StepWeights, Progress, jax.Array]
 
 def step_model(config: ModelConfig, weights: StepWeights):
   """The model as a step sees it, with shapes in the place of what it does not read; for compiled programs."""
-  structure, shapes = split(abstract_unrolled(config))
+  model = abstract_unrolled(config)
+  (structure, shapes), facts = split(model), facts_of(model)
   flat, at = flatten(shapes), 0
-  for name in sorted(name for name in flat if is_read_by_step(name) and name not in weights.large):
+  for name in sorted(name for name in flat if facts[name].in_step and name not in weights.large):
     size = flat[name].size
     flat[name] = weights.small[at : at + size].reshape(flat[name].shape)
     at += size

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from terraformer.config import DecodeConfig, RunConfig, UserError, differences, to_dict
 from terraformer.data.batches import Prepared, open_prepared
 from terraformer.data.scores import Tokenizer, exact_match, rouge, tokenizer_for
-from terraformer.decode.bundle import Bundle, stored_shapes
+from terraformer.decode.bundle import Bundle, unrolled_facts
 from terraformer.decode.decoder import Decoder
 from terraformer.eval.predictions import Predictions
 from terraformer.eval.rouge import baselines, score
@@ -168,7 +168,8 @@ def _perplexity(
 def _decoder(place: Path, step: int, run: RunConfig, data: Prepared) -> Decoder:
   """The decoder of the bundle that `export` would write."""
   model = dataclasses.replace(run.model, bfloat16=False)
-  weights = {name: checkpoint.read_layer(place, step, *stacked_name(name)) for name in stored_shapes(model, False)}
+  facts = unrolled_facts(model)
+  weights = {name: checkpoint.read_layer(place, step, *stacked_name(name, each)) for name, each in facts.items()}
   lengths = run.data.inputs_length, run.data.targets_length
   return Decoder(Bundle(model, unflatten(weights), data.vocabulary, *lengths, {}))
 

@@ -9,6 +9,7 @@ from terraformer.config import refused
 from terraformer.eval.evaluate import Evaluation
 from terraformer.eval.report import baselines_of, counted, rouge_names, text_names
 from terraformer.files import write_whole
+from terraformer.paths import printable
 
 _SHOWN = 5  # examples of each kind
 _OPEN_CHARACTERS = 700  # of a source; the rest is behind a click
@@ -30,7 +31,7 @@ def write_page(result: Evaluation, workdir: Path) -> Path:
   """
   path = Path(workdir) / f'evaluation_{result.split}.html'
   try:
-    write_whole(path, as_html(result, Path(workdir).name).encode())
+    write_whole(path, as_html(result, printable(Path(workdir).name)).encode())
   except OSError as error:
     raise refused(path, 'a file that can be written', error) from error
   return path

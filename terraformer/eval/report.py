@@ -6,6 +6,7 @@ from pathlib import Path
 
 from terraformer.data.scores import STANDARD_TYPES, Tokenizer
 from terraformer.eval.evaluate import Evaluation
+from terraformer.paths import printable
 
 # The paper says R-LSum for the last; ROUGE-L of a whole text is what it calls R-LSent.
 ROUGE_NAMES = {'rouge1': 'ROUGE-1', 'rouge2': 'ROUGE-2', 'rougeL': 'ROUGE-L, R-LSent', 'rougeLsum': 'ROUGE-Lsum'}
@@ -38,7 +39,7 @@ def as_text(result: Evaluation, n_examples: int = 5) -> str:
     return '\n'.join(lines)
   page = Path(result.predictions).with_suffix('.html').name
   if not result.rouge:
-    return '\n'.join([*lines, f'\n{result.predictions} has all texts, {page} beside it the first'])
+    return '\n'.join([*lines, f'\n{printable(result.predictions)} has all texts, {page} beside it the first'])
   baselines = baselines_of(result)
   names = rouge_names(result)
   width = max(18, *map(len, names.values()))
@@ -50,7 +51,7 @@ def as_text(result: Evaluation, n_examples: int = 5) -> str:
   lines.append(f'{"exact match":>{width}}{result.exact_match:>9.1f}%')
   lines += _tasks(result)
   lines += ['', textwrap.fill(counted(result), _terminal_width())]
-  lines.append(f'\n{result.predictions} has all texts, {page} beside it the best, median and worst')
+  lines.append(f'\n{printable(result.predictions)} has all texts, {page} beside it the best, median and worst')
   return '\n'.join(lines)
 
 

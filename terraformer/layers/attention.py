@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from terraformer.config import BlockConfig
-from terraformer.layers.projections import make_projection
+from terraformer.layers.make import make_projection
 from terraformer.ops.attention import by_query_chunk, dot_product_attention, one_query_attention, visible_keys
 from terraformer.ops.constrain import split_by_head
 from terraformer.ops.places import Filled, GrowingCache, prompted, write_place
@@ -104,12 +104,16 @@ class Attention(nnx.Module):
     cache = AttentionCache(k_GxKxT, v_GxTxK, prompted(length_B, n_places), projection, merge)
     return y_BxTxD, cache.grown(capacity - n_places)
 
+  def read(self, q_BxHxK: jax.Array, cache: AttentionCache, filled: Filled) -> jax.Array:
+    """What queries BxHxK read of the filled places of the cache, BxHxK."""
+    visible_BxP = filled.places(cache.v_GxPxK.shape[1])
+    return one_query_attention(q_BxHxK, cache.k_GxKxP, cache.v_GxPxK, visible_BxP)
+
   def step(self, x_BxD: jax.Array, cache: AttentionCache) -> tuple[jax.Array, AttentionCache]:
     """One position, which sees itself and the positions in the cache, where there must be room for it."""
     (q_BxHxK, k_BxHxK, v_BxHxK), projection = self.projection.step(x_BxD, cache.projection)
     k_GxKxP = write_place(cache.k_GxKxP, k_BxHxK.reshape(-1, k_BxHxK.shape[2]), cache.filled.place, axis=2)
     v_GxPxK = write_place(cache.v_GxPxK, v_BxHxK.reshape(-1, v_BxHxK.shape[2]), cache.filled.place, axis=1)
-    filled = cache.filled.advanced()
-    y_BxHxK = one_query_attention(q_BxHxK, k_GxKxP, v_GxPxK, filled.places(v_GxPxK.shape[1]))
-    y_BxD, merge = self.projection.merge_step(y_BxHxK, cache.merge)
-    return y_BxD, AttentionCache(k_GxKxP, v_GxPxK, filled, projection, merge)
+    cache = AttentionCache(k_GxKxP, v_GxPxK, cache.filled.advanced(), projection, cache.merge)
+    y_BxD, merge = self.projection.merge_step(self.read(q_BxHxK, cache, cache.filled), cache.merge)
+    return y_BxD, dataclasses.replace(cache, merge=merge)

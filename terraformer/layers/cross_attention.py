@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import BlockConfig, FullAttentionConfig
-from terraformer.layers.projections import make_projection
+from terraformer.config import BlockConfig
+from terraformer.layers.make import make_projection
+from terraformer.layers.parameter import tell
 from terraformer.ops.attention import by_query_chunk, dot_product_attention, one_query_attention, visible_keys
 
 
@@ -49,9 +50,10 @@ class CrossAttention(nnx.Module):
 
   def __init__(self, config: BlockConfig, *, key: jax.Array):
     self.projection = make_projection(config, key=key)
+    for layer in self.projection.of_memory:
+      tell(layer, in_step=False)
     self.rate = config.attention.dropout
-    full = isinstance(config.attention, FullAttentionConfig)
-    self.query_chunk = config.attention.query_chunk if full else config.attention.chunk_length
+    self.query_chunk = config.attention.cross_chunk
 
   def _read(self, memory_BxSxD: jax.Array, segment_BxS: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
     _, k_BxSxHxK, v_BxSxHxK = self.projection(memory_BxSxD, segment_BxS)
@@ -106,7 +108,7 @@ class CrossAttention(nnx.Module):
 
   def step(self, x_BxD: jax.Array, cache: CrossAttentionCache) -> tuple[jax.Array, CrossAttentionCache]:
     """One query."""
-    (q_BxHxK, _, _), projection = self.projection.step(x_BxD, cache.projection)
+    q_BxHxK, projection = self.projection.query_step(x_BxD, cache.projection)
     y_BxHxK = one_query_attention(q_BxHxK, cache.k_GxKxS, cache.v_GxSxK, cache.real_BxS)
     y_BxD, merge = self.projection.merge_step(_or_zeros(y_BxHxK, cache.real_BxS), cache.merge)
     return y_BxD, dataclasses.replace(cache, projection=projection, merge=merge)

@@ -16,7 +16,7 @@ class Dense(nnx.Module):
     """Kernel Glorot uniform, bias N(0, 1e-6); `axes` name the kernel's dimensions."""
     kernel_key, bias_key = jax.random.split(key)
     self.kernel_DxF = parameter(glorot_uniform(kernel_key, (d_in, d_out), d_in, d_out), axes)
-    self.bias_F = parameter(small_normal(bias_key, (d_out,)), axes[1:]) if bias else None
+    self.bias_F = parameter(small_normal(bias_key, (d_out,)), axes[1:], decays=False) if bias else None
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Shape ...xD to ...xF; a single token needs no other path."""

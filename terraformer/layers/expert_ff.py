@@ -9,7 +9,7 @@ from flax import nnx
 
 from terraformer.config import BlockSparseFFConfig, SwitchFFConfig
 from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
-from terraformer.ops.choice import choose_units
+from terraformer.ops.choice import choose_units, straight_through
 from terraformer.ops.dropout import dropout
 from terraformer.ops.keys import split_key
 
@@ -26,10 +26,11 @@ class ExpertFF(nnx.Module):
     self.rate = rate
     e, f, d = config.n_experts, config.d_ff // config.n_experts, d_model
     router_key, w1_key, w2_key, bias_key = jax.random.split(key, 4)
-    self.router_DxE = parameter(glorot_uniform(router_key, (d, e), d, e), ('embed', None))
-    self.w1_ExFxD = parameter(glorot_uniform(w1_key, (e, f, d), d, config.d_ff), ('expert', None, 'embed'))
-    self.w2_ExFxD = parameter(glorot_uniform(w2_key, (e, f, d), config.d_ff, d), ('expert', None, 'embed'))
-    self.bias_D = parameter(small_normal(bias_key, (d,)), ('embed',))
+    self.router_DxE = parameter(glorot_uniform(router_key, (d, e), d, e), ('embed', None), part='controller')
+    axes = ('expert', None, 'embed')
+    self.w1_ExFxD = parameter(glorot_uniform(w1_key, (e, f, d), d, config.d_ff), axes, row_axis=-3)
+    self.w2_ExFxD = parameter(glorot_uniform(w2_key, (e, f, d), config.d_ff, d), axes, row_axis=-3)
+    self.bias_D = parameter(small_normal(bias_key, (d,)), ('embed',), decays=False)
 
   def _mask(self, soft_xE: jax.Array, expert_x: jax.Array, draw_key: jax.Array | None) -> jax.Array:
     """The mask ...xE, of the router's softmax and the chosen experts; without a key that of evaluation."""
@@ -71,3 +72,30 @@ class ExpertFF(nnx.Module):
     gain_Bx1 = jnp.take_along_axis(mask_BxE, expert_B[:, None].astype(jnp.int32), axis=-1)
     hidden_BxF = jax.nn.relu(jnp.einsum('BD,BFD->BF', x_BxD, self.w1_ExFxD[...][expert_B]) * gain_Bx1)
     return jnp.einsum('BF,BFD->BD', hidden_BxF, self.w2_ExFxD[...][expert_B]) + self.bias_D[...]
+
+
+class BlockSparseFF(ExpertFF):
+  """One expert a token, chosen as SparseFF chooses units: a baseline of the paper (section 3.1).
+
+  In training the mask is, drawn once a call, the straight-through one-hot of a noisy choice or the router's softmax.
+
+  In evaluation it is the one-hot of the likeliest expert.
+  """
+
+  def _mask(self, soft_xE: jax.Array, expert_x: jax.Array, draw_key: jax.Array | None) -> jax.Array:
+    if draw_key is None:
+      return jax.nn.one_hot(expert_x, self.config.n_experts, dtype=soft_xE.dtype)
+    hard = jax.random.bernoulli(draw_key, self.config.hard_probability)
+    return jnp.where(hard, straight_through(expert_x, soft_xE), soft_xE)
+
+
+class SwitchFF(ExpertFF):
+  """One expert a token, scaled by its probability (Switch): a baseline of the paper.
+
+  The mask is the chosen expert's probability without noise, in training and in evaluation alike.
+
+  The router learns by that factor alone; the choice itself, noisy in training, passes no gradient.
+  """
+
+  def _mask(self, soft_xE: jax.Array, expert_x: jax.Array, draw_key: jax.Array | None) -> jax.Array:
+    return jax.nn.one_hot(expert_x, self.config.n_experts, dtype=soft_xE.dtype) * soft_xE

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from terraformer.config import BlockConfig
-from terraformer.layers.projections import make_projection
+from terraformer.layers.make import make_projection
 from terraformer.ops.constrain import split_by_head
 from terraformer.ops.keys import split_key
 from terraformer.ops.lsh import lsh_attention

@@ -32,7 +32,7 @@ class ModularConvolution(nnx.Module):
     kernel_key, bias_key = jax.random.split(key)
     kernel_CxExVxW = glorot_normal(kernel_key, (length_kernel, module_kernel, width_in, width), width_in, width)
     self.kernel_CxExVxW = parameter(kernel_CxExVxW, (None, None, None, None))
-    self.bias_W = parameter(small_normal(bias_key, (width,)), (None,))
+    self.bias_W = parameter(small_normal(bias_key, (width,)), (None,), decays=False)
 
   def __call__(self, x_BxTxSxV: jax.Array) -> jax.Array:
     """All positions: zeros stand before the first one. BxTxSxW."""

@@ -25,7 +25,7 @@ class MultiplicativeDense(nnx.Module):
     gating_key, projection_key, bias_key = jax.random.split(key, 3)
     self.gating_SxD = parameter(jax.random.normal(gating_key, (n_modules, d_in)) * 0.5, ('modules', 'embed'))
     self.projection_DxW = parameter(glorot_uniform(projection_key, (d_in, width), d_in, width), ('embed', None))
-    self.bias_SxW = parameter(small_normal(bias_key, (n_modules, width)), ('modules', None))
+    self.bias_SxW = parameter(small_normal(bias_key, (n_modules, width)), ('modules', None), decays=False)
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Shape ...xD to ...x(S W), module by module; a single token needs no other path."""

@@ -27,7 +27,7 @@ class MultiplicativeModularDense(nnx.Module):
     self.projection_DxW = parameter(glorot_uniform(projection_key, (d_model, width), d_model, width), ('embed', None))
     modular_SxWxV = glorot_uniform(modular_key, (n_modules, width, width), width, width)
     self.modular_SxWxV = parameter(modular_SxWxV, ('modules', None, None))
-    self.bias_SxV = parameter(small_normal(bias_key, (n_modules, width)), ('modules', None))
+    self.bias_SxV = parameter(small_normal(bias_key, (n_modules, width)), ('modules', None), decays=False)
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Shape ...xD to ...x(S V), module by module; a single token needs no other path."""

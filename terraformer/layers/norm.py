@@ -21,9 +21,9 @@ def _unit_square(x_xD: jax.Array) -> jax.Array:
 class LayerNorm(nnx.Module):
   """Centred, divided by the root of the biased variance + 1e-6, scaled and shifted; float32 inside."""
 
-  def __init__(self, d_model: int):
-    self.scale_D = parameter(jnp.ones((d_model,)), (None,))
-    self.bias_D = parameter(jnp.zeros((d_model,)), (None,))
+  def __init__(self, config: LayerNormConfig, d_model: int):
+    self.scale_D = parameter(jnp.ones((d_model,)), (None,), decays=False)
+    self.bias_D = parameter(jnp.zeros((d_model,)), (None,), decays=False)
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Normalises the last axis; same shape."""
@@ -34,17 +34,9 @@ class LayerNorm(nnx.Module):
 class RMSNorm(nnx.Module):
   """Divided by the root of the mean square + 1e-6 and scaled, neither centred nor shifted; float32 inside."""
 
-  def __init__(self, d_model: int):
-    self.scale_D = parameter(jnp.ones((d_model,)), (None,))
+  def __init__(self, config: RMSNormConfig, d_model: int):
+    self.scale_D = parameter(jnp.ones((d_model,)), (None,), decays=False)
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Normalises the last axis; same shape."""
     return _unit_square(x_xD.astype(jnp.float32)) * self.scale_D[...]
-
-
-_NORMS = {LayerNormConfig: LayerNorm, RMSNormConfig: RMSNorm}
-
-
-def make_norm(config: LayerNormConfig | RMSNormConfig, d_model: int) -> LayerNorm | RMSNorm:
-  """The normalisation that a config asks for; it starts as scale 1 and bias 0."""
-  return _NORMS[type(config)](d_model)

@@ -1,30 +1,68 @@
-"""Which output layer a config asks for."""
+"""From vectors to logits: the output layers.
+
+D d_model, V vocabulary; of the low-rank layer R rank; of the sparse one S modules, W outputs a module.
+"""
 
 import jax
+import jax.numpy as jnp
+from flax import nnx
 
 from terraformer.config import DenseOutputConfig, LowRankOutputConfig, SparseOutputConfig
 from terraformer.layers.dense import Dense
-from terraformer.layers.low_rank_output import LowRankOutput
-from terraformer.layers.sparse_output import SparseOutput
+from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
 
 
-def _dense(config: DenseOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> Dense:
+def dense_output(config: DenseOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> Dense:
+  """One dense matrix."""
   return Dense(d_model, vocab_size, key=key, axes=('embed', 'vocab'))
 
 
-def _low_rank(config: LowRankOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> LowRankOutput:
+class LowRankOutput(nnx.Module):
+  """y = x contract expand + bias: a dense layer of rank R."""
+
+  def __init__(self, rank: int, d_model: int, vocab_size: int, *, key: jax.Array):
+    """Kernels Glorot uniform, bias N(0, 1e-6)."""
+    contract_key, expand_key = jax.random.split(key)
+    # The authors' low-rank dense layer has a bias between the two as well, which adds nothing to the one behind them.
+    self.contract = Dense(d_model, rank, key=contract_key, bias=False)
+    self.expand = Dense(rank, vocab_size, key=expand_key, axes=(None, 'vocab'))
+
+  def __call__(self, x_xD: jax.Array) -> jax.Array:
+    """Shape ...xD to logits ...xV; a single token needs no other path."""
+    return self.expand(self.contract(x_xD))
+
+
+def low_rank_output(config: LowRankOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> LowRankOutput:
+  """Two dense matrices of the config's rank."""
   return LowRankOutput(config.rank, d_model, vocab_size, key=key)
 
 
-_OUTPUTS = {DenseOutputConfig: _dense, LowRankOutputConfig: _low_rank, SparseOutputConfig: SparseOutput}
+class SparseOutput(nnx.Module):
+  """y[s, w] = sum_d x[d] gating[s, d] projection[w, d] + bias: a multiplicative dense layer (paper, section 3.2).
 
+  `MultiplicativeDense`, but for the order in which its matrix lies: an output's weights side by side, as a CPU reads a
+  large matrix fastest that it multiplies by a few vectors.
+  """
 
-def make_output(
-  config: DenseOutputConfig | LowRankOutputConfig | SparseOutputConfig,
-  d_model: int,
-  vocab_size: int,
-  *,
-  key: jax.Array,
-) -> Dense | LowRankOutput | SparseOutput:
-  """The layer from vectors ...xD to logits ...xV."""
-  return _OUTPUTS[type(config)](config, d_model, vocab_size, key=key)
+  def __init__(self, config: SparseOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array):
+    """Gating N(0, 0.5), projection Glorot uniform, bias N(0, 1e-6).
+
+    Raises:
+      ValueError: if `config.n_modules` does not divide `vocab_size`.
+    """
+    n_modules = config.n_modules
+    if vocab_size % n_modules:
+      raise ValueError(f'sparse output: expected a vocabulary of a multiple of {n_modules}, found {vocab_size}')
+    width = vocab_size // n_modules
+    gating_key, projection_key, bias_key = jax.random.split(key, 3)
+    self.gating_SxD = parameter(jax.random.normal(gating_key, (n_modules, d_model)) * 0.5, ('modules', 'embed'))
+    projection_WxD = glorot_uniform(projection_key, (width, d_model), d_model, width)
+    self.projection_WxD = parameter(projection_WxD, ('vocab', 'embed'))
+    self.bias_SxW = parameter(small_normal(bias_key, (n_modules, width)), ('modules', 'vocab'), decays=False)
+
+  def __call__(self, x_xD: jax.Array) -> jax.Array:
+    """Logits ...x(S W), module by module."""
+    gated_xSxD = x_xD[..., None, :] * self.gating_SxD[...]
+    y_Wx_xS = jnp.einsum('WD,...SD->W...S', self.projection_WxD[...], gated_xSxD)
+    y_xSxW = jnp.moveaxis(y_Wx_xS, 0, -1) + self.bias_SxW[...]
+    return y_xSxW.reshape(*x_xD.shape[:-1], -1)

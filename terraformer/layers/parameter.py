@@ -1,20 +1,121 @@
-"""How parameters are made: initial values of the paper's code, and the logical names of their axes.
+"""How parameters are made: their initial values, as in the paper's code, and the facts that each carries.
 
-A parameter's `axes` name its dimensions for sharding; layers of a stack add a leading axis `layers`.
+Whoever makes a parameter tells what it knows of it; whoever owns the layer adds what the layer cannot know, such as the
+stack that it is in. All others ask for these facts, and know no parameter by its name.
 """
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 from flax import nnx
 
+from terraformer.config import UserError
 
-def parameter(value: jax.Array, axes: Sequence[str | None]) -> nnx.Param:
-  """A trainable array with a logical name for each of its dimensions."""
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+  """What is known of a parameter.
+
+  Attributes:
+    axes: logical names of its dimensions, for sharding; `layers` comes first where layers are stacked.
+    row_axis: the axis, counted from the end, of which a decoded token reads one index; None where it reads all. So it
+      is the same for one layer and for layers that are stacked.
+    decays: whether weight decay applies.
+    stays_float32: whether a bundle never stores it in half the space; one that a token reads whole is never stored so.
+    in_step: whether a decoding step reads it.
+    part: of the model, as the table of costs calls it: `QKV`, `output layer`.
+    stack: the stack to which it belongs, as the model calls it; None where it is of several or of none.
+    loop: what of its stack has an array of this parameter for each turn: `blocks`, or `forgets` between them; None
+      outside of stacks.
+  """
+
+  axes: tuple[str | None, ...]
+  row_axis: int | None = None
+  decays: bool = True
+  stays_float32: bool = False
+  in_step: bool = True
+  part: str | None = None
+  stack: str | None = None
+  loop: str | None = None
+
+  @property
+  def label(self) -> str:
+    """Its part in the table of costs, `decoder QKV`."""
+    return f'{self.stack} {self.part}' if self.stack else self.part
+
+  @property
+  def stacked_path(self) -> str | None:
+    """Path of the module of which each turn has one, `decoder.blocks`."""
+    return f'{self.stack}.{self.loop}' if self.loop else None
+
+
+class ModelFacts(dict[str, Facts]):
+  """Path of each parameter of a model -> its facts; to ask for any other path is an error."""
+
+  def __missing__(self, path: str) -> Facts:
+    raise UserError(f'{path}: the model has no such parameter, so nothing is known about it')
+
+
+def parameter(
+  value: jax.Array,
+  axes: Sequence[str | None],
+  *,
+  row_axis: int | None = None,
+  decays: bool = True,
+  stays_float32: bool = False,
+  part: str | None = None,
+) -> nnx.Param:
+  """A trainable array with what its layer knows of it; the rest of the `Facts` is told by the layer's owners."""
   if value.ndim != len(axes):
     raise ValueError(f'axes: expected one name for each of {value.ndim} dimensions, found {axes}')
-  return nnx.Param(value, axes=tuple(axes))
+  return nnx.Param(value, facts=Facts(tuple(axes), row_axis, decays, stays_float32, part=part))
+
+
+def tell(
+  module: nnx.Module | None,
+  *,
+  part: str | None = None,
+  stack: str | None = None,
+  loop: str | None = None,
+  in_step: bool = True,
+) -> None:
+  """Adds what the owner of a module knows to all of its parameters; a part, stack or loop that one has stays."""
+  for _, variable in _parameters(module):
+    facts = facts_in(variable)
+    known = {'part': facts.part or part, 'stack': facts.stack or stack, 'loop': facts.loop or loop}
+    variable.set_metadata('facts', dataclasses.replace(facts, **known, in_step=facts.in_step and in_step))
+
+
+def facts_of(module: nnx.Module) -> ModelFacts:
+  """The facts of all parameters of a module by path, `decoder.blocks.feed_forward.feed_forward.w1_MxNxD`.
+
+  Raises:
+    UserError: naming the first parameter that was not made by `parameter`, or whose part nobody has told.
+  """
+  found = ModelFacts()
+  for path, variable in _parameters(module):
+    facts = facts_in(variable, path)
+    if facts.part is None:
+      raise UserError(f'{path}: nobody says which part of the model it is; give `parameter` or `tell` a part')
+    stacked = len(variable.get_value().shape) - len(facts.axes)
+    found[path] = dataclasses.replace(facts, axes=('layers',) * stacked + facts.axes)
+  return found
+
+
+def facts_in(variable: nnx.Variable, path: str = 'a parameter') -> Facts:
+  """The facts that a variable carries, with the axes of one layer."""
+  facts = variable.get_metadata().get('facts') if isinstance(variable, nnx.Variable) else None
+  if facts is None:
+    raise UserError(f'{path}: nothing is known about it; make it by `layers.parameter.parameter`')
+  return facts
+
+
+def _parameters(module: nnx.Module | None) -> Iterator[tuple[str, nnx.Variable]]:
+  leaves = jax.tree_util.tree_leaves_with_path(module, is_leaf=lambda node: isinstance(node, nnx.Variable))
+  for path, variable in leaves:
+    yield jax.tree_util.keystr(path, simple=True, separator='.'), variable
 
 
 def glorot_uniform(key: jax.Array, shape: Sequence[int], fan_in: int, fan_out: int) -> jax.Array:
@@ -31,14 +132,3 @@ def glorot_normal(key: jax.Array, shape: Sequence[int], fan_in: int, fan_out: in
 def small_normal(key: jax.Array, shape: Sequence[int]) -> jax.Array:
   """Normal with standard deviation 1e-6, for biases."""
   return jax.random.normal(key, shape) * 1e-6
-
-
-def logical_axes(tree) -> dict[tuple[str, ...], tuple[str | None, ...]]:
-  """Path of each parameter of a module -> names of its axes, `layers` first where it is stacked."""
-  _, state = nnx.split(tree)
-  named = {}
-  for path, variable in nnx.to_flat_state(state):
-    axes = variable.get_metadata()['axes']
-    stacked = len(variable.get_value().shape) - len(axes)
-    named[tuple(str(part) for part in path)] = ('layers',) * stacked + axes
-  return named

@@ -1,4 +1,4 @@
-"""What attention needs of its projections: queries, keys and values before it, one vector of the heads after it.
+"""Queries, keys and values before attention, one vector of the heads after it: what all projections have in common.
 
 B batch, T time, D d_model, H heads, K head width.
 """
@@ -40,6 +40,16 @@ class Projection(nnx.Module):
     """One position: queries, keys and values, BxHxK each, and the new cache."""
     return self(x_BxD), None
 
+  def query_step(self, x_BxD: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+    """One position's queries alone, BxHxK, and the new cache; it does not read `of_memory`."""
+    (q_BxHxK, _, _), cache = self.step(x_BxD, cache)
+    return q_BxHxK, cache
+
+  @property
+  def of_memory(self) -> tuple[nnx.Module | None, ...]:
+    """The layers that keys and values alone need: those that cross-attention is done with once it has read them."""
+    return ()
+
   def init_merge_cache(self, batch: int) -> Any:
     """What `merge_step` keeps before the first token."""
     return None
@@ -51,23 +61,6 @@ class Projection(nnx.Module):
   def merge_step(self, y_BxHxK: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
     """One position, BxD, and the new cache."""
     return self.merge(y_BxHxK), None
-
-
-class SeparateProjection(Projection):
-  """A layer each for queries, keys, values and output; it keeps nothing between tokens.
-
-  A subclass sets `query`, `key` (None where keys are the queries), `value` and `output`, of ...xD to ...xD each.
-  """
-
-  def __call__(self, x_xD: jax.Array, segment_BxT: jax.Array | None = None) -> QKV:
-    """Queries, keys and values of all positions, ...xHxK each; a head is a contiguous slice of d_model."""
-    q_xHxK = split_heads(self.query(x_xD), self.n_heads)
-    k_xHxK = q_xHxK if self.key is None else split_heads(self.key(x_xD), self.n_heads)
-    return q_xHxK, k_xHxK, split_heads(self.value(x_xD), self.n_heads)
-
-  def merge(self, y_xHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
-    """The heads' results to ...xD."""
-    return self.output(join_heads(y_xHxK))
 
 
 def split_heads(x_xD: jax.Array, n_heads: int) -> jax.Array:

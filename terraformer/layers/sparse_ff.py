@@ -27,14 +27,17 @@ class SparseFF(nnx.Module):
     self.rate = rate
     m, n, r, d = config.n_blocks, config.block_size, config.rank, d_model
     keys = jax.random.split(key, 6)
-    self.controller_DxR = parameter(glorot_uniform(keys[0], (d, r), d, r), ('embed', None))
+    self.controller_DxR = parameter(glorot_uniform(keys[0], (d, r), d, r), ('embed', None), part='controller')
     self.controller_RxMxN = parameter(
-      glorot_uniform(keys[1], (r, m, n), r, config.d_ff), ('rank', 'ff_block', 'ff_unit')
+      glorot_uniform(keys[1], (r, m, n), r, config.d_ff), ('rank', 'ff_block', 'ff_unit'), part='controller'
     )
-    self.controller_bias_MxN = parameter(small_normal(keys[2], (m, n)), ('ff_block', 'ff_unit'))
-    self.w1_MxNxD = parameter(glorot_uniform(keys[3], (m, n, d), d, config.d_ff), ('ff_block', 'ff_unit', 'embed'))
-    self.w2_MxNxD = parameter(glorot_uniform(keys[4], (m, n, d), config.d_ff, d), ('ff_block', 'ff_unit', 'embed'))
-    self.bias_D = parameter(small_normal(keys[5], (d,)), ('embed',))
+    self.controller_bias_MxN = parameter(
+      small_normal(keys[2], (m, n)), ('ff_block', 'ff_unit'), decays=False, part='controller'
+    )
+    axes = ('ff_block', 'ff_unit', 'embed')
+    self.w1_MxNxD = parameter(glorot_uniform(keys[3], (m, n, d), d, config.d_ff), axes, row_axis=-2)
+    self.w2_MxNxD = parameter(glorot_uniform(keys[4], (m, n, d), config.d_ff, d), axes, row_axis=-2)
+    self.bias_D = parameter(small_normal(keys[5], (d,)), ('embed',), decays=False)
 
   def logits(self, x_xD: jax.Array) -> jax.Array:
     """The controller's output, float32 ...xMxN; it has no nonlinearity."""

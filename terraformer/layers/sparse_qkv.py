@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from terraformer.config import SparseProjectionConfig
 from terraformer.layers.modular_convolution import ModularConvolution
 from terraformer.layers.multiplicative import MultiplicativeDense
+from terraformer.layers.parameter import tell
 from terraformer.layers.projection import QKV, Projection, join_heads, split_heads
 
 
@@ -49,6 +50,8 @@ class SparseProjection(Projection):
     self.output_convolution = (
       ModularConvolution(width, *wide, key=convolution_key) if config.output_convolution else None
     )
+    tell(self.output, part='attention output')
+    tell(self.output_convolution, part='attention output')
     self.config = config
     self.n_heads = n_heads
 
@@ -102,6 +105,17 @@ class SparseProjection(Projection):
     seen, query_key = self.query.see(read, cache.query_key)
     value_seen, value = self.value.see(value_read, cache.value)
     return self._convolve(ModularConvolution.last, seen, value_seen), History(query_key, value)
+
+  def query_step(self, x_BxD: jax.Array, cache: History) -> tuple[jax.Array, History]:
+    """One position's queries alone, BxHxK, and the new cache, in which what values see stays as it is."""
+    read, _ = self._read(self.shared(x_BxD), x_BxD)
+    seen, query_key = self.query.see(read, cache.query_key)
+    return split_heads(join_heads(self.query.last(seen)), self.n_heads), History(query_key, cache.value)
+
+  @property
+  def of_memory(self) -> tuple[ModularConvolution | None, ...]:
+    """The convolutions of keys and of values."""
+    return self.key, self.value
 
   def _mix(self, y_xHxK: jax.Array) -> jax.Array:
     y_xD = join_heads(y_xHxK)

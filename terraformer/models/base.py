@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import BlockConfig, LSHAttentionConfig, ModelConfig
+from terraformer.config import BlockConfig, ModelConfig
 from terraformer.layers.embedding import Embedding
-from terraformer.layers.norm import make_norm
-from terraformer.layers.output import make_output
+from terraformer.layers.make import make_norm, make_output
+from terraformer.layers.parameter import tell
 from terraformer.models.precision import ready
 from terraformer.ops.dropout import dropout
 from terraformer.ops.segments import Segments
@@ -105,10 +105,18 @@ class Model(nnx.Module):
     return dropout(self.embedding(tokens_BxT), rate, key=key, shared_axes=(1,))
 
 
+def tell_stacks(model: Model) -> None:
+  """Tells the parameters of an encoder and of a decoder to which of the two they belong; a step reads no encoder."""
+  for part in (model.encoder_positions, model.encoder, getattr(model, 'encoder_norm', None)):
+    tell(part, stack='encoder', in_step=False)
+  for part in (model.decoder_positions, model.decoder):
+    tell(part, stack='decoder')
+
+
 def causal_padding(block: BlockConfig, real_BxT: jax.Array) -> jax.Array | None:
   """The mask of a causal stack over right-padded sequences: full attention needs none, since nothing that counts sees
   what follows it; LSH attention must keep padding out of its chunks."""
-  return real_BxT if isinstance(block.attention, LSHAttentionConfig) else None
+  return real_BxT if block.attention.needs_padding else None
 
 
 def n_tokens(tokens_BxT: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A layer of a stack as a row of half-residuals: attention, cross-attention where there is a memory, feed-forward.
+"""A layer of a stack as a row of sublayers: attention, cross-attention where there is a memory, feed-forward.
 
 B batch, T time, D d_model.
 """
@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import BlockConfig, ModelConfig, ReversibleResidualConfig
+from terraformer.config import BlockConfig, ModelConfig
 from terraformer.models.halves import AttentionHalf, CrossAttentionHalf, FeedForwardHalf, Padding
+from terraformer.models.residual import Residual
 from terraformer.ops.constrain import split_by_example
-from terraformer.ops.fixed_point import to_grid
 from terraformer.ops.reversible import Streams, add
 
 
 class Block(nnx.Module):
-  """`n_attentions` attention half-residuals, a cross-attention one if asked for, and a feed-forward one."""
+  """`n_attentions` attention sublayers, a cross-attention one if asked for, and a feed-forward one."""
 
   def __init__(
     self, model: ModelConfig, config: BlockConfig, n_attentions: int, causal: bool, cross: bool, *, key: jax.Array
@@ -27,40 +27,49 @@ class Block(nnx.Module):
     self.attentions = nnx.List([AttentionHalf(config, causal, dtype, key=key) for key in attention_keys])
     self.cross = CrossAttentionHalf(config, dtype, key=cross_key) if cross else None
     self.feed_forward = FeedForwardHalf(config, dtype, key=ff_key)
-    self.fixed_point = isinstance(model.residual, ReversibleResidualConfig) and model.residual.fixed_point
+    self.residual = Residual(model.residual)
 
   @property
-  def halves(self) -> tuple[AttentionHalf | CrossAttentionHalf | FeedForwardHalf, ...]:
-    """The half-residuals in the order in which they are applied."""
+  def sublayers(self) -> tuple[AttentionHalf | CrossAttentionHalf | FeedForwardHalf, ...]:
+    """The sublayers in the order in which they are applied."""
     return (*self.attentions, *([] if self.cross is None else [self.cross]), self.feed_forward)
 
-  def _rounded(self, delta: jax.Array) -> jax.Array:
-    return to_grid(delta) if self.fixed_point else delta
+  def delta(
+    self, x_BxTxD: jax.Array, key, padding: Padding, memory_BxSxD: jax.Array | None, choices, *, number: int
+  ) -> tuple[jax.Array, Any]:
+    """What a sublayer adds to the residual streams at all positions, and the discrete choices that it made.
 
-  def delta(self, index: int, x_BxTxD: jax.Array, padding: Padding, memory, key, choices) -> tuple[jax.Array, Any]:
-    """What half-residual number `index` adds to a stream, and the discrete choices that it made."""
+    Args:
+      x_BxTxD: the stream that it reads.
+      key: of the layer's noise; None is evaluation.
+      padding: which positions are real.
+      memory_BxSxD: what cross-attention reads; None without it.
+      choices: to be repeated, where the sublayer is computed again; None to make them.
+      number: of the sublayer.
+    """
+    key = None if key is None else jax.random.fold_in(key, number)
     x_BxTxD = split_by_example(x_BxTxD)
-    delta_BxTxD, choices = self.halves[index](x_BxTxD, padding, memory, key=key, choices=choices)
-    return self._rounded(split_by_example(delta_BxTxD)), choices
+    delta_BxTxD, choices = self.sublayers[number](x_BxTxD, padding, memory_BxSxD, key=key, choices=choices)
+    return self.residual.round(split_by_example(delta_BxTxD)), choices
 
   def init_cache(self, batch: int, capacity: int, memory: jax.Array | None, padding: Padding) -> tuple:
-    """A cache for each half-residual."""
-    return tuple(half.init_cache(batch, capacity, memory, padding) for half in self.halves)
+    """A cache for each sublayer."""
+    return tuple(sublayer.init_cache(batch, capacity, memory, padding) for sublayer in self.sublayers)
 
   def prefill(self, streams: Streams, length_B: jax.Array, capacity: int) -> tuple[Streams, tuple]:
     """All positions of the streams BxTxD, and the caches after the first `length_B` of them."""
     caches = []
-    for half in self.halves:
-      delta_BxTxD, cache = half.prefill(streams[-1], length_B, capacity)
-      streams = add(streams, self._rounded(delta_BxTxD))
+    for sublayer in self.sublayers:
+      delta_BxTxD, cache = sublayer.prefill(streams[-1], length_B, capacity)
+      streams = add(streams, self.residual.round(delta_BxTxD))
       caches.append(cache)
     return streams, tuple(caches)
 
   def step(self, streams: Streams, caches: tuple) -> tuple[Streams, tuple]:
     """One position of the streams BxD."""
     new_caches = []
-    for half, cache in zip(self.halves, caches, strict=True):
-      delta_BxD, cache = half.step(streams[-1], cache)
-      streams = add(streams, self._rounded(delta_BxD))
+    for sublayer, cache in zip(self.sublayers, caches, strict=True):
+      delta_BxD, cache = sublayer.step(streams[-1], cache)
+      streams = add(streams, self.residual.round(delta_BxD))
       new_caches.append(cache)
     return streams, tuple(new_caches)

@@ -1,32 +1,15 @@
 """What a model consists of, and what one decoded token costs: parameters read and floating-point operations."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
-from terraformer.config import EncoderDecoderConfig, LSHAttentionConfig, ModelConfig
+from terraformer.config import ModelConfig
+from terraformer.layers.parameter import Facts, facts_of
 from terraformer.models.make import abstract_model, unroll
 from terraformer.models.parameters import flatten, split
-from terraformer.models.rows import row_axis
-
-# The part that a parameter belongs to, by its path; the first pattern that is found.
-_PARTS = (
-  (r'^embedding\.', 'embedding'),
-  (r'positions\.', 'positions'),
-  (r'recurrence\.', 'recurrence'),
-  (r'norm\.', 'normalisation'),
-  (r'^merge\.|forgets\.', 'merging streams'),
-  (r'^output\.', 'output layer'),
-  (r'attention\.projection\.output', 'attention output'),
-  (r'attention\.projection\.', 'QKV'),
-  (r'\.(controller|router)_', 'controller'),
-  (r'feed_forward\.', 'feed-forward'),
-)
-# The encoder runs before decoding; keys and values of its output are computed once.
-_NOT_READ = re.compile(r'^encoder|^merge|\.cross\.attention\.projection\.(key|value)\.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,38 +61,29 @@ def cost(config: ModelConfig, context: int) -> Cost:
   """
   model = abstract_model(config)
   parts: dict[str, Part] = {}
+  facts = facts_of(model)
   for path, leaf in flatten(split(model)[1]).items():
-    name = _part_name(path)
+    name = facts[path].label
     part = parts.get(name, Part(0, 0))
-    parts[name] = Part(part.parameters + leaf.size, part.read + n_read(path, leaf))
+    parts[name] = Part(part.parameters + leaf.size, part.read + n_read(facts[path], leaf))
   return Cost(parts, context, cache_numbers(config, context), _flops(model, context))
 
 
-def _part_name(path: str) -> str:
-  part = next((name for pattern, name in _PARTS if re.search(pattern, path)), 'other')
-  stack = re.match(r'(encoder|decoder)[._]', path)
-  return f'{stack[1]} {part}' if stack else part
-
-
-def n_read(path: str, leaf: jax.ShapeDtypeStruct, batch: int = 1) -> int:
-  """Numbers of a parameter, known by its path, that one step reads for a batch whose tokens share no row."""
-  if _NOT_READ.search(path):
+def n_read(facts: Facts, leaf: jax.ShapeDtypeStruct, batch: int = 1) -> int:
+  """Numbers of a parameter that one step reads for a batch whose tokens share no row."""
+  if not facts.in_step:
     return 0
-  axis = row_axis(path)
-  return leaf.size if axis is None else min(leaf.size, batch * leaf.size // leaf.shape[axis])
+  if facts.row_axis is None:
+    return leaf.size
+  return min(leaf.size, batch * leaf.size // leaf.shape[facts.row_axis])
 
 
 def cache_numbers(config: ModelConfig, context: int) -> int:
   """Keys and values that one token reads behind `context` others."""
   block = config.blocks['decoder']
-  n_layers = getattr(config, 'n_layers', None) or config.n_decoder_layers
-  n_attentions = getattr(config, 'n_attentions', None) or config.n_decoder_attentions
-  seen = context
-  if isinstance(block.attention, LSHAttentionConfig) and context > block.attention.full_below:
-    seen = min(context, block.attention.n_rounds * block.attention.window)
-  if isinstance(config, EncoderDecoderConfig):
-    return 2 * n_layers * (n_attentions * seen + context) * block.d_model
-  return 2 * n_layers * n_attentions * seen * block.d_model
+  n_layers, n_attentions = config.decoder_shape
+  of_source = context if config.cross_attends else 0
+  return 2 * n_layers * (n_attentions * block.attention.keys_seen(context) + of_source) * block.d_model
 
 
 def _flops(model, context: int) -> int:

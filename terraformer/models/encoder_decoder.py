@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from terraformer.config import EncoderDecoderConfig
-from terraformer.layers.norm import make_norm
-from terraformer.layers.positions import make_positions
-from terraformer.models.base import DecodingCache, Model, causal_padding, n_tokens
+from terraformer.layers.make import make_norm, make_positions
+from terraformer.models.base import DecodingCache, Model, causal_padding, n_tokens, tell_stacks
 from terraformer.models.halves import Padding
 from terraformer.models.stack import Stack
 from terraformer.ops.keys import split_key
@@ -37,6 +36,7 @@ class EncoderDecoder(Model):
       cross=True,
       key=decoder_key,
     )
+    tell_stacks(self)
 
   def _encode(self, inputs_BxS: jax.Array, key, segment_BxS: jax.Array | None = None) -> jax.Array:
     embed_key, position_key, stack_key = split_key(key, 3)

@@ -1,4 +1,4 @@
-"""Half-residuals: what is added to a residual stream, behind a normalisation of its own.
+"""Sublayers: what is added to a residual stream, behind a normalisation of its own.
 
 Each has `__call__` for all positions, `init_cache`, `prefill` and `step`. All positions may be computed in bfloat16;
 what comes out is float32, as the streams are, and decoding is float32 throughout.
@@ -13,16 +13,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import BlockConfig, LSHAttentionConfig
-from terraformer.layers.attention import Attention
+from terraformer.config import BlockConfig
 from terraformer.layers.cross_attention import CrossAttention
 from terraformer.layers.dense import Dense
-from terraformer.layers.feed_forward import make_feed_forward
-from terraformer.layers.lsh_attention import LSHAttention
-from terraformer.layers.norm import make_norm
+from terraformer.layers.make import make_attention, make_feed_forward, make_norm
+from terraformer.layers.parameter import tell
 from terraformer.layers.sru import SRU
 from terraformer.models.precision import ready
-from terraformer.ops.chunks import map_chunks
+from terraformer.ops.chunks import in_chunks
 from terraformer.ops.dropout import dropout
 from terraformer.ops.keys import split_key
 
@@ -51,9 +49,8 @@ class AttentionHalf(nnx.Module):
   """x -> dropout(attention(norm(x)))."""
 
   def __init__(self, config: BlockConfig, causal: bool, dtype: jnp.dtype, *, key: jax.Array):
-    attention = LSHAttention if isinstance(config.attention, LSHAttentionConfig) else Attention
     self.norm = make_norm(config.norm, config.d_model)
-    self.attention = attention(config, causal, key=key)
+    self.attention = make_attention(config, causal, key=key)
     self.rate = config.dropout
     self.dtype = dtype
 
@@ -113,10 +110,11 @@ class RecurrentBranch(nnx.Module):
   def __init__(self, config: BlockConfig, *, key: jax.Array):
     in_key, sru_key, out_key = jax.random.split(key, 3)
     width = config.recurrence.width
-    self.norm = make_norm(config.norm, config.d_model)
+    self.norm = make_norm(config.norm, config.d_model, part='recurrence')
     self.contract = Dense(config.d_model, width, key=in_key)
     self.sru = SRU(config.recurrence, key=sru_key)
     self.expand = Dense(width, config.d_model, key=out_key, axes=(None, 'embed'))
+    tell(self, part='recurrence')
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """All positions, and the state after the first `length_B`."""
@@ -144,20 +142,17 @@ class FeedForwardHalf(nnx.Module):
     self.chunk = config.ff_chunk
     self.dtype = dtype
 
-  def _feed_forward(self, x_BxTxD: jax.Array, key, choices, dtype) -> tuple[jax.Array, Any]:
-    feed_forward = ready(self.feed_forward, dtype)
+  def __call__(self, x_BxTxD: jax.Array, padding: Padding, memory: Any, *, key=None, choices=None):
+    """All positions BxTxD, and the units or experts that a sparse block chose."""
+    feed_forward = ready(self.feed_forward, self.dtype)
 
     def one(index, x_and_choices):
       x_BxCxD, choices = x_and_choices
       chunk_key = None if key is None else jax.random.fold_in(key, index)
-      y_BxCxD, choices = feed_forward(self.norm(x_BxCxD).astype(dtype), key=chunk_key, choices=choices)
+      y_BxCxD, choices = feed_forward(self.norm(x_BxCxD).astype(self.dtype), key=chunk_key, choices=choices)
       return y_BxCxD.astype(jnp.float32), choices
 
-    return map_chunks(one, (x_BxTxD, choices), self.chunk)
-
-  def __call__(self, x_BxTxD: jax.Array, padding: Padding, memory: Any, *, key=None, choices=None):
-    """All positions BxTxD, and the units or experts that a sparse block chose."""
-    y_BxTxD, choices = self._feed_forward(x_BxTxD, key, choices, self.dtype)
+    y_BxTxD, choices = in_chunks(one, self.chunk, x_BxTxD.shape[1])((x_BxTxD, choices))
     if self.recurrence is not None:
       y_BxTxD += ready(self.recurrence, jnp.float32)(x_BxTxD, padding.segment_BxT)
     return y_BxTxD, choices
@@ -174,7 +169,7 @@ class FeedForwardHalf(nnx.Module):
       return y_NxD.reshape(x_BxCxD.shape)
 
     # As in a step: of a sparse block only the chosen rows are read, and nothing else of it is computed.
-    y_BxTxD = map_chunks(read, x_BxTxD, _PREFILL_CHUNK)
+    y_BxTxD = in_chunks(read, _PREFILL_CHUNK, x_BxTxD.shape[1])(x_BxTxD)
     if self.recurrence is None:
       return y_BxTxD, None
     h_BxTxD, cache = self.recurrence.prefill(x_BxTxD, length_B)

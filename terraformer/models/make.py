@@ -2,23 +2,15 @@
 
 import jax
 
-from terraformer.config import EncoderDecoderConfig, LanguageModelConfig, ModelConfig, TerraformerConfig
+from terraformer.config import ModelConfig
+from terraformer.layers.make import maker
 from terraformer.models.base import Model
-from terraformer.models.encoder_decoder import EncoderDecoder
-from terraformer.models.language_model import LanguageModel
 from terraformer.models.stack import Stack, UnrolledStack
-from terraformer.models.terraformer import Terraformer
-
-_MODELS = {
-  TerraformerConfig: Terraformer,
-  EncoderDecoderConfig: EncoderDecoder,
-  LanguageModelConfig: LanguageModel,
-}
 
 
 def make_model(config: ModelConfig, *, key: jax.Array) -> Model:
   """The model with initial values."""
-  return _MODELS[type(config)](config, key=key)
+  return maker(config)(config, key=key)
 
 
 def abstract_model(config: ModelConfig) -> Model:

@@ -1,13 +1,16 @@
 """A module as its structure and a plain dict of arrays: the form that is trained, saved and exported."""
 
-import re
+import functools
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from flax import nnx
 
+from terraformer.layers.parameter import Facts, ModelFacts
+
 Params = dict[str, Any]
-_STACKS = ('blocks', 'forgets')  # the names that `models.stack.Stack` gives to what it stacks
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Params]:
@@ -39,22 +42,24 @@ def unflatten(flat: dict[str, Any]) -> Params:
   return params
 
 
-def stacked_name(name: str) -> tuple[str, int | None]:
+def stacked_name(name: str, facts: Facts) -> tuple[str, int | None]:
   """Where a parameter of an unrolled model lies in the stacked one: its name, and its layer or None."""
-  match = re.fullmatch(rf'(\w+\.(?:{"|".join(_STACKS)}))\.(\d+)\.(.*)', name)
-  return (f'{match[1]}.{match[3]}', int(match[2])) if match else (name, None)
+  if facts.stacked_path is None:
+    return name, None
+  layer, _, path = name[len(facts.stacked_path) + 1 :].partition('.')
+  return f'{facts.stacked_path}.{path}', int(layer)
 
 
-def take_stacks(params: Params) -> tuple[dict[str, Params], Params]:
-  """The stacks of layers, each array with a leading axis of layers, by name (`decoder.blocks`), and all the rest."""
-  stacks, rest = {}, {}
-  for name, array in flatten(params).items():
-    part, kind, path = (*name.split('.', 2), '', '')[:3]
-    if kind in _STACKS:
-      stacks.setdefault(f'{part}.{kind}', {})[path] = array
-    else:
-      rest[name] = array
-  return {name: unflatten(stack) for name, stack in stacks.items()}, unflatten(rest)
+def stacks_of(facts: ModelFacts) -> tuple[str, ...]:
+  """The paths of the modules whose arrays have a leading axis of layers, `decoder.blocks`."""
+  return tuple(sorted({each.stacked_path for each in facts.values() if each.loop}))
+
+
+def take_stacks(params: Params, paths: Sequence[str]) -> tuple[dict[str, Params], Params]:
+  """The stacks of layers, each array with a leading axis of layers, by path (see `stacks_of`), and all the rest."""
+  whole = {path: path.split('.') for path in paths}
+  stacks = {path: functools.reduce(operator.getitem, keys, params) for path, keys in whole.items()}
+  return stacks, _without(params, [*whole.values()])
 
 
 def put_stacks(stacks: dict[str, Params], rest: Params) -> Params:
@@ -71,6 +76,19 @@ def describe(array) -> str:
 def count(params: Params) -> int:
   """Numbers in all arrays together."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _without(params: Params, paths: Sequence[list[str]]) -> Params:
+  """The nested dict without what these paths lead to, nor dicts that nothing else is in."""
+  kept: Params = {}
+  for key, value in params.items():
+    below = [path[1:] for path in paths if path[0] == key]
+    if [] in below:
+      continue
+    value = _without(value, below) if below else value
+    if not below or value:
+      kept[key] = value
+  return kept
 
 
 def _rename(node, rename):

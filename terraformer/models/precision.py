@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from terraformer.layers.parameter import facts_in
 from terraformer.ops.constrain import gather
 
 Module = TypeVar('Module')
@@ -31,4 +32,4 @@ def _ready(variable: nnx.Variable, dtype: jnp.dtype) -> nnx.Variable:
   if value.dtype == jnp.float32 and dtype != jnp.float32:
     # Without the barrier the compiler converts the whole stack before the loop, and keeps it twice.
     value = jax.lax.optimization_barrier(value).astype(dtype)
-  return variable.replace(gather(value, variable.get_metadata()['axes']))
+  return variable.replace(gather(value, facts_in(variable).axes))

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import SparseFFConfig
 from terraformer.models.base import Model
 from terraformer.models.halves import Padding
 from terraformer.models.stack import Stack
-from terraformer.ops.reversible import Streams, forward_layer
+from terraformer.ops.reversible import StackInputs, Streams, apply_layer
 from terraformer.ops.segments import Segments
 
 
@@ -26,7 +25,8 @@ class _ProbedStack(nnx.Module):
 
   def __call__(self, streams: Streams, padding: Padding, memory_BxSxD: jax.Array | None = None, *, key=None) -> Streams:
     def layer(streams, block):
-      streams, choices = forward_layer(self.stack.halves, streams, block, None, padding, memory_BxSxD)
+      inputs = StackInputs(block, None, padding, memory_BxSxD)
+      streams, choices = apply_layer(self.stack.spec, inputs, streams)
       return streams, choices[-1]
 
     streams, units_LxBxTxM = self.stack.scan(layer, streams, self.stack.blocks)
@@ -50,7 +50,7 @@ def unit_counts(
   found: dict[str, jax.Array] = {}
   probed = jax.tree.map(lambda x: x, model)
   layers = {name: block.feed_forward for name, block in model.config.blocks.items()}
-  sparse = {name: config for name, config in layers.items() if isinstance(config, SparseFFConfig)}
+  sparse = {name: config for name, config in layers.items() if config.picks_units}
   for name in sparse:
     setattr(probed, name, _ProbedStack(getattr(model, name), lambda units, name=name: found.update({name: units})))
   probed.hidden(inputs_BxS, targets_BxT, segments=segments)

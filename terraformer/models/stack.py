@@ -3,84 +3,35 @@
 B batch, T time, S time of the memory, D d_model, L layers.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from terraformer.config import BlockConfig, ModelConfig, PlainResidualConfig
-from terraformer.config.model import ResidualConfig
+from terraformer.config import BlockConfig, ModelConfig
 from terraformer.layers.dense import Dense
+from terraformer.layers.parameter import tell
 from terraformer.models.block import Block
 from terraformer.models.halves import Padding
-from terraformer.ops.fixed_point import to_grid
-from terraformer.ops.reversible import (
-  Streams,
-  exact_reversible_stack,
-  exact_updating_stack,
-  forward_layer,
-  rematerialised_stack,
-  reversible_stack,
-  stack,
-  updating_stack,
-)
+from terraformer.models.residual import Residual
+from terraformer.ops.reversible import StackInputs, StackSpec, Streams, apply_layer
 
 _NO_PADDING = Padding(None)
-# Those of the functions that can update layers in their backward pass, as the functions that do.
-_UPDATING = {reversible_stack: updating_stack, exact_reversible_stack: exact_updating_stack}
 
 
-@functools.cache  # so that two models of one config have equal structures, and share compiled programs
-def _half(index: int):
-  """The half-residual number `index` of a layer, as `ops.reversible` calls it."""
-
-  def apply(block: Block, x_BxTxD, key, padding: Padding, memory_BxSxD, choices):
-    key = None if key is None else jax.random.fold_in(key, index)
-    return block.delta(index, x_BxTxD, padding, memory_BxSxD, key, choices)
-
-  return apply
-
-
-def _runner(residual: ResidualConfig):
-  """The function of `ops.reversible` that a config asks for."""
-  if residual.keep_activations:
-    return stack
-  if isinstance(residual, PlainResidualConfig):
-    return rematerialised_stack
-  return exact_reversible_stack if residual.fixed_point else reversible_stack
-
-
-class Residual(nnx.Module):
-  """How a vector enters the residual streams, and how it leaves them."""
-
-  def __init__(self, config: ResidualConfig):
-    self.config = config
-
-  def enter(self, x: jax.Array) -> Streams:
-    """One stream, or two equal ones."""
-    if isinstance(self.config, PlainResidualConfig):
-      return (x,)
-    if self.config.fixed_point:
-      x = to_grid(x)
-    return x, x
-
-  def leave(self, streams: Streams) -> jax.Array:
-    """Their mean."""
-    return sum(streams) / len(streams)
+def _pick(tree: Any, layers: int | slice) -> Any:
+  """A layer, or some, of arrays with a leading axis of layers."""
+  return jax.tree.map(lambda x: x[layers], tree)
 
 
 class Segmented(nnx.Module):
   """What the scanned and the unrolled form share: where layers forget."""
 
-  def segments(self) -> list[tuple[int, int]]:
-    """(first layer, last layer + 1) of the runs of layers between which the streams are merged."""
-    length = (0 if isinstance(self.residual.config, PlainResidualConfig) else self.residual.config.forget_every) or (
-      self.n_layers
-    )
-    return [(first, min(first + length, self.n_layers)) for first in range(0, self.n_layers, length)]
+  def segments(self) -> list[slice]:
+    """The runs of layers between which the streams are merged."""
+    length = self.residual.forget_every or self.n_layers
+    return [slice(first, min(first + length, self.n_layers)) for first in range(0, self.n_layers, length)]
 
   def forget(self, streams: Streams, forget: Dense) -> Streams:
     """Merges the streams into one vector, from which both go on."""
@@ -104,31 +55,14 @@ class Stack(Segmented):
     block_key, forget_key = jax.random.split(key)
     make = lambda key: Block(model, block, n_attentions, causal, cross, key=key)  # noqa: E731
     self.blocks = jax.vmap(make)(jax.random.split(block_key, n_layers))
-    self.halves = tuple(_half(index) for index in range(n_attentions + cross + 1))
+    tell(self.blocks, loop='blocks')
     self.n_layers = n_layers
     self.residual = Residual(model.residual)
-    self.run = _runner(model.residual)
-    self.unroll = model.unroll
+    self.spec = StackSpec(Block.delta, n_attentions + cross + 1, model.unroll, self.residual.exact)
     make_forget = lambda key: Dense(block.d_model, block.d_model, key=key, axes=('embed', None))  # noqa: E731
     n_forgets = len(self.segments()) - 1
     self.forgets = jax.vmap(make_forget)(jax.random.split(forget_key, n_forgets)) if n_forgets else None
-
-  def _run_segments(self, run, streams: Streams, inputs) -> tuple[Streams, Any]:
-    """`run(streams, inputs of some layers) -> (streams, results of each layer)`, one segment after the other."""
-    segments = self.segments()
-    if len(segments) == 1:
-      return run(streams, inputs)
-    results = []
-    for index, (first, last) in enumerate(segments):
-      if index:
-        streams = self.forget(streams, jax.tree.map(lambda x, index=index: x[index - 1], self.forgets))
-      streams, result = run(streams, jax.tree.map(lambda x, first=first, last=last: x[first:last], inputs))
-      results.append(result)
-    return streams, jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
-
-  def scan(self, layer, streams: Streams, inputs) -> tuple[Streams, Any]:
-    """`layer(streams, inputs of one layer) -> (streams, result)` for all layers; results are stacked."""
-    return self._run_segments(lambda streams, inputs: jax.lax.scan(layer, streams, inputs), streams, inputs)
+    tell(self.forgets, part='merging streams', loop='forgets')
 
   def __call__(
     self, streams: Streams, padding: Padding, memory_BxSxD: jax.Array | None = None, *, key: jax.Array | None = None
@@ -141,24 +75,32 @@ class Stack(Segmented):
       memory_BxSxD: what cross-attention reads; None without it.
       key: of all noise; None is evaluation.
     """
+    inputs = self.inputs(padding, memory_BxSxD, key)
+    for index, segment in enumerate(self.segments()):
+      if index:
+        streams = self.forget(streams, _pick(self.forgets, index - 1))
+      streams = self.residual.run(self.spec, inputs.with_layers(*_pick(inputs.by_layer, segment)), streams)
+    return streams
+
+  def inputs(self, padding: Padding, memory_BxSxD: jax.Array | None, key: jax.Array | None) -> StackInputs:
+    """What all layers read: `Block.delta` of layer l gets block l, key l, the padding and the memory."""
     keys_L = None if key is None else jax.random.split(key, self.n_layers)
-
-    def run(streams, layers):
-      blocks, keys = layers
-      unroll = min(self.unroll, len(jax.tree.leaves(blocks)[0]))
-      return self.run(self.halves, blocks, streams, keys, padding, memory_BxSxD, unroll), None
-
-    return self._run_segments(run, streams, (self.blocks, keys_L))[0]
+    return StackInputs(self.blocks, keys_L, padding, memory_BxSxD)
 
   @property
   def can_update(self) -> bool:
-    """Whether `update_backwards` may be called: the backward pass is the stack's own, and one for all layers."""
-    return self.run in _UPDATING and self.forgets is None
+    """Whether the backward pass can update the layers: it is the stack's own, and one for all layers."""
+    return self.residual.reversible and self.forgets is None
 
-  def update_backwards(self, update: Callable, kept: Any, fixed: Any) -> None:
-    """From now on the backward pass updates the layers; arguments as those of `ops.reversible.updating_stack`."""
-    run = _UPDATING[self.run]
-    self.run = lambda halves, blocks, *arguments: run(halves, update, blocks, kept, fixed, *arguments)
+  def scan(self, layer, streams: Streams, by_layer) -> tuple[Streams, Any]:
+    """`layer(streams, inputs of one layer) -> (streams, result)` for all layers; results are stacked."""
+    results = []
+    for index, segment in enumerate(self.segments()):
+      if index:
+        streams = self.forget(streams, _pick(self.forgets, index - 1))
+      streams, result = jax.lax.scan(layer, streams, _pick(by_layer, segment))
+      results.append(result)
+    return streams, results[0] if len(results) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *results)
 
   def init_cache(self, batch: int, capacity: int, memory: jax.Array | None = None, padding: Padding = _NO_PADDING):
     """The caches of all layers, each array with a leading axis of layers."""
@@ -174,7 +116,7 @@ class Stack(Segmented):
 
 
 # All layers of a stack have the same shapes: called outside of a compiled program, these are compiled for one of them.
-_call_layer = jax.jit(forward_layer, static_argnums=0)
+_apply_layer = jax.jit(apply_layer, static_argnums=0)
 _prefill_layer = jax.jit(Block.prefill, static_argnums=3)
 
 
@@ -185,17 +127,17 @@ class UnrolledStack(Segmented):
     """Takes the layers of a scanned stack apart."""
 
     def apart(tree, count):
-      return nnx.List([jax.tree.map(lambda x, index=index: x[index], tree) for index in range(count)])
+      return nnx.List([_pick(tree, index) for index in range(count)])
 
     self.n_layers = stack.n_layers
     self.residual = stack.residual
     self.blocks = apart(stack.blocks, stack.n_layers)
     self.forgets = apart(stack.forgets, len(stack.segments()) - 1)
-    self.halves = stack.halves
+    self.spec = stack.spec
 
   def _each(self, layer, streams: Streams) -> tuple[Streams, tuple]:
     """Applies `layer(index, streams)` one by one, and merges the streams where segments meet."""
-    starts = [first for first, _ in self.segments()]
+    starts = [segment.start for segment in self.segments()]
     results = []
     for index in range(self.n_layers):
       if index and index in starts:
@@ -208,10 +150,8 @@ class UnrolledStack(Segmented):
     self, streams: Streams, padding: Padding, memory_BxSxD: jax.Array | None = None, *, key: None = None
   ) -> Streams:
     """All positions of the streams BxTxD, for evaluation."""
-    return self._each(
-      lambda index, streams: _call_layer(self.halves, streams, self.blocks[index], key, padding, memory_BxSxD),
-      streams,
-    )[0]
+    read = lambda index: StackInputs(self.blocks[index], key, padding, memory_BxSxD)  # noqa: E731
+    return self._each(lambda index, streams: _apply_layer(self.spec, read(index), streams), streams)[0]
 
   def init_cache(
     self, batch: int, capacity: int, memory: jax.Array | None = None, padding: Padding = _NO_PADDING

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from terraformer.config import TerraformerConfig
 from terraformer.layers.dense import Dense
-from terraformer.layers.norm import make_norm
-from terraformer.layers.positions import make_positions
-from terraformer.models.base import DecodingCache, Model, n_tokens
+from terraformer.layers.make import make_norm, make_positions
+from terraformer.layers.parameter import tell
+from terraformer.models.base import DecodingCache, Model, n_tokens, tell_stacks
 from terraformer.models.halves import Padding
 from terraformer.models.one_sequence import OneSequence
 from terraformer.models.stack import Stack
@@ -36,6 +36,9 @@ class Terraformer(Model):
     )
     self.merge = Dense(d_model, d_model, key=merge_key, axes=('embed', None)) if config.merge_encoder else None
     self.merge_norm = make_norm(config.encoder.norm, d_model) if config.merge_encoder else None
+    tell_stacks(self)
+    tell(self.merge, part='merging streams', in_step=False)
+    tell(self.merge_norm, in_step=False)
 
   def _encode(self, inputs_BxS: jax.Array, key, segment_BxS: jax.Array | None = None) -> Streams:
     embed_key, position_key, stack_key = split_key(key, 3)

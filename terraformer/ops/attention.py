@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from terraformer.ops.chunks import map_chunks
+from terraformer.ops.chunks import in_chunks
 from terraformer.ops.dropout import dropout
 from terraformer.ops.segments import in_same_segment
 
@@ -104,4 +104,4 @@ def by_query_chunk(attend, q_BxTxHxK: jax.Array, query_chunk: int) -> jax.Array:
     n_queries = q_BxCxHxK.shape[1]
     return attend(q_BxCxHxK, index * n_queries + jnp.arange(n_queries), index)
 
-  return map_chunks(one, q_BxTxHxK, query_chunk)
+  return in_chunks(one, query_chunk, q_BxTxHxK.shape[1])(q_BxTxHxK)

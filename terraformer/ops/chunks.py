@@ -4,27 +4,27 @@ B batch, T time, C tokens of a chunk, N chunks.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 
-def map_chunks(function: Callable[[jax.Array, Any], Any], arrays_BxT: Any, chunk: int) -> Any:
+def in_chunks(function: Callable[[jax.Array, Any], Any], chunk: int, time: int) -> Callable[[Any], Any]:
   """`function` over chunks of the time axis, forwards and backwards: the backward pass computes a chunk again.
 
   Args:
     function: (index of the chunk, pytree of arrays BxCx...) -> pytree of arrays BxCx...; a token's result may depend on
       the tokens of its chunk alone. The last chunk is filled up with zeros.
-    arrays_BxT: pytree of arrays BxTx....
     chunk: C; 0, or T and more, for one call of `function`.
+    time: T.
 
   Returns:
-    The results, BxTx... each.
+    pytree of arrays BxTx... -> the results, BxTx... each.
   """
-  time = jax.tree.leaves(arrays_BxT)[0].shape[1]
   if not 0 < chunk < time:
-    return function(jnp.zeros((), jnp.int32), arrays_BxT)
+    return partial(function, jnp.zeros((), jnp.int32))
   n_chunks = -(-time // chunk)
 
   def cut(x_BxT):
@@ -35,5 +35,8 @@ def map_chunks(function: Callable[[jax.Array, Any], Any], arrays_BxT: Any, chunk
     y_BxNxC = y_NxBxC.swapaxes(0, 1)
     return y_BxNxC.reshape(y_BxNxC.shape[0], n_chunks * chunk, *y_BxNxC.shape[3:])[:, :time]
 
-  chunks = jnp.arange(n_chunks), jax.tree.map(cut, arrays_BxT)
-  return jax.tree.map(join, jax.lax.map(lambda one: jax.checkpoint(function)(*one), chunks))
+  def over_chunks(arrays_BxT):
+    chunks = jnp.arange(n_chunks), jax.tree.map(cut, arrays_BxT)
+    return jax.tree.map(join, jax.lax.map(lambda one: jax.checkpoint(function)(*one), chunks))
+
+  return over_chunks

@@ -5,24 +5,28 @@ import math
 import jax
 
 from terraformer.config import RunConfig
+from terraformer.layers.parameter import ModelFacts
+from terraformer.models.parameters import flatten
 from terraformer.pod.hlo import Program, shapes
 
 
-def whole_gathers(program: Program, state: dict) -> list[str]:
+def whole_gathers(program: Program, state: dict, facts: ModelFacts) -> list[str]:
   """Gathers, outside the loops over layers, of numbers as many as a stacked parameter, or moment of one, has.
 
   Args:
     program: compiled.
     state: shapes and places of the train state.
+    facts: of the model.
   """
   stacked = {
     math.prod(x.shape) for x in jax.tree.leaves(state) if len(x.shape) > 1 and not x.sharding.is_fully_replicated
   }
-  embedding = {math.prod(x.shape) for x in _outside_stacks(state)}
+  # The embedding, the output and others of which there is one are gathered once by their nature.
+  single = {math.prod(x.shape) for path, x in flatten(state['params']).items() if facts[path].loop is None}
   return [
     text
     for text in program.gathers_outside_loops()
-    if any(dtype[0] in 'fb' and math.prod(shape) in stacked - embedding for dtype, shape in shapes(text))
+    if any(dtype[0] in 'fb' and math.prod(shape) in stacked - single for dtype, shape in shapes(text))
   ]
 
 
@@ -49,8 +53,3 @@ def float32_activations(program: Program, run: RunConfig, state: dict, shares: i
     if dtype == 'f32' and math.prod(shape) in sizes and shape not in own and len(shape) > 1
   ]
   return [f'f32{list(shape)}' for shape in sorted(set(found))]
-
-
-def _outside_stacks(state: dict) -> list[jax.ShapeDtypeStruct]:
-  """Parameters that are not layers of a stack: the embedding and the output, gathered once by their nature."""
-  return jax.tree.leaves([part for part in state['params'].values() if 'blocks' not in part])

@@ -10,6 +10,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from terraformer.config import RunConfig, UserError
+from terraformer.layers.parameter import facts_of
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import count, split
 from terraformer.pod.checks import float32_activations, whole_gathers
@@ -112,8 +113,9 @@ def compile_step(run: RunConfig, topology: str) -> CompiledStep:
   mesh = Mesh(np.array(devices).reshape(shape), AXES, axis_types=AXIS_TYPES)
   require_divisible(run, mesh)
 
-  optimizer, schedule = make_optimizer(run.train.optimizer), make_schedule(run.train.optimizer.schedule)
-  structure, params = split(abstract_model(run.model))
+  model = abstract_model(run.model)
+  (structure, params), facts = split(model), facts_of(model)
+  optimizer, schedule = make_optimizer(run.train.optimizer, facts), make_schedule(run.train.optimizer.schedule)
   state = abstract_state(run.model, optimizer, mesh, run.train.mesh.rules)
   batch = {
     name: jax.ShapeDtypeStruct((run.train.batch_size, length), jnp.int32, sharding=batch_sharding(mesh))
@@ -150,6 +152,6 @@ def compile_step(run: RunConfig, topology: str) -> CompiledStep:
     flops=count_flops(traced.jaxpr.jaxpr),
     moved=program.moved(),
     compile_seconds=time.perf_counter() - begun,
-    whole_gathers=whole_gathers(program, state),
+    whole_gathers=whole_gathers(program, state, facts),
     float32_activations=float32_activations(program, run, state, shape[0] * shape[1], shape[2]),
   )

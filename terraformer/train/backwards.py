@@ -12,11 +12,25 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from terraformer.layers.parameter import facts_of
 from terraformer.models.base import Model
+from terraformer.models.halves import Padding
 from terraformer.models.parameters import Params, merge, put_stacks, split, take_stacks
 from terraformer.models.stack import Stack
+from terraformer.ops.reversible import LayerUpdate, Streams, updating_stack
 from terraformer.train.by_layer import ByLayer, ByLayerState, Optimizer
 from terraformer.train.watch import gradient_squares
+
+
+class _UpdatingStack(nnx.Module):
+  """A stack whose backward pass gives back its layers and the moments of `update` as the optimiser leaves them."""
+
+  def __init__(self, stack: Stack, update: LayerUpdate):
+    self.stack, self.update = stack, nnx.data(update)
+    self.residual = stack.residual
+
+  def __call__(self, streams: Streams, padding: Padding, memory_BxSxD: jax.Array | None = None, *, key=None) -> Streams:
+    return updating_stack(self.stack.spec, self.stack.inputs(padding, memory_BxSxD, key), streams, self.update)
 
 
 def can_update_backwards(model: Model, optimizer: Optimizer) -> bool:
@@ -44,14 +58,16 @@ def update_backwards(
   Returns:
     New parameters, new state, what `loss_of` told, and `watch.gradient_squares`.
   """
-  stacks, rest = take_stacks(params)
+  stacks, rest = take_stacks(params, optimizer.stacks)
   counters = {name: _counters(of_stack) for name, of_stack in state.stacks.items()}
   squares_L = {name: jnp.zeros(len(jax.tree.leaves(stack)[0])) for name, stack in stacks.items()}
 
   def loss_of_params(rest: Params, stacks: dict[str, Params], kept: dict[str, Any]):
     model = merge(structure, put_stacks(stacks, rest))
     for name in stacks:
-      getattr(model, name.split('.')[0]).update_backwards(_layer_update(optimizer.inner), kept[name], counters[name])
+      part = name.split('.')[0]
+      update = LayerUpdate(_layer_update(optimizer.inner), kept[name], counters[name])
+      setattr(model, part, _UpdatingStack(getattr(model, part), update))
     return loss_of(model)
 
   kept = {name: (_moments(of_stack), squares_L[name]) for name, of_stack in state.stacks.items()}
@@ -65,11 +81,11 @@ def update_backwards(
   )
   squares = {name.split('.')[0]: squares_L for name, (_, squares_L) in kept.items()}
   new_params = put_stacks(stacks, optax.apply_updates(rest, updates))
-  return new_params, new_state, told, gradient_squares(d_rest) | squares
+  return new_params, new_state, told, gradient_squares(d_rest, facts_of(merge(structure, params))) | squares
 
 
 def _layer_update(inner: optax.GradientTransformation):
-  """The `update` of `ops.reversible.updating_stack`, which also keeps the squared norm of each layer's gradient."""
+  """The function of a `LayerUpdate`, which also keeps the squared norm of each layer's gradient."""
 
   def update(block, kept, counters, d_block):
     (structure, params), (_, gradient) = split(block), split(d_block)

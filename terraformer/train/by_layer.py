@@ -31,20 +31,22 @@ class ByLayer:
 
   Attributes:
     inner: gets the parameters of one layer, or those in no stack; it treats every array apart from all others.
+    stacks: paths of the stacks of layers, as `models.parameters.stacks_of` has them.
   """
 
   inner: optax.GradientTransformation
+  stacks: tuple[str, ...]
 
   def init(self, params: Params) -> ByLayerState:
     """The state at first."""
-    stacks, rest = take_stacks(params)
+    stacks, rest = take_stacks(params, self.stacks)
     return ByLayerState(
       {name: jax.vmap(self.inner.init)(stack) for name, stack in stacks.items()}, self.inner.init(rest)
     )
 
   def update(self, gradients: Params, state: ByLayerState, params: Params) -> tuple[Params, ByLayerState]:
     """What to add to the parameters, and the next state."""
-    (d_stacks, d_rest), (stacks, rest) = take_stacks(gradients), take_stacks(params)
+    (d_stacks, d_rest), (stacks, rest) = (take_stacks(tree, self.stacks) for tree in (gradients, params))
     update = jax.vmap(self.inner.update)
     found = {name: update(d_stacks[name], state.stacks[name], stack) for name, stack in stacks.items()}
     rest_updates, rest_state = self.inner.update(d_rest, state.rest, rest)
@@ -67,7 +69,7 @@ def map_moments(function: Callable, optimizer: Optimizer, state: Any, *trees: Pa
   """
   if not isinstance(optimizer, ByLayer):
     return optax.tree_utils.tree_map_params(optimizer, function, state, *trees, transform_non_params=lambda _: other)
-  apart = [take_stacks(tree) for tree in trees]
+  apart = [take_stacks(tree, optimizer.stacks) for tree in trees]
   stacks = {
     name: map_moments(function, optimizer.inner, stack, *(stacks[name] for stacks, _ in apart), other=other)
     for name, stack in state.stacks.items()

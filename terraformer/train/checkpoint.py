@@ -6,8 +6,10 @@ folder all that decoding needs.
 """
 
 import contextlib
+import os
 import shutil
 import sys
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 
+from terraformer import paths
 from terraformer.config import RunConfig, UserError, from_dict
 from terraformer.files import UnwritableError, writing
 from terraformer.models.make import abstract_model
@@ -113,7 +116,7 @@ def read_run(workdir: Path, step: int) -> tuple[RunConfig, dict[str, Any]]:
   """
   path = folder(workdir) / str(step) / 'run'
   try:
-    stored = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path)
+    stored = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(paths.plain(path))
   except (ValueError, OSError) as error:
     raise UserError(f'{path}: expected the JSON of a run, found {error}') from error
   found = stored.get('format') if isinstance(stored, dict) else None
@@ -154,6 +157,7 @@ class Checkpoints:
   def __init__(self, directory: Path, keep: int | None):
     """`keep` newest steps stay in `directory`; None for all."""
     self._directory = Path(directory).absolute()
+    paths.make_folder(self._directory)
     self._saving = 0
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
@@ -161,9 +165,11 @@ class Checkpoints:
       cleanup_tmp_directories=True,
       # It is called by one process, when all have written and before the folder gets its final name.
       async_options=ocp.options.AsyncOptions(post_finalization_callback=self._write_manifest),
-      multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=str(self._directory)),
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        barrier_sync_key_prefix=urllib.parse.quote(os.fsencode(self._directory))
+      ),
     )
-    self._manager = _Manager(self._directory, options=options, item_names=('state', 'run'))
+    self._manager = _Manager(paths.plain(self._directory), options=options, item_names=('state', 'run'))
 
   def save(self, step: int, state: State, run: dict[str, Any]) -> None:
     """Starts to write a step; the state may be used, and donated, as soon as this returns.
@@ -278,7 +284,7 @@ def restore_named(workdir: Path, step: int, abstract: dict[str, jax.ShapeDtypeSt
   restore_args = ocp.checkpoint_utils.construct_restore_args(target)
   try:
     restored = ocp.PyTreeCheckpointer().restore(
-      path, args=ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
+      paths.plain(path), args=ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
     )
   except (ValueError, KeyError) as error:
     raise UserError(f'{path}: expected the parameters of this run, found {_first_line(error)}') from error
@@ -292,7 +298,8 @@ def read_layer(workdir: Path, step: int, name: str, layer: int | None) -> np.nda
     UserError: if the files cannot be read.
   """
   path = folder(workdir) / str(step) / 'state'
-  place = {'driver': 'ocdbt', 'base': f'file://{path}', 'path': f'params.{name}/'}
+  files = {'driver': 'file', 'path': f'{paths.plain(path)}/'}
+  place = {'driver': 'ocdbt', 'base': files, 'path': f'params.{name}/'}
   try:
     array = tensorstore.open({'driver': 'zarr', 'kvstore': place}, open=True, read=True).result()
     return np.asarray((array if layer is None else array[layer]).read().result())
@@ -311,7 +318,7 @@ def _check(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> None:
 
 def _stored_shapes(path: Path) -> dict[str, Any]:
   try:
-    return ocp.PyTreeCheckpointer().metadata(path).item_metadata.tree
+    return ocp.PyTreeCheckpointer().metadata(paths.plain(path)).item_metadata.tree
   except (ValueError, KeyError, OSError, AttributeError) as error:
     raise UserError(f'{path}: expected a readable checkpoint, found {_first_line(error)}') from error
 

@@ -9,13 +9,13 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from terraformer import tpu
 from terraformer.config import UserError
 from terraformer.files import NO_ROOM, UnwritableError
 
@@ -144,4 +144,4 @@ def agree(find: Callable[[], int]) -> int:
 def _on_cloud_tpu() -> bool:
   if os.environ.get('JAX_PLATFORMS', '') not in ('', 'tpu') or importlib.util.find_spec('libtpu') is None:
     return False
-  return any(Path('/dev').glob('accel[0-9]*')) or any(Path('/dev/vfio').glob('[0-9]*'))
+  return tpu.is_attached()

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 
 from terraformer.config import InitFromConfig, UserError
+from terraformer.layers.parameter import ModelFacts
 from terraformer.models.parameters import Params, describe, flatten, unflatten
 from terraformer.train import checkpoint
 
@@ -42,11 +43,14 @@ class InitReport:
     )
 
 
-def take_parameters(params: Params, config: InitFromConfig, step: int, vocabulary: str) -> tuple[Params, InitReport]:
+def take_parameters(
+  params: Params, facts: ModelFacts, config: InitFromConfig, step: int, vocabulary: str
+) -> tuple[Params, InitReport]:
   """The parameters of another run's checkpoint in the places of `params`.
 
   Args:
     params: freshly made, wherever they lie.
+    facts: of their model.
     config: which run, and what may not match.
     step: of its checkpoint.
     vocabulary: fingerprint of the tokens of this run.
@@ -61,7 +65,7 @@ def take_parameters(params: Params, config: InitFromConfig, step: int, vocabular
   fresh = _matching(config.fresh, wanted, 'InitFromConfig.fresh', 'this model')
   left_over = _matching(config.left_over, stored, 'InitFromConfig.left_over', str(source))
   left_over |= {name for name in fresh if name in stored}
-  if tokens != vocabulary and not any(name.startswith('embedding') for name in fresh):
+  if tokens != vocabulary and not any(facts[name].part == 'embedding' for name in fresh):
     raise UserError(
       f'{source}: expected the vocabulary of this run ({vocabulary[:12]}), found another ({tokens[:12]}); name '
       "'embedding.*' and 'output.*' in InitFromConfig.fresh to begin them anew"

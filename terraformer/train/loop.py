@@ -13,8 +13,10 @@ import numpy as np
 from terraformer.config import InitFromConfig, RunConfig
 from terraformer.data.batches import Prepared, prefetch
 from terraformer.files import UnwritableError, writing
+from terraformer.layers.parameter import ModelFacts, facts_of
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import Params, count, split
+from terraformer.paths import make_folder
 from terraformer.train import checkpoint, hosts, setup
 from terraformer.train.best import Best
 from terraformer.train.clock import Clock, StepTimes
@@ -77,7 +79,7 @@ def train(
     UnwritableError: if the disk is full; the message tells which step is safe.
   """
   workdir = Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
+  make_folder(workdir)
   clock = Clock()
   try:
     with (
@@ -109,8 +111,9 @@ def _train(
     setup.keep_vocabulary(workdir / 'vocabulary.model', data.vocabulary.model_bytes)
 
   init_key, noise_key = jax.random.split(jax.random.key(config.seed))
-  optimizer, schedule = make_optimizer(config.optimizer), make_schedule(config.optimizer.schedule)
-  structure, shapes = split(abstract_model(run.model))
+  model = abstract_model(run.model)
+  (structure, shapes), facts = split(model), facts_of(model)
+  optimizer, schedule = make_optimizer(config.optimizer, facts), make_schedule(config.optimizer.schedule)
   abstract = abstract_state(run.model, optimizer, mesh, config.mesh.rules)
   feed = Feed(data, config, batch_sharding(mesh), list(stored.get('skipped', [])))
   train_step = Program(
@@ -142,7 +145,7 @@ def _train(
       state = init_state(run.model, optimizer, mesh, init_key, config.mesh.rules)
     if config.init_from is None:
       return state
-    params, report = _take(config.init_from, state['params'], data)
+    params, report = _take(config.init_from, state['params'], facts, data)
     if progress:
       print(report, file=sys.stderr)
     return state | {'params': params}
@@ -274,8 +277,8 @@ def _baselines(run: RunConfig, data: Prepared) -> dict[str, float]:
   return {'unigram model': math.exp(losses.mean())}
 
 
-def _take(config: InitFromConfig, params: Params, data: Prepared) -> tuple[Params, InitReport]:
+def _take(config: InitFromConfig, params: Params, facts: ModelFacts, data: Prepared) -> tuple[Params, InitReport]:
   """The parameters of another run; the main process says of which step, and that it is whole."""
   workdir = Path(config.workdir)
   step = hosts.agree(lambda: checkpoint.require_step(workdir, config.step or None))
-  return take_parameters(params, config, step, data.vocabulary.fingerprint)
+  return take_parameters(params, facts, config, step, data.vocabulary.fingerprint)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from terraformer.models.base import Model
-from terraformer.ops.chunks import map_chunks
+from terraformer.ops.chunks import in_chunks
 from terraformer.ops.segments import Segments
 
 
@@ -36,7 +36,7 @@ def model_losses(
     x_BxCxD, targets_BxC = x_and_targets
     return token_losses(model.logits(x_BxCxD), targets_BxC)
 
-  return map_chunks(one, (x_BxTxD, targets_BxT), model.config.loss_chunk)
+  return in_chunks(one, model.config.loss_chunk, x_BxTxD.shape[1])((x_BxTxD, targets_BxT))
 
 
 def token_losses(logits_BxTxV: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:

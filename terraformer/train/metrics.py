@@ -13,6 +13,7 @@ from clu import metrics
 from tensorboardX import summary
 
 from terraformer.files import write_whole
+from terraformer.paths import plain
 from terraformer.train.events import Events
 
 _BINS = 30  # which is how many TensorBoard draws
@@ -82,7 +83,7 @@ class MetricsLog(NoLog):
     kept = [row for row in read_metrics(workdir) if row['step'] <= first_step]
     write_whole(workdir / 'metrics.jsonl', ''.join(json.dumps(row) + '\n' for row in kept).encode())
     self._lines = (workdir / 'metrics.jsonl').open('a')
-    self._tensorboard = Events(workdir / 'tensorboard', first_step + 1)
+    self._tensorboard = Events(plain(workdir / 'tensorboard'), first_step + 1)
 
   def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
     """Scalars of one split at one step."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from terraformer.files import write_whole
+from terraformer.paths import printable
 from terraformer.train.metrics import read_metrics
 
 
@@ -31,7 +32,7 @@ def plot_loss(workdir: Path, baselines: dict[str, float] | None = None) -> Path:
     axes.axhline(
       math.log(perplexity), linestyle='--', linewidth=1, color='gray', label=f'{name} (perplexity {perplexity:.0f})'
     )
-  axes.set(xlabel='step', ylabel='loss (nats a token)', title=f'{Path(workdir).name}: loss')
+  axes.set(xlabel='step', ylabel='loss (nats a token)', title=_title(workdir, 'loss'))
   perplexity_axis = axes.secondary_yaxis('right', functions=(_exp, _log))
   perplexity_axis.set_ylabel('perplexity')
   perplexity_axis.set_yscale('log')
@@ -49,7 +50,7 @@ def plot_step_times(workdir: Path, seconds: np.ndarray) -> Path:
     value = float(np.quantile(seconds, share))
     axes.axvline(value, color='black', linestyle='--', linewidth=1)
     axes.annotate(f' {name} {value:.3g} s', (value, 0.98), xycoords=('data', 'axes fraction'), va='top')
-  axes.set(xlabel='seconds a step', ylabel='steps', title=f'{Path(workdir).name}: step times')
+  axes.set(xlabel='seconds a step', ylabel='steps', title=_title(workdir, 'step times'))
   return _save(plt, figure, Path(workdir) / 'step_times.png')
 
 
@@ -70,7 +71,7 @@ def plot_watched(workdir: Path) -> list[Path]:
       ax.set(xlabel='step', title=part, yscale='log')
     for ax in axes.flat[len(parts) :]:
       ax.set_axis_off()
-    figure.suptitle(f'{Path(workdir).name}: gradient norms')
+    figure.suptitle(_title(workdir, 'gradient norms'))
     drawn.append(_save(plt, figure, Path(workdir) / 'gradient_norms.png'))
   if units:
     figure, axes = plt.subplots(len(units), 2, figsize=(8, 3 * len(units)), layout='constrained', squeeze=False)
@@ -97,6 +98,11 @@ def _draw_layers(plt, axes, rows: list[dict], part: str) -> None:
   if len(layers) > 1:
     axes.legend(fontsize='small')
   axes.grid(alpha=0.3)
+
+
+def _title(workdir: Path, what: str) -> str:
+  name = printable(Path(workdir).name).replace('$', r'\$')  # between two of them matplotlib reads a formula
+  return f'{name}: {what}'
 
 
 def _pyplot():

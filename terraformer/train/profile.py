@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from terraformer.paths import plain
+
 
 class Profiler:
   """Records from the beginning of one step to the end of another; every process writes its own part."""
@@ -17,7 +19,7 @@ class Profiler:
   def before(self, step: int) -> None:
     """A step is about to be dispatched; a run that resumes inside the range begins there."""
     if not self._running and self._first <= step <= self._last:
-      jax.profiler.start_trace(str(self._directory))
+      jax.profiler.start_trace(str(plain(self._directory)))
       self._running = True
 
   def after(self, step: int, result: Any) -> None:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from terraformer.config import ModelConfig, ShardingConfig
-from terraformer.layers.parameter import logical_axes
+from terraformer.layers.parameter import facts_of
 from terraformer.models.make import abstract_model, make_model
 from terraformer.models.parameters import flatten, split, unflatten
 from terraformer.train.by_layer import Optimizer, map_moments
@@ -22,8 +22,8 @@ _RULES = ShardingConfig()
 def parameter_shardings(model: nnx.Module, mesh: Mesh, rules: ShardingConfig) -> dict[str, Any]:
   """Where each parameter lies, as nested dicts."""
   shapes = flatten(split(model)[1])
-  axes = {'.'.join(path): names for path, names in logical_axes(model).items()}
-  return unflatten({path: parameter_sharding(mesh, rules, axes[path], shapes[path].shape) for path in shapes})
+  facts = facts_of(model)
+  return unflatten({path: parameter_sharding(mesh, rules, facts[path].axes, x.shape) for path, x in shapes.items()})
 
 
 def abstract_state(config: ModelConfig, optimizer: Optimizer, mesh: Mesh, rules: ShardingConfig = _RULES) -> State:

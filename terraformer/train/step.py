@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from terraformer.layers.parameter import facts_of
 from terraformer.models.base import Model
 from terraformer.models.generate import generate
 from terraformer.models.parameters import Params, merge
@@ -67,11 +68,12 @@ def make_train_step(
       losses = model_losses(model, part['inputs'], part['targets'], segments=_segments(part), key=key)
       return summed_loss(losses) / n_tokens, losses
 
-    if microbatches == 1 and can_update_backwards(merge(structure, params), optimizer):
+    model = merge(structure, params)
+    if microbatches == 1 and can_update_backwards(model, optimizer):
       return update_backwards(structure, optimizer, params, optimizer_state, lambda model: loss_of(model, batch, key))
     gradients, losses = gradients_of(params, batch, key, loss_of)
     updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
-    return optax.apply_updates(params, updates), optimizer_state, losses, gradient_squares(gradients)
+    return optax.apply_updates(params, updates), optimizer_state, losses, gradient_squares(gradients, facts_of(model))
 
   def train_step(state: State, batch: Batch) -> tuple[State, TrainMetrics, Norms]:
     step_key = jax.random.fold_in(key, state['step'])

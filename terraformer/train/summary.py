@@ -7,6 +7,7 @@ import numpy as np
 
 from terraformer.config import RunConfig, to_dict
 from terraformer.files import write_whole
+from terraformer.paths import printable
 from terraformer.train import hosts
 from terraformer.train.clock import StepTimes, goodput, overhead
 from terraformer.train.metrics import read_metrics
@@ -40,7 +41,7 @@ def write_summary(
   """
   rows = 'packs' if run.data.packing else 'examples'
   parts = [
-    f'# {workdir.name}',
+    f'# {printable(workdir.name)}',
     f'{type(run.model).__name__}, task {run.data.task}, step {step:,} of {run.train.steps:,}, '
     f'{run.train.batch_size} {rows} of {run.data.inputs_length} + {run.data.targets_length} tokens a step; '
     f'{hosts.describe()}.',
@@ -61,7 +62,7 @@ def write_summary(
     parts += ['## Batches left out', f'At divergence: {", ".join(map(str, skipped))}.']
   parts += ['## Configuration', '\n'.join(['```', *_lines(to_dict(run)), '```'])]
   path = workdir / 'summary.md'
-  write_whole(path, ('\n\n'.join(parts) + '\n').encode())
+  write_whole(path, ('\n\n'.join(parts) + '\n').encode(errors='backslashreplace'))
   return path
 
 

@@ -9,16 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from terraformer.layers.parameter import ModelFacts
 from terraformer.models.parameters import Params, flatten
 
 
-def gradient_squares(gradients: Params) -> dict[str, jax.Array]:
+def gradient_squares(gradients: Params, facts: ModelFacts) -> dict[str, jax.Array]:
   """Squared norms of the parts of the model: a number each, or a vector L for the layers of a stack."""
   squares: dict[str, list[jax.Array]] = {}
   for path, gradient in flatten(gradients).items():
-    part, *rest = path.split('.')
-    stacked = rest[:1] == ['blocks']
-    axes = tuple(range(1 if stacked else 0, gradient.ndim))
+    part = path.split('.')[0]
+    is_layers = facts[path].loop == 'blocks'
+    axes = tuple(range(1 if is_layers else 0, gradient.ndim))
     squares.setdefault(part, []).append(jnp.square(gradient.astype(jnp.float32)).sum(axes))
   return {part: sum(values) for part, values in squares.items()}
 

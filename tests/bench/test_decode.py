@@ -62,7 +62,7 @@ def test_bytes_are_those_of_the_parameters_read_and_of_the_keys_and_values(resul
 
 
 def _slice():
-  return abstract_model(decode._slice(CONFIG, (1, 1)))
+  return abstract_model(CONFIG.with_layers(1, 1))
 
 
 def test_variants_replace_one_mechanism_after_the_other():

@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ from terraformer.data import batches, child
 from terraformer.data.local_files import local_files
 from terraformer.data.vocabulary import train_vocabulary
 from tests.data.conftest import SMALL
+from tests.prepared import ROOT
 
 _MODULE = """
 import seqio
@@ -27,6 +30,26 @@ for name in ('one', 'two'):
   registered.register(c.DataConfig('local_files', local_files=texts, vocabulary=words), name)
 seqio.MixtureRegistry.add('both', [('one', 1), ('two', 1)])
 """
+
+
+LIBRARIES = ['token', 'jax', 'numpy', 'json', 'seqio', 'tensorflow', 'sentencepiece', 'array_record']
+
+
+def test_a_file_with_the_name_of_a_library_is_none(tmp_path):
+  for library in LIBRARIES:
+    (tmp_path / f'{library}.py').write_text('raise RuntimeError("in the place of a library")')
+  environment = os.environ | {'PYTHONPATH': str(ROOT)}
+  command = [sys.executable, '-m', 'terraformer', 'describe', '--json']
+  done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('first', ['', '.', '{}'])
+def test_the_working_folder_comes_last(tmp_path, monkeypatch, first):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sys, 'path', [first.format(tmp_path), '/elsewhere', *sys.path])
+  path = child._import_path()
+  assert path[0] == '/elsewhere' and path[-1] == str(tmp_path) and path.count(str(tmp_path)) == 1 and '' not in path
 
 
 def test_an_error_in_the_child_is_one_sentence_here(tmp_path, capfd):
@@ -70,6 +93,8 @@ def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeyp
   Path('mine.py').write_text(_MODULE)
   Path('broken.py').write_text('import nothing_of_this_name')
   Path('ends.py').write_text('print("loading ...", end=""); raise SystemExit(2)')
+  for library in LIBRARIES:
+    Path(f'{library}.py').write_text('raise RuntimeError("in the place of a library")')
   Path('words.model').write_bytes(vocabulary.model_bytes)
   Path('one.jsonl').write_text('{"inputs": "red tree", "targets": "a door"}\n')
   rows = ['{"inputs": "blue hill", "targets": "a road"}'] * 2 + ['{"inputs": " ", "targets": "nothing"}']

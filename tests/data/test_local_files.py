@@ -3,8 +3,8 @@ import shutil
 
 import pytest
 
-from terraformer.config import LocalFilesConfig, UserError
-from terraformer.data.local_files import local_files
+from terraformer.config import LocalFilesConfig, UserError, differences
+from terraformer.data.local_files import local_files, source_paths
 
 
 @pytest.fixture
@@ -52,6 +52,33 @@ def test_an_empty_text_is_passed_on_to_be_counted(write):
   path = write('a.jsonl', '{"inputs": "a", "targets": "b"}\n{"inputs": " ", "targets": "d"}\n')
   splits = local_files(LocalFilesConfig(*in_each_split(path)))
   assert splits['train'][1] == {'inputs': '', 'targets': 'd', 'record': f'{path}, line 2'}
+
+
+def test_a_folder_whose_name_is_a_pattern_is_meant_by_it(write, tmp_path):
+  for name in ('[ab]', 'a'):
+    (tmp_path / name).mkdir()
+    write(f'{name}/x.txt', name)
+  splits = local_files(LocalFilesConfig((f'{tmp_path}/[ab]/*.txt',)))
+  assert [example['targets'] for example in splits['train']] == ['[ab]']
+
+
+@pytest.mark.parametrize('name', ['./odd.jsonl', './/odd.jsonl', '{}/odd.jsonl', '{}//./odd.jsonl'])
+def test_a_file_is_the_same_under_each_of_its_names(write, tmp_path, monkeypatch, name):
+  monkeypatch.chdir(tmp_path)
+  write('odd.jsonl', '{"inputs": "a", "targets": "b"}\n')
+  write('even.jsonl', '{"inputs": "c", "targets": "d"}\n')
+  configs = [LocalFilesConfig((each.format(tmp_path), 'even.jsonl')) for each in ('odd.jsonl', name)]
+  assert not differences(*configs)
+  first, second = map(local_files, configs)
+  assert [example['targets'] for example in first['train']] == [example['targets'] for example in second['train']]
+  assert '//' not in second['train'][0]['record'] and '/./' not in second['train'][0]['record']
+  twice = source_paths(LocalFilesConfig(('odd.jsonl', name.format(tmp_path))))
+  assert len(twice['train']) == 1
+
+
+def test_another_file_is_another(write, tmp_path):
+  assert differences(LocalFilesConfig(('a.txt', 'b.txt')), LocalFilesConfig(('b.txt', 'a.txt')))
+  assert differences(LocalFilesConfig(('a.txt',)), LocalFilesConfig(('below/a.txt',)))
 
 
 def test_patterns_are_read_in_order(write, tmp_path):

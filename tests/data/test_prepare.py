@@ -8,6 +8,7 @@ import pytest
 from terraformer.config import (
   DataConfig,
   LocalFilesConfig,
+  LocalFolderConfig,
   PackingConfig,
   SpanCorruptionConfig,
   UserError,
@@ -55,6 +56,27 @@ def test_real_pairs_hold_every_example_once(really_prepared):
 
 def _local(stored):
   return LocalFilesConfig(train=tuple(stored['local_files']['train']))
+
+
+@pytest.mark.parametrize('name', ['pairs.jsonl', './pairs.jsonl', './/pairs.jsonl', '{}//pairs.jsonl'])
+def test_data_are_those_that_were_prepared_however_their_files_are_named(really_prepared, monkeypatch, name):
+  folder, _ = really_prepared
+  monkeypatch.chdir(folder)
+  files = LocalFilesConfig((name.format(folder),))
+  config = DataConfig('local_files', str(folder / 'a'), vocabulary=SMALL, local_files=files)
+  assert child.ensure_prepared(config).examples['validation'] == 10
+  with pytest.raises(UserError, match="local_files.train: .* -> \\('text.txt',\\)"):
+    child.ensure_prepared(dataclasses.replace(config, local_files=LocalFilesConfig(('text.txt',))))
+
+
+def test_parts_are_gone_on_with_however_files_are_named():
+  text = begin.Text(store.Origin(), (), (), None, (), None, None)
+
+  def plan(name):
+    files, folder = LocalFilesConfig((f'{name}.txt',)), LocalFolderConfig(f'{name}')
+    return begin.plan(DataConfig(local_files=files, local_folder=folder, vocabulary=VocabularyConfig(name)), text)
+
+  assert plan('a/b') == plan('./a/b') == plan('a//b') != plan('a/c')
 
 
 def test_a_vocabulary_may_lie_elsewhere_but_not_be_another(really_prepared, vocabulary, tmp_path):

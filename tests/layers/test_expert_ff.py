@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from terraformer.config import BlockSparseFFConfig, SwitchFFConfig
-from terraformer.layers.block_sparse_ff import BlockSparseFF
-from terraformer.layers.switch_ff import SwitchFF
+from terraformer.layers.expert_ff import BlockSparseFF, SwitchFF
 from tests.weights import build, call, step
 
 KINDS = {

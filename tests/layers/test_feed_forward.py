@@ -1,11 +1,10 @@
 import pytest
 
 from terraformer.config import BlockConfig, BlockSparseFFConfig, DenseFFConfig, SparseFFConfig, SwitchFFConfig
-from terraformer.layers.block_sparse_ff import BlockSparseFF
 from terraformer.layers.dense_ff import DenseFF
-from terraformer.layers.feed_forward import make_feed_forward
+from terraformer.layers.expert_ff import BlockSparseFF, SwitchFF
+from terraformer.layers.make import make_feed_forward
 from terraformer.layers.sparse_ff import SparseFF
-from terraformer.layers.switch_ff import SwitchFF
 from tests.weights import shapes
 
 KINDS = {

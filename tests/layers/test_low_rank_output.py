@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from terraformer.layers.low_rank_output import LowRankOutput
+from terraformer.layers.output import LowRankOutput
 from tests.weights import build, call
 
 

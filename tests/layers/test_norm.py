@@ -3,15 +3,16 @@ import numpy as np
 import pytest
 
 from terraformer.config import LayerNormConfig, RMSNormConfig
-from terraformer.layers.norm import LayerNorm, RMSNorm, make_norm
+from terraformer.layers.make import make_norm
+from terraformer.layers.norm import LayerNorm, RMSNorm
 from tests.reference.vectors import TOLERANCE, assign, load
 
-by_norm = pytest.mark.parametrize('norm', [LayerNorm, RMSNorm])
+by_norm = pytest.mark.parametrize('norm', [LayerNormConfig(), RMSNormConfig()])
 
 
 def test_layer_norm_is_that_of_the_reference():
   r = load('layernorm_positional')
-  layer = LayerNorm(16)
+  layer = LayerNorm(LayerNormConfig(), 16)
   assign(layer, scale_D=r['ln_scale'], bias_D=r['ln_bias'])
   np.testing.assert_allclose(layer(r['x']), r['ln_y'], atol=TOLERANCE)
 
@@ -20,20 +21,20 @@ def test_layer_norm_is_that_of_the_reference():
 def test_epsilon_stands_inside_the_root(norm):
   # Of variance 1e-6: halved by an epsilon of 1e-6 inside the root, hardly touched by one outside.
   x_D = jnp.asarray([1e-3, -1e-3])
-  np.testing.assert_allclose(norm(2)(x_D), x_D / np.sqrt(2e-6), rtol=1e-4)
+  np.testing.assert_allclose(make_norm(norm, 2)(x_D), x_D / np.sqrt(2e-6), rtol=1e-4)
 
 
 @by_norm
 def test_half_precision_is_normalised_in_single(norm):
   # In bfloat16 the mean of 24 such entries is off by more than they differ.
   x_D = jnp.asarray(np.random.default_rng(0).normal(100, 1, 24), jnp.bfloat16)
-  y_D = norm(24)(x_D)
-  np.testing.assert_allclose(y_D, norm(24)(x_D.astype(jnp.float32)), atol=1e-6)
+  y_D = make_norm(norm, 24)(x_D)
+  np.testing.assert_allclose(y_D, make_norm(norm, 24)(x_D.astype(jnp.float32)), atol=1e-6)
 
 
 def test_rms_norm_is_that_of_the_reference():
   r = load('layernorm_positional')
-  layer = RMSNorm(16)
+  layer = RMSNorm(RMSNormConfig(), 16)
   assign(layer, scale_D=r['rms_scale'])
   np.testing.assert_allclose(layer(r['x']), r['rms_y'], atol=TOLERANCE)
 

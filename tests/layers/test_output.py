@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from terraformer.config import DenseOutputConfig, LowRankOutputConfig, SparseOutputConfig
-from terraformer.layers.output import make_output
-from terraformer.layers.parameter import logical_axes
+from terraformer.layers.make import make_output
+from terraformer.layers.parameter import facts_of
 from tests.weights import build, call
 
 # The weights of each layer, its bias included.
@@ -31,5 +31,5 @@ def test_a_config_makes_its_layer(config):
 
 @by_config
 def test_the_outputs_are_named_as_the_vocabulary(config):
-  axes = logical_axes(_layer(config))
-  assert any('vocab' in names for names in axes.values())
+  axes = facts_of(_layer(config))
+  assert any('vocab' in facts.axes for facts in axes.values())

@@ -11,22 +11,23 @@ from terraformer.config import (
   BlockSparseFFConfig,
   DenseFFConfig,
   FixedBasePositionsConfig,
+  LayerNormConfig,
+  RMSNormConfig,
   SparseFFConfig,
   SparseProjectionConfig,
   SRUConfig,
 )
-from terraformer.layers.block_sparse_ff import BlockSparseFF
 from terraformer.layers.dense import Dense
 from terraformer.layers.dense_ff import DenseFF
 from terraformer.layers.embedding import Embedding
-from terraformer.layers.low_rank_output import LowRankOutput
+from terraformer.layers.expert_ff import BlockSparseFF
 from terraformer.layers.modular_convolution import ModularConvolution
 from terraformer.layers.multiplicative import MultiplicativeDense
 from terraformer.layers.multiplicative_modular import MultiplicativeModularDense
 from terraformer.layers.norm import LayerNorm, RMSNorm
+from terraformer.layers.output import LowRankOutput
 from terraformer.layers.parameter import parameter
-from terraformer.layers.position_axial import AxialPositions
-from terraformer.layers.position_fixed_base import FixedBasePositions
+from terraformer.layers.positions import AxialPositions, FixedBasePositions
 from terraformer.layers.sparse_ff import SparseFF
 from terraformer.layers.sparse_qkv import SparseProjection
 from terraformer.layers.sru import SRU
@@ -112,9 +113,9 @@ def test_others_are_normal_of_the_deviation(name):
 
 
 def test_normalisation_starts_as_the_identity():
-  layer = LayerNorm(24)
+  layer = LayerNorm(LayerNormConfig(), 24)
   assert (layer.scale_D[...] == 1).all() and (layer.bias_D[...] == 0).all()
-  assert (RMSNorm(24).scale_D[...] == 1).all()
+  assert (RMSNorm(RMSNormConfig(), 24).scale_D[...] == 1).all()
 
 
 @pytest.mark.parametrize(('one', 'other'), [('query', 'key'), ('query', 'value'), ('key', 'value')])

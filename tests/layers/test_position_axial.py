@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from terraformer.config import AxialPositionsConfig
-from terraformer.layers.position_axial import AxialPositions
+from terraformer.layers.positions import AxialPositions
 from tests.weights import build, call, step
 
 

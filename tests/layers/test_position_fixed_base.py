@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from terraformer.config import FixedBasePositionsConfig
-from terraformer.layers.position_fixed_base import FixedBasePositions
+from terraformer.layers.positions import FixedBasePositions
 from tests.reference.vectors import TOLERANCE, assign, load
 from tests.weights import build, call, step
 

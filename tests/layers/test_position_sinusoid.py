@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from terraformer.config import SinusoidPositionsConfig
-from terraformer.layers.position_sinusoid import SinusoidPositions
+from terraformer.layers.positions import SinusoidPositions
 from terraformer.ops.positions import sinusoids
 from tests.weights import call, step
 

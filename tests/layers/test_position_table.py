@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from terraformer.config import TablePositionsConfig
-from terraformer.layers.position_table import PositionTable
+from terraformer.layers.positions import PositionTable
 from tests.reference.vectors import TOLERANCE, load
 from tests.weights import build, call, step
 

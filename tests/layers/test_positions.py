@@ -10,7 +10,7 @@ from terraformer.config import (
   SinusoidPositionsConfig,
   TablePositionsConfig,
 )
-from terraformer.layers.positions import make_positions
+from terraformer.layers.make import make_positions
 from tests.weights import build, call, step
 
 SHIFTED = {

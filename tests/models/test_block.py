@@ -1,4 +1,4 @@
-"""B 2, T 9, D 24, H 3; each kind of half-residual on its own, and their order in a block."""
+"""B 2, T 9, D 24, H 3; each kind of sublayer on its own, and their order in a block."""
 
 import jax
 import jax.numpy as jnp
@@ -40,49 +40,50 @@ def _config(feed_forward='dense', recurrence=None, dropout=0.0):
 
 
 @jax.jit
-def _call_and_steps(half, x_BxTxD):
-  cache = half.init_cache(*x_BxTxD.shape[:2], MEMORY_BXSXD, PADDING)
-  _, y_TxBxD = jax.lax.scan(lambda cache, x_BxD: half.step(x_BxD, cache)[::-1], cache, x_BxTxD.swapaxes(0, 1))
-  return half(x_BxTxD, PADDING, MEMORY_BXSXD)[0], y_TxBxD.swapaxes(0, 1)
+def _call_and_steps(sublayer, x_BxTxD):
+  cache = sublayer.init_cache(*x_BxTxD.shape[:2], MEMORY_BXSXD, PADDING)
+  _, y_TxBxD = jax.lax.scan(lambda cache, x_BxD: sublayer.step(x_BxD, cache)[::-1], cache, x_BxTxD.swapaxes(0, 1))
+  return sublayer(x_BxTxD, PADDING, MEMORY_BXSXD)[0], y_TxBxD.swapaxes(0, 1)
 
 
 @pytest.mark.parametrize('feed_forward', FEED_FORWARDS)
 @pytest.mark.parametrize('recurrence', [None, SRUConfig(5)])
-def test_step_of_the_feed_forward_half_equals_call(feed_forward, recurrence):
+def test_step_of_the_feed_forward_sublayer_equals_call(feed_forward, recurrence):
   called, stepped = _call_and_steps(_feed_forward(feed_forward, recurrence), X_BXTXD)
   np.testing.assert_allclose(stepped, called, atol=1e-4)
 
 
 @pytest.mark.parametrize('projection', ['dense', 'sparse'])
-def test_step_of_the_cross_attention_half_equals_call(projection):
-  half = build(lambda key: CrossAttentionHalf(_config(projection), jnp.float32, key=key))
-  called, stepped = _call_and_steps(half, X_BXTXD)
+def test_step_of_the_cross_attention_sublayer_equals_call(projection):
+  sublayer = build(lambda key: CrossAttentionHalf(_config(projection), jnp.float32, key=key))
+  called, stepped = _call_and_steps(sublayer, X_BXTXD)
   np.testing.assert_allclose(stepped, called, atol=1e-4)
 
 
 @pytest.mark.parametrize('projection', ['dense', 'sparse'])
-def test_step_of_the_attention_half_equals_call(projection):
+def test_step_of_the_attention_sublayer_equals_call(projection):
   called, stepped = _call_and_steps(_attention(projection), X_BXTXD)
   np.testing.assert_allclose(stepped, called, atol=1e-4)
 
 
 def test_the_recurrent_branch_reads_the_stream_through_its_own_norm():
-  half = _feed_forward('dense', SRUConfig(5))
-  branch = half.recurrence
-  expected = half.feed_forward(half.norm(X_BXTXD))[0] + branch.expand(branch.sru(branch.contract(branch.norm(X_BXTXD))))
-  np.testing.assert_allclose(half(X_BXTXD, PADDING, None)[0], expected, atol=1e-5)
+  sublayer = _feed_forward('dense', SRUConfig(5))
+  branch = sublayer.recurrence
+  recurrent_BxTxD = branch.expand(branch.sru(branch.contract(branch.norm(X_BXTXD))))
+  expected = sublayer.feed_forward(sublayer.norm(X_BXTXD))[0] + recurrent_BxTxD
+  np.testing.assert_allclose(sublayer(X_BXTXD, PADDING, None)[0], expected, atol=1e-5)
 
 
 def test_attention_dropout_is_one_draw_for_all_tokens_of_an_example():
-  half = _attention('dense', None, 0.5)
-  dropped = np.asarray(half(X_BXTXD, PADDING, None, key=jax.random.key(0))[0]) == 0
+  sublayer = _attention('dense', None, 0.5)
+  dropped = np.asarray(sublayer(X_BXTXD, PADDING, None, key=jax.random.key(0))[0]) == 0
   assert (dropped == dropped[:, :1]).all() and (dropped[0] != dropped[1]).any()
 
 
 def test_dropout_spares_the_recurrent_branch():
-  half = _feed_forward('sparse', SRUConfig(5), 0.5)
-  y_BxTxD, _ = half(X_BXTXD, PADDING, None, key=jax.random.key(0))
-  dropped_BxTxD = np.abs(y_BxTxD - half.recurrence(X_BXTXD)) < 1e-5
+  sublayer = _feed_forward('sparse', SRUConfig(5), 0.5)
+  y_BxTxD, _ = sublayer(X_BXTXD, PADDING, None, key=jax.random.key(0))
+  dropped_BxTxD = np.abs(y_BxTxD - sublayer.recurrence(X_BXTXD)) < 1e-5
   assert dropped_BxTxD.all((0, 1)).any() and not dropped_BxTxD.all()
 
 
@@ -97,9 +98,9 @@ def _block(residual, cross=False):
 
 
 def _branches(block):
-  """What each half-residual of a block makes of one position BxD, by the layers alone."""
-  for half in block.attentions:
-    yield lambda x_BxD, half=half: half.attention(half.norm(x_BxD)[:, None])[0][:, 0]
+  """What each sublayer of a block makes of one position BxD, by the layers alone."""
+  for sublayer in block.attentions:
+    yield lambda x_BxD, one=sublayer: one.attention(one.norm(x_BxD)[:, None])[0][:, 0]
   if block.cross is not None:
     yield lambda x_BxD: block.cross.attention(block.cross.norm(x_BxD)[:, None], MEMORY_BXSXD, PADDING.memory_BxS)[:, 0]
   yield lambda x_BxD: block.feed_forward.feed_forward.step(block.feed_forward.norm(x_BxD))
@@ -127,9 +128,10 @@ def test_a_plain_block_adds_to_the_stream_it_reads(cross):
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize('index', range(3))
-def test_what_a_half_adds_is_float32(index, dtype):
+def test_what_a_sublayer_adds_is_float32(index, dtype):
   model = TerraformerConfig(bfloat16=dtype == jnp.bfloat16)
   block = shapes(lambda key: Block(model, _config('sparse', SRUConfig(5)), 1, causal=True, cross=True, key=key))
-  assert block.halves[index].dtype == dtype
-  delta, _ = jax.eval_shape(lambda block: block.delta(index, X_BXTXD, PADDING, MEMORY_BXSXD, None, None), block)
+  assert block.sublayers[index].dtype == dtype
+  arguments = X_BXTXD, None, PADDING, MEMORY_BXSXD, None
+  delta, _ = jax.eval_shape(lambda block: block.delta(*arguments, number=index), block)
   assert (delta.shape, delta.dtype) == (X_BXTXD.shape, jnp.float32)

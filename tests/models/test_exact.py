@@ -3,6 +3,8 @@
 B 2, T 9, D 24, 48 layers of hashed attention and a sparse feed-forward block with all noise.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,40 +12,41 @@ import numpy as np
 from terraformer.config import ReversibleResidualConfig, TerraformerConfig
 from terraformer.models.halves import Padding
 from terraformer.models.stack import Stack
-from terraformer.ops.reversible import exact_reversible_stack, reversible_stack
+from terraformer.ops.reversible import StackInputs, reversible_stack
 from tests.models.examples import LSH_IN_BUCKETS, SHARED_SPARSE, block
 
 N_LAYERS = 48
 
 
-def _inputs_seen(run) -> int:
-  """How many different inputs the half-residuals read, forwards and backwards, with streams on the grid."""
+def _inputs_seen(exact: bool) -> int:
+  """How many different inputs the sublayers read, forwards and backwards, with streams on the grid."""
   model = TerraformerConfig(residual=ReversibleResidualConfig(fixed_point=True))
   config = block(SHARED_SPARSE, attention=LSH_IN_BUCKETS)
   make = jax.jit(lambda key: Stack(model, config, N_LAYERS, 1, causal=True, key=key))
   stack = make(jax.random.key(0))
   seen = set()
 
-  def watched(half):
-    def apply(layer, x_BxTxD, *rest):
-      jax.debug.callback(lambda x: seen.add(np.asarray(x).tobytes()), x_BxTxD)
-      return half(layer, x_BxTxD, *rest)
+  def watched(layer, x_BxTxD, *rest, number):
+    jax.debug.callback(lambda x: seen.add(np.asarray(x).tobytes()), x_BxTxD)
+    return stack.spec.sublayer(layer, x_BxTxD, *rest, number=number)
 
-    return apply
-
-  halves = tuple(watched(half) for half in stack.halves)
+  assert stack.spec.exact
+  spec = dataclasses.replace(stack.spec, sublayer=watched, exact=exact)
   x_BxTxD = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 24)), jnp.float32)
   keys = jax.random.split(jax.random.key(0), N_LAYERS)
-  loss = lambda blocks, streams: sum(y.sum() for y in run(halves, blocks, streams, keys, Padding(None), None))  # noqa: E731
+
+  def loss(blocks, streams):
+    return sum(y.sum() for y in reversible_stack(spec, StackInputs(blocks, keys, Padding(None)), streams))
+
   jax.block_until_ready(jax.jit(jax.grad(loss))(stack.blocks, stack.residual.enter(x_BxTxD)))
   jax.effects_barrier()
   return len(seen)
 
 
 def test_the_exact_backward_pass_reads_what_the_forward_pass_read():
-  assert _inputs_seen(exact_reversible_stack) == 2 * N_LAYERS
+  assert _inputs_seen(exact=True) == 2 * N_LAYERS
 
 
 def test_the_other_reads_what_it_recomputed():
   # What makes the test above a test: the same streams on the same grid, but the two passes compiled as they come.
-  assert _inputs_seen(reversible_stack) > 3 * N_LAYERS
+  assert _inputs_seen(exact=False) > 3 * N_LAYERS

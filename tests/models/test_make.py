@@ -15,7 +15,7 @@ from terraformer.config import (
   SRUConfig,
   TerraformerConfig,
 )
-from terraformer.layers.parameter import logical_axes
+from terraformer.layers.parameter import facts_of
 from terraformer.models.encoder_decoder import EncoderDecoder
 from terraformer.models.language_model import LanguageModel
 from terraformer.models.make import abstract_model, make_model, unroll
@@ -66,13 +66,13 @@ def test_a_step_returns_logits_and_a_cache_of_the_same_structure(name):
 def test_every_dimension_of_every_parameter_has_a_name(name):
   model = abstract(CONFIGS[name])
   ranks = {path: len(leaf.shape) for path, leaf in flatten(split(model)[1]).items()}
-  assert {'.'.join(path): len(names) for path, names in logical_axes(model).items()} == ranks
+  assert {path: len(facts.axes) for path, facts in facts_of(model).items()} == ranks
 
 
 @by_config
 def test_layers_is_the_first_name_of_what_a_stack_holds_and_of_nothing_else(name):
-  for path, names in logical_axes(abstract(CONFIGS[name])).items():
-    in_stack = path[0] in ('encoder', 'decoder')
+  for path, facts in facts_of(abstract(CONFIGS[name])).items():
+    names, in_stack = facts.axes, path.split('.')[0] in ('encoder', 'decoder')
     assert names.count('layers') == in_stack and (names[:1] == ('layers',)) == in_stack, path
 
 

@@ -36,7 +36,7 @@ def test_count_adds_up_all_arrays():
 
 def test_stacks_are_taken_out_and_put_back():
   params = {'norm': {'scale_D': 1}, 'decoder': {'blocks': {'norm': {'scale_D': 2}}, 'forgets': {'bias_D': 3}}}
-  stacks, rest = take_stacks(params)
+  stacks, rest = take_stacks(params, ('decoder.blocks', 'decoder.forgets'))
   assert stacks == {'decoder.blocks': {'norm': {'scale_D': 2}}, 'decoder.forgets': {'bias_D': 3}}
   assert rest == {'norm': {'scale_D': 1}}
   assert put_stacks(stacks, rest) == params

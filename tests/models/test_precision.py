@@ -16,32 +16,32 @@ from terraformer.config import LSHAttentionConfig, SparseFFConfig, TerraformerCo
 from terraformer.models.halves import Padding
 from terraformer.models.precision import ready
 from terraformer.models.stack import Stack
-from terraformer.ops.reversible import reversible_stack, stack
+from terraformer.ops.reversible import StackInputs, reversible_stack, stack
 from tests.models.examples import CONFIGS, SHARED_SPARSE, block, model, tokens
 from tests.weights import call
 
 L, B, T, D = 12, 2, 128, 24
 BLOCK = block(SHARED_SPARSE, SparseFFConfig(128, 4, 7), attention=LSHAttentionConfig(chunk_length=16, full_below=0))
 # Of a layer: LSH attention, which chooses buckets, and the feed-forward block, which chooses units.
-HALVES = {'buckets': 0, 'units': 1}
+SUBLAYERS = {'buckets': 0, 'units': 1}
 
 
 class _Log:
-  """What half-residuals chose, by number of half-residual and layer."""
+  """What sublayers chose, by number of sublayer and layer."""
 
   def __init__(self):
     self.made, self.repeated, self.again = {}, {}, {}
 
-  def watch(self, number, half):
-    """A half-residual that tells what it chose, or repeated, and what it would have chosen instead of repeating."""
+  def watch(self, sublayer):
+    """A sublayer that tells what it chose, or repeated, and what it would have chosen instead of repeating."""
 
-    def apply(layer, x_BxTxD, scanned, shared, context, choices):
+    def apply(layer, x_BxTxD, scanned, shared, context, choices, *, number):
       index, key = scanned
-      delta_BxTxD, used = half(layer, x_BxTxD, key, shared, context, choices)
+      delta_BxTxD, used = sublayer(layer, x_BxTxD, key, shared, context, choices, number=number)
       if choices is None:
         jax.debug.callback(lambda *entry: self._enter(self.made, number, *entry), index, used)
       else:
-        _, again = half(layer, x_BxTxD, key, shared, context, None)
+        _, again = sublayer(layer, x_BxTxD, key, shared, context, None, number=number)
         jax.debug.callback(lambda *entry: self._enter(self.repeated, number, *entry), index, used)
         jax.debug.callback(lambda *entry: self._enter(self.again, number, *entry), index, again)
       return delta_BxTxD, used
@@ -58,7 +58,7 @@ def _run(run):
   config = TerraformerConfig(bfloat16=True)
   layers = jax.jit(lambda key: Stack(config, BLOCK, L, 1, causal=True, key=key))(jax.random.key(0))
   log = _Log()
-  halves = tuple(log.watch(number, half) for number, half in enumerate(layers.halves))
+  spec = dataclasses.replace(layers.spec, sublayer=log.watch(layers.spec.sublayer))
   rng = np.random.default_rng(0)
   streams, cotangents = jnp.asarray(rng.normal(size=(2, 2, B, T, D)), jnp.float32)
   scanned = jnp.arange(L), jax.random.split(jax.random.key(1), L)
@@ -66,7 +66,7 @@ def _run(run):
   @jax.jit
   def gradients(blocks, streams):
     def loss(blocks, streams):
-      y = run(halves, blocks, tuple(streams), scanned, Padding(None), None)
+      y = run(spec, StackInputs(blocks, scanned, Padding(None)), tuple(streams))
       return (jnp.stack(y) * cotangents).sum()
 
     return jax.grad(loss, argnums=(0, 1))(blocks, streams)
@@ -77,27 +77,27 @@ def _run(run):
 
 
 def _differing(one, other, number):
-  """How many choices of a half-residual differ, over all layers."""
+  """How many choices of a sublayer differ, over all layers."""
   return sum((one[number, index] != other[number, index]).sum() for index in range(L))
 
 
-by_half = pytest.mark.parametrize('number', HALVES.values(), ids=HALVES.keys())
+by_sublayer = pytest.mark.parametrize('number', SUBLAYERS.values(), ids=SUBLAYERS.keys())
 
 
-@by_half
+@by_sublayer
 def test_the_backward_pass_uses_exactly_the_choices_of_the_forward_pass(number):
   _, log = _run(reversible_stack)
   assert _differing(log.made, log.repeated, number) == 0
 
 
-@by_half
+@by_sublayer
 def test_choices_made_again_would_differ(number):
   # What makes the test above a test.
   _, log = _run(reversible_stack)
   assert _differing(log.made, log.again, number) > 0
 
 
-@by_half
+@by_sublayer
 def test_the_plain_stack_makes_the_same_choices(number):
   # So that the gradients below are those of one function.
   assert _differing(_run(reversible_stack)[1].made, _run(stack)[1].made, number) == 0

@@ -18,8 +18,9 @@ from terraformer.config import (
   TerraformerConfig,
 )
 from terraformer.models.halves import Padding
-from terraformer.models.stack import Residual, Stack, UnrolledStack
-from terraformer.ops.reversible import exact_reversible_stack, rematerialised_stack, reversible_stack, stack
+from terraformer.models.residual import Residual
+from terraformer.models.stack import Stack, UnrolledStack
+from terraformer.ops.reversible import rematerialised_stack, reversible_stack, stack
 from tests.models.examples import DENSE, DENSE_FF, LSH_IN_BUCKETS, SHARED_SPARSE, block
 from tests.weights import build, filled, shapes
 
@@ -67,7 +68,7 @@ def test_reversible_gradients_are_those_of_plain_differentiation(seed):
   plain, reversible = (
     _gradients(filled(_shapes(12, residual, True), seed), *inputs) for residual in (KEEPING, REVERSIBLE)
   )
-  # float32 against float32, one of which recomputes its activations back through 48 half-residuals, with weights that
+  # float32 against float32, one of which recomputes its activations back through 48 sublayers, with weights that
   # are larger than initial ones and gradients up to 30. `test_gradients` has 24 layers at initial weights.
   _assert_close(reversible, plain, 5e-5)
 
@@ -117,30 +118,50 @@ def test_unrolling_the_loop_does_not_change_the_gradients():
   ('residual', 'run'),
   [
     (REVERSIBLE, reversible_stack),
-    (FIXED_POINT, exact_reversible_stack),
+    (FIXED_POINT, reversible_stack),
     (KEEPING, stack),
     (PLAIN, rematerialised_stack),
     (PlainResidualConfig(keep_activations=True), stack),
   ],
 )
 def test_activations_are_stored_where_the_config_says_so(residual, run):
-  assert _shapes(2, residual).run is run
+  assert _shapes(2, residual).residual.run is run
 
 
-def test_each_half_residual_of_a_layer_has_a_draw_of_its_own():
+@pytest.mark.parametrize('residual', [REVERSIBLE, FIXED_POINT, KEEPING, PLAIN])
+def test_a_stack_is_exact_where_its_streams_are_on_the_grid(residual):
+  assert _shapes(2, residual).spec.exact == (residual is FIXED_POINT)
+
+
+@pytest.mark.parametrize(
+  ('residual', 'can_update'),
+  [
+    (REVERSIBLE, True),
+    (FIXED_POINT, True),
+    (ReversibleResidualConfig(forget_every=2), True),
+    (ReversibleResidualConfig(forget_every=1), False),
+    (KEEPING, False),
+    (PLAIN, False),
+  ],
+)
+def test_layers_are_updated_backwards_by_a_reversible_stack_of_one_segment(residual, can_update):
+  assert _shapes(2, residual).can_update == can_update
+
+
+def test_each_sublayer_of_a_layer_has_a_draw_of_its_own():
   stack = build(
     lambda key: Stack(TerraformerConfig(), dataclasses.replace(BLOCK, dropout=0.5), 1, 2, causal=True, key=key)
   )
   layer = jax.tree.map(lambda x: x[0], stack.blocks)
-  arguments = layer, _streams(0)[0], jax.random.key(0), Padding(None), None, None
-  one, other = (half(*arguments)[0] == 0 for half in stack.halves[:2])
+  arguments = _streams(0)[0], jax.random.key(0), Padding(None), None, None
+  one, other = (layer.delta(*arguments, number=number)[0] == 0 for number in range(2))
   assert np.any(one != other)
 
 
 def test_layers_start_from_draws_of_their_own():
   config = BlockConfig(4, 2, DenseProjectionConfig(bias=False), DenseFFConfig(2), None)
   stack = Stack(TerraformerConfig(), config, 2, 2, causal=True, key=jax.random.key(0))
-  one, other = (half.attention.projection.query.kernel_DxF[...] for half in stack.blocks.attentions)
+  one, other = (one.attention.projection.query.kernel_DxF[...] for one in stack.blocks.attentions)
   kernels = np.concatenate([one, other]).reshape(4, -1)
   assert len(np.unique(kernels, axis=0)) == 4
 
@@ -169,7 +190,7 @@ def test_fixed_point_streams_start_on_the_grid():
 )
 def test_layers_forget_between_runs_of_equal_length(n_layers, forget_every, expected):
   one = _shapes(n_layers, ReversibleResidualConfig(forget_every=forget_every))
-  assert one.segments() == expected
+  assert [(segment.start, segment.stop) for segment in one.segments()] == expected
   assert len(jax.tree.leaves(one.forgets)) == (2 if len(expected) > 1 else 0)
 
 
@@ -181,7 +202,7 @@ def test_to_forget_is_to_average_the_streams_and_pass_a_dense_layer():
   a, b = _streams(0)
   kernel_DxF, bias_F = one.forgets.kernel_DxF[...][0], one.forgets.bias_F[...][0]
   mean = (a + b) / 2 @ kernel_DxF + bias_F
-  # Three half-residuals a layer swap an odd number of times; the streams are equal.
+  # Three sublayers a layer swap an odd number of times; the streams are equal.
   for found in one((a, b), Padding(None)):
     np.testing.assert_allclose(found, mean, atol=1e-5)
 
@@ -191,17 +212,16 @@ def test_to_forget_is_to_average_the_streams_and_pass_a_dense_layer():
 
 @jax.jit
 def _delta(block, x_BxTxD, key, number):
-  """Of any half-residual of a block: one compiled program, so that the same input gives the same bits."""
-  arguments = x_BxTxD, key, Padding(None), None, None
-  deltas = [functools.partial(lambda half, *arguments: half(block, *arguments)[0], half) for half in _deep().halves]
-  return jax.lax.switch(number, deltas, *arguments)
+  """Of any sublayer of a block: one compiled program, so that the same input gives the same bits."""
+  deltas = [lambda *arguments, number=number: block.delta(*arguments, number=number)[0] for number in range(2)]
+  return jax.lax.switch(number, deltas, x_BxTxD, key, Padding(None), None, None)
 
 
 def _there_and_back(stack, streams, seed):
   """The streams before the first layer, recomputed by hand from those after the last one."""
   keys = jax.random.split(jax.random.key(seed), stack.n_layers)
   layers = [jax.tree.map(lambda x, index=index: x[index], stack.blocks) for index in range(stack.n_layers)]
-  order = [(layer, key, number) for layer, key in zip(layers, keys, strict=True) for number in range(len(stack.halves))]
+  order = [(layer, key, number) for layer, key in zip(layers, keys, strict=True) for number in range(2)]
   for layer, key, number in order:
     streams = streams[1], streams[0] + _delta(layer, streams[1], key, number)
   for layer, key, number in reversed(order):
@@ -229,16 +249,16 @@ def test_streams_that_leave_the_grid_are_not():
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_what_a_fixed_point_half_adds_is_on_the_grid(seed):
+def test_what_a_fixed_point_sublayer_adds_is_on_the_grid(seed):
   one = filled(_deep(), seed)
   layer = jax.tree.map(lambda x: x[0], one.blocks)
-  for number in range(len(one.halves)):
+  for number in range(2):
     delta = np.asarray(_delta(layer, _streams(seed)[0], jax.random.key(seed), number), np.float64)
     np.testing.assert_array_equal(delta * 2**16, np.rint(delta * 2**16))
 
 
 def test_fixed_point_gradients_are_those_of_the_identity_in_the_place_of_rounding():
-  # Rounding moves streams by 2^-17 = 8e-6 a half-residual, and gradients of up to 10 by a few times that.
+  # Rounding moves streams by 2^-17 = 8e-6 a sublayer, and gradients of up to 10 by a few times that.
   inputs = _streams(0), Padding(None), None, jax.random.key(0), _streams(10)
   dense = block(DENSE, DENSE_FF)
   rounded, exact = (

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.ops.chunks import map_chunks
+from terraformer.ops.chunks import in_chunks
 
 X_BXTXD = np.random.default_rng(0).normal(size=(2, 7, 3)).astype(np.float32)
 TOKENS_BXT = np.random.default_rng(1).integers(0, 9, (2, 7))
@@ -22,7 +22,7 @@ def _function(index, x_and_tokens):
 
 @by_chunk
 def test_results_are_those_of_all_tokens_at_once(chunk):
-  found = map_chunks(_function, (X_BXTXD, TOKENS_BXT), chunk)
+  found = in_chunks(_function, chunk, 7)((X_BXTXD, TOKENS_BXT))
   for name, expected in _function(0, (X_BXTXD, TOKENS_BXT)).items():
     np.testing.assert_allclose(found[name], expected, atol=1e-6, err_msg=name)
 
@@ -32,7 +32,7 @@ def test_gradients_are_those_of_all_tokens_at_once(chunk):
   @functools.partial(jax.grad, argnums=(0, 1))
   def gradients(x_BxTxD, weight, chunk):
     scaled = lambda index, x: _function(index, (x[0] * weight, x[1]))  # noqa: E731
-    return sum((jnp.cos(y) * y).sum() for y in map_chunks(scaled, (x_BxTxD, TOKENS_BXT), chunk).values())
+    return sum((jnp.cos(y) * y).sum() for y in in_chunks(scaled, chunk, 7)((x_BxTxD, TOKENS_BXT)).values())
 
   for one, other in zip(gradients(X_BXTXD, 0.7, chunk), gradients(X_BXTXD, 0.7, 0), strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
@@ -40,12 +40,12 @@ def test_gradients_are_those_of_all_tokens_at_once(chunk):
 
 @pytest.mark.parametrize(('chunk', 'expected'), [(0, [0] * 7), (2, [0, 0, 1, 1, 2, 2, 3]), (7, [0] * 7)])
 def test_a_function_is_told_which_chunk_it_gets(chunk, expected):
-  index_BxT = map_chunks(lambda index, x_BxC: jnp.full_like(x_BxC, index), TOKENS_BXT, chunk)
+  index_BxT = in_chunks(lambda index, x_BxC: jnp.full_like(x_BxC, index), chunk, 7)(TOKENS_BXT)
   np.testing.assert_array_equal(index_BxT, [expected] * 2)
 
 
 def test_nothing_takes_the_place_of_arrays_that_are_not_there():
-  y_BxTxD, nothing = map_chunks(lambda _, x: (x[0] + 1, x[1]), (X_BXTXD, None), 3)
+  y_BxTxD, nothing = in_chunks(lambda _, x: (x[0] + 1, x[1]), 3, 7)((X_BXTXD, None))
   np.testing.assert_array_equal(y_BxTxD, X_BXTXD + 1)
   assert nothing is None
 
@@ -55,7 +55,7 @@ def _temporary_bytes(chunk):
 
   def loss(weight_DxF, x_BxTxD):
     wide = lambda _, x_BxCxD: jnp.square(jnp.sin(x_BxCxD @ weight_DxF)).sum(-1)  # noqa: E731
-    return map_chunks(wide, x_BxTxD, chunk).sum()
+    return in_chunks(wide, chunk, x_BxTxD.shape[1])(x_BxTxD).sum()
 
   shapes = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 4096), (1, 512, 8)))
   return jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*shapes).compile().memory_analysis().temp_size_in_bytes

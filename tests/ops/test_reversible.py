@@ -1,6 +1,6 @@
-"""A hand-made layer of two half-residuals over L 4 layers, B 2, T 5, D 6.
+"""A hand-made layer of two sublayers over L 4 layers, B 2, T 5, D 6.
 
-Its halves add a constant of 512 to the streams, so that recomputing them loses the last bits of every entry, and pick
+They add a constant of 512 to the streams, so that recomputing them loses the last bits of every entry, and pick
 one of two weights by the parity of floor(1e5 x): every recomputed choice is as good as a coin flip.
 """
 
@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from terraformer.ops.reversible import (
+  LayerUpdate,
+  StackInputs,
+  StackSpec,
   add,
-  exact_reversible_stack,
-  exact_updating_stack,
   rematerialised_stack,
   reversible_stack,
   stack,
@@ -24,8 +25,9 @@ from terraformer.ops.reversible import (
 L, B, T, D = 4, 2, 5, 6
 
 
-def _half(name, records=True):
-  def apply(layer, x_BxTxD, scanned, shared, context, choices):
+def _sublayer(records=True):
+  def apply(layer, x_BxTxD, scanned, shared, context, choices, *, number):
+    name = ('first', 'second')[number]
     if choices is None or not records:
       choices = (jnp.floor(x_BxTxD.sum(-1) * 1e5) % 2).astype(jnp.int32)
     keep_BxTx1 = jax.random.bernoulli(jax.random.fold_in(scanned, len(name)), 0.8, (B, T, 1))
@@ -48,11 +50,11 @@ def _arguments(seed, n_streams=2):
   return layers, streams, jax.random.split(jax.random.key(seed), L), shared_BxT, context_BxTxD, cotangents
 
 
-def _gradients(run, records=True, unroll=1):
-  halves = (_half('first', records), _half('second', records))
+def _gradients(run, records=True, **spec):
+  spec = StackSpec(_sublayer(records), 2, **spec)
 
   def loss(layers, streams, keys_L, shared_BxT, context_BxTxD, cotangents):
-    y = run(halves, layers, streams, keys_L, shared_BxT, context_BxTxD, unroll)
+    y = run(spec, StackInputs(layers, keys_L, shared_BxT, context_BxTxD), streams)
     return sum((y * cotangent).sum() for y, cotangent in zip(y, cotangents, strict=True))
 
   return jax.jit(jax.grad(loss, argnums=(0, 1, 4)))
@@ -69,17 +71,21 @@ def largest_difference(one, other):
   return max(np.abs(x - y).max() for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
-@pytest.mark.parametrize('run', [reversible_stack, exact_reversible_stack, rematerialised_stack])
-def test_the_value_is_that_of_the_plain_stack(run):
-  *arguments, _ = _arguments(0)
-  halves = (_half('first'), _half('second'))
-  for one, other in zip(run(halves, *arguments), stack(halves, *arguments), strict=True):
+exact = pytest.mark.parametrize('exact', [False, True], ids=['', 'exact'])
+
+
+@exact
+@pytest.mark.parametrize('run', [reversible_stack, rematerialised_stack])
+def test_the_value_is_that_of_the_plain_stack(run, exact):
+  layers, streams, *others, _ = _arguments(0)
+  inputs, spec = StackInputs(layers, *others), StackSpec(_sublayer(), 2, exact=exact)
+  for one, other in zip(run(spec, inputs, streams), stack(spec, inputs, streams), strict=True):
     np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize('seed', range(3))
 def test_the_gradient_is_that_of_the_recorded_choices(seed):
-  # Streams up to 2,000 are recomputed to about 1e-3, and so is what the halves read; gradients are of order 1 to 10.
+  # Streams up to 2,000 are recomputed to about 1e-3, and so is what the sublayers read; gradients are of order 1 to 10.
   assert largest_difference(plain(*_arguments(seed)), reversible(*_arguments(seed))) < 2e-2
 
 
@@ -102,18 +108,18 @@ def test_rematerialising_does_not_change_the_gradient(n_streams):
   assert largest_difference(plain(*arguments), rematerialised(*arguments)) < 1e-4
 
 
-def test_streams_swap_after_every_half():
-  halves = (lambda *_: (jnp.full((1, 1, 1), 10.0), None), lambda *_: (jnp.full((1, 1, 1), 100.0), None))
+def test_streams_swap_after_every_sublayer():
+  spec = StackSpec(lambda *_, number: (jnp.full((1, 1, 1), (10.0, 100.0)[number]), None), 2)
   streams = jnp.ones((1, 1, 1)), 2 * jnp.ones((1, 1, 1))
   # (a, b) -> (b, a + 10) -> (a + 10, b + 100)
-  a, b = stack(halves, jnp.zeros(1), streams, None, None, None)
+  a, b = stack(spec, StackInputs(jnp.zeros(1)), streams)
   assert (a.item(), b.item()) == (11, 102)
 
 
-def test_one_stream_reads_what_the_half_before_added():
-  halves = (lambda layer, x, *_: (10 * x, None), lambda layer, x, *_: (100 * x, None))
+def test_one_stream_reads_what_the_sublayer_before_added():
+  spec = StackSpec(lambda layer, x, *_, number: ((10, 100)[number] * x, None), 2)
   # x -> 11 x -> 1111 x
-  (x,) = stack(halves, jnp.zeros(1), (jnp.ones((1, 1, 1)),), None, None, None)
+  (x,) = stack(spec, StackInputs(jnp.zeros(1)), (jnp.ones((1, 1, 1)),))
   assert x.item() == 1111
 
 
@@ -123,32 +129,32 @@ def test_adding_goes_to_the_first_stream_which_becomes_the_last():
 
 def test_a_stack_without_keys_padding_or_context_has_a_gradient():
   # Three Nones in the place of arrays.
-  half = lambda layer, x, *_: (layer * jnp.sin(x), None)  # noqa: E731
+  spec = StackSpec(lambda layer, x, *_, number: (layer * jnp.sin(x), None), 1)
   layers, streams = jnp.asarray([0.3, 0.5]), (jnp.ones((1, 1, 1)), 2 * jnp.ones((1, 1, 1)))
 
   @functools.partial(jax.grad, argnums=(1, 2))
   def gradients(run, layers, streams):
-    return sum(y.sum() for y in run((half,), layers, streams, None, None, None))
+    return sum(y.sum() for y in run(spec, StackInputs(layers), streams))
 
   one, other = gradients(stack, layers, streams), gradients(reversible_stack, layers, streams)
   assert largest_difference(one, other) < 1e-6
 
 
-@pytest.mark.parametrize(
-  'run, of_gradient', [(updating_stack, reversible_stack), (exact_updating_stack, exact_reversible_stack)]
-)
-def test_layers_become_what_the_update_makes_of_their_gradients(run, of_gradient):
+@exact
+def test_layers_become_what_the_update_makes_of_their_gradients(exact):
   layers, *arguments = _arguments(0)
-  kept_L, fixed_L = jnp.arange(4.0), jnp.arange(4)
+  moments_L, counters_L = jnp.arange(4.0), jnp.arange(4)
 
-  def update(layer, kept, fixed, gradient):
-    return jax.tree.map(lambda x, d: x - fixed * d, layer, gradient), kept + fixed + gradient['first'].sum()
+  def update(layer, moments, counters, gradient):
+    return jax.tree.map(lambda x, d: x - counters * d, layer, gradient), moments + counters + gradient['first'].sum()
 
-  def updating(halves, stacks, *arguments):
-    return run(halves, update, *stacks, fixed_L, *arguments)
+  def updating(spec, inputs, streams):
+    layers, moments_L = inputs.layers
+    update_L = LayerUpdate(update, moments_L, counters_L)
+    return updating_stack(spec, inputs.with_layers(layers, inputs.scanned), streams, update_L)
 
-  d_layers, *others = _gradients(of_gradient)(layers, *arguments)
-  found = _gradients(updating)((layers, kept_L), *arguments)
-  stepped = jax.tree.map(lambda x, d: x - fixed_L[:, None, None] * d, layers, d_layers)
+  d_layers, *others = _gradients(reversible_stack, exact=exact)(layers, *arguments)
+  found = _gradients(updating, exact=exact)((layers, moments_L), *arguments)
+  stepped = jax.tree.map(lambda x, d: x - counters_L[:, None, None] * d, layers, d_layers)
   # A sum of 12 gradients in another order.
-  assert largest_difference(found, ((stepped, kept_L + fixed_L + d_layers['first'].sum((1, 2))), *others)) < 1e-3
+  assert largest_difference(found, ((stepped, moments_L + counters_L + d_layers['first'].sum((1, 2))), *others)) < 1e-3

@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from terraformer import config as c
+from terraformer.layers.parameter import Facts
 from terraformer.pod.checks import float32_activations, whole_gathers
 from terraformer.pod.hlo import Program
 
@@ -31,6 +32,10 @@ RUN = c.RunConfig(
   c.DataConfig(inputs_length=8, targets_length=4),
   c.TrainConfig(batch_size=4),
 )
+FACTS = {
+  'decoder.blocks.w': Facts(('layers', None, None), stack='decoder', loop='blocks'),
+  'embedding.table_VxD': Facts(('vocab', 'embed')),
+}
 D_FF = RUN.model.decoder.feed_forward.d_ff
 
 
@@ -50,8 +55,8 @@ def program(gathered='f32[64,16]{1,0}', hidden='f32[8,4]{1,0}'):
 def test_a_stack_that_is_gathered_outside_the_loop_is_found(state):
   # On one device nothing is divided, and so nothing gathered: as if it were on two.
   divided = jax.tree.map(lambda x: _Divided(x.shape), state)
-  assert whole_gathers(program('bf16[6,8,4]{2,1,0}'), divided) == ['bf16[6,8,4]{2,1,0}']
-  assert whole_gathers(program(), divided) == []  # the embedding is no stack
+  assert whole_gathers(program('bf16[6,8,4]{2,1,0}'), divided, FACTS) == ['bf16[6,8,4]{2,1,0}']
+  assert whole_gathers(program(), divided, FACTS) == []  # the embedding is no stack
 
 
 class _Divided:

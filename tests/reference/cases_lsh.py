@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from terraformer.config import DenseProjectionConfig
-from terraformer.layers.dense_qkv import DenseProjection
+from terraformer.layers.separate_qkv import DenseProjection
 from terraformer.ops.lsh import UNSEEN, attend_in_buckets, lsh_attention
 from terraformer.ops.lsh_hash import hash_queries
 from tests.reference.cases_attention import assign_heads

@@ -16,7 +16,7 @@ from tests.weights import shapes
 
 
 def decoder_block(r: Vectors) -> None:
-  """Two attentions and the feed-forward block over two streams, after each half-residual, and token by token."""
+  """Two attentions and the feed-forward block over two streams, after each sublayer, and token by token."""
   d_model, n_blocks, block_size = r['w/ff/sparse_ff/w1'].shape
   convolution_CxExVxW = r['w/attn0/q_kernel']
   config = BlockConfig(
@@ -30,9 +30,9 @@ def decoder_block(r: Vectors) -> None:
   make = lambda key: Block(TerraformerConfig(), config, 2, causal=True, cross=False, key=key)  # noqa: E731
   block = reference.in_our_terms(r, 'w', shapes(make))
   streams = r['x1'], r['x2']
-  for index in range(len(block.halves)):
+  for index in range(len(block.sublayers)):
     a, b = streams
-    delta, _ = block.delta(index, b, Padding(None), None, None, None)
+    delta, _ = block.delta(b, None, Padding(None), None, None, number=index)
     # The reference adds first and swaps then; ours reads one stream and adds to the other. Its streams before the
     # swap are ours after it, the other way round.
     b, a = add((a, b), delta)

@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from terraformer.config import FixedBasePositionsConfig, TablePositionsConfig
+from terraformer.config import FixedBasePositionsConfig, LayerNormConfig, RMSNormConfig, TablePositionsConfig
 from terraformer.layers.norm import LayerNorm, RMSNorm
-from terraformer.layers.position_fixed_base import FixedBasePositions
-from terraformer.layers.position_table import PositionTable
+from terraformer.layers.positions import FixedBasePositions, PositionTable
 from terraformer.ops.positions import read_after, write_after
 from tests.reference.vectors import Vectors, assign
 from tests.weights import build
@@ -24,7 +23,7 @@ def layernorm_positional(r: Vectors) -> None:
   """LayerNorm, RMS norm, the initial table of positions, and positions by digits."""
   x_BxTxD = r['x']
   d_model = x_BxTxD.shape[-1]
-  norm, rms = LayerNorm(d_model), RMSNorm(d_model)
+  norm, rms = LayerNorm(LayerNormConfig(), d_model), RMSNorm(RMSNormConfig(), d_model)
   assign(norm, scale_D=r['ln_scale'], bias_D=r['ln_bias'])
   assign(rms, scale_D=r['rms_scale'])
   assert r['rms_bias_unused'].shape == (d_model,)

@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from terraformer.config import AdafactorConfig, AdamWConfig, CosineScheduleConfig, RsqrtScheduleConfig
+from terraformer.layers.parameter import Facts
 from terraformer.train.optimizer import make_optimizer, make_schedule
 
 
@@ -20,7 +21,7 @@ def test_cosine_ends_at_its_floor_and_never_starts_at_zero():
 
 @pytest.mark.parametrize('config', [AdafactorConfig(RsqrtScheduleConfig(0.1, 1)), AdamWConfig()])
 def test_an_optimizer_finds_the_minimum_of_a_parabola(config):
-  optimizer = make_optimizer(config)
+  optimizer = make_optimizer(config, {'kernel': Facts((None, None))})
   params = {'kernel': jnp.full((3, 2), 2.0)}
   state = optimizer.init(params)
   start = float((params['kernel'] ** 2).sum())
@@ -33,14 +34,15 @@ def test_an_optimizer_finds_the_minimum_of_a_parabola(config):
 def test_the_second_moments_of_a_sparse_feed_forward_block_are_factored():
   # As w1 of the 800M model: 96 blocks of 64 units of d_model 1024.
   params = {'w1_MxNxD': jax.ShapeDtypeStruct((96, 64, 1024), jnp.float32)}
-  state = jax.eval_shape(make_optimizer(AdafactorConfig()).init, params)
+  state = jax.eval_shape(make_optimizer(AdafactorConfig(), {}).init, params)
   assert sum(leaf.size for leaf in jax.tree.leaves(state)) < 96 * 64 * 1024 / 50
 
 
 def test_adafactor_takes_each_layer_of_a_stack_for_itself():
   # Two layers, the second with a gradient 1000 times that of the first: in units of what both have on the average
   # the first would hardly move, and the second's update would be the only one to be clipped.
-  optimizer = make_optimizer(AdafactorConfig(RsqrtScheduleConfig(0.1, 1), factor_from=2))
+  config = AdafactorConfig(RsqrtScheduleConfig(0.1, 1), factor_from=2)
+  facts = {'decoder.blocks.kernel_DxF': Facts(('layers', None, None), stack='decoder', loop='blocks')}
   rng = np.random.default_rng(0)
 
   def draw(*scales):
@@ -52,21 +54,24 @@ def test_adafactor_takes_each_layer_of_a_stack_for_itself():
   def stacked(layers):
     return {'decoder': {'blocks': jax.tree.map(lambda *x: jnp.stack(x), *layers)}}
 
-  def trained(params, gradients):
+  def trained(params, gradients, facts):
+    optimizer = make_optimizer(config, facts)
     state = optimizer.init(params)
     for gradient in gradients:
       updates, state = optimizer.update(gradient, state, params)
       params = optax.apply_updates(params, updates)
     return params
 
-  alone = [trained(layer, [step[index] for step in gradients]) for index, layer in enumerate(layers)]
-  together = trained(stacked(layers), [stacked(step) for step in gradients])
+  alone = [trained(layer, [step[index] for step in gradients], {}) for index, layer in enumerate(layers)]
+  together = trained(stacked(layers), [stacked(step) for step in gradients], facts)
   for name, array in together['decoder']['blocks'].items():
     np.testing.assert_allclose(array, [layer[name] for layer in alone], rtol=1e-5)
 
 
 def test_adamw_decays_matrices_and_neither_biases_nor_scales():
-  optimizer = make_optimizer(AdamWConfig(weight_decay=0.5))
+  names = {'norm.scale_D': False, 'norm.bias_D': False, 'kernel_DxF': True}
+  facts = {name: Facts((), decays=decays) for name, decays in names.items()}
+  optimizer = make_optimizer(AdamWConfig(weight_decay=0.5), facts)
   params = {'norm': {'scale_D': jnp.ones(2), 'bias_D': jnp.ones(2)}, 'kernel_DxF': jnp.ones((2, 2))}
   zero = {'norm': {'scale_D': jnp.zeros(2), 'bias_D': jnp.zeros(2)}, 'kernel_DxF': jnp.zeros((2, 2))}
   updates, _ = optimizer.update(zero, optimizer.init(params), params)

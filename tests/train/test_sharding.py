@@ -27,7 +27,8 @@ encoder = c.BlockConfig(16, 8, c.DenseProjectionConfig(share_qk=True), *sparse[1
 model = c.TerraformerConfig(
   40, 12, n_encoder_layers=2, n_decoder_layers=2, encoder=encoder, decoder=block, loss_chunk=3,
   output=c.SparseOutputConfig(8))
-optimizer = ByLayer(optax.sgd(1.0))  # parameters then differ by as much as their gradients
+stacks = ('decoder.blocks', 'encoder.blocks')
+optimizer = ByLayer(optax.sgd(1.0), stacks)  # parameters then differ by as much as their gradients
 structure, _ = split(abstract_model(model))
 step = make_train_step(structure, optimizer, optax.constant_schedule(1.0), jax.random.key(1))
 rng = np.random.default_rng(0)

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from terraformer import config as c
+from terraformer.layers.parameter import facts_of
 from terraformer.models.make import make_model
 from terraformer.models.parameters import flatten, split
 from terraformer.train.optimizer import make_optimizer, make_schedule
@@ -68,8 +69,9 @@ def shapes(packed):
   return {name: jax.ShapeDtypeStruct((4, 9 if 'inputs' in name else 7), jnp.int32) for name in names}
 
 
-def trace(kind, structure, params, batch):
+def trace(kind, model, batch):
   """Traces one of the steps of a run as `train.loop` makes them."""
+  structure, params = split(model)
   if kind == 'eval':
     return jax.eval_shape(make_eval_step(structure), params, batch)
   if kind == 'probe':
@@ -77,7 +79,7 @@ def trace(kind, structure, params, batch):
   if kind == 'sample':
     return jax.eval_shape(make_sample_step(structure, 3, 20), params, batch['inputs'])
   config = c.AdamWConfig() if 'AdamW' in kind else c.AdafactorConfig()
-  optimizer, schedule = make_optimizer(config), make_schedule(config.schedule)
+  optimizer, schedule = make_optimizer(config, facts_of(model)), make_schedule(config.schedule)
   state = {'params': params, 'optimizer': jax.eval_shape(optimizer.init, params), 'step': jnp.int32(0)}
   step = make_train_step(structure, optimizer, schedule, jax.random.key(1), 2 if kind == 'train in parts' else 1)
   return jax.eval_shape(step, state, batch)
@@ -91,7 +93,7 @@ def test_tracing_a_step_warns_of_nothing(kind, name, packed, caplog):
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('error')
-      trace(kind, *split(abstract(CONFIGS[name])), shapes(packed))
+      trace(kind, abstract(CONFIGS[name]), shapes(packed))
   finally:
     absl.removeHandler(caplog.handler)
   assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

@@ -1,11 +1,13 @@
 """B 2, T 5, D 24, S 4 modules, H 3 heads that do not coincide with modules."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from terraformer.config import ModularProjectionConfig
-from terraformer.layers.modular_qkv import ModularProjection
+from terraformer.config import DenseProjectionConfig, ModularProjectionConfig
+from terraformer.layers.separate_qkv import DenseProjection, ModularProjection
 from terraformer.ops.attention import dot_product_attention
 from tests.reference.vectors import TOLERANCE, assign, load
 from tests.weights import build, call, step
@@ -13,33 +15,47 @@ from tests.weights import build, call, step
 X_BXTXD = np.random.default_rng(0).normal(size=(2, 5, 24)).astype(np.float32)
 
 
-def _layer(share_qk=False):
-  return build(lambda key: ModularProjection(ModularProjectionConfig(4, share_qk), 24, 3, key=key))
+KINDS = {DenseProjection: DenseProjectionConfig(), ModularProjection: ModularProjectionConfig(4)}
+by_kind = pytest.mark.parametrize('kind', KINDS)
 
 
+def _layer(kind, **options):
+  return build(lambda key: kind(dataclasses.replace(KINDS[kind], **options), 24, 3, key=key))
+
+
+@by_kind
 @pytest.mark.parametrize('index', range(3))
-def test_a_head_is_a_contiguous_slice(index):
-  layer = _layer()
+def test_a_head_is_a_contiguous_slice(kind, index):
+  layer = _layer(kind)
   dense = (layer.query, layer.key, layer.value)[index]
   expected = np.stack(np.split(np.asarray(dense(X_BXTXD)), 3, axis=-1), axis=2)
   np.testing.assert_allclose(call(layer, X_BXTXD)[index], expected, atol=1e-5)
 
 
+@by_kind
 @pytest.mark.parametrize('index', range(3))
-def test_step_equals_call(index):
-  layer = _layer()
+def test_step_equals_call(kind, index):
+  layer = _layer(kind)
   np.testing.assert_allclose(step(layer, X_BXTXD[:, 3], None)[0][index], call(layer, X_BXTXD)[index][:, 3], atol=1e-4)
 
 
-def test_merge_joins_the_heads_before_the_output():
-  layer = _layer()
+@by_kind
+def test_merge_joins_the_heads_before_the_output(kind):
+  layer = _layer(kind)
   heads_BxTxHxK = np.stack(np.split(X_BXTXD, 3, axis=-1), axis=2)
   np.testing.assert_allclose(layer.merge(heads_BxTxHxK), layer.output(X_BXTXD), atol=1e-5)
 
 
-def test_shared_keys_are_the_queries():
-  q_BxTxHxK, k_BxTxHxK, _ = call(_layer(share_qk=True), X_BXTXD)
+@by_kind
+def test_shared_keys_are_the_queries(kind):
+  q_BxTxHxK, k_BxTxHxK, _ = call(_layer(kind, share_qk=True), X_BXTXD)
   np.testing.assert_array_equal(k_BxTxHxK, q_BxTxHxK)
+
+
+def test_without_biases_zero_stays_zero():
+  layer = _layer(DenseProjection, bias=False)
+  zeros = np.zeros_like(X_BXTXD)
+  assert not any(np.any(projected) for projected in layer(zeros))
 
 
 @jax.jit

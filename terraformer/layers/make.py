@@ -1,0 +1,70 @@
+"""From a config to the layer that it asks for.
+
+Kinds of a mechanism are listed nowhere: a config names what makes its layer, of the arguments below. What a layer does
+not know of its parameters is told here: the part of the model that they are.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+from terraformer.config import BlockConfig, NormConfig, OutputConfig, PositionsConfig, UserError
+from terraformer.config.base import Family
+from terraformer.layers.parameter import tell
+
+
+def maker(config: Family) -> Callable[..., Any]:
+  """What makes that which a config is of.
+
+  Raises:
+    UserError: if the config does not name it, or the name leads nowhere.
+  """
+  kind, named = type(config).__name__, type(config).made_by
+  if named is None:
+    raise UserError(f'{kind} does not say what it makes; set {kind}.made_by to a class or to its name, module:Class')
+  if not isinstance(named, str):
+    return named
+  module, _, name = named.partition(':')
+  try:
+    return getattr(importlib.import_module(module), name)
+  except (ImportError, AttributeError, ValueError) as error:
+    raise UserError(f'{kind}.made_by: expected module:Class that can be imported, found {named!r} ({error})') from error
+
+
+def _made(config: Family, part: str, *arguments, **options) -> nnx.Module:
+  layer = maker(config)(*arguments, **options)
+  tell(layer, part=part)
+  return layer
+
+
+def make_attention(block: BlockConfig, causal: bool, *, key: jax.Array) -> nnx.Module:
+  """The attention of a layer, with its projection (see `layers.attention.Attention`)."""
+  return _made(block.attention, 'QKV', block, causal, key=key)
+
+
+def make_projection(block: BlockConfig, *, key: jax.Array) -> nnx.Module:
+  """The projection of an attention layer, a `layers.projection.Projection`."""
+  return _made(block.projection, 'QKV', block.projection, block.d_model, block.n_heads, key=key)
+
+
+def make_feed_forward(block: BlockConfig, *, key: jax.Array) -> nnx.Module:
+  """The feed-forward block of a layer, with the layer's dropout (see `layers.dense_ff.DenseFF`)."""
+  return _made(block.feed_forward, 'feed-forward', block.feed_forward, block.d_model, block.dropout, key=key)
+
+
+def make_norm(config: NormConfig, d_model: int, part: str = 'normalisation') -> nnx.Module:
+  """A normalisation; it starts as scale 1 and bias 0. `part` is that of its parameters."""
+  return _made(config, part, config, d_model)
+
+
+def make_positions(config: PositionsConfig, max_length: int, d_model: int, *, key: jax.Array) -> nnx.Module:
+  """The positions of one embedding of `max_length` tokens (see `layers.positions.PositionTable`)."""
+  return _made(config, 'positions', config, max_length, d_model, key=key)
+
+
+def make_output(config: OutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> nnx.Module:
+  """The layer from vectors ...xD to logits ...xV."""
+  return _made(config, 'output layer', config, d_model, vocab_size, key=key)

@@ -1,0 +1,39 @@
+"""Modules of the user's that commands are told of."""
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+
+from terraformer.config import UserError
+
+
+def import_modules(names: Sequence[str]) -> None:
+  """Imports them, for what they register or define.
+
+  Raises:
+    UserError: naming the first that cannot be imported.
+  """
+  for name in names:
+    try:
+      _import(name)
+    except UserError as error:
+      raise UserError(f'--module {name}: {error}') from error
+    except (Exception, SystemExit) as error:  # whatever the user's code does
+      found = f'{type(error).__name__}: {error}'.splitlines()[0]
+      raise UserError(f'--module {name}: expected a Python module that can be imported, found {found}') from error
+
+
+def _import(name: str) -> None:
+  """Imports a module, in the working folder first, which for all others comes last."""
+  top = name.partition('.')[0]
+  found = importlib.machinery.PathFinder.find_spec(top, [os.path.abspath('')])  # noqa: PTH100
+  if found and found.loader and top not in sys.modules:
+    sys.modules[top] = importlib.util.module_from_spec(found)
+    try:
+      found.loader.exec_module(sys.modules[top])
+    except BaseException:
+      del sys.modules[top]
+      raise
+  importlib.import_module(name)
