@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from terraformer.config import UserError, refused
+from terraformer.config import UserError, base, refused
 
 # Letters and digits of any script, and marks that mean nothing to a library. Among the others are those of patterns
 # (orbax) and of URLs (TensorStore), and bytes that are not UTF-8 (all that is written in C++).
@@ -60,8 +60,8 @@ def make_folder(path: Path) -> None:
 
 
 def printable(path: str | os.PathLike) -> str:
-  """The path as text of one line that has a form in UTF-8: escapes stand for what has none, and for line breaks."""
-  return ''.join(each if each.isprintable() else ascii(each)[1:-1] for each in os.fspath(path))
+  """The path as `config.base.printable` has it."""
+  return base.printable(os.fspath(path))
 
 
 def require_given(flags: Mapping[str, str | list[str] | None]) -> None:

@@ -38,6 +38,11 @@ def _one_line(message: str) -> str:
   text = message.split('\n  ')[0]  # on indented lines gin adds where it was
   half = _LONGEST_MESSAGE // 2
   text = text if len(text) <= _LONGEST_MESSAGE else f'{text[:half]} ... {text[-half:]}'
+  return printable(text)
+
+
+def printable(text: str) -> str:
+  """The text as one line that has a form in UTF-8: escapes stand for what has none, and for line breaks."""
   return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
 
 

@@ -5,6 +5,7 @@ taken apart; of large models several files) and `vocabulary.model` (sentencepiec
 """
 
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -73,8 +74,9 @@ class Bundle:
     return not self.inputs_length
 
 
+@functools.lru_cache(maxsize=8)  # to open a bundle and to decode with it, it is asked for again and again
 def abstract_unrolled(config: ModelConfig):
-  """The decoder's form of a model, with shapes in the place of arrays."""
+  """The decoder's form of a model, with shapes in the place of arrays; nobody may change it."""
   return jax.eval_shape(unroll, abstract_model(config))
 
 
