@@ -17,7 +17,7 @@ import gin
 
 from terraformer import config as config_lib
 from terraformer import gin_files, interrupts, libraries, paths, streams
-from terraformer.config import DecodeConfig, RunConfig, UserError
+from terraformer.config import DecodeConfig, RunConfig, UserError, migrations
 from terraformer.files import UnwritableError, writing
 from terraformer.flags import DECODE_FLAGS, PATH_FLAGS, make_parser
 from terraformer.modules import import_modules
@@ -369,7 +369,8 @@ def _parse(where: str, parse: Callable[[], object]) -> None:
   except Exception as error:  # gin imports whatever the files name, and fails in many ways at what it cannot parse
     first, *rest = str(error).splitlines() or [type(error).__name__]
     line = next((line.strip() for line in rest if 'bindings string' not in line and 'line' in line), '')
-    raise UserError(f'{where}: {first.rstrip(".")}{f" ({line})" if line else ""}') from error
+    what = migrations.of_binding(f'{first.rstrip(".")}{f" ({line})" if line else ""}')
+    raise UserError(f'{where}: {what}') from error
 
 
 def _default_references() -> str:

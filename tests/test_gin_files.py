@@ -44,7 +44,7 @@ def test_a_path_within_is_what_it_was(tmp_path):
   (tmp_path / 'a.gin').write_text(f'{HEAD}config.DataConfig.directory = {path!r}\n')
   bindings = [f'config.LocalFilesConfig.train = ({path!r},)']
   run, _, text = load_configs([str(tmp_path / 'a.gin')], bindings)
-  assert run.data.directory == run.data.local_files.train[0] == path
+  assert run.data.directory == run.data.source.train[0] == path
   assert load_configs([], [], text)[0] == run
 
 

@@ -80,7 +80,7 @@ def test_a_module_imports_only_what_its_place_allows(path):
 
 def test_tensorflow_and_seqio_live_in_the_modules_of_tasks_alone():
   homes = {path.relative_to(ROOT) for path in FILES if {name.split('.')[0] for name in imports(path)} & TENSORFLOW}
-  assert homes == {Path('data/tasks.py'), Path('data/sources.py'), Path('data/registered.py')}
+  assert homes == {Path('data/tasks.py'), Path('data/registered.py')}
 
 
 def test_gin_lives_in_the_command_line_alone():

@@ -28,6 +28,11 @@ def place_of(place: str | os.PathLike) -> Path:
   return epath.Path(place)
 
 
+def plainly(place: str) -> str:
+  """`a/b` for `./a//b`; an empty one stays empty."""
+  return str(place_of(place)) if place else ''
+
+
 def size_of(path: Path) -> int:
   """Bytes of a file."""
   found = path.stat()

@@ -9,7 +9,7 @@ from terraformer.config import UserError
 from terraformer.data import leaks, packing, shards
 from terraformer.data.job import Component, Job
 from terraformer.data.objectives import ended
-from terraformer.data.progress import bar
+from terraformer.data.report import bar
 from terraformer.data.store import FEATURES
 
 _REASONS = ('empty', 'features cut', 'windows of one token', 'beyond max_examples')

@@ -20,14 +20,15 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from terraformer import paths
-from terraformer.config import RunConfig, UserError, from_dict
+from terraformer.config import RunConfig, UserError, from_dict, migrations
 from terraformer.files import UnwritableError, writing
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import Params, describe, flatten, split, unflatten
 from terraformer.train.manifest import NAME, DamagedError, verify, write_manifest
 from terraformer.train.state import State
 
-FORMAT = 4
+FORMAT = 5
+_READ = (4, FORMAT)  # formats; in the older one the data are named by their task
 # Larger arrays are stored in pieces of their leading axis, so that a layer can be read alone.
 _PIECE_BYTES = 1 << 26
 
@@ -120,13 +121,13 @@ def read_run(workdir: Path, step: int) -> tuple[RunConfig, dict[str, Any]]:
   except (ValueError, OSError) as error:
     raise UserError(f'{path}: expected the JSON of a run, found {error}') from error
   found = stored.get('format') if isinstance(stored, dict) else None
-  if found != FORMAT:
+  if found not in _READ:
     raise UserError(f'{path}: expected a checkpoint of format {FORMAT}, found {found}')
   missing = sorted({'config', 'gin', 'data_fingerprint', 'vocabulary'} - stored.keys())
   if missing:
     raise UserError(f'{path}: expected the field {missing[0]}, found none')
   try:
-    return from_dict(stored['config']), stored
+    return from_dict(stored['config']), stored | {'gin': migrations.gin(stored['gin'])}
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
 

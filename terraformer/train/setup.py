@@ -31,8 +31,6 @@ _MAY_CHANGE = (
   'train.watchdog.',
   'train.mesh.',
   'data.directory',
-  'data.tfds_directory',
-  'data.local_folder.directory',
   'data.vocabulary.path',
 )
 
@@ -77,7 +75,8 @@ def require_divisible(run: RunConfig, mesh: jax.sharding.Mesh) -> None:
 
 def require_same(workdir: Path, stored: dict[str, Any], stored_run: RunConfig, run: RunConfig, data: Prepared) -> None:
   """Raises UserError where a run is to go on with another configuration or other data."""
-  changed = [change for change in differences(stored_run, run) if not change.startswith(_MAY_CHANGE)]
+  may_change = (*_MAY_CHANGE, *(f'data.source.{name}:' for name in run.data.source.located_by))
+  changed = [change for change in differences(stored_run, run) if not change.startswith(may_change)]
   if changed:
     raise UserError(f'{workdir}: expected the configuration of the run that it holds, found {changed[0]}')
   if stored['data_fingerprint'] != data.fingerprint:
