@@ -9,7 +9,7 @@ import pytest
 
 from terraformer.bench.chart import draw_chart
 from terraformer.config import UserError
-from terraformer.data.shards import ShardWriter
+from terraformer.data.parts import ShardWriter
 from terraformer.eval.predictions import Predictions
 from terraformer.files import NO_ROOM, UnwritableError, as_os_errors, write_whole, writing
 from terraformer.train import events, hosts

@@ -16,7 +16,7 @@ from terraformer.config import (
   VocabularyConfig,
   from_dict,
 )
-from terraformer.data import batches, child, job, prepare, shards, store
+from terraformer.data import batches, child, job, parts, prepare, records, store
 from terraformer.data.source import make_source
 from terraformer.data.vocabulary import Vocabulary
 from tests.data.conftest import SMALL
@@ -251,12 +251,12 @@ def test_windows_are_the_documents_one_after_another(length):
   documents = [rng.integers(3, 99, size) for size in (1, 5, 0, 20, 3)]
   joined = [i for document in documents for i in [*document.tolist(), 1]]
   expected = [joined[i : i + length] for i in range(0, len(joined), length)]
-  assert [window.tolist() for window in shards.windows(documents, length)] == expected
+  assert [window.tolist() for window in records.windows(documents, length)] == expected
 
 
 @pytest.mark.parametrize('count, most', [(0, 3), (5, 0), (2, 3), (3, 3), (10, 3), (1000, 7)])
 def test_evenly_spread(count, most):
-  kept, seen = shards.evenly(iter(range(count)), most)
+  kept, seen = records.evenly(iter(range(count)), most)
   assert seen == count
   assert len(kept) == min(count, most) and kept == sorted(set(kept))
   if count > most > 0:
@@ -265,7 +265,7 @@ def test_evenly_spread(count, most):
 
 
 def test_shards_are_cut_and_named(tmp_path):
-  writer = shards.ShardWriter(tmp_path, 'train', shard_bytes=100)
+  writer = parts.ShardWriter(tmp_path, 'train', shard_bytes=100)
   for _ in range(10):
     writer.add(store.pack({'targets': np.arange(10)}, {}), {'targets': np.arange(10)})
   writer.close()
