@@ -38,6 +38,8 @@ _SOON_READ = 100_000_000  # bytes
 class LocalFolder(Source):
   """The folder that a `LocalFolderConfig` names."""
 
+  tells_where = True
+
   @functools.cached_property
   def _files(self) -> 'Files':
     return files_of(self.config)

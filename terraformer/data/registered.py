@@ -92,7 +92,7 @@ def components(task: seqio.Task | seqio.Mixture) -> list[Component]:
 
 
 def _rekey(source: seqio.DataSource, fields: Mapping[str, str]):
-  tells = {RECORD: RECORD} if isinstance(source, tasks.Texts) else {}
+  tells = {RECORD: RECORD} if isinstance(source, tasks.Texts) and source.source.tells_where else {}
   return functools.partial(seqio.preprocessors.rekey, key_map=dict(fields) | tells)
 
 

@@ -9,7 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from terraformer.config import DataConfig, DataSource, UserError, to_dict
 from terraformer.config.base import maker
@@ -29,7 +29,10 @@ class Source:
 
   Attributes:
     config: of its own kind.
+    tells_where: whether every example says, under `record`, where it stands: the file and line, or the like.
   """
+
+  tells_where: ClassVar[bool] = False
 
   def __init__(self, config: DataSource):
     self.config = config
@@ -144,6 +147,8 @@ class Source:
 
 class HeldSource(Source):
   """A source whose text is small enough for the memory: a subclass has `_load`, which is called once."""
+
+  tells_where = True
 
   def __init__(self, config: DataSource):
     super().__init__(config)

@@ -40,15 +40,15 @@ class Texts(seqio.DataSource):
 
   def get_dataset(self, split='train', shuffle=True, seed=None, shard_info=None, **unused) -> tf.data.Dataset:
     index, count = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
-    features = self.source.features
-    signature = {name: tf.TensorSpec((None,), tf.string) for name in (*features, RECORD)}
+    fields = [*self.source.features, *([RECORD] if self.source.tells_where else [])]
+    signature = {name: tf.TensorSpec((None,), tf.string) for name in fields}
 
     def chunks() -> Iterator[dict[str, list[str]]]:
       examples = self.source.read(split, index, count)
       while chunk := list(itertools.islice(examples, _AT_ONCE)):
-        rows = {name: [example[name] for example in chunk] for name in features}
+        rows = {name: [example[name] for example in chunk] for name in fields}
         # TensorFlow takes UTF-8 alone, which names of files need not be.
-        yield rows | {RECORD: [printable(example.get(RECORD, '')) for example in chunk]}
+        yield rows | ({RECORD: [printable(where) for where in rows[RECORD]]} if RECORD in rows else {})
 
     return tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch()
 

@@ -126,7 +126,7 @@ def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeyp
 @pytest.fixture
 def preparing(terraformer, local):
   """A real process that prepares, and its child; it ignores Ctrl-C, as one that a script puts into the background."""
-  values = {'DataConfig.directory': local.directory, 'LocalFilesConfig.train': local.local_files.train}
+  values = {'DataConfig.directory': local.directory, 'LocalFilesConfig.train': local.source.train}
   bindings = [f'--gin_bindings=config.{name} = {value!r}' for name, value in values.items()]
   before = signal.signal(signal.SIGINT, signal.SIG_IGN)
   try:
