@@ -42,7 +42,8 @@ def test_a_gin_file_is_read_and_included_however_it_was_written(tmp_path, monkey
 def test_a_path_within_is_what_it_was(tmp_path):
   path = str(tmp_path / ('a b\\n\'"%s' * 20))
   (tmp_path / 'a.gin').write_text(f'{HEAD}config.DataConfig.directory = {path!r}\n')
-  bindings = [f'config.LocalFilesConfig.train = ({path!r},)']
+  source = 'config.DataConfig.source = @config.LocalFilesConfig()'
+  bindings = [source, f'config.LocalFilesConfig.train = ({path!r},)']
   run, _, text = load_configs([str(tmp_path / 'a.gin')], bindings)
   assert run.data.directory == run.data.source.train[0] == path
   assert load_configs([], [], text)[0] == run
