@@ -209,18 +209,18 @@ class Decoder:
     batch, length = prompts.tokens_BxS.shape
     grows = steps.can_grow(self._model, length + prompts.n_new)
     room = min(_FIRST_ROOM, prompts.n_new) if grows else prompts.n_new
-    cache = steps.prefill(self._model, self._weights, prompts, room, config.bfloat16_cache)
+    state = steps.prefill(self._model, self._weights, prompts, room, config.bfloat16_cache)
     written = None
     if config.no_repeat_ngram:
       written = Written(jnp.zeros((batch, prompts.n_new), jnp.int32), jnp.int32(0))
-    return steps.begin(cache, written), room
+    return steps.Progress(state, written), room
 
   def _with_room(self, progress: steps.Progress, room: int, index: int, n_tokens: int) -> tuple[steps.Progress, int]:
     """The state with room for token number `index`."""
     if index < room:
       return progress, room
     more = min(room, n_tokens - room)
-    return dataclasses.replace(progress, cache=steps.grow(progress.cache, more)), room + more
+    return dataclasses.replace(progress, state=steps.grow(progress.state, more)), room + more
 
   def _arrived(self, array: jax.Array) -> np.ndarray:
     """The array as soon as it is there, and the time of that."""
