@@ -11,7 +11,7 @@ from flax import nnx
 
 from terraformer.config import BlockConfig
 from terraformer.layers.make import make_projection
-from terraformer.ops.attention import by_query_chunk, dot_product_attention, one_query_attention, visible_keys
+from terraformer.ops.attention import full_attention, one_query_attention
 from terraformer.ops.constrain import split_by_head
 from terraformer.ops.kv_cache import COLUMNS, KVCache
 from terraformer.ops.places import Filled
@@ -44,17 +44,17 @@ class Attention(nnx.Module):
   def _attend(
     self, q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, real_BxT: jax.Array | None, segment_BxT: jax.Array | None = None, key=None
   ) -> jax.Array:
-    segments = None if segment_BxT is None else (segment_BxT, segment_BxT)
-    k_BxHxTxK, v_BxHxTxK = k_BxTxHxK.swapaxes(1, 2), v_BxTxHxK.swapaxes(1, 2)
-
-    def attend(q_BxCxHxK, position_C, chunk):
-      visible_BxCxT = visible_keys(position_C, k_BxHxTxK.shape[2], real_BxT, self.causal, segments)
-      chunk_key = None if key is None else jax.random.fold_in(key, chunk)
-      return dot_product_attention(
-        q_BxCxHxK, k_BxHxTxK, v_BxHxTxK, visible_BxCxT, rate=self.config.dropout, key=chunk_key
-      )
-
-    return by_query_chunk(attend, q_BxTxHxK, self.config.query_chunk)
+    return full_attention(
+      q_BxTxHxK,
+      k_BxTxHxK,
+      v_BxTxHxK,
+      real_BxT,
+      causal=self.causal,
+      segments=None if segment_BxT is None else (segment_BxT, segment_BxT),
+      query_chunk=self.config.query_chunk,
+      rate=self.config.dropout,
+      key=key,
+    )
 
   def __call__(
     self,

@@ -13,6 +13,7 @@ from terraformer.config import BlockConfig, ModelConfig
 from terraformer.models.halves import AttentionHalf, CrossAttentionHalf, FeedForwardHalf, Padding
 from terraformer.models.residual import Residual
 from terraformer.ops.constrain import split_by_example
+from terraformer.ops.keys import fold_key
 from terraformer.ops.places import Filled
 from terraformer.ops.reversible import Streams, add
 
@@ -48,8 +49,7 @@ class Block(nnx.Module):
       choices: to be repeated, where the sublayer is computed again; None to make them.
       number: of the sublayer.
     """
-    key = None if key is None else jax.random.fold_in(key, number)
-    x_BxTxD = split_by_example(x_BxTxD)
+    key, x_BxTxD = fold_key(key, number), split_by_example(x_BxTxD)
     delta_BxTxD, choices = self.sublayers[number](x_BxTxD, padding, memory_BxSxD, key=key, choices=choices)
     return self.residual.round(split_by_example(delta_BxTxD)), choices
 

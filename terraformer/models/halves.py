@@ -22,7 +22,7 @@ from terraformer.layers.sru import SRU
 from terraformer.models.precision import ready
 from terraformer.ops.chunks import in_chunks
 from terraformer.ops.dropout import dropout
-from terraformer.ops.keys import split_key
+from terraformer.ops.keys import fold_key, split_key
 from terraformer.ops.places import Filled
 
 # Positions whose rows of a sparse feed-forward block are gathered at one time.
@@ -149,8 +149,7 @@ class FeedForwardHalf(nnx.Module):
 
     def one(index, x_and_choices):
       x_BxCxD, choices = x_and_choices
-      chunk_key = None if key is None else jax.random.fold_in(key, index)
-      y_BxCxD, choices = feed_forward(self.norm(x_BxCxD).astype(self.dtype), key=chunk_key, choices=choices)
+      y_BxCxD, choices = feed_forward(self.norm(x_BxCxD).astype(self.dtype), key=fold_key(key, index), choices=choices)
       return y_BxCxD.astype(jnp.float32), choices
 
     y_BxTxD, choices = in_chunks(one, self.chunk, x_BxTxD.shape[1])((x_BxTxD, choices))

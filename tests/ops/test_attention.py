@@ -79,8 +79,10 @@ def test_where_every_key_is_visible_there_is_no_mask():
 
 @pytest.mark.parametrize('query_chunk', [0, 2, 5])
 def test_a_chunk_of_queries_knows_its_positions(query_chunk):
-  # Each query becomes 100 times its position plus the index of its chunk.
-  attend = lambda q, position_C, chunk: jnp.broadcast_to((100 * position_C + chunk)[:, None, None], q.shape)  # noqa: E731
-  y_BxTxHxK = by_query_chunk(attend, np.zeros((2, 5, 3, 8), np.float32), query_chunk)
+  # Each query becomes 100 times its position plus what the key of its chunk draws, an integer below 100.
+  key, draw = jax.random.key(0), lambda key: jax.random.randint(key, (), 0, 100)
+  attend = lambda q, position_C, key: jnp.broadcast_to((100 * position_C + draw(key))[:, None, None], q.shape)  # noqa: E731
+  y_BxTxHxK = by_query_chunk(attend, np.zeros((2, 5, 3, 8), np.float32), query_chunk, key)
   chunk_T = np.arange(5) // 2 if query_chunk == 2 else np.zeros(5)
-  np.testing.assert_array_equal(y_BxTxHxK[1, :, 2, 7], 100 * np.arange(5) + chunk_T)
+  drawn_T = [draw(jax.random.fold_in(key, int(chunk))) for chunk in chunk_T]
+  np.testing.assert_array_equal(y_BxTxHxK[1, :, 2, 7], 100 * np.arange(5) + drawn_T)
