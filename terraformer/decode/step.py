@@ -127,7 +127,7 @@ def repeated(progress: Progress, count: int) -> Progress:
 
 
 def entered(progress: Progress, token_W: jax.Array) -> Progress:
-  """With a token of each beam written, where that is kept."""
+  """With a token of each text or beam written, where that is kept."""
   return dataclasses.replace(progress, written=progress.written and progress.written.and_then(token_W))
 
 
