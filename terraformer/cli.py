@@ -17,7 +17,7 @@ import gin
 
 from terraformer import config as config_lib
 from terraformer import gin_files, interrupts, libraries, paths, streams
-from terraformer.config import DecodeConfig, RunConfig, UserError
+from terraformer.config import DecodeConfig, RunConfig, UserError, first_line
 from terraformer.files import UnwritableError, writing
 from terraformer.flags import DECODE_FLAGS, PATH_FLAGS, make_parser
 from terraformer.modules import import_modules
@@ -69,7 +69,7 @@ def _run(flags: argparse.Namespace) -> int:
 
 
 def _fail(flags: argparse.Namespace, what: object, status: int) -> int:
-  print(f'terraformer {flags.command}: {str(what).splitlines()[0]}', file=sys.stderr)
+  print(f'terraformer {flags.command}: {first_line(what)}', file=sys.stderr)
   return status
 
 

@@ -13,7 +13,7 @@ from terraformer.config.attention import (
   ProjectionConfig,
   SparseProjectionConfig,
 )
-from terraformer.config.base import UserError, differences, from_dict, refused, to_dict, unreadable
+from terraformer.config.base import UserError, differences, first_line, from_dict, refused, to_dict, unreadable
 from terraformer.config.data import (
   DataConfig,
   DigitsConfig,
@@ -133,6 +133,7 @@ __all__ = [
   'VocabularyConfig',
   'WatchdogConfig',
   'differences',
+  'first_line',
   'from_dict',
   'refused',
   'to_dict',

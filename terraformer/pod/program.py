@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from terraformer.config import RunConfig, UserError
+from terraformer.config import RunConfig, UserError, first_line
 from terraformer.layers.parameter import facts_of
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import count, split
@@ -107,8 +107,8 @@ def compile_step(run: RunConfig, topology: str) -> CompiledStep:
   try:
     devices = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
   except Exception as error:  # of whatever type libtpu raises
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise UserError(f'--topology {topology}: expected libtpu and a slice that it knows, found: {reason}') from error
+    found = first_line(error)
+    raise UserError(f'--topology {topology}: expected libtpu and a slice that it knows, found: {found}') from error
   shape = mesh_shape(run.train.mesh, len(devices))
   mesh = Mesh(np.array(devices).reshape(shape), AXES, axis_types=AXIS_TYPES)
   require_divisible(run, mesh)

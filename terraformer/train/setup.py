@@ -1,7 +1,6 @@
 """What is checked and put in place before a run begins."""
 
 import contextlib
-import fcntl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from terraformer.data import report
 from terraformer.data.batches import Prepared, open_prepared
 from terraformer.data.child import ensure_prepared
 from terraformer.data.prepare import is_prepared
-from terraformer.files import write_whole
+from terraformer.files import lock, write_whole
 from terraformer.train import checkpoint, hosts
 
 # What may differ between a checkpoint and the command that resumes it: how long the run is, what is reported, kept and
@@ -124,16 +123,13 @@ def keep_vocabulary(path: Path, model_bytes: bytes) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-  """One run a folder: a second one would clean away what the first is saving. A killed process lets go by itself.
+  """One run a folder: a second one would clean away what the first is saving.
 
   Of several processes of one run the main one holds the lock.
   """
   if not hosts.is_main():
     yield
     return
-  with (workdir / '.lock').open('a') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise UserError(f'{workdir}: expected to be the only process that trains here, found another at work') from None
+  taken = UserError(f'{workdir}: expected to be the only process that trains here, found another at work')
+  with lock(workdir / '.lock', taken):
     yield
