@@ -198,12 +198,12 @@ def _as_json(values: dict[str, Any]) -> str:
 
 def _export(flags: argparse.Namespace) -> None:
   from terraformer.export import export
+  from terraformer.train import same_run
 
   stored = _stored_gin(flags)
   if flags.gin_file or flags.gin_bindings:
     given, kept = load_configs(flags.gin_file, flags.gin_bindings, stored)[0], load_configs([], [], stored)[0]
-    if changed := config_lib.differences(kept, given):
-      raise UserError(f'{flags.workdir}: expected the configuration of the run, found {changed[0]}')
+    same_run.require_to_export(flags.workdir, kept, given)
   step = export(Path(flags.workdir), Path(flags.output), flags.dtype == 'bfloat16', sys.stderr.isatty(), flags.best)
   size = sum(path.stat().st_size for path in Path(flags.output).iterdir())
   output, workdir = paths.printable(flags.output), paths.printable(flags.workdir)

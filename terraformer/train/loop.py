@@ -17,7 +17,7 @@ from terraformer.layers.parameter import ModelFacts, facts_of
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import Params, count, split
 from terraformer.paths import make_folder
-from terraformer.train import checkpoint, hosts, setup
+from terraformer.train import checkpoint, hosts, same_run, setup
 from terraformer.train.best import Best
 from terraformer.train.clock import Clock, StepTimes
 from terraformer.train.divergence import DivergedError, Guard
@@ -101,7 +101,7 @@ def _train(
   stored: dict[str, Any] = {}
   if newest is not None:
     stored_run, stored = checkpoint.read_run(workdir, newest)
-    setup.require_same(workdir, stored, stored_run, run, data)
+    same_run.require_to_resume(workdir, stored_run, run, stored, data)
   permanent_folder = Path(config.checkpoints.permanent_directory or workdir / 'permanent')
   setup.require_own(permanent_folder, run, data)
   mesh = make_mesh(config.mesh)

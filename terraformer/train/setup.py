@@ -8,32 +8,13 @@ from typing import Any
 
 import jax
 
-from terraformer.config import RunConfig, UserError, differences, to_dict
+from terraformer.config import RunConfig, UserError, to_dict
 from terraformer.data import report
 from terraformer.data.batches import Prepared, open_prepared
 from terraformer.data.child import ensure_prepared
 from terraformer.data.prepare import is_prepared
 from terraformer.files import lock, write_whole
-from terraformer.train import checkpoint, hosts
-
-# What may differ between a checkpoint and the command that resumes it: how long the run is, what is reported, kept and
-# endured, where things are, and how many devices share the work (which changes the order of sums, so the last bits).
-_MAY_CHANGE = (
-  'train.steps',
-  'train.log_every',
-  'train.eval_every',
-  'train.eval_batches',
-  'train.sample_every',
-  'train.watch_every',
-  'train.checkpoints.',
-  'train.divergence.',
-  'train.watchdog.',
-  'train.mesh.',
-  'data.directory',
-  'data.tfds_directory',
-  'data.local_folder.directory',
-  'data.vocabulary.path',
-)
+from terraformer.train import checkpoint, hosts, same_run
 
 
 def open_data(run: RunConfig, progress: bool) -> Prepared:
@@ -74,23 +55,11 @@ def require_divisible(run: RunConfig, mesh: jax.sharding.Mesh) -> None:
     )
 
 
-def require_same(workdir: Path, stored: dict[str, Any], stored_run: RunConfig, run: RunConfig, data: Prepared) -> None:
-  """Raises UserError where a run is to go on with another configuration or other data."""
-  changed = [change for change in differences(stored_run, run) if not change.startswith(_MAY_CHANGE)]
-  if changed:
-    raise UserError(f'{workdir}: expected the configuration of the run that it holds, found {changed[0]}')
-  if stored['data_fingerprint'] != data.fingerprint:
-    raise UserError(
-      f'{workdir}: expected the data that the run began with ({stored["data_fingerprint"][:12]}), '
-      f'found others ({data.fingerprint[:12]})'
-    )
-
-
 def require_own(folder: Path, run: RunConfig, data: Prepared) -> None:
   """Raises UserError where a folder of permanent checkpoints holds another run's, which would pass for this one's."""
   for step in checkpoint.steps(folder)[:1]:
     stored_run, stored = checkpoint.read_run(folder, step)
-    require_same(folder, stored, stored_run, run, data)
+    same_run.require_to_resume(folder, stored_run, run, stored, data)
 
 
 def describe_run(run: RunConfig, data: Prepared, gin_text: str) -> dict[str, Any]:
