@@ -33,6 +33,10 @@ class Clock:
     self._seconds[before] += now - began
     self.now = phase, now
 
+  def alive(self) -> None:
+    """The present phase goes on, and is not hung."""
+    self.enter(self.now[0])
+
   @contextlib.contextmanager
   def during(self, phase: str) -> Iterator[None]:
     """A phase inside another one, which goes on afterwards."""
@@ -45,7 +49,7 @@ class Clock:
 
   def seconds(self) -> dict[str, float]:
     """Of every phase, up to now."""
-    self.enter(self.now[0])
+    self.alive()
     return dict(self._seconds)
 
 

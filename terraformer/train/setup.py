@@ -1,12 +1,11 @@
 """What is checked and put in place before a run begins."""
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from terraformer.config import RunConfig, UserError, to_dict
 from terraformer.data import report
@@ -15,6 +14,48 @@ from terraformer.data.child import ensure_prepared
 from terraformer.data.prepare import is_prepared
 from terraformer.files import lock, write_whole
 from terraformer.train import checkpoint, hosts, same_run
+from terraformer.train.kept import find_checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """With what a run begins, or goes on.
+
+  Attributes:
+    step: of the checkpoint that it goes on from; 0 for none.
+    data: that it trains on.
+    permanent: the folder of the checkpoints that it keeps for good, if any.
+    description: what each of its checkpoints tells of it.
+    skipped: numbers of the batches that are left out.
+    recent_losses: of the steps before, as `divergence.Guard` has them.
+  """
+
+  step: int
+  data: Prepared
+  permanent: Path
+  description: dict[str, Any]
+  skipped: list[int]
+  recent_losses: list[float]
+
+
+def start(run: RunConfig, workdir: Path, gin_text: str, progress: bool) -> Start:
+  """Finds where to begin, opens the data, and refuses what does not fit together.
+
+  Raises:
+    UserError: if the data do not fit the model, or a folder holds a run of another configuration.
+  """
+  newest = find_checkpoint(workdir, run.train.checkpoints.older_if_damaged)
+  data = open_data(run, progress)
+  stored: dict[str, Any] = {}
+  if newest:
+    stored_run, stored = checkpoint.read_run(workdir, newest)
+    same_run.require_to_resume(workdir, stored_run, run, stored, data)
+  permanent = Path(run.train.checkpoints.permanent_directory or workdir / 'permanent')
+  require_own(permanent, run, data)
+  description = describe_run(run, data, gin_text)
+  if hosts.is_main():
+    keep_vocabulary(workdir / 'vocabulary.model', data.vocabulary.model_bytes)
+  return Start(newest, data, permanent, description, list(stored.get('skipped', [])), stored.get('recent_losses', []))
 
 
 def open_data(run: RunConfig, progress: bool) -> Prepared:
@@ -43,18 +84,6 @@ def open_data(run: RunConfig, progress: bool) -> Prepared:
   return data
 
 
-def require_divisible(run: RunConfig, mesh: jax.sharding.Mesh) -> None:
-  """Raises UserError unless the devices that share a batch, or a part of it, get as many examples each."""
-  shares = mesh.shape['data'] * mesh.shape['fsdp']
-  parts = run.train.microbatches
-  if run.train.batch_size % (shares * parts):
-    times = f' x {parts} microbatches' if parts > 1 else ''
-    raise UserError(
-      f'TrainConfig.batch_size: expected a multiple of the devices that share it ({shares}){times}, '
-      f'found {run.train.batch_size}'
-    )
-
-
 def require_own(folder: Path, run: RunConfig, data: Prepared) -> None:
   """Raises UserError where a folder of permanent checkpoints holds another run's, which would pass for this one's."""
   for step in checkpoint.steps(folder)[:1]:
@@ -71,17 +100,6 @@ def describe_run(run: RunConfig, data: Prepared, gin_text: str) -> dict[str, Any
     'corpus_fingerprint': data.manifest.corpus_fingerprint,
     'vocabulary': {'sentinels': data.vocabulary.sentinels, 'fingerprint': data.vocabulary.fingerprint},
   }
-
-
-def find_checkpoint(workdir: Path, older_if_damaged: bool, before: int | None = None) -> int | None:
-  """The step to go on from, the same for all processes; newer ones, damaged or not before `before`, are set aside."""
-
-  def find() -> int:
-    newest = checkpoint.latest_step(workdir, older_if_damaged, before)
-    checkpoint.set_aside(workdir, newer_than=-1 if newest is None else newest)
-    return 0 if newest is None else newest
-
-  return hosts.agree(find) or None
 
 
 def keep_vocabulary(path: Path, model_bytes: bytes) -> None:
