@@ -7,7 +7,8 @@ import pytest
 
 from terraformer.bench.decode import VARIANTS
 from terraformer.cli import _COMMANDS, main
-from terraformer.flags import DECODE_FLAGS, make_parser
+from terraformer.commands.decoding import DECODE_FLAGS
+from terraformer.flags import make_parser
 
 # For commands that take their time.
 FEW = ['0', '-1', str(2**31 - 1), str(10**30), '5e-324', 'nan', 'inf', '-inf']
