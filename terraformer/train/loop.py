@@ -113,10 +113,10 @@ class _Due:
   """What follows a step.
 
   Attributes:
-    last: nothing, since it is the last one.
-    stopping: the end, since somebody asked for it.
-    saving, keeping: a checkpoint, and one that is kept for good.
-    watching, evaluating, sampling: a look into the model, an evaluation and samples.
+    last: whether it was the last step.
+    stopping: whether the run ends here because somebody asked for it.
+    saving, keeping: whether it gets a checkpoint, and one that is kept for good.
+    watching, evaluating, sampling: whether there is a look into the model, an evaluation, and samples.
   """
 
   last: bool
@@ -199,7 +199,7 @@ class _Training:
     state = self.kept.restore(first_step, self.programs.state) if first_step else self._fresh_state()
     guard = Guard(self.config.divergence, recent_losses)
     if first_step and self.kept.is_missing(first_step):
-      # A kill cut short the copy that is kept for good. Later it cannot be made up for: this checkpoint will be gone.
+      # A kill cut short its permanent copy. This is the last chance to make one: newer checkpoints push this one out.
       self.kept.save_for_good(first_step, state, self._described(guard))
     log = MetricsLog(self.workdir, first_step) if hosts.is_main() else NoLog()
     report = Report(log, self.config, self.tokens_a_step, guard, self.clock, self.times, first_step, self.progress)
@@ -210,7 +210,7 @@ class _Training:
       contextlib.closing(Profiler(self.profile, self.workdir / 'tensorboard')) as profiler,
       contextlib.closing(prefetch(self.feed.train, first_step, self.config.steps)) as batches,
     ):
-      self.clock.enter('input')  # which goes on between the phases below
+      self.clock.enter('input')  # and so again after each of the phases below
       for step, (ids_B, batch) in enumerate(batches, first_step + 1):
         with self.clock.during('step'):
           profiler.before(step)
@@ -242,7 +242,7 @@ class _Training:
             report.samples(step, self._samples(state))
       with self.clock.during('checkpoint'):
         self.kept.wait()
-      self.clock.enter('log')  # which is closed now
+      self.clock.enter('log')  # whose files are closed now
     return step, last_eval
 
   def _fresh_state(self) -> State:
@@ -262,7 +262,7 @@ class _Training:
     return self.start.description | {'skipped': list(self.feed.skipped), 'recent_losses': list(guard.recent)}
 
   def _due(self, step: int) -> _Due:
-    """Decides what follows a step; of several processes each asks once a step whether to stop."""
+    """What follows a step. Called once a step: that is how several processes agree on the step at which to stop."""
     config = self.config
     last = step == config.steps
     stopping = self.asked.now() and not last
@@ -284,7 +284,7 @@ class _Training:
     """The metrics of the validation split."""
     metrics = []
     for batch in self.feed.held_out():
-      self.clock.alive()  # for the watchdog: one batch is watched, and not all of them together
+      self.clock.alive()  # the watchdog allows each batch as much time as anything else
       metrics.append(self.programs.evaluate(state['params'], batch))
     return summarise(metrics)
 
