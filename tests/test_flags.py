@@ -87,6 +87,23 @@ def every_action(parser, path=()):
       yield ' '.join(path), action
 
 
+HELP = """
+import sys
+from terraformer.cli import main
+try:
+  main([*sys.argv[1:], '--help'])
+finally:
+  slow = {'jax', 'flax', 'grain', 'orbax', 'optax', 'tensorflow', 'seqio'}
+  print('SLOW', sorted(slow & {name.split('.')[0] for name in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize('command', ['', 'train', 'decode', 'bench decode'])
+def test_help_waits_for_no_library_that_takes_seconds_to_import(python, command):
+  done = python(HELP, *command.split())
+  assert 'usage: ' in done.stdout and done.stdout.endswith('SLOW []\n')
+
+
 def test_the_variants_of_the_parser_are_those_of_the_benchmark():
   (action,) = [action for _, action in FLAGS if action.dest == 'variants']
   assert action.default == VARIANTS
