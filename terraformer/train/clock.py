@@ -28,13 +28,13 @@ class Clock:
     self._seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
 
   def enter(self, phase: str) -> None:
-    """Ends the present phase and begins another, or the same again, which shows that it is alive."""
+    """Ends the present phase and begins another."""
     (before, began), now = self.now, time.monotonic()
     self._seconds[before] += now - began
     self.now = phase, now
 
   def alive(self) -> None:
-    """The present phase goes on, and is not hung."""
+    """Begins the present phase again, which tells the watchdog that it is not hung."""
     self.enter(self.now[0])
 
   @contextlib.contextmanager
