@@ -13,7 +13,16 @@ from terraformer.config.attention import (
   ProjectionConfig,
   SparseProjectionConfig,
 )
-from terraformer.config.base import UserError, differences, from_dict, outside_modules, refused, to_dict, unreadable
+from terraformer.config.base import (
+  UserError,
+  differences,
+  first_line,
+  from_dict,
+  outside_modules,
+  refused,
+  to_dict,
+  unreadable,
+)
 from terraformer.config.data import DataConfig, PackingConfig, VocabularyConfig
 from terraformer.config.layers import (
   BlockSparseFFConfig,
@@ -143,6 +152,7 @@ __all__ = [
   'VocabularyConfig',
   'WatchdogConfig',
   'differences',
+  'first_line',
   'from_dict',
   'outside_modules',
   'refused',

@@ -57,6 +57,11 @@ def unreadable(path: str | os.PathLike, error: OSError) -> UserError:
   return refused(path, 'a file that can be read', error)
 
 
+def first_line(error: object) -> str:
+  """The first line of what an error, or a text, says; the name of the error's type where it says nothing."""
+  return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def expect(condition: bool, message: str) -> None:
   if not condition:
     raise UserError(message)

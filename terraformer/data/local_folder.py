@@ -12,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from terraformer.config import LocalFolderConfig, UserError, refused, to_dict, unreadable
+from terraformer.config import LocalFolderConfig, UserError, first_line, refused, to_dict, unreadable
 from terraformer.data.addresses import plainly
 from terraformer.data.leaks import require_apart
 from terraformer.data.local_files import decode_utf8, fields_of, read_row
@@ -204,7 +204,7 @@ def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) ->
           yield {name: _text(row[field], field, where) for name, field in fields.items()}, where
         first += batch.num_rows
   except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
-    raise UserError(f'{path}: expected a whole Parquet file, found {str(error).splitlines()[0]}') from error
+    raise UserError(f'{path}: expected a whole Parquet file, found {first_line(error)}') from error
 
 
 def _text(value: Any, field: str, where: str) -> str:

@@ -7,7 +7,6 @@ same configuration reads the manifest and does nothing.
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from terraformer.data.report import bar
 from terraformer.data.source import make_source
 from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import Vocabulary
+from terraformer.files import lock
 from terraformer.paths import make_folder, target_of
 
 
@@ -92,14 +92,14 @@ def _prepare_elsewhere(config: DataConfig, progress: bool, share: Share) -> Mani
   return manifest
 
 
-def _prepare(config: DataConfig, progress: bool, share: Share, lock: Callable) -> Manifest | None:
-  """Prepares a share; `lock` lets one process at a time do what is within."""
+def _prepare(config: DataConfig, progress: bool, share: Share, one_at_a_time: Callable) -> Manifest | None:
+  """Prepares a share; `one_at_a_time` lets one process at a time do what is within."""
   folder = target_of(store.folder_of(config))
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     return reuse(config)
   with _work_folder(folder, share) as in_work_folder:
-    text = job_lib.find_text(config, progress, lock)
-    with lock():
+    text = job_lib.find_text(config, progress, one_at_a_time)
+    with one_at_a_time():
       if is_prepared(config):  # by another process in the meantime, which has removed the work folder
         return reuse(config)
       job = job_lib.make_job(config, text, in_work_folder(job_lib.plan(config, text)), progress)
@@ -110,7 +110,7 @@ def _prepare(config: DataConfig, progress: bool, share: Share, lock: Callable) -
     except FileNotFoundError:
       if not is_prepared(config):  # else another process has found all parts written and put them together
         raise
-    with lock():
+    with one_at_a_time():
       if not is_prepared(config):
         if job.missing():
           return None
@@ -135,12 +135,9 @@ def reuse(config: DataConfig) -> Manifest:
   return manifest
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
   """Lets one process at a time prepare a folder; the others wait and then find it prepared."""
-  with (folder.parent / f'.{folder.name}.lock').open('w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
+  return lock(folder.parent / f'.{folder.name}.lock')
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from terraformer.config import UserError
+from terraformer.config import UserError, first_line
 from terraformer.data import sentinels
 from terraformer.data.source import Source
 from terraformer.data.store import RECORD, Origin
@@ -67,7 +67,7 @@ def build_tfds(source: seqio.TfdsDataSource, dataset: str, where: str) -> None:
   try:
     source.tfds_dataset.builder.download_and_prepare()
   except Exception as error:  # downloading and building fail in many ways
-    found = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    found = first_line(error)
     raise UserError(f'{dataset}: expected TFDS to have or to build it in {where}, found {found:.300}') from error
 
 
