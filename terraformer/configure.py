@@ -1,9 +1,12 @@
 """The configuration that gin files and bindings make; nothing else of the package knows gin."""
 
+import contextlib
 import dataclasses
 import importlib.util  # noqa: F401 (gin 0.5 uses it without importing it)
+import os
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gin
@@ -26,6 +29,24 @@ def load_configs(files: list[str], bindings: list[str], stored: str = '') -> tup
   Raises:
     UserError: for a file, name or value that is not valid, and for a binding that nothing uses.
   """
+  with _working_folder_last():
+    return _load(files, bindings, stored)
+
+
+@contextlib.contextmanager
+def _working_folder_last() -> Iterator[None]:
+  """What gin files import may lie in the working folder, whose files may have the names of libraries."""
+  here = os.path.abspath('')  # noqa: PTH100
+  sys.path.append(here)
+  try:
+    yield
+  finally:
+    sys.path.reverse()
+    sys.path.remove(here)  # the last one
+    sys.path.reverse()
+
+
+def _load(files: list[str], bindings: list[str], stored: str) -> tuple[RunConfig, DecodeConfig, str]:
   gin.clear_config()
   package = Path(__file__).parent
   # The working folder, a checkout, and an installed wheel. Gin 0.5 has no public way to read files by other means than

@@ -9,7 +9,9 @@ from terraformer.flags import Command, add_configuration
 
 
 def _prepare_flags(parser: argparse.ArgumentParser) -> None:
-  add_configuration(parser, modules='Python module that registers your own seqio tasks; repeatable')
+  add_configuration(
+    parser, modules='Python module that registers seqio tasks, or defines configs, of your own; repeatable'
+  )
   parser.add_argument(
     '--shard',
     type=_shard,
