@@ -10,9 +10,9 @@ Nothing that it writes belongs into a repository: the texts are others'. They ar
 - docstrings of the standard library and of the Python packages that are installed here, as `make demo` mines them. The
   body is a source, the first line its summary.
 
-`summarize:` writes the summary of a source. `fix:` mends mistakes (`mistakes.py`) in passages of one or a few sentences of
-the same texts. In training both come in several versions: every version of a passage has mistakes of its own, and of a
-source to be summarised all versions but the first leave out some sentences or have mistakes as well.
+`summarize:` writes the summary of a source. `fix:` mends mistakes (`mistakes.py`) in passages of one or a few
+sentences of the same texts. In training both come in several versions: every version of a passage has mistakes of its
+own, and of a source to be summarised all versions but the first leave out some sentences or have mistakes as well.
 
 A text is held out by the name of the source package (of a docstring, of the top-level Python package) in small letters,
 without the numbers in it, so that `gcc-12` and `gcc-13` are one: the MD5 of that name, read as a number, modulo 100 is
@@ -50,7 +50,7 @@ def split_of(package: str) -> str:
 
 
 def write_texts(folder: Path, releases: list[str], docstrings: bool) -> None:
-  """Writes `texts.jsonl`: rows of `kind`, `package`, `split`, `body` and `summary`, which is empty where there is none."""
+  """Writes `texts.jsonl`: rows of `kind`, `package`, `split`, `body`, and `summary`, which may be empty."""
   rows = list(_descriptions(folder, releases))
   if docstrings:
     rows += _docstrings()

@@ -1,6 +1,6 @@
-"""Mistakes as people type them, drawn from a seed: the sources of the task `fix:`, whose targets are the texts as they were.
+"""Mistakes as people type them, drawn from a seed: with them the sources of the task `fix:` are made of its targets.
 
-A text is hit lightly or heavily, or not at all: a model that never saw a text without mistakes would mend what is right.
+A text gets few mistakes, or many, or none: a model that never saw a text without mistakes would mend what is right.
 """
 
 import random

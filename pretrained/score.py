@@ -1,11 +1,12 @@
-"""Scores a bundle on the held-out pairs of `gather.py`, beside what costs nothing: the texts as they are, and their first words.
+"""Scores a bundle on the held-out pairs of `gather.py`, beside what costs nothing: texts as they are, and first words.
 
   python pretrained/score.py BUNDLE FOLDER --output=RESULT      # RESULT.json and RESULT.md
 
 - `fix:` words that are wrong before and after (substituted, missing or too many, by the least number of edits to the
-  text as it was), and the share of the words that were right before and are not after.
-- `summarize:` ROUGE-1 and ROUGE-L beside those of the source's first words, as many as are best on the validation split,
-  with the 95% interval of the difference by a paired bootstrap.
+  text as it was), those of them that are wrong without case and punctuation, and the share of the words that were
+  right before and are not after.
+- `summarize:` ROUGE-1 and ROUGE-L beside those of the source's first words, as many as are best on the validation
+  split, with the 95% interval of the difference by a paired bootstrap.
 - both: the loss of the target tokens, of the first one alone, and the loss with sources that belong to other targets.
   A model that does not read its source has the same loss with any.
 
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from terraformer.config import DecodeConfig
-from terraformer.data.objectives import closed
+from terraformer.data.objectives import ended, padded
 from terraformer.data.scores import rouge_of_each
 from terraformer.decode.bundle import Bundle, abstract_unrolled, open_bundle
 from terraformer.decode.decoder import Decoder
@@ -35,7 +36,7 @@ from terraformer.train.loss import model_losses
 KINDS = {'fix': 'fix', 'summarize': 'description', 'summarize docstrings': 'docstring'}
 LEADS = range(4, 21)  # words
 RESAMPLES = 1000
-SHOWN = 8  # texts of each task in the result
+ROUNDED = 64  # tokens: so that few shapes are compiled
 
 
 def read_pairs(path: Path, kind: str, most: int) -> list[dict[str, str]]:
@@ -71,13 +72,18 @@ def losses(bundle: Bundle, pairs: Sequence[dict[str, str]], batch_size: int) -> 
 
 
 def _batches(bundle: Bundle, pairs: Sequence[dict[str, str]], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  encode = bundle.vocabulary.encode
-  for first in range(0, len(pairs) - size + 1, size):
-    batch = pairs[first : first + size]
-    yield (
-      np.stack([closed(np.array(encode(pair['inputs'])), bundle.inputs_length) for pair in batch]),
-      np.stack([closed(np.array(encode(pair['targets'])), bundle.targets_length) for pair in batch]),
-    )
+  """Texts of like length side by side, padded no further than to a multiple of `ROUNDED`."""
+  names = {'inputs': bundle.inputs_length, 'targets': bundle.targets_length}
+  rows = [
+    {name: ended(np.array(bundle.vocabulary.encode(pair[name])), most) for name, most in names.items()}
+    for pair in pairs
+  ]
+  rows.sort(key=lambda row: (len(row['inputs']), len(row['targets'])))
+  for first in range(0, len(rows) - size + 1, size):
+    batch = rows[first : first + size]
+    longest = {name: max(len(row[name]) for row in batch) for name in names}
+    rounded = {name: min(most, -(-longest[name] // ROUNDED) * ROUNDED) for name, most in names.items()}
+    yield tuple(np.stack([padded(row[name], rounded[name]) for row in batch]) for name in names)
 
 
 # --- Texts -----------------------------------------------------------------------------------------------------------
@@ -117,12 +123,16 @@ def word_errors(reference: str, text: str) -> tuple[int, set[int]]:
 
 
 def fix_scores(pairs: Sequence[dict[str, str]], written: Sequence[str]) -> dict[str, float]:
-  """Wrong words before and after, and right words spoilt, of all texts together."""
+  """Wrong words before and after, and right words spoilt, of all texts together; `misspelt` are those that are wrong
+  without case and punctuation."""
   sums: dict[str, int] = collections.Counter()
   for pair, text in zip(pairs, written, strict=True):
     source = pair['inputs'].removeprefix('fix: ')
     before, right_before = word_errors(pair['targets'], source)
     after, right_after = word_errors(pair['targets'], text)
+    plain = [_plain(one) for one in (pair['targets'], source, text)]
+    sums['misspelt_words_before'] += word_errors(plain[0], plain[1])[0]
+    sums['misspelt_words_after'] += word_errors(plain[0], plain[2])[0]
     sums['words'] += len(pair['targets'].split())
     sums['wrong_words_before'] += before
     sums['wrong_words_after'] += after
@@ -135,6 +145,11 @@ def fix_scores(pairs: Sequence[dict[str, str]], written: Sequence[str]) -> dict[
     'wrong_after_of_before': sums['wrong_words_after'] / max(1, sums['wrong_words_before']),
     'spoilt_of_right': sums['right_words_spoilt'] / max(1, sums['right_words_before']),
   }
+
+
+def _plain(text: str) -> str:
+  words = (''.join(letter for letter in word if letter.isalnum()) for word in text.lower().split())
+  return ' '.join(word for word in words if word)
 
 
 def summary_scores(
@@ -171,7 +186,8 @@ def _rouge(pairs: Sequence[dict[str, str]], texts: Sequence[str]) -> dict[str, n
 
 def markdown(result: dict) -> str:
   """The result as a page."""
-  lines = [f'# {result["bundle"]} on the {result["split"]} split', '']
+  decoding = 'greedy decoding' if result['beams'] == 1 else f'{result["beams"]} beams'
+  lines = [f'# {result["bundle"]} on the {result["split"]} split, {decoding}', '']
   fix = result['tasks'].get('fix', {}).get('scores')
   if fix:
     lines += [
@@ -180,6 +196,7 @@ def markdown(result: dict) -> str:
       '| | before | after |',
       '|---|---|---|',
       f'| wrong words | {fix["wrong_words_before"]:,} | {fix["wrong_words_after"]:,} |',
+      f'| of them without case and punctuation | {fix["misspelt_words_before"]:,} | {fix["misspelt_words_after"]:,} |',
       f'| right words spoilt | | {fix["right_words_spoilt"]:,} of {fix["right_words_before"]:,} '
       f'({100 * fix["spoilt_of_right"]:.1f}%) |',
       f'| texts without a mistake | {fix["right_texts_before"]} | {fix["right_texts_after"]} |',
@@ -205,7 +222,7 @@ def markdown(result: dict) -> str:
     figures = [value for key, value in one.items() if key != 'tokens']
     lines += [f'| `{name}` | ' + ' | '.join(f'{figure:.2f}' for figure in figures) + ' |']
   lines += ['']
-  for name, task in result['tasks'].items():
+  for task in result['tasks'].values():
     for source, reference, text in task.get('shown', []):
       lines += ['```', source, f'-> {text}', f'   ({reference})', '```']
   return '\n'.join(lines) + '\n'
@@ -219,25 +236,27 @@ def main() -> None:
   parser.add_argument('--output', type=Path, required=True)
   parser.add_argument('--split', choices=('validation', 'test'), default='test')
   parser.add_argument('--texts', type=int, default=1000, help='of each task that are decoded; 0 for losses alone')
-  parser.add_argument('--losses', type=int, default=1000, help='texts of each task whose losses are computed')
+  parser.add_argument('--losses', type=int, default=512, help='texts of each task whose losses are computed')
   parser.add_argument('--batch_size', type=int, default=32)
   parser.add_argument('--beams', type=int, default=1)
+  parser.add_argument('--shown', type=int, default=0, help="texts of each task in the result; they are others'")
   args = parser.parse_args()
   started, bundle = time.time(), open_bundle(args.bundle)
   decoder, config = Decoder(bundle), DecodeConfig(beams=args.beams)
-  result = {'bundle': args.bundle.name, 'step': bundle.origin.get('step'), 'split': args.split, 'tasks': {}}
+  result = {'bundle': args.bundle.name, 'step': bundle.origin.get('step')}
+  result |= {'split': args.split, 'beams': args.beams, 'tasks': {}}
   for name, kind in KINDS.items():
     pairs = read_pairs(args.folder / f'{args.split}.jsonl', kind, args.losses)
     task = result['tasks'][name] = {'losses': losses(bundle, pairs, min(args.batch_size, len(pairs)))}
     print(name, task['losses'], flush=True)
     pairs = read_pairs(args.folder / f'{args.split}.jsonl', kind, args.texts)
-    if not pairs:
+    if not pairs:  # losses alone
       continue
     written = write_texts(decoder, pairs, args.batch_size, config)
     validation = read_pairs(args.folder / 'validation.jsonl', kind, 10**9)
     task['scores'] = fix_scores(pairs, written) if kind == 'fix' else summary_scores(pairs, written, validation)
-    rows = zip(pairs, written, strict=True)
-    task['shown'] = [(pair['inputs'], pair['targets'], text) for pair, text in itertools.islice(rows, SHOWN)]
+    rows = list(zip(pairs, written, strict=True))[: args.shown]
+    task['shown'] = [(pair['inputs'], pair['targets'], text) for pair, text in rows]
     print(name, task['scores'], flush=True)
   result['seconds'] = round(time.time() - started)
   args.output.with_suffix('.json').write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')

@@ -160,7 +160,9 @@ def make_parser(commands: dict[str, Callable[[argparse.Namespace], int | None]])
     'writes the continuation alone; its prompt may be empty. TensorFlow is not needed.\n'
     'The first call compiles; later ones find the program in ~/.cache/terraformer (TERRAFORMER_CACHE).',
   )
-  decode.add_argument('--bundle', required=True, metavar='BUNDLE', help='folder that `export` wrote')
+  decode.add_argument(
+    '--bundle', required=True, metavar='BUNDLE', help='folder that `export` wrote, or `technical_english`'
+  )
   decode.add_argument('--input', metavar='TEXT', help='the prompt')
   decode.add_argument('--input_file', metavar='FILE', help='a UTF-8 text file, or .jsonl with one object a line')
   decode.add_argument('stdin', nargs='?', choices=('-',), metavar='-', help='read the standard input')
