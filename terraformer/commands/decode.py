@@ -11,7 +11,12 @@ from terraformer.flags import Command, add_configuration
 
 def _flags(parser: argparse.ArgumentParser) -> None:
   add_configuration(parser)
-  parser.add_argument('--bundle', required=True, metavar='BUNDLE', help='folder that `export` wrote')
+  parser.add_argument(
+    '--bundle',
+    required=True,
+    metavar='BUNDLE',
+    help='folder that `export` wrote, or `technical_english`, a model that comes with the package',
+  )
   parser.add_argument('--input', metavar='TEXT', help='the prompt')
   parser.add_argument('--input_file', metavar='FILE', help='a UTF-8 text file, or .jsonl with one object a line')
   parser.add_argument('stdin', nargs='?', choices=('-',), metavar='-', help='read the standard input')

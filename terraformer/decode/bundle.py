@@ -28,6 +28,8 @@ from terraformer.paths import make_folder, target_of
 # A bundle of no more bytes is compared with its checksums whenever it is opened.
 _VERIFIED_BYTES = 1 << 28
 _FILES = {'config.json', 'vocabulary.model'}
+# Bundles that come with the package, each with a model card beside it.
+SHIPPED = Path(__file__).parents[1] / 'pretrained'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,15 +168,19 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
   """Opens a bundle, whose weights are mapped and not read.
 
   Args:
-    path: its folder.
+    path: its folder, or the name of one in `SHIPPED`; a file or folder of that name comes first.
     verify: whether to read all weights and compare them with their checksums; None for bundles of up to 256 MB.
 
   Raises:
     UserError: if it is missing, of another format, or its files are damaged or do not belong together.
   """
   path = Path(path)
+  if len(path.parts) == 1 and not path.exists() and (SHIPPED / path).is_dir():
+    path = SHIPPED / path
   if not path.is_dir():
-    raise UserError(f'{path}: expected the folder of a bundle, found {"a file" if path.exists() else "nothing"}')
+    found = 'a file' if path.exists() else 'nothing'
+    shipped = ', '.join(sorted(each.stem for each in SHIPPED.glob('*.md')))
+    raise UserError(f'{path}: expected the folder of a bundle, or {shipped}, found {found}')
   if not (path / 'config.json').exists():
     raise UserError(f'{path}: expected a bundle, found a folder without config.json')
   header = read_header(path / 'config.json')

@@ -42,6 +42,17 @@ def test_any_safetensors_reader_opens_it(bundle):
   assert tensors['embedding.table_VxD'].shape == (452, 16)
 
 
+def test_a_bundle_that_came_with_the_package_is_opened_by_its_name(bundle, tmp_path, monkeypatch):
+  monkeypatch.setattr(bundle_module, 'SHIPPED', tmp_path / 'package')
+  shutil.copytree(bundle, tmp_path / 'package' / 'shipped')
+  (tmp_path / 'elsewhere').mkdir()
+  monkeypatch.chdir(tmp_path / 'elsewhere')
+  assert open_bundle(Path('shipped')).origin == open_bundle(bundle).origin
+  Path('shipped').mkdir()  # what the user has under this name comes first
+  with pytest.raises(UserError, match=r'^shipped: expected a bundle, found a folder without config\.json$'):
+    open_bundle(Path('shipped'))
+
+
 def test_export_replaces_a_bundle_and_nothing_else(finished_run, bundle_copy, tmp_path):
   (bundle_copy / 'model.safetensors').write_bytes(b'old')
   export(finished_run, bundle_copy)
