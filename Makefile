@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := demo
-GIN := --gin_file=gin_configs/runs/demo.gin
 SHELL := /bin/bash
 
 .PHONY: demo test test-slow lint format clean
@@ -19,7 +18,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)
-	@PATH="$(abspath $(BIN)):$$PATH" bash tools/demo.sh $(DEMO)
+	@$(BIN)/python tools/demo.py $(DEMO)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --durations=10 -n auto --maxprocesses 4 --dist worksteal

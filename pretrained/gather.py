@@ -28,7 +28,7 @@ import os
 import random
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mistakes import spoil
@@ -53,7 +53,7 @@ def write_texts(folder: Path, releases: list[str], docstrings: bool) -> None:
   """Writes `texts.jsonl`: rows of `kind`, `package`, `split`, `body`, and `summary`, which may be empty."""
   rows = list(_descriptions(folder, releases))
   if docstrings:
-    rows += _docstrings()
+    rows += docstring_rows()
   held_out = {row[name] for row in rows if row['split'] != 'train' for name in ('body', 'summary')}
   kept, seen = [], set()
   for row in rows:
@@ -114,10 +114,11 @@ def _stanzas(lists: Path, pattern: str) -> Iterator[str]:
     yield from read.stdout.decode().split('\n\n')
 
 
-def _docstrings() -> Iterator[dict[str, str]]:
+def docstring_rows(wanted: Callable[[str], bool] = lambda package: True) -> Iterator[dict[str, str]]:
+  """The docstrings of the packages that are installed here, of those that are wanted by their top-level name."""
   from terraformer.data import docstrings
 
-  found = docstrings.mine()
+  found = docstrings.mine(wanted=wanted)
   for docstring in sorted(
     (one for docs in found.splits.values() for one in docs), key=lambda one: (one.name, one.text)
   ):

@@ -126,14 +126,20 @@ def installed_roots() -> list[Path]:
   return [Path(path) for path in dict.fromkeys([paths['stdlib'], paths['purelib'], paths['platlib']])]
 
 
-def mine(roots: list[Path] | None = None, progress: Callable[[int, int], None] = lambda done, total: None) -> Corpus:
+def mine(
+  roots: list[Path] | None = None,
+  progress: Callable[[int, int], None] = lambda done, total: None,
+  wanted: Callable[[str], bool] = lambda package: True,
+) -> Corpus:
   """Mines docstrings, removes near duplicates over all packages, and splits them by package.
 
   Args:
     roots: folders that hold top-level packages and modules; those of this environment if None.
     progress: called with the files that are done and the files in all.
+    wanted: whether a package, by its top-level name, is to be mined.
   """
   files = sorted({file for root in roots or installed_roots() for file in source_files(root)})
+  files = [(root, path) for root, path in files if wanted(Path(path).parts[0].removesuffix('.py'))]
   found, read, seen = [], 0, 0
   for chunk, docstrings, number in _in_processes(files):
     found += docstrings
