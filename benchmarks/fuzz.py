@@ -40,7 +40,15 @@ from hypothesis import strategies as st
 
 from terraformer import config as config_lib
 from terraformer.cli import load_configs
-from terraformer.config import DataConfig, LocalFilesConfig, LocalFolderConfig, RunConfig, UserError, to_dict
+from terraformer.config import (
+  DataConfig,
+  LocalFilesConfig,
+  LocalFolderConfig,
+  RunConfig,
+  SeqioTaskConfig,
+  UserError,
+  to_dict,
+)
 from terraformer.data import job, local_files, local_folder, parts, store
 from terraformer.data.batches import open_prepared
 from terraformer.data.vocabulary import Vocabulary, train_vocabulary
@@ -251,7 +259,8 @@ config.SparseFFConfig:
   block_size = 4
   rank = 4
 config.SRUConfig.width = 4
-config.DataConfig.task = 'pairs'
+config.DataConfig.source = @config.SeqioTaskConfig()
+config.SeqioTaskConfig.name = 'pairs'
 config.DataConfig.inputs_length = 12
 config.DataConfig.targets_length = 6
 config.LocalFilesConfig.train = ('a.jsonl', 'b.jsonl')
@@ -594,7 +603,7 @@ def tensors_subject(folder: Path) -> Subject:
 def _prepare(folder: Path, task: str, features: tuple[str, ...], vocabulary: Vocabulary, **fields: Any) -> DataConfig:
   """Prepares random sentences, with a stand-in for seqio."""
   sizes = {'train': 40, 'validation': 11, 'test': 7}
-  config = DataConfig(task=task, directory=str(folder), **fields)
+  config = DataConfig(SeqioTaskConfig(task), str(folder), **fields)
 
   def run(_, split_name, *part):
     rng = np.random.default_rng(len(split_name))

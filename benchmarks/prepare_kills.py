@@ -23,7 +23,7 @@ GIN = """
 from __gin__ import dynamic_registration
 from terraformer import config
 
-config.DataConfig.task = 'local_folder'
+config.DataConfig.source = @config.LocalFolderConfig()
 config.DataConfig.inputs_length = 64
 config.DataConfig.targets_length = 16
 config.VocabularyConfig.size = 1000

@@ -1,9 +1,10 @@
-"""Files that are whole at every moment, and disks that do not take them."""
+"""Files that are whole at every moment, disks that do not take them, and what keeps two processes apart."""
 
 import contextlib
 import errno
+import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from terraformer.paths import target_of
@@ -69,3 +70,25 @@ def write_whole(path: Path, data: bytes) -> None:
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+@contextlib.contextmanager
+def lock(path: Path, refusal: Exception | None = None) -> Iterator[None]:
+  """Keeps every other process that asks for the lock on this file out of the block; a killed process lets go by itself.
+
+  Args:
+    path: of the lock, an empty file that stays where it is.
+    refusal: raised where another process has the lock; None to wait until that one is done.
+  """
+  with path.open('a') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX if refusal is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise refusal from None
+    yield
+
+
+def rename_to_free(path: Path, names: Iterable[str]) -> None:
+  """Gives a file or a folder the first of these names that nothing beside it has."""
+  others = (path.with_name(name) for name in names)
+  path.rename(next(other for other in others if not other.exists()))

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from terraformer.config import UserError
+from terraformer.config import UserError, first_line
 
 
 def import_modules(names: Sequence[str]) -> None:
@@ -21,7 +21,7 @@ def import_modules(names: Sequence[str]) -> None:
     except UserError as error:
       raise UserError(f'--module {name}: {error}') from error
     except (Exception, SystemExit) as error:  # whatever the user's code does
-      found = f'{type(error).__name__}: {error}'.splitlines()[0]
+      found = first_line(f'{type(error).__name__}: {error}')
       raise UserError(f'--module {name}: expected a Python module that can be imported, found {found}') from error
 
 

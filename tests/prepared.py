@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from terraformer.config import BlockConfig, DataConfig, DenseFFConfig, DenseProjectionConfig, PlainResidualConfig
+from terraformer.config import (
+  BlockConfig,
+  DataConfig,
+  DenseFFConfig,
+  DenseProjectionConfig,
+  PlainResidualConfig,
+  SeqioTaskConfig,
+)
 from terraformer.data import job, parts, store
 from terraformer.data.vocabulary import train_vocabulary
 
@@ -90,7 +97,7 @@ def fake_prepared(vocabulary, tmp_path_factory):
     **fields,
   ):
     directory = directory or str(tmp_path_factory.mktemp('prepared'))
-    config = DataConfig(task=task, directory=directory, **fields)
+    config = DataConfig(SeqioTaskConfig(task), directory, **fields)
     features = ('inputs', 'targets') if has_inputs else ('targets',)
     split_sizes = dict(zip(store.SPLITS, counts, strict=True))
 
@@ -146,7 +153,8 @@ config.SparseFFConfig.block_size = 4
 config.SparseFFConfig.rank = 4
 config.SRUConfig.width = 4
 
-config.DataConfig.task = 'pairs'
+config.DataConfig.source = @config.SeqioTaskConfig()
+config.SeqioTaskConfig.name = 'pairs'
 config.DataConfig.inputs_length = 12
 config.DataConfig.targets_length = 6
 

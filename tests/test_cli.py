@@ -73,7 +73,7 @@ def test_a_bad_gin_file_is_named(capsys, tmp_path, text, words):
 
 
 @pytest.mark.parametrize(
-  'binding', ['config.BlockConfig.n_heads = 3', 'config.TrainConfig.steps = 0', "config.DataConfig.task = 'a\\nb' * 2"]
+  'binding', ['config.BlockConfig.n_heads = 3', 'config.TrainConfig.steps = 0', "config.DataConfig.name = 'a\\nb' * 2"]
 )
 def test_what_a_binding_is_refused_with_is_one_line(binding):
   with pytest.raises(UserError) as error:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 import types
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import pytest
 
 from terraformer.bench.chart import draw_chart
 from terraformer.config import UserError
-from terraformer.data.shards import ShardWriter
+from terraformer.data.parts import ShardWriter
 from terraformer.eval.predictions import Predictions
-from terraformer.files import NO_ROOM, UnwritableError, as_os_errors, write_whole, writing
+from terraformer.files import NO_ROOM, UnwritableError, as_os_errors, lock, rename_to_free, write_whole, writing
 from terraformer.train import events, hosts
 from terraformer.train.metrics import MetricsLog
 from terraformer.train.plot import plot_loss
@@ -114,3 +115,37 @@ def test_predictions_that_cannot_be_written_are_named(tmp_path, monkeypatch):
   with pytest.raises(UserError, match='evaluation_test.jsonl: expected a file .*, found disk quota exceeded'):
     predictions.add([('a', 'b')], ['c'])
   assert predictions.texts == []
+
+
+def test_a_lock_that_is_taken_refuses_and_one_that_is_free_does_not(tmp_path):
+  with lock(tmp_path / '.lock'), pytest.raises(UserError, match='taken'), lock(tmp_path / '.lock', UserError('taken')):
+    pass
+  with lock(tmp_path / '.lock', UserError('taken')):
+    pass
+
+
+def test_without_a_refusal_a_lock_waits_for_the_other(tmp_path):
+  order = []
+
+  def wait():
+    with lock(tmp_path / '.lock'):
+      order.append('second')
+
+  with lock(tmp_path / '.lock'):
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join(0.1)
+    order.append('first')
+  thread.join(10)
+  assert order == ['first', 'second']
+
+
+def test_what_is_renamed_gets_the_first_name_that_is_free(tmp_path):
+  for content in ('a', 'b', 'c'):
+    (tmp_path / 'page').write_text(content)
+    rename_to_free(tmp_path / 'page', (f'page.old{n or ""}' for n in range(9)))
+  assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+    'page.old': 'a',
+    'page.old1': 'b',
+    'page.old2': 'c',
+  }

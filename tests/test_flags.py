@@ -7,7 +7,8 @@ import pytest
 
 from terraformer.bench.decode import VARIANTS
 from terraformer.cli import _COMMANDS, main
-from terraformer.flags import DECODE_FLAGS, make_parser
+from terraformer.commands.decoding import DECODE_FLAGS
+from terraformer.flags import make_parser
 
 # For commands that take their time.
 FEW = ['0', '-1', str(2**31 - 1), str(10**30), '5e-324', 'nan', 'inf', '-inf']
@@ -84,6 +85,23 @@ def every_action(parser, path=()):
         yield from every_action(command, (*path, name))
     else:
       yield ' '.join(path), action
+
+
+HELP = """
+import sys
+from terraformer.cli import main
+try:
+  main([*sys.argv[1:], '--help'])
+finally:
+  slow = {'jax', 'flax', 'grain', 'orbax', 'optax', 'tensorflow', 'seqio'}
+  print('SLOW', sorted(slow & {name.split('.')[0] for name in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize('command', ['', 'train', 'decode', 'bench decode'])
+def test_help_waits_for_no_library_that_takes_seconds_to_import(python, command):
+  done = python(HELP, *command.split())
+  assert 'usage: ' in done.stdout and done.stdout.endswith('SLOW []\n')
 
 
 def test_the_variants_of_the_parser_are_those_of_the_benchmark():

@@ -61,10 +61,24 @@ def differing(config, values, path='config'):
   """The fields of a config that are not the stored ones, by name; fields that are new since then do not count."""
   if not isinstance(values, dict):
     return [] if (list(config) if isinstance(config, tuple) else config) == values else [path]
+  if values['kind'] == 'DataConfig' and 'task' in values:
+    values, moved = _without_source(config, values, path)
+    return moved + differing(config, values, path)
   if type(config).__name__ != values['kind']:
     return [path]
   fields = [name for name in values if name != 'kind']
   return [each for name in fields for each in differing(getattr(config, name, None), values[name], f'{path}.{name}')]
+
+
+def _without_source(config, values, path):
+  """The fields of a DataConfig but those that its source has now; and which of these are not there as they were."""
+  settings = {'local_files': 'local_files', 'local_folder': 'local_folder', 'decimal_copy': 'digits'}
+  wrong = [f'{path}.task'] if config.task != values['task'] else []
+  if values['task'] in settings:
+    was = values[settings[values['task']]] | {'kind': type(config.source).__name__}
+    wrong += differing(config.source, was, f'{path}.source')
+  gone = {'task', 'tfds_directory', *settings.values()}
+  return {name: value for name, value in values.items() if name not in gone}, wrong
 
 
 def test_there_are_runs_of_every_format():

@@ -1,5 +1,7 @@
 """Gin files are read under any name, and as any editor writes them; what cannot be read is named."""
 
+import sys
+
 import pytest
 
 from terraformer.cli import load_configs
@@ -42,9 +44,10 @@ def test_a_gin_file_is_read_and_included_however_it_was_written(tmp_path, monkey
 def test_a_path_within_is_what_it_was(tmp_path):
   path = str(tmp_path / ('a b\\n\'"%s' * 20))
   (tmp_path / 'a.gin').write_text(f'{HEAD}config.DataConfig.directory = {path!r}\n')
-  bindings = [f'config.LocalFilesConfig.train = ({path!r},)']
+  source = 'config.DataConfig.source = @config.LocalFilesConfig()'
+  bindings = [source, f'config.LocalFilesConfig.train = ({path!r},)']
   run, _, text = load_configs([str(tmp_path / 'a.gin')], bindings)
-  assert run.data.directory == run.data.local_files.train[0] == path
+  assert run.data.directory == run.data.source.train[0] == path
   assert load_configs([], [], text)[0] == run
 
 
@@ -95,3 +98,16 @@ def test_a_file_may_be_included_twice(tmp_path, monkeypatch):
   (tmp_path / 'a.gin').write_text(STEPS)
   (tmp_path / 'b.gin').write_text("include 'a.gin'\ninclude 'a.gin'\n")
   assert steps('b.gin') == 77
+
+
+def test_what_a_file_imports_may_lie_in_the_working_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sys, 'path', [path for path in sys.path if path not in ('', str(tmp_path))])
+  (tmp_path / 'mine_beside_a_gin_file.py').write_text('def steps():\n  return 7\n')
+  (tmp_path / 'json.py').write_text('raise RuntimeError("in the place of a library")')
+  (tmp_path / 'a.gin').write_text(
+    f'{HEAD}import mine_beside_a_gin_file\nimport json\nconfig.TrainConfig.steps = @mine_beside_a_gin_file.steps()\n'
+  )
+  before = list(sys.path)
+  assert load_configs(['a.gin'], [])[0].train.steps == 7
+  assert sys.path == before

@@ -59,7 +59,8 @@ def test_every_command_takes_every_name_and_folders_behind_links(tmp_path, said,
     (place / 'texts' / f'{split}.jsonl').write_text(''.join(rows))
   (place / 'words.model').write_bytes(vocabulary.model_bytes)
   (place / 'tiny.gin').write_text(
-    TINY_GIN.replace("'pairs'", "'local_files'")
+    TINY_GIN
+    + 'config.DataConfig.source = @config.LocalFilesConfig()\n'
     + 'config.TrainConfig.steps = 4\nconfig.TrainConfig.eval_every = 0\nconfig.TrainConfig.sample_every = 0\n'
     + f'config.DataConfig.directory = {ascii(str(place / "data"))}\n'
     + f'config.VocabularyConfig.path = {ascii(str(place / "words.model"))}\nconfig.VocabularyConfig.sentinels = 20\n'

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from terraformer.ops.places import Filled, prompted
+
 Module = TypeVar('Module')
 
 
@@ -41,3 +43,20 @@ def call(module, *args, **kwargs):
 def step(module, *args):
   """`module.step(*args)`, compiled once for all positions and seeds."""
   return module.step(*args)
+
+
+def nothing_filled(batch: int) -> Filled:
+  """The places of an empty cache."""
+  return prompted(jnp.zeros(batch, jnp.int32), 0)
+
+
+def steps(layer, x_BxTxD, cache, filled: Filled):
+  """`layer.step` position by position, from a cache and its filled places on: BxTxD, and the cache after them."""
+
+  def advance(carry, x_BxD):
+    cache, filled = carry
+    y_BxD, cache = layer.step(x_BxD, cache, filled)
+    return (cache, filled.advanced()), y_BxD
+
+  (cache, _), y_TxBxD = jax.lax.scan(advance, (cache, filled), x_BxTxD.swapaxes(0, 1))
+  return y_TxBxD.swapaxes(0, 1), cache

@@ -32,6 +32,7 @@ from terraformer.decode import step as steps
 from terraformer.decode.bundle import abstract_unrolled, stored_shapes, unrolled_facts
 from terraformer.decode.sample import draw_of, rules_of
 from terraformer.layers.parameter import ModelFacts
+from terraformer.models.base import DecodeState
 from terraformer.models.cost import cache_numbers, n_read
 from terraformer.models.twin import dense_twin
 from terraformer.ops.places import Filled, prompted
@@ -211,15 +212,15 @@ def _make_case(
   config: ModelConfig, facts: ModelFacts, tensors: dict[str, np.ndarray], context: int, batch: int
 ) -> _Case:
   step = steps.compile_step(config, config.vocab_size, rules_of(DecodeConfig()))
-  progress = steps.begin(filled_cache(config, context, batch, _ROOM), None)
+  progress = steps.Progress(filled_state(config, context, batch, _ROOM), None)
   case = _Case(config, steps.step_weights(tensors, facts), step, progress, batch, [])
   _take_turn(case)
   case.seconds.clear()
   return case
 
 
-def filled_cache(config: ModelConfig, context: int, batch: int, room: int) -> Any:
-  """A cache behind `context` random positions, with places for `room` more."""
+def filled_state(config: ModelConfig, context: int, batch: int, room: int) -> DecodeState:
+  """The state behind `context` random positions, with places for `room` more."""
   model = abstract_unrolled(config)
   inputs_BxS = jax.ShapeDtypeStruct((batch, context), jnp.int32)
   shapes = jax.eval_shape(lambda model, inputs_BxS: model.prefill(inputs_BxS, room), model, inputs_BxS)
@@ -229,7 +230,7 @@ def filled_cache(config: ModelConfig, context: int, batch: int, room: int) -> An
 
   def fill(shape):
     if isinstance(shape, Filled):
-      return prompted(context_B, context if shape.place.ndim == 0 else 0)
+      return prompted(context_B, context)
     if isinstance(shape, RecentKeys):
       *lead, n_buckets, n_slots = shape.position_BxHxRxNxS.shape
       return keys_of(jnp.asarray(rng.integers(0, n_buckets, (*lead, context))), context_B, n_buckets, n_slots - 1)
@@ -239,15 +240,16 @@ def filled_cache(config: ModelConfig, context: int, batch: int, room: int) -> An
       return jnp.ones(shape.shape, bool)
     return jnp.resize(numbers, shape.shape)
 
-  cache = jax.tree.map(fill, shapes, is_leaf=lambda node: isinstance(node, (Filled, RecentKeys)))
-  return jax.tree.map(jnp.copy, cache)  # a step takes the buffers, and none of them may be two arrays'
+  state = jax.tree.map(fill, shapes, is_leaf=lambda node: isinstance(node, (Filled, RecentKeys)))
+  return jax.tree.map(jnp.copy, state)  # a step takes the buffers, and none of them may be two arrays'
 
 
 def _take_turn(case: _Case) -> None:
   """Writes tokens as the decoder does, a step ahead of what it looks at, and keeps the time between them."""
   draw = draw_of(DecodeConfig())
-  filled = dataclasses.replace(case.progress.filled, place=case.progress.filled.behind.copy())
-  case.progress = dataclasses.replace(case.progress, filled=filled)
+  state = case.progress.state
+  filled = dataclasses.replace(state.filled, place=state.filled.behind.copy())
+  case.progress = dataclasses.replace(case.progress, state=dataclasses.replace(state, filled=filled))
   token_B = jnp.asarray(np.random.default_rng(len(case.seconds)).integers(2, case.config.vocab_size, case.batch))
   token_B, pending = token_B.astype(jnp.int32), []
   last = None
@@ -265,7 +267,7 @@ def _take_turn(case: _Case) -> None:
 
 def _parts(case: _Case) -> dict[str, float]:
   """Median milliseconds of each part of a step."""
-  programs = part_programs(case.config, case.weights, case.progress, case.batch)
+  programs = part_programs(case.config, case.weights, case.progress.state, case.batch)
   seconds: dict[str, list[float]] = {name: [] for name in programs}
   for _ in range(10):
     for name, program in programs.items():

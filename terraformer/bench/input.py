@@ -9,7 +9,7 @@ import numpy as np
 
 from terraformer.bench.machine import require_disk, require_memory
 from terraformer.config import DataConfig, UserError
-from terraformer.data import shards, store
+from terraformer.data import parts, store
 from terraformer.data.batches import Records, TrainBatches, prefetch
 from terraformer.data.objectives import make_arrange
 
@@ -51,7 +51,7 @@ def bench_input(inputs_length: int, targets_length: int, batch_size: int, exampl
   require_disk(4 * config.window_length * examples, None, '--examples')
   require_memory(4 * (inputs_length + targets_length) * batch_size, '--batch_size')
   with tempfile.TemporaryDirectory() as folder:
-    writer = shards.ShardWriter(Path(folder), 'train')
+    writer = parts.ShardWriter(Path(folder), 'train')
     for window in _windows(examples, config.window_length):
       writer.add(store.pack({'targets': window}, {}), {'targets': window})
     writer.close()

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from terraformer.config import ModelConfig
-from terraformer.decode.step import COMPILER_OPTIONS, Progress, StepWeights, step_model
+from terraformer.decode.step import COMPILER_OPTIONS, StepWeights, step_model
+from terraformer.models.base import DecodeState
 
 # Added to the vector that goes on: enough for every result to count, too little to change it.
 _SMALL = 1e-6
@@ -19,7 +20,7 @@ EMPTY = 'empty'
 
 
 def part_programs(
-  config: ModelConfig, weights: StepWeights, progress: Progress, batch: int
+  config: ModelConfig, weights: StepWeights, state: DecodeState, batch: int
 ) -> dict[str, Callable[[], Any]]:
   """Name of a part -> function without arguments that computes it once and waits for the result.
 
@@ -29,24 +30,24 @@ def part_programs(
   """
   x_BxD = jnp.asarray(np.random.default_rng(0).standard_normal((batch, config.d_model)), jnp.float32)
   block = config.blocks['decoder']
-  parts = {EMPTY: lambda model, cache, filled, x_BxD: x_BxD, 'qkv': _qkv, 'rows': _rows, 'output': _output}
+  parts = {EMPTY: lambda model, state, x_BxD: x_BxD, 'qkv': _qkv, 'rows': _rows, 'output': _output}
   if block.attention.reads_whole_cache:
     parts['attention'] = _attention
   if block.feed_forward.picks_units:
     parts['controller'] = _controller
 
   def program(part):
-    def compute(weights, cache, filled, x_BxD):
-      return part(step_model(config, weights), cache, filled, x_BxD)
+    def compute(weights, state, x_BxD):
+      return part(step_model(config, weights), state, x_BxD)
 
     compiled = jax.jit(compute, compiler_options=COMPILER_OPTIONS)
-    return lambda: jax.block_until_ready(compiled(weights, progress.cache, progress.filled, x_BxD))
+    return lambda: jax.block_until_ready(compiled(weights, state, x_BxD))
 
   return {name: program(part) for name, part in sorted(parts.items())}
 
 
-def _qkv(model, cache, filled, x_BxD):
-  for block, caches in zip(model.decoder.blocks, cache.layers, strict=True):
+def _qkv(model, state, x_BxD):
+  for block, caches in zip(model.decoder.blocks, state.layers, strict=True):
     for half, kept in zip(block.attentions, caches, strict=False):
       projection = half.attention.projection
       (q_BxHxK, k_BxHxK, v_BxHxK), _ = projection.step(x_BxD, kept.projection)
@@ -54,22 +55,22 @@ def _qkv(model, cache, filled, x_BxD):
   return x_BxD
 
 
-def _attention(model, cache, filled, x_BxD):
-  for block, caches in zip(model.decoder.blocks, cache.layers, strict=True):
+def _attention(model, state, x_BxD):
+  for block, caches in zip(model.decoder.blocks, state.layers, strict=True):
     for half, kept in zip(block.attentions, caches, strict=False):
       q_BxHxK = x_BxD.reshape(len(x_BxD), *half.attention.head_shape)
-      x_BxD += half.attention.read(q_BxHxK, kept, filled).reshape(x_BxD.shape) * _SMALL
+      x_BxD += half.attention.read(q_BxHxK, kept, state.filled).reshape(x_BxD.shape) * _SMALL
   return x_BxD
 
 
-def _controller(model, cache, filled, x_BxD):
+def _controller(model, state, x_BxD):
   for block in model.decoder.blocks:
     units_BxM, _ = block.feed_forward.feed_forward.choose(x_BxD)
     x_BxD += units_BxM.sum(-1, keepdims=True) * _SMALL
   return x_BxD
 
 
-def _rows(model, cache, filled, x_BxD):
+def _rows(model, state, x_BxD):
   picks_units = model.config.blocks['decoder'].feed_forward.picks_units
   for block in model.decoder.blocks:
     layer = block.feed_forward.feed_forward
@@ -83,5 +84,5 @@ def _rows(model, cache, filled, x_BxD):
   return x_BxD
 
 
-def _output(model, cache, filled, x_BxD):
+def _output(model, state, x_BxD):
   return model.logits(x_BxD).argmax(-1)

@@ -13,15 +13,17 @@ from terraformer.config.attention import (
   ProjectionConfig,
   SparseProjectionConfig,
 )
-from terraformer.config.base import UserError, differences, from_dict, refused, to_dict, unreadable
-from terraformer.config.data import (
-  DataConfig,
-  DigitsConfig,
-  LocalFilesConfig,
-  LocalFolderConfig,
-  PackingConfig,
-  VocabularyConfig,
+from terraformer.config.base import (
+  UserError,
+  differences,
+  first_line,
+  from_dict,
+  outside_modules,
+  refused,
+  to_dict,
+  unreadable,
 )
+from terraformer.config.data import DataConfig, PackingConfig, VocabularyConfig
 from terraformer.config.layers import (
   BlockSparseFFConfig,
   DenseFFConfig,
@@ -65,6 +67,17 @@ from terraformer.config.positions import (
   TablePositionsConfig,
 )
 from terraformer.config.run import DecodeConfig, RunConfig
+from terraformer.config.sources import (
+  DataSource,
+  DecimalCopyConfig,
+  DocstringSummariesConfig,
+  DocstringTextConfig,
+  LocalFilesConfig,
+  LocalFolderConfig,
+  LongAdditionConfig,
+  SeqioTaskConfig,
+  TfdsConfig,
+)
 from terraformer.config.train import (
   CheckpointConfig,
   DivergenceConfig,
@@ -91,12 +104,15 @@ __all__ = [
   'CheckpointConfig',
   'CosineScheduleConfig',
   'DataConfig',
+  'DataSource',
+  'DecimalCopyConfig',
   'DecodeConfig',
   'DenseFFConfig',
   'DenseOutputConfig',
   'DenseProjectionConfig',
-  'DigitsConfig',
   'DivergenceConfig',
+  'DocstringSummariesConfig',
+  'DocstringTextConfig',
   'EncoderDecoderConfig',
   'FixedBasePositionsConfig',
   'FullAttentionConfig',
@@ -107,6 +123,7 @@ __all__ = [
   'LayerNormConfig',
   'LocalFilesConfig',
   'LocalFolderConfig',
+  'LongAdditionConfig',
   'LowRankOutputConfig',
   'MeshConfig',
   'ModelConfig',
@@ -119,6 +136,7 @@ __all__ = [
   'RsqrtScheduleConfig',
   'RunConfig',
   'SRUConfig',
+  'SeqioTaskConfig',
   'ShardingConfig',
   'SinusoidPositionsConfig',
   'SpanCorruptionConfig',
@@ -128,12 +146,15 @@ __all__ = [
   'SwitchFFConfig',
   'TablePositionsConfig',
   'TerraformerConfig',
+  'TfdsConfig',
   'TrainConfig',
   'UserError',
   'VocabularyConfig',
   'WatchdogConfig',
   'differences',
+  'first_line',
   'from_dict',
+  'outside_modules',
   'refused',
   'to_dict',
   'unreadable',

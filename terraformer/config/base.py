@@ -3,6 +3,7 @@
 import builtins
 import dataclasses
 import functools
+import importlib
 import math
 import os
 import re
@@ -54,6 +55,11 @@ def refused(path: str | os.PathLike, expected: str, error: OSError) -> UserError
 def unreadable(path: str | os.PathLike, error: OSError) -> UserError:
   """The same of a file that is to be read."""
   return refused(path, 'a file that can be read', error)
+
+
+def first_line(error: object) -> str:
+  """The first line of what an error, or a text, says; the name of the error's type where it says nothing."""
+  return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def expect(condition: bool, message: str) -> None:
@@ -161,6 +167,12 @@ class Checked:
       if is_float and type(value) is int and int not in _options(annotation):
         object.__setattr__(self, name, float(value))  # jax.random takes no whole probability
 
+  @classmethod
+  def migrated(cls, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a stored config, as plain JSON values, in their present form. Fields that were renamed, moved or
+    removed are recognised here."""
+    return fields
+
   def is_same(self, name: str, old: Any, new: Any) -> bool:
     """Whether two values of a field mean the same."""
     return old == new
@@ -218,6 +230,24 @@ class Family(Checked):
     super().__post_init__()
 
 
+def maker(config: Family) -> Callable[..., Any]:
+  """What makes that which a config is of.
+
+  Raises:
+    UserError: if the config does not name it, or the name leads nowhere.
+  """
+  kind, named = type(config).__name__, type(config).made_by
+  if named is None:
+    raise UserError(f'{kind} does not say what it makes; set {kind}.made_by to a class or to its name, module:Class')
+  if not isinstance(named, str):
+    return named
+  module, _, name = named.partition(':')
+  try:
+    return getattr(importlib.import_module(module), name)
+  except (ImportError, AttributeError, ValueError) as error:
+    raise UserError(f'{kind}.made_by: expected module:Class that can be imported, found {named!r} ({error})') from error
+
+
 def shown(number: float) -> str:
   """A number as a sentence names it: a whole one of thousands of digits cannot be printed."""
   if isinstance(number, int) and abs(number) >= 10**40:
@@ -256,10 +286,21 @@ def to_dict(config: Checked) -> dict[str, Any]:
   }
 
 
+def _is_ours(kind: type) -> bool:
+  return kind.__module__.partition('.')[0] == __name__.partition('.')[0]
+
+
 def _kind_name(kind: type) -> str:
   """The name under which a config is stored: `SparseFFConfig`, or `mine:WindowConfig` of a user's module `mine`."""
-  is_ours = kind.__module__.partition('.')[0] == __name__.partition('.')[0]
-  return kind.__name__ if is_ours else f'{kind.__module__}:{kind.__qualname__}'
+  return kind.__name__ if _is_ours(kind) else f'{kind.__module__}:{kind.__qualname__}'
+
+
+def outside_modules(config: Checked) -> list[str]:
+  """The modules of the user's that define kinds in a config: another process that is to read it imports them first."""
+  own = [] if _is_ours(type(config)) else [type(config).__module__]
+  within = [getattr(config, field.name) for field in dataclasses.fields(config)]
+  found = [module for value in within if isinstance(value, Checked) for module in outside_modules(value)]
+  return list(dict.fromkeys(own + found))
 
 
 def _kinds(base: type) -> dict[str, type]:
@@ -284,8 +325,10 @@ def _kind(name: Any) -> type:
 
 
 def from_dict(values: dict[str, Any]) -> Any:
-  """The config that `to_dict` wrote, now or before some of the fields were there: those that are missing have their
-  defaults, which is why the default of a new field means what was before it.
+  """The config that `to_dict` wrote, in this version or an earlier one.
+
+  A field that is missing has its default, which is why the default of a new field means what was before it. Fields that
+  have been renamed, moved or removed are migrated (`Checked.migrated`).
 
   Raises:
     UserError: if a kind or a field is not known, a field without a default is missing, or a value is not valid.
@@ -302,6 +345,7 @@ def _built(values: dict[str, Any], levels: int) -> Any:
   expect(levels > 0, f'config: expected at most {_DEEPEST} configs within each other, found more')
   fields = dict(values)
   kind = _kind(fields.pop('kind', None))
+  fields = kind.migrated(fields)
   known = {f.name: f for f in dataclasses.fields(kind)}
   for name in fields:
     expect(name in known, f'{kind.__name__}: expected fields {sorted(known)}, found {name!r}')

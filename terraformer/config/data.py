@@ -1,16 +1,14 @@
 """What a model is trained on."""
 
 import dataclasses
-from pathlib import Path
+from typing import Any
 
+from terraformer.config import migrations
 from terraformer.config.base import Checked, expect
-from terraformer.config.objectives import LMConfig, ObjectiveConfig, PrefixLMConfig, SpanCorruptionConfig
-
-_OBJECTIVES = {'c4_span_corruption': SpanCorruptionConfig(), 'c4_lm': LMConfig()}  # of tasks, unless one is given
-
+from terraformer.config.objectives import LMConfig, ObjectiveConfig, PrefixLMConfig
+from terraformer.config.sources import DataSource, DocstringSummariesConfig
 
 _MOST_IDS = 2**22  # as many rows as an embedding has at most
-_MOST_DIGITS = 1_000_000  # of a number that is drawn in memory
 _MOST_PARTS = 100_000  # each is a folder
 
 
@@ -39,82 +37,6 @@ class VocabularyConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class LocalFilesConfig(Checked):
-  """A user's own files: `.txt` (language modelling) or `.jsonl` (one object a line, with named fields).
-
-  Attributes:
-    train, validation, test: paths or glob patterns of each split, all of one kind. Where `validation` or `test` is
-      empty, a twentieth of the training examples, chosen by a hash of their text, takes its place. A file of `train` in
-      another split is refused.
-    inputs_field: the source's field in `.jsonl`; empty makes a language-modelling task of `targets_field`.
-    targets_field: the target's field in `.jsonl`.
-  """
-
-  train: tuple[str, ...] = ()
-  validation: tuple[str, ...] = ()
-  test: tuple[str, ...] = ()
-  inputs_field: str = 'inputs'
-  targets_field: str = 'targets'
-
-  def check(self):
-    for name in ('train', 'validation', 'test'):
-      expect(
-        all(getattr(self, name)), f'LocalFilesConfig.{name}: expected paths or patterns, found an empty one among them'
-      )
-
-  def is_same(self, name, old, new):
-    if name not in ('train', 'validation', 'test'):
-      return old == new
-    return [Path(path).absolute() for path in old] == [Path(path).absolute() for path in new]
-
-
-@dataclasses.dataclass(frozen=True)
-class LocalFolderConfig(Checked):
-  """A folder of Parquet or JSONL files, laid out as Hugging Face `datasets` writes and reads them.
-
-  Attributes:
-    directory: the folder. A file belongs to the split that stands in its name, or in that of a folder between, as a
-      word: `train` (`training`), `validation` (`valid`, `val`, `dev`) or `test` (`testing`, `eval`, `evaluation`).
-    inputs_field: the source's column; empty makes a language-modelling task of `targets_field`.
-    targets_field: the target's column.
-  """
-
-  directory: str = ''
-  inputs_field: str = 'inputs'
-  targets_field: str = 'targets'
-
-
-@dataclasses.dataclass(frozen=True)
-class DigitsConfig(Checked):
-  """The paper's algorithmic tasks: numbers are drawn with a length that is drawn first.
-
-  Attributes:
-    train_digits: least and most digits of a number, in training and validation.
-    test_digits: the same of the test split.
-    train_examples, held_out_examples: of training, and of validation and test each.
-    seed: of the draws.
-  """
-
-  train_digits: tuple[int, ...] = (1, 128)
-  test_digits: tuple[int, ...] = (256, 300)
-  train_examples: int = 200_000
-  held_out_examples: int = 1000
-  seed: int = 0
-
-  _wide = ('seed',)
-
-  def check(self):
-    self._at_least(1, 'train_examples', 'held_out_examples')
-    self._at_least(0, 'seed')
-    for name in ('train_digits', 'test_digits'):
-      found = getattr(self, name)
-      expect(
-        len(found) == 2 and 1 <= found[0] <= found[1] <= _MOST_DIGITS,
-        f'DigitsConfig.{name}: expected a least and a most number of digits, at most {_MOST_DIGITS}, found {found}',
-      )
-
-
-@dataclasses.dataclass(frozen=True)
 class PackingConfig(Checked):
   """Several short examples stand in one row of a training batch, each for itself: none sees another.
 
@@ -132,21 +54,15 @@ class PackingConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Checked):
-  """A task and where its prepared form lies.
+  """Where text comes from, what it is made into, and where its prepared form lies.
 
   Attributes:
-    task: name of one of this library's tasks, or of a registered seqio task or mixture.
-    directory: the prepared shards are in `directory/task`.
+    source: where the text comes from.
+    directory: the prepared shards are in `directory/task`, see `task`.
     inputs_length, targets_length: tokens that a training example is cut and padded to, end-of-sequence included.
-    objective: what a task of running text trains; None for the task's own, which is span corruption for
-      `c4_span_corruption`, language modelling for `c4_lm`, of this library's tasks in a mixture what they are
-      registered with, and prefix language modelling for any other.
+    objective: what a task of running text trains; None for prefix language modelling, and of this library's tasks in a
+      mixture for what they are registered with.
     vocabulary: the tokens.
-    local_files: where the task `local_files` reads.
-    local_folder: where the task `local_folder` reads.
-    tfds_directory: where TensorFlow Datasets keeps C4 and the scientific papers, a folder or a `gs://` address; empty
-      for its own default.
-    digits: what `decimal_copy` and `long_addition` draw.
     max_examples: training examples that are kept at most, of each part of the corpus an equal share, taken evenly over
       it; 0 keeps all. Of a mixture it is as many of each task.
     packing: puts several training examples into one row, when the data are prepared; None gives each a row of its own,
@@ -155,21 +71,19 @@ class DataConfig(Checked):
       a row is cut into several examples, and no example has two documents.
     parts: pieces that the source is divided into. Each is prepared by itself and kept when the process dies, by
       whichever process; what is prepared depends on their number and not on the processes'.
+    name: of the task; empty for the source's own name. Two tasks in one directory need two names.
   """
 
-  task: str = 'docstring_summarization'
+  source: DataSource = DocstringSummariesConfig()
   directory: str = 'prepared'
   inputs_length: int = 128
   targets_length: int = 32
   objective: ObjectiveConfig | None = None
   vocabulary: VocabularyConfig = VocabularyConfig()
-  local_files: LocalFilesConfig = LocalFilesConfig()
-  local_folder: LocalFolderConfig = LocalFolderConfig()
-  tfds_directory: str = ''
-  digits: DigitsConfig = DigitsConfig()
   max_examples: int = 0
   packing: PackingConfig | None = None
   parts: int = 1
+  name: str = ''
 
   _wide = ('max_examples',)
 
@@ -181,10 +95,13 @@ class DataConfig(Checked):
       not self.max_examples or self.max_examples >= self.parts,
       f'DataConfig.max_examples: expected 0 or at least one a part ({self.parts}), found {self.max_examples}',
     )
-    expect(bool(self.task), 'DataConfig.task: expected the name of a task, found an empty string')
+    expect(
+      self.task not in ('', '.', '..') and not set(self.task) & {'/', '\\', '\0'},
+      f'DataConfig.name, or else the name of its source: expected one that a folder can have, found {self.task!r}',
+    )
     expect(bool(self.directory), 'DataConfig.directory: expected a folder, found an empty string')
     self.text_objective.check_lengths(self.inputs_length, self.targets_length, self.vocabulary.sentinels)
-    if self.packing and (self.objective or self.task in _OBJECTIVES):
+    if self.packing and self.objective:
       self.check_packed_text()
 
   def check_packed_text(self) -> None:
@@ -195,10 +112,19 @@ class DataConfig(Checked):
       f'DataConfig.packing: expected None, or the objective LMConfig for running text, found {found}',
     )
 
+  @classmethod
+  def migrated(cls, fields: dict[str, Any]) -> dict[str, Any]:
+    return migrations.data_fields(fields) if 'task' in fields else fields
+
+  @property
+  def task(self) -> str:
+    """The name of the task: that of the folder of its prepared data, and in messages."""
+    return self.name or self.source.task
+
   @property
   def text_objective(self) -> ObjectiveConfig:
     """The objective where the task is one of running text."""
-    return self.objective or _OBJECTIVES.get(self.task, PrefixLMConfig())
+    return self.objective or PrefixLMConfig()
 
   def with_objective(self, objective: ObjectiveConfig | None) -> 'DataConfig':
     """The config of a task that has an objective of its own, which counts where the config names none.

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from terraformer.config import UserError
+from terraformer.config import UserError, first_line
 from terraformer.paths import cache_folder
 
 
@@ -26,6 +26,11 @@ def place_of(place: str | os.PathLike) -> Path:
   from etils import epath  # not above: decoding starts sooner without it
 
   return epath.Path(place)
+
+
+def plainly(place: str) -> str:
+  """`a/b` for `./a//b`; an empty one stays empty."""
+  return str(place_of(place)) if place else ''
 
 
 def size_of(path: Path) -> int:
@@ -44,7 +49,7 @@ def reaching(place: str | os.PathLike) -> Iterator[None]:
   except Exception as error:  # of whichever library: no network, no credentials, no such bucket, no package
     if not is_address(place):
       raise
-    found = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    found = first_line(error)
     raise UserError(f'{os.fspath(place)}: expected an address that can be reached, found {found:.300}') from error
 
 

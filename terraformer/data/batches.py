@@ -19,7 +19,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from terraformer.config import DataConfig, UserError
+from terraformer.config import DataConfig, UserError, first_line
 from terraformer.data import packing, store
 from terraformer.data.addresses import is_address, reaching, size_of
 from terraformer.data.objectives import Arrange, make_arrange, target_counts
@@ -311,7 +311,7 @@ class Records:
 
   def _damaged(self, index: int | None, error: Exception) -> UserError:
     """Says in which shard the record of this number cannot be read, or which shard cannot be opened."""
-    found = str(error).splitlines()[0]
+    found = first_line(error)
     for path in self._paths:
       try:
         length = len(self._open(path))

@@ -16,8 +16,9 @@ from typing import Any, BinaryIO
 from terraformer import config as config_lib
 from terraformer import interrupts, streams
 from terraformer.config import DataConfig, UserError
-from terraformer.data import begin, store
-from terraformer.data.prepare import WHOLE, Share, is_prepared, prepare, require_unchanged, reuse
+from terraformer.data import job, store
+from terraformer.data.prepare import WHOLE, Share, is_prepared, prepare, reuse
+from terraformer.data.source import make_source
 from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import Vocabulary
 from terraformer.modules import import_modules
@@ -52,7 +53,7 @@ def ensure_prepared(
   """
   if is_prepared(config) and not modules:
     return reuse(config)
-  if config.task not in store.OWN_TASKS and not modules:
+  if config.source.needs_module and not modules:
     raise UserError(
       f'{store.folder_of(config)}: expected the prepared data of {config.task}, found none; prepare it first by '
       '`terraformer prepare --module=MODULE`, with the Python module that registers that seqio task'
@@ -61,22 +62,29 @@ def ensure_prepared(
     'config': config_lib.to_dict(config),
     'progress': progress,
     'share': dataclasses.astuple(share),
-    'modules': list(modules),
+    'modules': [*modules, *config_lib.outside_modules(config)],
   }
   _in_child(what, f'preparing {config.task}')
   return store.read_manifest(config) if is_prepared(config) else None
 
 
 def write_vocabulary(config: DataConfig, path: Path, progress: bool = True) -> Vocabulary:
-  """Trains a vocabulary on one of this library's tasks, in a child process, and writes it to `path`.
+  """Trains a vocabulary on the text of a source, in a child process, and writes it to `path`.
 
   Raises:
-    UserError: if the task is a user's own, its source cannot be read, or the vocabulary cannot be trained or written.
+    UserError: if the source brings a vocabulary, it cannot be read, or the vocabulary cannot be trained or written.
     interrupts.Terminated: on SIGTERM and SIGHUP.
   """
-  if config.task not in store.OWN_TASKS:
-    raise UserError(f'DataConfig.task: expected one of {", ".join(store.OWN_TASKS)}, found {config.task!r}')
-  what = {'config': config_lib.to_dict(config), 'progress': progress, 'vocabulary': str(path)}
+  if config.source.needs_module:
+    raise UserError(
+      f'task {config.task}: expected a source without a vocabulary, found a seqio task, which brings its own'
+    )
+  what = {
+    'config': config_lib.to_dict(config),
+    'progress': progress,
+    'modules': config_lib.outside_modules(config),
+    'vocabulary': str(path),
+  }
   _in_child(what, f'training a vocabulary on {config.task}')
   return Vocabulary.open(path, config.vocabulary.sentinels)
 
@@ -169,18 +177,16 @@ def main(terminal: int, answer: int) -> int:
   sys.stdout, sys.stderr = streams.messages(1), streams.messages(terminal)
   request = json.loads(sys.stdin.readline())
   threading.Thread(target=_end_with_parent, daemon=True).start()
-  config, progress = config_lib.from_dict(request['config']), request['progress']
+  progress = request['progress']
   said = {'done': True}
   try:
     with interrupts.heard():
+      _import_modules(request['modules'], progress)
+      config = config_lib.from_dict(request['config'])
       if 'vocabulary' in request:
-        begin.write_vocabulary(config, Path(request['vocabulary']), progress)
+        job.write_vocabulary(config, Path(request['vocabulary']), progress)
       else:
-        _import_modules(request['modules'], progress)
-        is_new = not is_prepared(config)
-        manifest = prepare(config, progress, Share(*request['share']))
-        if not is_new and config.task not in store.OWN_TASKS:
-          require_unchanged(config, manifest, progress)
+        _prepare(config, progress, Share(*request['share']))
   except UserError as error:
     said = {'error': str(error)}
   except KeyboardInterrupt:
@@ -188,6 +194,15 @@ def main(terminal: int, answer: int) -> int:
   with os.fdopen(answer, 'w', encoding='utf-8') as file:
     file.write(json.dumps(said))
   return 0
+
+
+def _prepare(config: DataConfig, progress: bool, share: Share) -> None:
+  """Prepares, or compares what is prepared with what the user's modules define."""
+  is_new = not is_prepared(config)
+  manifest = prepare(config, progress, share)
+  if not is_new and (config.source.needs_module or config_lib.outside_modules(config.source)):
+    job.import_seqio(progress)
+    make_source(config.source).require_unchanged(store.folder_of(config), manifest)
 
 
 def _end_with_parent() -> None:
@@ -198,5 +213,5 @@ def _end_with_parent() -> None:
 
 def _import_modules(names: list[str], progress: bool) -> None:
   if names:
-    begin.import_seqio(progress)
+    job.import_seqio(progress)
   import_modules(names)

@@ -1,31 +1,55 @@
 """The paper's algorithmic tasks: numbers to copy and to add, every example a function of its index."""
 
 import decimal
+from collections.abc import Iterator
 
 import numpy as np
 
-from terraformer.config import DigitsConfig
+from terraformer.data.source import Example, Source
 from terraformer.data.store import SPLITS
 
 
-def count(config: DigitsConfig, split: str) -> int:
-  """Examples of a split."""
-  return config.train_examples if split == 'train' else config.held_out_examples
+class _Digits(Source):
+  """Numbers are of `config.train_digits` digits in training and validation, of `config.test_digits` in test."""
+
+  def example(self, split: str, index: int) -> Example:
+    """An example. The split and the index seed the draws, so that no split repeats another."""
+    rng = np.random.default_rng((self.config.seed, SPLITS.index(split), index))
+    return self._drawn(rng, *(self.config.test_digits if split == 'test' else self.config.train_digits))
+
+  def _drawn(self, rng: np.random.Generator, least: int, most: int) -> Example:
+    raise NotImplementedError(f'{type(self).__name__}._drawn')
+
+  def read(self, split: str, part: int, parts: int) -> Iterator[Example]:
+    return (self.example(split, index) for index in range(part, self.count(split), parts))
+
+  def count(self, split: str) -> int:
+    return self.config.train_examples if split == 'train' else self.config.held_out_examples
+
+  def held_out(self, progress: bool) -> tuple[Example, ...]:
+    return ()  # short numbers are in all splits
+
+  @property
+  def metric(self):
+    from terraformer.data import scores
+
+    return scores.exact_match
 
 
-def example(task: str, config: DigitsConfig, split: str, index: int) -> dict[str, str]:
-  """An example of `decimal_copy` (`427` to `427`) or `long_addition` (`58+427` to `485`).
+class DecimalCopy(_Digits):
+  """`427` to `427`."""
 
-  Training and validation have numbers of `config.train_digits` digits, test those of `config.test_digits`; both numbers
-  of a sum are drawn alike. The split and the index seed the draws, so that no split repeats another.
-  """
-  rng = np.random.default_rng((config.seed, SPLITS.index(split), index))
-  least, most = config.test_digits if split == 'test' else config.train_digits
-  if task == 'decimal_copy':
+  def _drawn(self, rng: np.random.Generator, least: int, most: int) -> Example:
     number = _number(rng, least, most)
     return {'inputs': number, 'targets': number}
-  one, other = (_number(rng, least, most) for _ in range(2))
-  return {'inputs': f'{one}+{other}', 'targets': _sum(one, other, most)}
+
+
+class LongAddition(_Digits):
+  """`58+427` to `485`; both numbers are drawn alike."""
+
+  def _drawn(self, rng: np.random.Generator, least: int, most: int) -> Example:
+    one, other = (_number(rng, least, most) for _ in range(2))
+    return {'inputs': f'{one}+{other}', 'targets': _sum(one, other, most)}
 
 
 def _number(rng: np.random.Generator, least: int, most: int) -> str:

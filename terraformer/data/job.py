@@ -1,14 +1,27 @@
-"""What is to be prepared, as all parts of it share it."""
+"""What is to be prepared: the text is found, its vocabulary is read or trained, and all parts share the rest."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from terraformer.config import DataConfig, UserError
+from terraformer import config as config_lib
+from terraformer.config import DataConfig, UserError, refused
 from terraformer.config.objectives import ObjectiveConfig
+from terraformer.data import leaks, store
+from terraformer.data.addresses import plainly
+from terraformer.data.report import bar
+from terraformer.data.source import Source, make_source
 from terraformer.data.store import Origin
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.vocabulary import Vocabulary, train_vocabulary
+from terraformer.files import write_whole
+from terraformer.paths import make_folder
 
 LONGEST = 65_536  # tokens of a feature that are stored, unless the configuration asks for more
 
@@ -87,3 +100,115 @@ class Job:
   def missing(self) -> list[int]:
     """Numbers of the parts that are not written yet."""
     return [number for number in range(self.config.parts) if not self.part(number).exists()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+  """The text of a task, which has been found.
+
+  Attributes:
+    source: where it comes from.
+    origin: what is known of it.
+    names: of the seqio tasks that it has.
+    vocabulary: that it brings or that the config names; None where one is to be trained.
+    held_out: as in `Job`.
+  """
+
+  source: Source
+  origin: Origin
+  names: tuple[str, ...]
+  vocabulary: Vocabulary | None
+  held_out: frozenset[bytes] = frozenset()
+
+
+def find_text(config: DataConfig, progress: bool, lock: Callable) -> Text:
+  """Finds the text of a task; what is small is read. `lock` lets one process at a time do what is within.
+
+  Raises:
+    UserError: if it is not there or not usable, or TensorFlow and seqio are not installed.
+  """
+  require_tensorflow()
+  given = Vocabulary.open(config.vocabulary.path, config.vocabulary.sentinels) if config.vocabulary.path else None
+  source = make_source(config.source)
+  source.open(progress)
+  import_seqio(progress)
+  with lock():
+    source.build()
+  vocabulary, origin = source.vocabulary(given), source.origin()
+  return Text(source, origin, source.names(config), vocabulary, leaks.keys(source.held_out(progress)))
+
+
+def plan(config: DataConfig, text: Text) -> str:
+  """A name for all that is known to bear on the result: parts of another plan are not gone on with."""
+  vocabulary = dataclasses.replace(config.vocabulary, path=plainly(config.vocabulary.path))
+  what = config_lib.to_dict(dataclasses.replace(config, directory='-', vocabulary=vocabulary))
+  brought = text.vocabulary.fingerprint if text.vocabulary else ''
+  known = [store.FORMAT, what | {'source': text.source.plan()}, text.names, dataclasses.asdict(text.origin), brought]
+  return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def make_job(config: DataConfig, text: Text, folder: Path, progress: bool) -> Job:
+  """What all parts share; the vocabulary is kept in the folder for the processes that go on.
+
+  Raises:
+    UserError: if the vocabulary cannot be trained, or the config does not fit the text.
+  """
+  path, sentinels = folder / store.VOCABULARY, config.vocabulary.sentinels
+  if path.exists():
+    vocabulary = Vocabulary.open(path, text.vocabulary.sentinels if text.vocabulary else sentinels)
+  else:
+    vocabulary = text.vocabulary or _trained(config, text.source.samples(), progress)
+    aside = path.with_suffix('.partial')
+    aside.write_bytes(vocabulary.model_bytes)
+    aside.rename(path)
+  components, run = text.source.components(config, path), import_seqio(progress).tasks.run
+  return Job(folder, config, components, text.source.features, run, vocabulary, text.origin, text.held_out)
+
+
+def _trained(config: DataConfig, samples: Iterable[str], progress: bool) -> Vocabulary:
+  with bar(progress, f'training a vocabulary of {config.vocabulary.size}'):
+    said = []
+    trained = train_vocabulary(samples, config.vocabulary.size, config.vocabulary.sentinels, said.append)
+  for line in said:  # after the bar, which would write over it
+    print(line, file=sys.stderr)
+  return trained
+
+
+def write_vocabulary(config: DataConfig, path: Path, progress: bool) -> None:
+  """Trains a vocabulary on the text of a source, in this process, and writes it.
+
+  Raises:
+    UserError: if the source cannot be read, or the vocabulary cannot be trained or written.
+  """
+  source = make_source(config.source)
+  source.open(progress)
+  source.build()
+  vocabulary = _trained(config, source.samples(), progress)
+  try:
+    make_folder(path.parent)
+    write_whole(path, vocabulary.model_bytes)
+  except OSError as error:
+    raise refused(path, 'a file that can be written', error) from error
+
+
+class Seqio(NamedTuple):
+  """The modules that import TensorFlow."""
+
+  registered: types.ModuleType
+  tasks: types.ModuleType
+
+
+def import_seqio(progress: bool) -> Seqio:
+  """Imports them, quietly; raises UserError as `require_tensorflow`."""
+  require_tensorflow()
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+  with bar(progress and 'tensorflow' not in sys.modules, 'loading TensorFlow'):
+    from terraformer.data import registered, tasks
+  return Seqio(registered, tasks)
+
+
+def require_tensorflow() -> None:
+  """Raises UserError unless TensorFlow and seqio are installed."""
+  if not all(importlib.util.find_spec(name) for name in ('seqio', 'tensorflow')):
+    raise UserError("preparing data: expected seqio and TensorFlow, found none; pip install 'terraformer-jax[data]'")

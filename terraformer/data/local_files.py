@@ -1,21 +1,50 @@
 """Reads a user's own `.txt` and `.jsonl` files into examples."""
 
+import dataclasses
 import glob
 import hashlib
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from terraformer.config import LocalFilesConfig, LocalFolderConfig, UserError, unreadable
+from terraformer.config import LocalFilesConfig, LocalFolderConfig, UserError, to_dict, unreadable
+from terraformer.data.addresses import plainly
 from terraformer.data.leaks import require_apart
-from terraformer.data.store import RECORD
-
-Example = dict[str, str]
+from terraformer.data.source import Example, HeldSource, fingerprint_of
+from terraformer.data.store import FEATURES, RECORD, SPLITS, Manifest, Origin, sha256_of
 
 _HELD_OUT = 20  # one example in so many
 # Not str.splitlines, which ends a line at a form feed, where PDFs end a page, and at Unicode's separators as well.
 _LINE_END = re.compile(r'\r\n|\n|\r')
+
+
+class LocalFiles(HeldSource):
+  """The files that a `LocalFilesConfig` names."""
+
+  def _load(self, progress: bool) -> tuple[dict[str, list[Example]], Origin]:
+    paths, examples = source_paths(self.config), local_files(self.config)
+    digests = {str(path): sha256_of(path) for found in paths.values() for path in found}
+    return examples, Origin(fingerprint_of(examples), digests)
+
+  @property
+  def features(self) -> tuple[str, ...]:
+    is_text = source_paths(self.config)['train'][0].suffix == '.txt'
+    return FEATURES[1:] if is_text else tuple(fields_of(self.config))
+
+  def plan(self) -> dict[str, Any]:
+    return to_dict(
+      dataclasses.replace(self.config, **{split: tuple(map(plainly, getattr(self.config, split))) for split in SPLITS})
+    )
+
+  def is_as_prepared(self, manifest: Manifest) -> bool:
+    try:
+      found = source_paths(self.config)
+    except UserError:
+      return True
+    given = {path.absolute() for paths in found.values() for path in paths}
+    return given == {Path(name).absolute() for name in manifest.sources}
 
 
 def local_files(config: LocalFilesConfig) -> dict[str, list[Example]]:

@@ -1,6 +1,7 @@
 """Streams a folder of Parquet or JSONL files that is laid out as Hugging Face `datasets` lays them out."""
 
 import dataclasses
+import functools
 import gzip
 import hashlib
 import os
@@ -11,10 +12,13 @@ from typing import Any
 
 from etils import epath
 
-from terraformer.config import LocalFolderConfig, UserError, refused, unreadable
+from terraformer.config import LocalFolderConfig, UserError, first_line, refused, to_dict, unreadable
+from terraformer.data.addresses import plainly
 from terraformer.data.leaks import require_apart
 from terraformer.data.local_files import decode_utf8, fields_of, read_row
-from terraformer.data.store import RECORD
+from terraformer.data.report import bar
+from terraformer.data.source import Example, Source
+from terraformer.data.store import RECORD, Manifest, Origin
 
 _WORDS = {
   'train': ('train', 'training'),
@@ -29,6 +33,48 @@ _KNOWN = (*_READ, '.csv', '.tsv', '.txt', '.arrow', '.gz', '.zst', '.xz', '.bz2'
 _NO_DATA = re.compile(r'(state|dataset_infos?|dataset_dict|training_args|trainer_state|.*_results)\.json')
 _ROWS = 1024  # of a Parquet file that are held at a time
 _SOON_READ = 100_000_000  # bytes
+
+
+class LocalFolder(Source):
+  """The folder that a `LocalFolderConfig` names."""
+
+  tells_where = True
+
+  @functools.cached_property
+  def _files(self) -> 'Files':
+    return files_of(self.config)
+
+  @property
+  def features(self) -> tuple[str, ...]:
+    return tuple(fields_of(self.config))
+
+  @property
+  def splits(self) -> list[str]:
+    return list(self._files.of_split)
+
+  def open(self, progress: bool) -> None:
+    _ = self._files
+
+  def read(self, split: str, part: int, parts: int) -> Iterator[Example]:
+    return read(self.config, self._files.of_split[split], part, parts)
+
+  def origin(self) -> Origin:
+    dropped = {reason: len(paths) for reason, paths in self._files.passed_over.items()}
+    first = {reason: str(paths[0]) for reason, paths in self._files.passed_over.items() if paths}
+    return Origin(version_of(self.config), dropped=dropped, first_dropped=first)
+
+  def held_out(self, progress: bool) -> Iterator[Example]:
+    with bar(progress, 'reading what is held out'):
+      yield from super().held_out(progress)
+
+  def plan(self) -> dict[str, Any]:
+    return to_dict(dataclasses.replace(self.config, directory=plainly(self.config.directory)))
+
+  def is_as_prepared(self, manifest: Manifest) -> bool:
+    try:
+      return version_of(self.config) == manifest.corpus_fingerprint
+    except UserError:
+      return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,17 +185,6 @@ def read(config: LocalFolderConfig, files: list[epath.Path], part: int, parts: i
       raise unreadable(path, error) from error
 
 
-def held_out(config: LocalFolderConfig) -> Iterator[dict[str, str]]:
-  """The texts of validation and test.
-
-  Raises:
-    UserError: as `read`.
-  """
-  for split, files in files_of(config).of_split.items():
-    if split != 'train':
-      yield from read(config, files, 0, 1)
-
-
 def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[tuple[dict, str]]:
   import pyarrow
   import pyarrow.parquet
@@ -169,7 +204,7 @@ def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) ->
           yield {name: _text(row[field], field, where) for name, field in fields.items()}, where
         first += batch.num_rows
   except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
-    raise UserError(f'{path}: expected a whole Parquet file, found {str(error).splitlines()[0]}') from error
+    raise UserError(f'{path}: expected a whole Parquet file, found {first_line(error)}') from error
 
 
 def _text(value: Any, field: str, where: str) -> str:

@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from terraformer import config as config_lib
+from terraformer import paths
 from terraformer.config import UserError
-from terraformer.data import packing, shards, store
+from terraformer.data import packing, store
 from terraformer.data.job import Job
 from terraformer.data.records import Skipped, records
 from terraformer.data.store import SPLITS, Manifest
+from terraformer.data.vocabulary import EOS_ID
+from terraformer.files import as_os_errors
 
+SHARD_BYTES = 256_000_000
 _FACTS = 'part.json'
 
 
@@ -46,9 +51,9 @@ def write_part(job: Job, number: int, progress: bool = True) -> None:
 
 def _write_splits(job: Job, number: int, folder: Path, progress: bool) -> None:
   counted, n_packed = Skipped(), [0] * len(job.components)
-  tally = shards.Tally(len(job.components), job.vocabulary.size, job.vocabulary.fingerprint)
+  tally = Tally(len(job.components), job.vocabulary.size, job.vocabulary.fingerprint)
   places = range(len(job.components))
-  writers = {split: [shards.ShardWriter(folder, f'{split}-{at}') for at in places] for split in SPLITS}
+  writers = {split: [ShardWriter(folder, f'{split}-{at}') for at in places] for split in SPLITS}
   for split in SPLITS:
     for at, (component, writer) in enumerate(zip(job.components, writers[split], strict=True)):
       if split in component.task.splits:
@@ -158,3 +163,67 @@ def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 def _joined(fingerprints: list[str]) -> str:
   return fingerprints[0] if len(fingerprints) == 1 else hashlib.sha256('\n'.join(fingerprints).encode()).hexdigest()
+
+
+class ShardWriter:
+  """Writes records into shards, whose names begin alike and tell how many there are once it is closed.
+
+  Attributes:
+    examples: records so far.
+    tokens: tokens so far, by feature.
+    shards: bytes by file name, after `close`.
+  """
+
+  def __init__(self, folder: Path, name: str, shard_bytes: int = SHARD_BYTES):
+    self._folder, self._name, self._shard_bytes = folder, name, shard_bytes
+    self._paths: list[Path] = []
+    self._writer, self._written = None, 0
+    self.examples, self.tokens, self.shards = 0, {}, {}
+
+  def add(self, record: bytes, tokens: dict[str, np.ndarray]) -> None:
+    if self._writer is None:
+      self._paths.append(self._folder / f'{self._name}-{len(self._paths):05d}.array_record')
+      self._writer, self._written = ArrayRecordWriter(str(paths.plain(self._paths[-1])), 'group_size:1,zstd:1'), 0
+    with as_os_errors():
+      self._writer.write(record)
+    self._written += len(record)
+    self.examples += 1
+    for name, ids in tokens.items():
+      self.tokens[name] = self.tokens.get(name, 0) + len(ids)
+    if self._written >= self._shard_bytes:
+      self._end_shard()
+
+  def _end_shard(self) -> None:
+    if self._writer is not None:
+      with as_os_errors():
+        self._writer.close()
+      self._writer = None
+
+  def close(self) -> None:
+    self._end_shard()
+    for number, path in enumerate(self._paths):
+      final = path.with_name(f'{self._name}-{number:05d}-of-{len(self._paths):05d}.array_record')
+      path.rename(final)
+      self.shards[final.name] = final.stat().st_size
+
+
+class Tally:
+  """What is counted over all splits: unigrams of each task's training targets, and a fingerprint of every record."""
+
+  def __init__(self, n_tasks: int, vocabulary_size: int, vocabulary_fingerprint: str):
+    self.unigram_counts = np.zeros((n_tasks, vocabulary_size), np.int64)
+    self._digest = hashlib.sha256(vocabulary_fingerprint.encode())
+
+  def count(self, task: int, targets: np.ndarray, ended: bool) -> None:
+    """Counts a training record; unless it is `ended`, the end of sequence counts too, which is not stored."""
+    counts_V = self.unigram_counts[task]
+    counts_V += np.bincount(targets, minlength=len(counts_V))
+    counts_V[EOS_ID] += not ended
+
+  def add(self, split: str, record: bytes) -> None:
+    self._digest.update(f'{split} {len(record)}\n'.encode())
+    self._digest.update(record)
+
+  @property
+  def fingerprint(self) -> str:
+    return self._digest.hexdigest()

@@ -7,17 +7,19 @@ same configuration reads the manifest and does nothing.
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from terraformer.config import DataConfig, UserError, refused
-from terraformer.data import addresses, begin, local_files, local_folder, parts, store
-from terraformer.data.progress import bar
+from terraformer.data import addresses, parts, store
+from terraformer.data import job as job_lib
+from terraformer.data.report import bar
+from terraformer.data.source import make_source
 from terraformer.data.store import Manifest
 from terraformer.data.vocabulary import Vocabulary
+from terraformer.files import lock
 from terraformer.paths import make_folder, target_of
 
 
@@ -42,8 +44,8 @@ def is_prepared(config: DataConfig) -> bool:
 def prepare(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> Manifest | None:
   """Prepares a task into `config.directory/config.task` and returns its manifest.
 
-  A task of this library is read from its source and gets the vocabulary of the config, trained on its own training text
-  if `vocabulary.path` is empty. Any other seqio task or mixture must be registered in this process and brings its own.
+  Text is read from its source and gets the vocabulary of the config, trained on its own training text if
+  `vocabulary.path` is empty. A seqio task or mixture must be registered in this process and brings its own vocabulary.
   A task with `targets` alone is cut into windows of running text (`DataConfig.window_length`). Of a mixture every task
   is prepared in whole; its rates count when training reads it. What is to lie at an address (`gs://`) is prepared in a
   folder of this machine first, and processes of other machines cannot share it.
@@ -90,17 +92,17 @@ def _prepare_elsewhere(config: DataConfig, progress: bool, share: Share) -> Mani
   return manifest
 
 
-def _prepare(config: DataConfig, progress: bool, share: Share, lock: Callable) -> Manifest | None:
-  """Prepares a share; `lock` lets one process at a time do what is within."""
+def _prepare(config: DataConfig, progress: bool, share: Share, one_at_a_time: Callable) -> Manifest | None:
+  """Prepares a share; `one_at_a_time` lets one process at a time do what is within."""
   folder = target_of(store.folder_of(config))
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     return reuse(config)
   with _work_folder(folder, share) as in_work_folder:
-    text = begin.read_text(config, progress, lock)
-    with lock():
+    text = job_lib.find_text(config, progress, one_at_a_time)
+    with one_at_a_time():
       if is_prepared(config):  # by another process in the meantime, which has removed the work folder
         return reuse(config)
-      job = begin.job(config, text, in_work_folder(begin.plan(config, text)), progress)
+      job = job_lib.make_job(config, text, in_work_folder(job_lib.plan(config, text)), progress)
     numbers = range(share.index, config.parts, share.count)
     try:
       for number in bar(progress and len(numbers) > 1, 'preparing parts', 'part', numbers):
@@ -108,7 +110,7 @@ def _prepare(config: DataConfig, progress: bool, share: Share, lock: Callable) -
     except FileNotFoundError:
       if not is_prepared(config):  # else another process has found all parts written and put them together
         raise
-    with lock():
+    with one_at_a_time():
       if not is_prepared(config):
         if job.missing():
           return None
@@ -123,7 +125,7 @@ def reuse(config: DataConfig) -> Manifest:
   for name, digest in manifest.sources.items():
     if Path(name).exists() and store.sha256_of(Path(name)) != digest:
       raise UserError(f'{folder}: expected {name} as it was prepared, found it changed; remove the folder to go on')
-  if not _has_listed(config, manifest):
+  if not make_source(config.source).is_as_prepared(manifest):
     raise UserError(f'{folder}: expected the files that it was prepared from, found others; remove the folder to go on')
   path = config.vocabulary.path
   if path and Path(path).exists():
@@ -133,39 +135,9 @@ def reuse(config: DataConfig) -> Manifest:
   return manifest
 
 
-def require_unchanged(config: DataConfig, manifest: Manifest, progress: bool = True) -> None:
-  """Raises UserError unless a user's task or mixture is, as it is registered in this process, what was prepared."""
-  folder, seqio = store.folder_of(config), begin.import_seqio(progress)
-  rates = {task.name: rate for task, rate in seqio.tasks.weighted(seqio.tasks.find(config.task))}
-  prepared = {name: task['rate'] for name, task in manifest.tasks.items()}
-  if rates != prepared:
-    raise UserError(f'{folder}: expected the tasks and rates {rates}, found {prepared}; remove the folder to go on')
-  found = begin.read_text(config, progress, contextlib.nullcontext).origin.corpus_fingerprint
-  if found != manifest.corpus_fingerprint:
-    raise UserError(f'{folder}: expected the text that it was prepared from, found another; remove the folder to go on')
-
-
-def _has_listed(config: DataConfig, manifest: Manifest) -> bool:
-  """Whether the configuration finds the files that the manifest tells of; also where it finds none at all, since data
-  are read where they were not prepared."""
-  if config.task not in ('local_files', 'local_folder'):
-    return True
-  try:
-    if config.task == 'local_folder':
-      return local_folder.version_of(config.local_folder) == manifest.corpus_fingerprint
-    found = local_files.source_paths(config.local_files)
-  except UserError:
-    return True
-  given = {path.absolute() for paths in found.values() for path in paths}
-  return given == {Path(name).absolute() for name in manifest.sources}
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
   """Lets one process at a time prepare a folder; the others wait and then find it prepared."""
-  with (folder.parent / f'.{folder.name}.lock').open('w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
+  return lock(folder.parent / f'.{folder.name}.lock')
 
 
 @contextlib.contextmanager

@@ -1,16 +1,20 @@
 """From the examples of a task to the records of a part: what is left out or cut on the way is counted."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
 from terraformer.config import UserError
-from terraformer.data import leaks, packing, shards
+from terraformer.data import leaks, packing
 from terraformer.data.job import Component, Job
 from terraformer.data.objectives import ended
-from terraformer.data.progress import bar
+from terraformer.data.report import bar
 from terraformer.data.store import FEATURES
+from terraformer.data.vocabulary import EOS_ID
+
+T = TypeVar('T')
 
 _REASONS = ('empty', 'features cut', 'windows of one token', 'beyond max_examples')
 
@@ -54,7 +58,7 @@ def records(
     examples = _windows(job, component, examples, f'{split}, part {number}', skipped)
   if is_train and config.max_examples:
     most, parts = config.max_examples, config.parts
-    examples, count = shards.evenly(examples, most * (number + 1) // parts - most * number // parts)
+    examples, count = evenly(examples, most * (number + 1) // parts - most * number // parts)
     skipped.numbers['beyond max_examples'] += count - len(examples)
   # What goes into packs is cut for good; else a feature is cut when it is read.
   packs = is_train and config.packing is not None
@@ -100,7 +104,7 @@ def _windows(
   objective, length = config.text_objective, config.window_length
   documents = (example.tokens['targets'] for example in examples)
   for text in ([document] for document in documents) if config.packing else [documents]:
-    for window in shards.windows(text, length, objective.separates):
+    for window in windows(text, length, objective.separates):
       if len(window) < objective.least_window:
         skipped.add('windows of one token', f'{where}: at the end')
       else:
@@ -119,3 +123,37 @@ def _packs(job: Job, component: Component, examples: Iterator[packing.Example]) 
   if not component.is_text:
     examples = ({name: ended(ids, room[name]) for name, ids in tokens.items()} for tokens in examples)
   return map(packing.joined, packing.first_fit(examples, room, job.config.packing.max_segments))
+
+
+def windows(documents: Iterable[np.ndarray], length: int, separate: bool = True) -> Iterator[np.ndarray]:
+  """Documents one after another in windows of `length` tokens, with an end of sequence after each if they `separate`.
+
+  The last window may be shorter.
+  """
+  rest, held = [], 0
+  for document in documents:
+    rest.append((np.append(document, EOS_ID) if separate else document).astype(np.int32))
+    held += len(rest[-1])
+    if held >= length:
+      joined = np.concatenate(rest)
+      for start in range(0, held - length + 1, length):
+        yield joined[start : start + length]
+      rest = [joined[held - held % length :]]
+      held %= length
+  if held:
+    yield np.concatenate(rest)
+
+
+def evenly(items: Iterable[T], most: int) -> tuple[list[T], int]:
+  """At most `most` items, evenly over all of them, in order, and how many there are in all.
+
+  Never holds more than twice as many as it gives.
+  """
+  kept, stride, count = [], 1, 0
+  for item in items:
+    if most and count % stride == 0:
+      kept.append(item)
+      if len(kept) == 2 * most:
+        kept, stride = kept[::2], 2 * stride
+    count += 1
+  return (kept if len(kept) <= most else [kept[i * len(kept) // most] for i in range(most)]), count

@@ -5,6 +5,7 @@ sentinels, which is read when a task is first used: `seqio.get_mixture_or_task('
 registers them with another, and `register` a task of one's own text, under any name: mixtures are made of such tasks.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +15,24 @@ import seqio
 import tensorflow as tf
 
 from terraformer import paths
-from terraformer.config import DataConfig, LMConfig, UserError, VocabularyConfig
+from terraformer.config import (
+  DataConfig,
+  DecimalCopyConfig,
+  DocstringSummariesConfig,
+  DocstringTextConfig,
+  LMConfig,
+  LongAdditionConfig,
+  PrefixLMConfig,
+  SpanCorruptionConfig,
+  TfdsConfig,
+  VocabularyConfig,
+)
 from terraformer.config.objectives import ObjectiveConfig
-from terraformer.data import scores, sources, store, tasks
+from terraformer.data import scores, tasks
 from terraformer.data import sentinels as sentinel_pieces
 from terraformer.data.job import Component
 from terraformer.data.objectives import make_arrange
-from terraformer.data.own_texts import Examples
+from terraformer.data.source import Source, make_source
 from terraformer.data.store import FEATURES, RECORD
 
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000/sentencepiece.model'
@@ -41,23 +53,23 @@ class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
     return super()._model_context()
 
 
-def component(config: DataConfig, vocabulary_path: str | Path, examples: Examples | None = None) -> Component:
-  """One of this library's tasks as it is prepared: of running text documents, which become windows later.
+def component(config: DataConfig, source: Source, vocabulary_path: str | Path) -> Component:
+  """A source's task as it is prepared: of running text documents, which become windows later.
 
   Args:
-    config: names the task, and the sentinels of its vocabulary.
+    config: has the name of the task, and the sentinels of its vocabulary.
+    source: that of the config.
     vocabulary_path: a sentencepiece file of this machine.
-    examples: of one of `store.HELD_TASKS`, where they have been read already.
 
   Raises:
     UserError: if its text is not there.
   """
-  source, fields = sources.checked(config, examples)
+  read, fields = source.as_seqio()
   path = str(paths.plain(vocabulary_path))
   vocabulary = SentencePieceVocabulary(path, extra_ids=config.vocabulary.sentinels)
   features = {feature: seqio.Feature(vocabulary) for feature in fields}
-  steps = [_rekey(source, fields), seqio.preprocessors.tokenize]
-  return Component(seqio.Task(config.task, source=source, output_features=features, preprocessors=steps))
+  steps = [_rekey(read, fields), seqio.preprocessors.tokenize]
+  return Component(seqio.Task(config.task, source=read, output_features=features, preprocessors=steps))
 
 
 def components(task: seqio.Task | seqio.Mixture) -> list[Component]:
@@ -80,7 +92,7 @@ def components(task: seqio.Task | seqio.Mixture) -> list[Component]:
 
 
 def _rekey(source: seqio.DataSource, fields: Mapping[str, str]):
-  tells = {RECORD: RECORD} if RECORD in getattr(source, 'features', ()) else {}
+  tells = {RECORD: RECORD} if isinstance(source, tasks.Texts) and source.source.tells_where else {}
   return functools.partial(seqio.preprocessors.rekey, key_map=dict(fields) | tells)
 
 
@@ -101,7 +113,6 @@ def running_text(
   lengths = _T5_LENGTHS | dict(sequence_length or {}) | ({'inputs': 0} if isinstance(objective, LMConfig) else {})
   vocabulary = output_features['targets'].vocabulary
   config = DataConfig(
-    'text',
     inputs_length=lengths['inputs'],
     targets_length=lengths['targets'],
     objective=objective,
@@ -128,72 +139,70 @@ def running_text(
 
 
 def register(config: DataConfig, name: str = '') -> seqio.Task:
-  """Registers one of this library's tasks, in the place of an earlier registration, and returns it.
+  """Registers the task of a source, in the place of an earlier registration, and returns it.
 
   Args:
-    config: the task and where its text lies; `vocabulary.path` is a sentencepiece file, local or at `gs://`, T5's if it
-      is empty, which is read when the task is first used. Running text is arranged by `text_objective`. Lengths are
-      given by whoever asks seqio for the data set.
+    config: the source; `vocabulary.path` is a sentencepiece file, local or at `gs://`, T5's if it is empty, which is
+      read when the task is first used. Running text is arranged by `text_objective`. Lengths are given by whoever asks
+      seqio for the data set.
     name: in seqio's registry; the task's own if empty.
 
   Raises:
     UserError: if the user's files that it names are not there, or their names do not tell what they are.
   """
-  if config.task not in store.OWN_TASKS:
-    raise UserError(f'DataConfig.task: expected one of {", ".join(store.OWN_TASKS)}, found {config.task!r}')
   name = name or config.task
   vocabulary = SentencePieceVocabulary(config.vocabulary.path or T5_VOCABULARY, extra_ids=config.vocabulary.sentinels)
-  source, fields = sources.source_of(config)
+  source = make_source(config.source)
+  read, fields = source.as_seqio()
   is_text = 'inputs' not in fields
   if is_text:
     features = FEATURES[1:] if isinstance(config.text_objective, LMConfig) else FEATURES
     arrange = functools.partial(running_text, objective=config.text_objective)
     metric = scores.log_likelihood
   else:
-    features, arrange = FEATURES, seqio.preprocessors.append_eos_after_trim
-    metric = scores.exact_match if config.task in store.DIGIT_TASKS else scores.rouge
+    features, arrange, metric = FEATURES, seqio.preprocessors.append_eos_after_trim, source.metric
   if name in seqio.TaskRegistry.names():
     seqio.TaskRegistry.remove(name)
   return seqio.TaskRegistry.add(
     name,
-    source=source,
-    preprocessors=[_rekey(source, fields), seqio.preprocessors.tokenize, arrange],
+    source=read,
+    preprocessors=[_rekey(read, fields), seqio.preprocessors.tokenize, arrange],
     output_features={feature: seqio.Feature(vocabulary, add_eos=not is_text) for feature in features},
     metric_fns=[metric],
   )
 
 
 def register_all(
-  vocabulary_path: str | Path = T5_VOCABULARY, sentinels: int = 100, config: DataConfig | None = None
+  vocabulary_path: str | Path = T5_VOCABULARY, sentinels: int = 100, tfds_directory: str = ''
 ) -> list[str]:
-  """Registers all of this library's tasks under their own names, in the place of earlier registrations.
+  """Registers the tasks of this library that need no files of the user's, in the place of earlier registrations.
 
   Args:
     vocabulary_path: a sentencepiece file, local or at `gs://`; it is read when a task is first used.
     sentinels: ids that are added to it.
-    config: has `tfds_directory`, `digits`, `local_files` and `local_folder`; the defaults if None. The last two are
-      registered where it names files.
+    tfds_directory: where TensorFlow Datasets keeps C4 and the scientific papers; empty for its own default.
 
   Returns:
     Their names.
   """
-  given = config or DataConfig()
-  has_files = {'local_files': given.local_files.train, 'local_folder': given.local_folder.directory}
-  names = [name for name in store.OWN_TASKS if has_files.get(name, True)]
-  for name in names:
-    register(
-      DataConfig(
-        name,
-        inputs_length=0 if name == 'c4_lm' else 512,
-        targets_length=512,
-        vocabulary=VocabularyConfig(str(vocabulary_path), sentinels=sentinels),
-        tfds_directory=given.tfds_directory,
-        digits=given.digits,
-        local_files=given.local_files,
-        local_folder=given.local_folder,
-      )
-    )
-  return names
+  c4 = TfdsConfig('c4/en:3.1.0', tfds_directory)
+  arxiv, pubmed = (
+    TfdsConfig(f'scientific_papers/{name}:1.1.1', tfds_directory, 'article', 'abstract') for name in ('arxiv', 'pubmed')
+  )
+  lengths = {'inputs_length': 512, 'targets_length': 512}
+  configs = (
+    DataConfig(DocstringSummariesConfig(), **lengths),
+    DataConfig(DocstringTextConfig(), **lengths),
+    DataConfig(c4, **lengths, objective=SpanCorruptionConfig(), name='c4_span_corruption'),
+    DataConfig(c4, inputs_length=0, targets_length=512, objective=LMConfig(), name='c4_lm'),
+    DataConfig(c4, **lengths, objective=PrefixLMConfig(), name='c4_prefix_lm'),
+    DataConfig(arxiv, **lengths, name='arxiv_summarization'),
+    DataConfig(pubmed, **lengths, name='pubmed_summarization'),
+    DataConfig(DecimalCopyConfig(), **lengths),
+    DataConfig(LongAdditionConfig(), **lengths),
+  )
+  vocabulary = VocabularyConfig(str(vocabulary_path), sentinels=sentinels)
+  return [register(dataclasses.replace(config, vocabulary=vocabulary)).name for config in configs]
 
 
 register_all()

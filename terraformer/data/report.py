@@ -1,6 +1,9 @@
-"""What was prepared, in words."""
+"""What the user is told of preparing: progress on the standard error, and afterwards what was prepared, in words."""
 
+import sys
 from collections.abc import Iterator
+
+from tqdm import tqdm
 
 from terraformer.data.store import Manifest
 
@@ -13,6 +16,19 @@ _REASONS = {
   'files of another kind': 'files of another kind, passed over',
   'files of no split': 'files whose names tell no split, passed over',
 }
+
+
+def bar(progress: bool, what: str, unit: str = 'step', items=None, total: int | None = None) -> tqdm:
+  """A progress bar; a `step` shows its time alone."""
+  return tqdm(
+    items,
+    desc=what,
+    unit=unit,
+    total=total,
+    disable=not progress,
+    bar_format='{desc} [{elapsed}]' if unit == 'step' else None,
+    mininterval=0.2 if sys.stderr.isatty() else 10,
+  )
 
 
 def skipped(manifest: Manifest) -> Iterator[str]:

@@ -22,12 +22,8 @@ from terraformer.config import DataConfig, UserError
 from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data.addresses import place_of
 
-FORMAT = 5
-HELD_TASKS = ('docstring_summarization', 'docstring_text', 'local_files')  # their text is held in memory
-C4_TASKS = ('c4_span_corruption', 'c4_lm', 'c4_prefix_lm')
-PAPERS_TASKS = ('arxiv_summarization', 'pubmed_summarization')
-DIGIT_TASKS = ('decimal_copy', 'long_addition')
-OWN_TASKS = (*HELD_TASKS, *C4_TASKS, *PAPERS_TASKS, *DIGIT_TASKS, 'local_folder')
+FORMAT = 6
+_READ = (5, FORMAT)  # formats; in the older one a config names its task
 MANIFEST, VOCABULARY, UNIGRAMS = 'manifest.json', 'vocabulary.model', 'unigram_counts.npy'
 FEATURES = ('inputs', 'targets')
 SPLITS = ('train', 'validation', 'test')
@@ -132,7 +128,7 @@ def read_manifest(config: DataConfig) -> Manifest:
     raise UserError(f'{path.parent}: expected the prepared data of {config.task}, found {where}') from error
   except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
     raise UserError(f'{path}: expected a manifest of prepared data, found a file that is none') from error
-  if written != FORMAT:
+  if written not in _READ:
     raise UserError(f'{path}: expected prepared data of format {FORMAT}, found format {written!r}; prepare it again')
   try:
     manifest = Manifest(**values | {'config': config_lib.from_dict(values['config'])})
@@ -206,7 +202,7 @@ def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
   Those are the lengths of pairs, unless they are those of packs, and of running text all that leaves its windows as
   they are.
   """
-  free = ['directory:', 'tfds_directory:', 'local_folder.directory:']
+  free = ['directory:', *(f'source.{name}:' for name in config.source.located_by)]
   if config.vocabulary.path and manifest.config.vocabulary.path:  # by its fingerprint it is known wherever it lies
     free.append('vocabulary.path:')
   has_windows = manifest.is_text or any(manifest.objectives)

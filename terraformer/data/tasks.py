@@ -1,21 +1,99 @@
-"""Any seqio task or mixture: what it is made of, and its examples. Imports TensorFlow."""
+"""Sources as seqio reads them, and any seqio task or mixture: what it is made of, its examples. Imports TensorFlow."""
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
-from terraformer.config import UserError
+from terraformer.config import UserError, first_line
 from terraformer.data import sentinels
-from terraformer.data.store import OWN_TASKS, RECORD
+from terraformer.data.source import Source
+from terraformer.data.store import RECORD, Origin
 from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
+from terraformer.paths import printable
 
-_AT_ONCE = 256  # examples
+_AT_ONCE = 256  # examples: TensorFlow takes long to ask Python for one, and to hand one over
+
+
+class Texts(seqio.DataSource):
+  """Any source, for seqio; it divides its examples itself."""
+
+  def __init__(self, source: Source):
+    super().__init__(source.splits)
+    self.source = source
+
+  @property
+  def supports_arbitrary_sharding(self) -> bool:
+    return True
+
+  def list_shards(self, split: str) -> list[str]:
+    return [split]
+
+  def num_input_examples(self, split: str) -> int | None:
+    return self.source.count(split)
+
+  def get_dataset(self, split='train', shuffle=True, seed=None, shard_info=None, **unused) -> tf.data.Dataset:
+    index, count = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
+    fields = [*self.source.features, *([RECORD] if self.source.tells_where else [])]
+    signature = {name: tf.TensorSpec((None,), tf.string) for name in fields}
+
+    def chunks() -> Iterator[dict[str, list[str]]]:
+      examples = self.source.read(split, index, count)
+      while chunk := list(itertools.islice(examples, _AT_ONCE)):
+        rows = {name: [example[name] for example in chunk] for name in fields}
+        # TensorFlow takes UTF-8 alone, which names of files need not be.
+        yield rows | ({RECORD: [printable(where) for where in rows[RECORD]]} if RECORD in rows else {})
+
+    return tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch()
+
+
+def tfds_source(dataset: str, data_dir: str) -> seqio.TfdsDataSource:
+  """A data set of TensorFlow Datasets, which is not touched yet; an empty folder stands for TFDS's own."""
+  return seqio.TfdsDataSource(dataset, data_dir or None)
+
+
+def build_tfds(source: seqio.TfdsDataSource, dataset: str, where: str) -> None:
+  """Has TFDS download and build its data where they are not there.
+
+  Raises:
+    UserError: if it cannot.
+  """
+  try:
+    source.tfds_dataset.builder.download_and_prepare()
+  except Exception as error:  # downloading and building fail in many ways
+    found = first_line(error)
+    raise UserError(f'{dataset}: expected TFDS to have or to build it in {where}, found {found:.300}') from error
+
+
+def origin_of(source: seqio.DataSource) -> Origin:
+  """What is known of a source's text before it is read; nothing, of a seqio source of the user's own.
+
+  Raises:
+    UserError: if it cannot be read.
+  """
+  if isinstance(source, seqio.TfdsDataSource):
+    with in_a_sentence('TensorFlow Datasets'):
+      info = source.tfds_dataset.info
+      sizes = {name: (split.num_examples, split.num_bytes) for name, split in info.splits.items()}
+    return Origin(f'{info.full_name} {sizes}')
+  return source.source.origin() if isinstance(source, Texts) else Origin()
+
+
+def training_texts(source: seqio.DataSource, fields: Mapping[str, str]) -> Iterator[str]:
+  """The training text of a source, example by example.
+
+  Raises:
+    UserError: if it cannot be read.
+  """
+  with in_a_sentence('training text'):
+    for example in source.get_dataset(split='train', shuffle=False).as_numpy_iterator():
+      yield '\n'.join(example[field].decode('utf-8') for field in fields.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +120,10 @@ def find(name: str) -> seqio.Task | seqio.Mixture:
   try:
     task = seqio.get_mixture_or_task(name)
   except ValueError as error:
-    known = f'{", ".join(OWN_TASKS)} or the name of a registered seqio task or mixture'
-    raise UserError(f'DataConfig.task: expected {known}, found {name!r}') from error
+    raise UserError(
+      f'SeqioTaskConfig.name: expected the name of a registered seqio task or mixture, found {name!r}; '
+      'register it in a module, and name that by --module'
+    ) from error
   if set(task.output_features) not in ({'inputs', 'targets'}, {'targets'}):
     found = sorted(task.output_features)
     raise UserError(f'task {name}: expected the features inputs and targets, or targets alone, found {found}')
@@ -147,7 +227,6 @@ def _tokenised(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokeni
   texts = [name for name in texts if name in kinds and kinds[name].dtype == tf.string and kinds[name].shape.rank == 0]
   records = [RECORD] if RECORD in kinds else []
   kept = features + texts + records
-  # TensorFlow takes about a millisecond to hand over one element, whatever its size: so many at once.
   dataset = dataset.map(lambda example: {name: example[name] for name in kept}).ragged_batch(_AT_ONCE)
   for batch in dataset.prefetch(2):
     tokens = {name: _rows(batch[name]) for name in features}

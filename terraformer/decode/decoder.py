@@ -4,8 +4,9 @@ B batch, S source time, W beams.
 """
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -21,7 +22,11 @@ from terraformer.decode.prompts import Prompts, make_prompts
 from terraformer.decode.sample import Written, draw_of, rules_of
 from terraformer.decode.source import require_text
 from terraformer.decode.stops import until_stop
+from terraformer.models.loop import decode_loop, one_by_one
 from terraformer.models.parameters import flatten
+
+# The tokens of all texts or beams and the state behind those before them -> the next ones, and the state behind these.
+_Advance = Callable[[jax.Array, steps.Progress], tuple[jax.Array, steps.Progress]]
 
 _GREEDY = DecodeConfig()
 # Tokens that a cache has room for at first; then it doubles, so that a step never reads much more than is filled.
@@ -162,65 +167,75 @@ class Decoder:
   def _token_rows(self, texts: Sequence[str], config: DecodeConfig) -> Iterator[np.ndarray]:
     """The next token of every text, token_B, again and again; also of texts that have ended."""
     prompts = self._read(texts, config)
-    if not prompts.n_new:
-      return
     step = steps.compile_step(self._model, self.bundle.vocabulary.size, rules_of(config))
     draw = draw_of(config)
-    progress, room = self._begin(prompts, config)
-    token_B = jnp.asarray(prompts.last_B)
-    pending: list[jax.Array] = []
-    for index in range(prompts.n_new):
-      progress, room = self._with_room(progress, room, index, prompts.n_new)
-      token_B, progress = step(self._step_weights, progress, token_B, draw)
-      # The next step is under way before this token is looked at: the machine need not wait for Python.
-      pending.append(token_B)
-      if len(pending) > 1:
-        yield self._arrived(pending.pop(0))
-    yield self._arrived(pending.pop())
+
+    def advance(token_B, progress):
+      return step(self._step_weights, progress, token_B, draw)
+
+    tokens = self._steps(advance, prompts, config)
+    # A token is looked at when the step behind it is under way: the machine need not wait for Python.
+    for token_B, _ in itertools.pairwise(itertools.chain(tokens, [None])):
+      yield self._arrived(token_B)
 
   def _search(self, text: str, config: DecodeConfig) -> tuple[int, ...]:
     """The tokens of beam search."""
     prompts = self._read([text], config)
-    if not prompts.n_new:
-      return ()
     step = steps.compile_beam_step(self._model, self.bundle.vocabulary.size, config.no_repeat_ngram)
-    progress, room = self._begin(prompts, config)
-    progress = steps.repeated(progress, config.beams)
     beams = Beams(config.beams, config.length_penalty, EOS_ID)
-    token_W = np.repeat(prompts.last_B, config.beams)
-    for index in range(prompts.n_new):
-      progress, room = self._with_room(progress, room, index, prompts.n_new)
+
+    def advance(token_W, progress):
       score_W = np.array([hypothesis.score for hypothesis in beams.live], np.float32)
       best, progress = step(self._step_weights, progress, token_W, score_W)
       parents = beams.advance(*(np.asarray(each).tolist() for each in best))
       self._arrived(best[0])
       if beams.is_done:
-        break
+        return token_W, progress
       if parents != list(range(config.beams)):
         progress = steps.reorder(progress, jnp.array(parents))
       token_W = np.array([hypothesis.tokens[-1] for hypothesis in beams.live], np.int32)
-      progress = steps.entered(progress, token_W)
+      return token_W, steps.entered(progress, token_W)
+
+    for _ in self._steps(advance, prompts, config, lambda: not beams.is_done):
+      pass  # all that counts is in the beams
     tokens = beams.best()
     self.stats.tokens = len(tokens)
     return tokens
 
+  def _steps(
+    self, advance: _Advance, prompts: Prompts, config: DecodeConfig, unfinished: Callable[[], bool] = lambda: True
+  ) -> Iterator[jax.Array]:
+    """The tokens of all texts, or of all beams of one, that `advance` puts behind the prompts and each other."""
+    if not prompts.n_new:
+      return
+
+    def step(index, carry):
+      token_B, progress, room = carry
+      progress, room = self._with_room(progress, room, index, prompts.n_new)
+      return *advance(token_B, progress), room
+
+    carry = jnp.asarray(np.repeat(prompts.last_B, config.beams)), *self._begin(prompts, config)
+    for _, (token_B, _, _) in decode_loop(step, carry, prompts.n_new, lambda _: unfinished(), one_by_one):
+      yield token_B
+
   def _begin(self, prompts: Prompts, config: DecodeConfig) -> tuple[steps.Progress, int]:
-    """The state behind the prompts, and for how many tokens its cache has room."""
+    """The state behind the prompts, that of every beam, and for how many tokens its cache has room."""
     batch, length = prompts.tokens_BxS.shape
     grows = steps.can_grow(self._model, length + prompts.n_new)
     room = min(_FIRST_ROOM, prompts.n_new) if grows else prompts.n_new
-    cache = steps.prefill(self._model, self._weights, prompts, room, config.bfloat16_cache)
+    state = steps.prefill(self._model, self._weights, prompts, room, config.bfloat16_cache)
     written = None
     if config.no_repeat_ngram:
       written = Written(jnp.zeros((batch, prompts.n_new), jnp.int32), jnp.int32(0))
-    return steps.begin(cache, written), room
+    progress = steps.Progress(state, written)
+    return steps.repeated(progress, config.beams) if config.beams > 1 else progress, room
 
   def _with_room(self, progress: steps.Progress, room: int, index: int, n_tokens: int) -> tuple[steps.Progress, int]:
     """The state with room for token number `index`."""
     if index < room:
       return progress, room
     more = min(room, n_tokens - room)
-    return dataclasses.replace(progress, cache=steps.grow(progress.cache, more)), room + more
+    return dataclasses.replace(progress, state=steps.grow(progress.state, more)), room + more
 
   def _arrived(self, array: jax.Array) -> np.ndarray:
     """The array as soon as it is there, and the time of that."""

@@ -11,7 +11,7 @@ import numpy as np
 from terraformer.config import DecodeConfig
 from terraformer.data.vocabulary import EOS_ID, PAD_ID
 from terraformer.decode.bundle import Bundle
-from terraformer.models.base import DecodingCache, Model
+from terraformer.models.base import DecodeState, Model
 
 _START_ID = PAD_ID  # the token before the first target
 
@@ -43,7 +43,7 @@ class Prompts:
     """Steps that the longest text may take."""
     return max(self.limits)
 
-  def prefill(self, model: Model, room: int) -> DecodingCache:
+  def prefill(self, model: Model, room: int) -> DecodeState:
     """Reads them with a model and makes room for `room` steps."""
     if self.continues:
       return model.prefill_beginning(self.tokens_BxS, self.length_B, room)

@@ -6,7 +6,6 @@ B batch, S source time, T tokens there is room for, W beams, V vocabulary.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +16,10 @@ from terraformer.decode.bundle import abstract_unrolled
 from terraformer.decode.prompts import Prompts
 from terraformer.decode.sample import Draw, Rules, Written, limited, sample
 from terraformer.layers.parameter import ModelFacts, facts_of
+from terraformer.models.base import DecodeState
 from terraformer.models.generate import writable
 from terraformer.models.parameters import Params, flatten, merge, split, unflatten
-from terraformer.ops.places import Filled, GrowingCache
+from terraformer.ops import kv_cache
 
 # Positions of a source whose scores, or units of a feed-forward block, are alive at one time.
 _CHUNK = 512
@@ -29,8 +29,6 @@ _SMALL = 1 << 12
 # A step is many small operations in a row: XLA then orders them so that independent ones run on several cores.
 COMPILER_OPTIONS = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED'}
 
-Cache = Any
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -38,19 +36,17 @@ class Progress:
   """Where decoding stands.
 
   Attributes:
-    cache: the model's, without `filled` in its layers, where it is everywhere the same.
-    filled: which places of the cache count.
+    state: of the model.
     written: the tokens so far, where a rule looks at them; else None.
   """
 
-  cache: Cache
-  filled: Filled
+  state: DecodeState
   written: Written | None
 
   @property
   def index(self) -> jax.Array:
     """Tokens written."""
-    return self.filled.place - self.filled.behind
+    return self.state.filled.place - self.state.filled.behind
 
 
 @jax.tree_util.register_dataclass
@@ -65,12 +61,6 @@ class StepWeights:
 
   large: dict[str, jax.Array]
   small: jax.Array
-
-
-def begin(cache: Cache, written: Written | None) -> Progress:
-  """The state before the first token, of the cache that a model's prefill gave."""
-  filled = next(node.filled for node in jax.tree.leaves(cache, is_leaf=_is_growing) if _is_growing(node))
-  return Progress(_with_filled(cache, None), filled, written)
 
 
 def decoding_form(config: ModelConfig, longest: int) -> ModelConfig:
@@ -103,19 +93,19 @@ def step_weights(tensors: dict[str, np.ndarray], facts: ModelFacts) -> StepWeigh
   return jax.device_put(StepWeights(large, joined), may_alias=True)
 
 
-def prefill(config: ModelConfig, weights: Params, prompts: Prompts, room: int, bfloat16: bool) -> Cache:
+def prefill(config: ModelConfig, weights: Params, prompts: Prompts, room: int, bfloat16: bool) -> DecodeState:
   """Reads the prompts and makes room for `room` tokens; each kind of layer is compiled once."""
-  cache = prompts.prefill(merge(split(abstract_unrolled(config))[0], weights), room)
+  state = prompts.prefill(merge(split(abstract_unrolled(config))[0], weights), room)
   if bfloat16:
-    cache = _each_attention(lambda each: each.stored(jnp.bfloat16), cache)
-  # A step takes the cache's buffers for its own, and none of them may be two arrays'.
-  return jax.tree.map(jnp.copy, cache)
+    state = kv_cache.stored(state, jnp.bfloat16)
+  # A step takes the state's buffers for its own, and none of them may be two arrays'.
+  return jax.tree.map(jnp.copy, state)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def grow(cache: Cache, more: int) -> Cache:
-  """The cache with room for so many tokens more."""
-  return _each_attention(lambda each: each.grown(more), cache)
+def grow(state: DecodeState, more: int) -> DecodeState:
+  """The state with room for so many tokens more."""
+  return kv_cache.grown(state, more)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -137,7 +127,7 @@ def repeated(progress: Progress, count: int) -> Progress:
 
 
 def entered(progress: Progress, token_W: jax.Array) -> Progress:
-  """With a token of each beam written, where that is kept."""
+  """With a token of each text or beam written, where that is kept."""
   return dataclasses.replace(progress, written=progress.written and progress.written.and_then(token_W))
 
 
@@ -146,13 +136,12 @@ def compile_step(
   config: ModelConfig, n_ids: int, rules: Rules
 ) -> Callable[[StepWeights, Progress, jax.Array, Draw], tuple[jax.Array, Progress]]:
   """step(weights, progress, token_B, draw) -> (next_B, progress), compiled at its first call for each shape."""
-  advance = _advance(config)
 
   @functools.partial(jax.jit, donate_argnames='progress', compiler_options=COMPILER_OPTIONS)
   def step(weights, progress, token_B, draw):
-    logits_BxV, after = advance(weights, progress, token_B)
+    logits_BxV, state = step_model(config, weights).step(token_B, progress.state)
     next_B = sample(logits_BxV, n_ids, rules, draw, progress.index, progress.written)
-    return next_B, dataclasses.replace(after, written=progress.written and progress.written.and_then(next_B))
+    return next_B, entered(dataclasses.replace(progress, state=state), next_B)
 
   return step
 
@@ -163,31 +152,19 @@ def compile_beam_step(config: ModelConfig, n_ids: int, ngram: int) -> Callable:
 
   A score is the sum of a hypothesis' log-probabilities. `progress.written` has `token_W` entered.
   """
-  advance = _advance(config)
 
   @functools.partial(jax.jit, donate_argnames='progress', compiler_options=COMPILER_OPTIONS)
   def step(weights, progress, token_W, score_W):
-    logits_WxV, after = advance(weights, progress, token_W)
+    logits_WxV, state = step_model(config, weights).step(token_W, progress.state)
     logits_WxV = writable(logits_WxV, n_ids)
     log_WxV = jax.nn.log_softmax(logits_WxV)
     if ngram:
       log_WxV = limited(log_WxV, progress.written, ngram)
     n_beams, n_tokens = log_WxV.shape
     best, place = jax.lax.top_k((log_WxV + score_W[:, None]).reshape(-1), 2 * n_beams)
-    return (best, place // n_tokens, place % n_tokens), after
+    return (best, place // n_tokens, place % n_tokens), dataclasses.replace(progress, state=state)
 
   return step
-
-
-def _advance(config: ModelConfig) -> Callable[[StepWeights, Progress, jax.Array], tuple[jax.Array, Progress]]:
-  """The model's step: (weights, progress, token_B) -> (logits_BxV, progress)."""
-
-  def advance(weights, progress, token_B):
-    cache = _with_filled(progress.cache, progress.filled)
-    logits_BxV, cache = step_model(config, weights).step(token_B, cache)
-    return logits_BxV, begin(cache, progress.written)
-
-  return advance
 
 
 def step_model(config: ModelConfig, weights: StepWeights):
@@ -200,15 +177,3 @@ def step_model(config: ModelConfig, weights: StepWeights):
     flat[name] = weights.small[at : at + size].reshape(flat[name].shape)
     at += size
   return merge(structure, unflatten(flat | weights.large))
-
-
-def _is_growing(node: Any) -> bool:
-  return isinstance(node, GrowingCache)
-
-
-def _with_filled(cache: Cache, filled: Filled | None) -> Cache:
-  return _each_attention(lambda each: dataclasses.replace(each, filled=filled), cache)
-
-
-def _each_attention(change: Callable[[GrowingCache], GrowingCache], cache: Cache) -> Cache:
-  return jax.tree.map(lambda node: change(node) if _is_growing(node) else node, cache, is_leaf=_is_growing)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from terraformer.config import DecodeConfig, RunConfig, UserError, differences, to_dict
+from terraformer.config import DecodeConfig, RunConfig, UserError, to_dict
 from terraformer.data.batches import Prepared, open_prepared
 from terraformer.data.scores import Tokenizer, exact_match, rouge, tokenizer_for
 from terraformer.decode.bundle import Bundle, unrolled_facts
@@ -20,7 +20,7 @@ from terraformer.eval.predictions import Predictions
 from terraformer.eval.rouge import baselines, score
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import split, stacked_name, unflatten
-from terraformer.train import checkpoint
+from terraformer.train import checkpoint, same_run
 from terraformer.train.best import chosen
 from terraformer.train.manifest import NAME
 from terraformer.train.metrics import summarise
@@ -109,7 +109,7 @@ def evaluate(
   stored_run, stored = checkpoint.read_run(place, step)
   run = run or stored_run
   data = open_prepared(run.data)
-  _require_same(workdir, stored_run, run, stored, data)
+  same_run.require_to_evaluate(workdir, stored_run, run, stored, data)
   n_examples = min(limit, data.size(split_name))
   if not n_examples:
     raise UserError(f'task {run.data.task}: expected examples in the split {split_name}, found none')
@@ -141,14 +141,6 @@ def evaluate(
   return Evaluation(
     step=step, split=split_name, n_examples=n_examples, **figures, **scores, texts=texts, predictions=path
   )
-
-
-def _require_same(workdir: Path, stored_run: RunConfig, run: RunConfig, stored: dict[str, Any], data: Prepared) -> None:
-  changed = differences(stored_run.model, run.model)
-  if changed:
-    raise UserError(f'{workdir}: expected the model of the run, found {changed[0]}')
-  if data.fingerprint != stored['data_fingerprint']:
-    raise UserError(f'{run.data.directory}: expected the data that the run was trained on, found others')
 
 
 def _perplexity(

@@ -4,15 +4,16 @@
 `evaluation_SPLIT.json` says of what: the checkpoint, the data, and how tokens were chosen.
 """
 
-import fcntl
+import contextlib
 import io
+import itertools
 import json
 import os
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from terraformer.config import UserError, refused
-from terraformer.files import write_whole
+from terraformer.files import lock, rename_to_free, write_whole
 
 FIELDS = ('source', 'reference', 'prediction')
 
@@ -34,12 +35,14 @@ class Predictions:
     self.path = Path(workdir) / f'evaluation_{split}.jsonl'
     about = self.path.with_suffix('.json')
     try:
-      self._lock = self.path.with_suffix('.lock').open('a')
-      _lock(self._lock, self.path)
+      self._lock = contextlib.ExitStack()
+      self._lock.enter_context(lock(self.path.with_suffix('.lock'), _taken(self.path)))
       kept = _read_json(about)
       if kept != origin and self.path.is_file():
         step = kept.get('step') if isinstance(kept, dict) else None
-        _set_aside(self.path, f'step{step}' if isinstance(step, int) else 'other')
+        mark = f'step{step}' if isinstance(step, int) else 'other'
+        name = f'{self.path.stem}.{mark}'
+        rename_to_free(self.path, (f'{name}.{n}.jsonl' if n else f'{name}.jsonl' for n in itertools.count()))
       self._rows = _whole_rows(self.path)
       write_whole(about, (json.dumps(origin, indent=1) + '\n').encode())
       self._file = self.path.open('a', encoding='utf-8')
@@ -76,11 +79,8 @@ class Predictions:
     self._lock.close()
 
 
-def _lock(file: TextIO, path: Path) -> None:
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    raise UserError(f'{path}: expected to be the only evaluation of this split, found another at work') from None
+def _taken(path: Path) -> UserError:
+  return UserError(f'{path}: expected to be the only evaluation of this split, found another at work')
 
 
 def _whole_rows(path: Path) -> list[dict[str, str]]:
@@ -110,8 +110,3 @@ def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding='utf-8'))
   except (OSError, ValueError, RecursionError):
     return None
-
-
-def _set_aside(path: Path, mark: str) -> None:
-  names = (path.with_name(f'{path.stem}.{mark}{f".{n}" if n else ""}.jsonl') for n in range(10_000))
-  path.rename(next(name for name in names if not name.exists()))

@@ -4,35 +4,30 @@ B batch, T queries, P keys, D d_model, H heads, G heads of all examples, K head 
 """
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from terraformer.config import BlockConfig
 from terraformer.layers.make import make_projection
-from terraformer.ops.attention import by_query_chunk, dot_product_attention, one_query_attention, visible_keys
+from terraformer.ops.attention import full_attention, one_query_attention
 from terraformer.ops.constrain import split_by_head
-from terraformer.ops.places import Filled, GrowingCache, prompted, write_place
+from terraformer.ops.kv_cache import COLUMNS, KVCache
+from terraformer.ops.places import Filled
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class AttentionCache(GrowingCache):
+class AttentionCache:
   """What attention keeps of the positions it has seen.
 
   Attributes:
-    k_GxKxP, v_GxPxK: keys and values.
-    filled: which of the P places count.
+    kv: keys, in columns, and values.
     projection, merge: what the projections keep.
   """
 
-  _kept: ClassVar = {'k_GxKxP': 2, 'v_GxPxK': 1}
-
-  k_GxKxP: jax.Array
-  v_GxPxK: jax.Array
-  filled: Filled
+  kv: KVCache
   projection: Any
   merge: Any
 
@@ -49,17 +44,17 @@ class Attention(nnx.Module):
   def _attend(
     self, q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, real_BxT: jax.Array | None, segment_BxT: jax.Array | None = None, key=None
   ) -> jax.Array:
-    segments = None if segment_BxT is None else (segment_BxT, segment_BxT)
-    k_BxHxTxK, v_BxHxTxK = k_BxTxHxK.swapaxes(1, 2), v_BxTxHxK.swapaxes(1, 2)
-
-    def attend(q_BxCxHxK, position_C, chunk):
-      visible_BxCxT = visible_keys(position_C, k_BxHxTxK.shape[2], real_BxT, self.causal, segments)
-      chunk_key = None if key is None else jax.random.fold_in(key, chunk)
-      return dot_product_attention(
-        q_BxCxHxK, k_BxHxTxK, v_BxHxTxK, visible_BxCxT, rate=self.config.dropout, key=chunk_key
-      )
-
-    return by_query_chunk(attend, q_BxTxHxK, self.config.query_chunk)
+    return full_attention(
+      q_BxTxHxK,
+      k_BxTxHxK,
+      v_BxTxHxK,
+      real_BxT,
+      causal=self.causal,
+      segments=None if segment_BxT is None else (segment_BxT, segment_BxT),
+      query_chunk=self.config.query_chunk,
+      rate=self.config.dropout,
+      key=key,
+    )
 
   def __call__(
     self,
@@ -87,33 +82,23 @@ class Attention(nnx.Module):
 
   def init_cache(self, batch: int, capacity: int) -> AttentionCache:
     """An empty cache for `capacity` positions."""
-    n_heads, head_width = self.head_shape
-    n_all = batch * n_heads
-    k_GxKxP, v_GxPxK = jnp.zeros((n_all, head_width, capacity)), jnp.zeros((n_all, capacity, head_width))
-    projection, merge = self.projection.init_cache(batch), self.projection.init_merge_cache(batch)
-    return AttentionCache(k_GxKxP, v_GxPxK, prompted(jnp.zeros(batch, jnp.int32), 0), projection, merge)
+    kv = KVCache.empty(batch, *self.head_shape, capacity, COLUMNS)
+    return AttentionCache(kv, self.projection.init_cache(batch), self.projection.init_merge_cache(batch))
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array, capacity: int) -> tuple[jax.Array, AttentionCache]:
     """All positions at once, and the cache after the first `length_B` of them; `capacity` is at least T."""
     (q_BxTxHxK, k_BxTxHxK, v_BxTxHxK), projection = self.projection.prefill(x_BxTxD, length_B)
     y_BxTxHxK = self._attend(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, None)
     y_BxTxD, merge = self.projection.merge_prefill(y_BxTxHxK, length_B)
-    n_places = x_BxTxD.shape[1]
-    k_GxKxT = k_BxTxHxK.transpose(0, 2, 3, 1).reshape(-1, self.head_shape[1], n_places)
-    v_GxTxK = v_BxTxHxK.swapaxes(1, 2).reshape(-1, n_places, self.head_shape[1])
-    cache = AttentionCache(k_GxKxT, v_GxTxK, prompted(length_B, n_places), projection, merge)
-    return y_BxTxD, cache.grown(capacity - n_places)
+    return y_BxTxD, AttentionCache(KVCache.holding(k_BxTxHxK, v_BxTxHxK, capacity, COLUMNS), projection, merge)
 
   def read(self, q_BxHxK: jax.Array, cache: AttentionCache, filled: Filled) -> jax.Array:
     """What queries BxHxK read of the filled places of the cache, BxHxK."""
-    visible_BxP = filled.places(cache.v_GxPxK.shape[1])
-    return one_query_attention(q_BxHxK, cache.k_GxKxP, cache.v_GxPxK, visible_BxP)
+    return one_query_attention(q_BxHxK, cache.kv.k, cache.kv.v_GxPxK, filled.places(cache.kv.capacity))
 
-  def step(self, x_BxD: jax.Array, cache: AttentionCache) -> tuple[jax.Array, AttentionCache]:
-    """One position, which sees itself and the positions in the cache, where there must be room for it."""
+  def step(self, x_BxD: jax.Array, cache: AttentionCache, filled: Filled) -> tuple[jax.Array, AttentionCache]:
+    """One position, which sees itself and the filled places of the cache, where there must be room for it."""
     (q_BxHxK, k_BxHxK, v_BxHxK), projection = self.projection.step(x_BxD, cache.projection)
-    k_GxKxP = write_place(cache.k_GxKxP, k_BxHxK.reshape(-1, k_BxHxK.shape[2]), cache.filled.place, axis=2)
-    v_GxPxK = write_place(cache.v_GxPxK, v_BxHxK.reshape(-1, v_BxHxK.shape[2]), cache.filled.place, axis=1)
-    cache = AttentionCache(k_GxKxP, v_GxPxK, cache.filled.advanced(), projection, cache.merge)
-    y_BxD, merge = self.projection.merge_step(self.read(q_BxHxK, cache, cache.filled), cache.merge)
+    cache = dataclasses.replace(cache, kv=cache.kv.append(k_BxHxK, v_BxHxK, filled.place), projection=projection)
+    y_BxD, merge = self.projection.merge_step(self.read(q_BxHxK, cache, filled.advanced()), cache.merge)
     return y_BxD, dataclasses.replace(cache, merge=merge)

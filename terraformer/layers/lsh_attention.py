@@ -6,7 +6,7 @@ positions that a bucket keeps, I those of all rounds.
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,10 @@ from terraformer.config import BlockConfig
 from terraformer.layers.make import make_projection
 from terraformer.ops.constrain import split_by_head
 from terraformer.ops.keys import split_key
+from terraformer.ops.kv_cache import ROWS, KVCache
 from terraformer.ops.lsh import lsh_attention
 from terraformer.ops.lsh_hash import fixed_rotations, hash_queries, make_rotations
-from terraformer.ops.places import Filled, GrowingCache, prompted, write_place
+from terraformer.ops.places import Filled
 from terraformer.ops.recent_keys import RecentKeys, enter, keys_of, no_keys
 from terraformer.ops.shared_qk import attend_to_others, shared_qk_attention, unit_keys
 
@@ -28,21 +29,16 @@ _QUERY_CHUNK = 512
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class LSHCache(GrowingCache):
+class LSHCache:
   """What LSH attention keeps of the positions it has seen; it can grow as long as the whole of it is seen.
 
   Attributes:
-    k_GxPxK, v_GxPxK: keys of length 1, and values.
-    filled: which of the P places count.
+    kv: keys of length 1, in rows, and values.
     recent: positions by bucket; None where the whole cache is seen.
     projection, merge: what the projections keep.
   """
 
-  _kept: ClassVar = {'k_GxPxK': 1, 'v_GxPxK': 1}
-
-  k_GxPxK: jax.Array
-  v_GxPxK: jax.Array
-  filled: Filled
+  kv: KVCache
   recent: RecentKeys | None
   projection: Any
   merge: Any
@@ -141,14 +137,12 @@ class LSHAttention(nnx.Module):
 
   def init_cache(self, batch: int, capacity: int) -> LSHCache:
     """An empty cache for `capacity` positions."""
-    n_heads, head_width = self.head_shape
-    empty = jnp.zeros((batch * n_heads, capacity, head_width))
     recent = None
     if capacity > self.config.full_below:
       n_buckets = math.prod(self.config.bucket_factors(capacity))
-      recent = no_keys(batch, n_heads, self.config.n_rounds, n_buckets, self.config.window)
-    projection, merge = self.projection.init_cache(batch), self.projection.init_merge_cache(batch)
-    return LSHCache(empty, empty, prompted(jnp.zeros(batch, jnp.int32), 0), recent, projection, merge)
+      recent = no_keys(batch, self.head_shape[0], self.config.n_rounds, n_buckets, self.config.window)
+    kv = KVCache.empty(batch, *self.head_shape, capacity, ROWS)
+    return LSHCache(kv, recent, self.projection.init_cache(batch), self.projection.init_merge_cache(batch))
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array, capacity: int) -> tuple[jax.Array, LSHCache]:
     """All positions at once, and the cache after the first `length_B` of them; `capacity` is at least T.
@@ -167,14 +161,10 @@ class LSHAttention(nnx.Module):
     else:
       y_BxTxHxK = self._attend_in_buckets(q_BxHxTxK, v_BxTxHxK, buckets_BxHxRxT, factors, real_BxT)
     y_BxTxD, merge = self.projection.merge_prefill(y_BxTxHxK, length_B)
-    k_GxTxK, v_GxTxK = (
-      x_BxHxTxK.reshape(-1, length, self.head_shape[1])
-      for x_BxHxTxK in (unit_keys(q_BxHxTxK), v_BxTxHxK.swapaxes(1, 2))
-    )
-    cache = LSHCache(k_GxTxK, v_GxTxK, prompted(length_B, length), recent, projection, merge)
-    return y_BxTxD, cache.grown(capacity - length)
+    kv = KVCache.holding(unit_keys(q_BxTxHxK), v_BxTxHxK, capacity, ROWS)
+    return y_BxTxD, LSHCache(kv, recent, projection, merge)
 
-  def step(self, x_BxD: jax.Array, cache: LSHCache) -> tuple[jax.Array, LSHCache]:
+  def step(self, x_BxD: jax.Array, cache: LSHCache, filled: Filled) -> tuple[jax.Array, LSHCache]:
     """One position, for which there must be room in the cache.
 
     In a cache of at most `full_below` positions it sees all that are filled. In a larger one it sees, in each round,
@@ -183,21 +173,20 @@ class LSHAttention(nnx.Module):
     no other.
     """
     (q_BxHxK, _, v_BxHxK), projection = self.projection.step(x_BxD, cache.projection)
-    (batch, n_heads, head_width), capacity = q_BxHxK.shape, cache.k_GxPxK.shape[1]
-    k_GxPxK = write_place(cache.k_GxPxK, unit_keys(q_BxHxK).reshape(-1, head_width), cache.filled.place, axis=1)
-    v_GxPxK = write_place(cache.v_GxPxK, v_BxHxK.reshape(-1, head_width), cache.filled.place, axis=1)
+    (batch, n_heads, head_width), capacity = q_BxHxK.shape, cache.kv.capacity
+    kv = cache.kv.append(unit_keys(q_BxHxK), v_BxHxK, filled.place)
     if cache.recent is None:
-      recent, seen_k, seen_v = None, k_GxPxK, v_GxPxK
-      visible = cache.filled.places(capacity)[:, None, None]
+      recent, seen_k, seen_v = None, kv.k, kv.v_GxPxK
+      visible = filled.places(capacity)[:, None, None]
     else:
       bucket_BxHxR = self._hash(q_BxHxK[:, :, None], self.config.bucket_factors(capacity))[..., 0].astype(jnp.int32)
-      place_B = jnp.broadcast_to(cache.filled.place, batch)
+      place_B = jnp.broadcast_to(filled.place, batch)
       recent, position_BxHxRxS, filled_BxHxRxS = enter(cache.recent, bucket_BxHxR, place_B, capacity)
       position_GxIx1 = position_BxHxRxS.reshape(batch * n_heads, -1, 1)
-      seen_k = jnp.take_along_axis(k_GxPxK, position_GxIx1, axis=1, mode='promise_in_bounds')
-      seen_v = jnp.take_along_axis(v_GxPxK, position_GxIx1, axis=1, mode='promise_in_bounds')
+      seen_k = jnp.take_along_axis(kv.k, position_GxIx1, axis=1, mode='promise_in_bounds')
+      seen_v = jnp.take_along_axis(kv.v_GxPxK, position_GxIx1, axis=1, mode='promise_in_bounds')
       visible = filled_BxHxRxS.reshape(batch, n_heads, 1, -1)
     seen_k, seen_v = (seen.reshape(batch, n_heads, -1, head_width).astype(jnp.float32) for seen in (seen_k, seen_v))
     y_Bx1xHxK = attend_to_others(q_BxHxK[:, None], seen_k, seen_v, v_BxHxK[:, None], visible)
     y_BxD, merge = self.projection.merge_step(y_Bx1xHxK[:, 0], cache.merge)
-    return y_BxD, LSHCache(k_GxPxK, v_GxPxK, cache.filled.advanced(), recent, projection, merge)
+    return y_BxD, LSHCache(kv, recent, projection, merge)

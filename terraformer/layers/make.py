@@ -4,34 +4,12 @@ Kinds of a mechanism are listed nowhere: a config names what makes its layer, of
 not know of its parameters is told here: the part of the model that they are.
 """
 
-import importlib
-from collections.abc import Callable
-from typing import Any
-
 import jax
 from flax import nnx
 
-from terraformer.config import BlockConfig, NormConfig, OutputConfig, PositionsConfig, UserError
-from terraformer.config.base import Family
+from terraformer.config import BlockConfig, NormConfig, OutputConfig, PositionsConfig
+from terraformer.config.base import Family, maker
 from terraformer.layers.parameter import tell
-
-
-def maker(config: Family) -> Callable[..., Any]:
-  """What makes that which a config is of.
-
-  Raises:
-    UserError: if the config does not name it, or the name leads nowhere.
-  """
-  kind, named = type(config).__name__, type(config).made_by
-  if named is None:
-    raise UserError(f'{kind} does not say what it makes; set {kind}.made_by to a class or to its name, module:Class')
-  if not isinstance(named, str):
-    return named
-  module, _, name = named.partition(':')
-  try:
-    return getattr(importlib.import_module(module), name)
-  except (ImportError, AttributeError, ValueError) as error:
-    raise UserError(f'{kind}.made_by: expected module:Class that can be imported, found {named!r} ({error})') from error
 
 
 def _made(config: Family, part: str, *arguments, **options) -> nnx.Module:

@@ -20,8 +20,9 @@ class Facts:
 
   Attributes:
     axes: logical names of its dimensions, for sharding; `layers` comes first where layers are stacked.
-    row_axis: the axis, counted from the end, of which a decoded token reads one index; None where it reads all. So it
-      is the same for one layer and for layers that are stacked.
+    row_axis: the axis, counted from the end, of which a decoded token reads `rows` indices; None where it reads all. So
+      it is the same for one layer and for layers that are stacked.
+    rows: how many.
     decays: whether weight decay applies.
     stays_float32: whether a bundle never stores it in half the space; one that a token reads whole is never stored so.
     in_step: whether a decoding step reads it.
@@ -33,6 +34,7 @@ class Facts:
 
   axes: tuple[str | None, ...]
   row_axis: int | None = None
+  rows: int = 1
   decays: bool = True
   stays_float32: bool = False
   in_step: bool = True
@@ -63,6 +65,7 @@ def parameter(
   axes: Sequence[str | None],
   *,
   row_axis: int | None = None,
+  rows: int = 1,
   decays: bool = True,
   stays_float32: bool = False,
   part: str | None = None,
@@ -70,7 +73,7 @@ def parameter(
   """A trainable array with what its layer knows of it; the rest of the `Facts` is told by the layer's owners."""
   if value.ndim != len(axes):
     raise ValueError(f'axes: expected one name for each of {value.ndim} dimensions, found {axes}')
-  return nnx.Param(value, facts=Facts(tuple(axes), row_axis, decays, stays_float32, part=part))
+  return nnx.Param(value, facts=Facts(tuple(axes), row_axis, rows, decays, stays_float32, part=part))
 
 
 def tell(

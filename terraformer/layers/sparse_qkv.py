@@ -76,23 +76,28 @@ class SparseProjection(Projection):
     q, k, v = (split_heads(join_heads(x), self.n_heads) for x in (q_xSxW, k_xSxW, v_xSxW))
     return q, k, v
 
+  def _convolve_all(self, shared_BxTxD: jax.Array, x_BxTxD: jax.Array) -> QKV:
+    """Queries, keys and values of all positions of one sequence, before which there are zeros."""
+    # Padded once, before it is divided into modules: padded by each convolution, XLA fuses it differently forwards and
+    # backwards, and an exact reversible stack no longer reads the same bits.
+    before = ((0, 0), (self.config.length_kernel - 1, 0), (0, 0))
+    padded = self._read(jnp.pad(shared_BxTxD, before), jnp.pad(x_BxTxD, before))
+    return self._convolve(ModularConvolution.valid, *padded)
+
   def __call__(self, x_BxTxD: jax.Array, segment_BxT: jax.Array | None = None) -> QKV:
     """Queries, keys and values of all positions, BxTxHxK each."""
+    shared_BxTxD = self.shared(x_BxTxD)
     if segment_BxT is None:
-      return self.prefill(x_BxTxD, jnp.zeros(x_BxTxD.shape[0], jnp.int32))[0]
+      return self._convolve_all(shared_BxTxD, x_BxTxD)
     within = functools.partial(ModularConvolution.within, segment_BxT=segment_BxT)
-    return self._convolve(within, *self._read(self.shared(x_BxTxD), x_BxTxD))
+    return self._convolve(within, *self._read(shared_BxTxD, x_BxTxD))
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array) -> tuple[QKV, History]:
     """All positions, and the cache after the first `length_B` of them."""
     shared_BxTxD = self.shared(x_BxTxD)
     read, value_read = self._read(shared_BxTxD, x_BxTxD)
     history = History(self.query.cache_after(read, length_B), self.value.cache_after(value_read, length_B))
-    # Padded once, before it is divided into modules: padded by each convolution, XLA fuses it differently forwards and
-    # backwards, and an exact reversible stack no longer reads the same bits.
-    before = ((0, 0), (self.config.length_kernel - 1, 0), (0, 0))
-    padded = self._read(jnp.pad(shared_BxTxD, before), jnp.pad(x_BxTxD, before))
-    return self._convolve(ModularConvolution.valid, *padded), history
+    return self._convolve_all(shared_BxTxD, x_BxTxD), history
 
   def init_cache(self, batch: int) -> History:
     """Zeros stand before the first position."""
@@ -123,9 +128,13 @@ class SparseProjection(Projection):
 
   def merge(self, y_BxTxHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
     """The heads' results of all positions to BxTxD."""
-    if segment_BxT is None or self.output_convolution is None:
-      return self.merge_prefill(y_BxTxHxK, jnp.zeros(y_BxTxHxK.shape[0], jnp.int32))[0]
-    return join_heads(self.output_convolution.within(self._modules(self._mix(y_BxTxHxK)), segment_BxT))
+    y_BxTxD = self._mix(y_BxTxHxK)
+    if self.output_convolution is None:
+      return y_BxTxD
+    y_BxTxSxW = self._modules(y_BxTxD)
+    if segment_BxT is None:
+      return join_heads(self.output_convolution(y_BxTxSxW))
+    return join_heads(self.output_convolution.within(y_BxTxSxW, segment_BxT))
 
   def init_merge_cache(self, batch: int) -> jax.Array | None:
     """What the output's convolution sees before the first position, as it keeps it; None without one."""

@@ -16,21 +16,28 @@ from terraformer.layers.make import make_norm, make_output
 from terraformer.layers.parameter import tell
 from terraformer.models.precision import ready
 from terraformer.ops.dropout import dropout
+from terraformer.ops.places import Filled
 from terraformer.ops.segments import Segments
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class DecodingCache:
+class DecodeState:
   """What decoding keeps between tokens.
 
   Attributes:
-    layers: the decoder layers' caches, each array with a leading axis of layers.
+    layers: the decoder layers' caches, each array with a leading axis of layers, or unrolled a cache for each layer.
+    filled: which places of these caches count.
     position_B: positions read so far, by the decoder's count.
   """
 
   layers: Any
+  filled: Filled
   position_B: jax.Array
+
+  def advanced(self, layers: Any) -> 'DecodeState':
+    """After one more position, which the layers' caches have."""
+    return DecodeState(layers, self.filled.advanced(), self.position_B + 1)
 
 
 class Model(nnx.Module):
@@ -61,16 +68,16 @@ class Model(nnx.Module):
     """How many positions of each example are real in each stack: its name -> int32 B."""
     raise NotImplementedError
 
-  def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodingCache:
+  def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodeState:
     """Reads the inputs and makes room for `n_new` target tokens behind them."""
     raise NotImplementedError
 
-  def step(self, token_B: jax.Array, cache: DecodingCache) -> tuple[jax.Array, DecodingCache]:
+  def step(self, token_B: jax.Array, state: DecodeState) -> tuple[jax.Array, DecodeState]:
     """Logits BxV of the next target token.
 
     Args:
       token_B: the last target token; 0 before the first one.
-      cache: of `prefill` or of the step before.
+      state: of `prefill` or of the step before.
     """
     raise NotImplementedError
 

@@ -13,6 +13,8 @@ from terraformer.config import BlockConfig, ModelConfig
 from terraformer.models.halves import AttentionHalf, CrossAttentionHalf, FeedForwardHalf, Padding
 from terraformer.models.residual import Residual
 from terraformer.ops.constrain import split_by_example
+from terraformer.ops.keys import fold_key
+from terraformer.ops.places import Filled
 from terraformer.ops.reversible import Streams, add
 
 
@@ -47,8 +49,7 @@ class Block(nnx.Module):
       choices: to be repeated, where the sublayer is computed again; None to make them.
       number: of the sublayer.
     """
-    key = None if key is None else jax.random.fold_in(key, number)
-    x_BxTxD = split_by_example(x_BxTxD)
+    key, x_BxTxD = fold_key(key, number), split_by_example(x_BxTxD)
     delta_BxTxD, choices = self.sublayers[number](x_BxTxD, padding, memory_BxSxD, key=key, choices=choices)
     return self.residual.round(split_by_example(delta_BxTxD)), choices
 
@@ -65,11 +66,11 @@ class Block(nnx.Module):
       caches.append(cache)
     return streams, tuple(caches)
 
-  def step(self, streams: Streams, caches: tuple) -> tuple[Streams, tuple]:
-    """One position of the streams BxD."""
+  def step(self, streams: Streams, caches: tuple, filled: Filled) -> tuple[Streams, tuple]:
+    """One position of the streams BxD; `filled` says which places of the caches count."""
     new_caches = []
     for sublayer, cache in zip(self.sublayers, caches, strict=True):
-      delta_BxD, cache = sublayer.step(streams[-1], cache)
+      delta_BxD, cache = sublayer.step(streams[-1], cache, filled)
       streams = add(streams, self.residual.round(delta_BxD))
       new_caches.append(cache)
     return streams, tuple(new_caches)

@@ -75,7 +75,7 @@ def n_read(facts: Facts, leaf: jax.ShapeDtypeStruct, batch: int = 1) -> int:
     return 0
   if facts.row_axis is None:
     return leaf.size
-  return min(leaf.size, batch * leaf.size // leaf.shape[facts.row_axis])
+  return min(leaf.size, batch * facts.rows * leaf.size // leaf.shape[facts.row_axis])
 
 
 def cache_numbers(config: ModelConfig, context: int) -> int:

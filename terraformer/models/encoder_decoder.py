@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from terraformer.config import EncoderDecoderConfig
 from terraformer.layers.make import make_norm, make_positions
-from terraformer.models.base import DecodingCache, Model, causal_padding, n_tokens, tell_stacks
+from terraformer.models.base import DecodeState, Model, causal_padding, n_tokens, tell_stacks
 from terraformer.models.halves import Padding
 from terraformer.models.stack import Stack
 from terraformer.ops.keys import split_key
+from terraformer.ops.places import prompted
 from terraformer.ops.positions import shift_right
 from terraformer.ops.segments import Segments
 
@@ -70,15 +71,16 @@ class EncoderDecoder(Model):
     n_inputs_B, n_targets_B = n_tokens(inputs_BxS), n_tokens(targets_BxT)
     return {'encoder': n_inputs_B, 'decoder': n_targets_B}
 
-  def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodingCache:
+  def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodeState:
     """Reads the inputs and makes room for `n_new` target tokens."""
     batch = inputs_BxS.shape[0]
     memory_BxSxD = self._encode(inputs_BxS, None)
     layers = self.decoder.init_cache(batch, n_new, memory_BxSxD, Padding(None, inputs_BxS != 0))
-    return DecodingCache(layers, jnp.zeros(batch, jnp.int32))
+    read_B = jnp.zeros(batch, jnp.int32)
+    return DecodeState(layers, prompted(read_B, 0), read_B)
 
-  def step(self, token_B: jax.Array, cache: DecodingCache) -> tuple[jax.Array, DecodingCache]:
+  def step(self, token_B: jax.Array, state: DecodeState) -> tuple[jax.Array, DecodeState]:
     """Logits BxV of the next target token; `token_B` is the last one, 0 before the first."""
-    x_BxD = self.decoder_positions.step(self.embedding(token_B), cache.position_B)
-    streams, layers = self.decoder.step(self.decoder.residual.enter(x_BxD), cache.layers)
-    return self.logits(self.decoder.residual.leave(streams)), DecodingCache(layers, cache.position_B + 1)
+    x_BxD = self.decoder_positions.step(self.embedding(token_B), state.position_B)
+    streams, layers = self.decoder.step(self.decoder.residual.enter(x_BxD), state.layers, state.filled)
+    return self.logits(self.decoder.residual.leave(streams)), state.advanced(layers)

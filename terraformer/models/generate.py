@@ -6,6 +6,8 @@ B batch, S source time, T target time, V vocabulary.
 import jax
 import jax.numpy as jnp
 
+from terraformer.models.loop import decode_loop
+
 END = 1
 
 
@@ -29,16 +31,13 @@ def generate(model, inputs_BxS: jax.Array, n_tokens: int, n_ids: int) -> jax.Arr
   """
   batch = inputs_BxS.shape[0]
 
-  def unfinished(carry):
-    t, _, ended_B, _, _ = carry
-    return (t < n_tokens) & ~ended_B.all()
-
-  def advance(carry):
-    t, token_B, ended_B, tokens_BxT, cache = carry
-    logits_BxV, cache = model.step(token_B, cache)
+  def step(t, carry):
+    token_B, ended_B, tokens_BxT, state = carry
+    logits_BxV, state = model.step(token_B, state)
     token_B = jnp.where(ended_B, 0, writable(logits_BxV, n_ids).argmax(-1).astype(jnp.int32))
-    return t + 1, token_B, ended_B | (token_B == END), tokens_BxT.at[:, t].set(token_B), cache
+    return token_B, ended_B | (token_B == END), tokens_BxT.at[:, t].set(token_B), state
 
   start_B = jnp.zeros(batch, jnp.int32)
-  carry = (0, start_B, start_B > 0, jnp.zeros((batch, n_tokens), jnp.int32), model.prefill(inputs_BxS, n_tokens))
-  return jax.lax.while_loop(unfinished, advance, carry)[3]
+  carry = start_B, start_B > 0, jnp.zeros((batch, n_tokens), jnp.int32), model.prefill(inputs_BxS, n_tokens)
+  _, (_, _, tokens_BxT, _) = decode_loop(step, carry, n_tokens, lambda carry: ~carry[1].all())
+  return tokens_BxT

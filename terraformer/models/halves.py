@@ -22,7 +22,8 @@ from terraformer.layers.sru import SRU
 from terraformer.models.precision import ready
 from terraformer.ops.chunks import in_chunks
 from terraformer.ops.dropout import dropout
-from terraformer.ops.keys import split_key
+from terraformer.ops.keys import fold_key, split_key
+from terraformer.ops.places import Filled
 
 # Positions whose rows of a sparse feed-forward block are gathered at one time.
 _PREFILL_CHUNK = 64
@@ -72,9 +73,9 @@ class AttentionHalf(nnx.Module):
     """All positions, and the cache after the first `length_B`."""
     return self.attention.prefill(self.norm(x_BxTxD), length_B, capacity)
 
-  def step(self, x_BxD: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+  def step(self, x_BxD: jax.Array, cache: Any, filled: Filled) -> tuple[jax.Array, Any]:
     """One position."""
-    return self.attention.step(self.norm(x_BxD), cache)
+    return self.attention.step(self.norm(x_BxD), cache, filled)
 
 
 class CrossAttentionHalf(nnx.Module):
@@ -99,8 +100,8 @@ class CrossAttentionHalf(nnx.Module):
     """Keys and values of the memory, whatever the capacity."""
     return self.attention.init_cache(memory_BxSxD, padding.memory_BxS)
 
-  def step(self, x_BxD: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
-    """One position."""
+  def step(self, x_BxD: jax.Array, cache: Any, filled: Filled) -> tuple[jax.Array, Any]:
+    """One position; the memory is there in whole, whatever is filled of the decoder's own places."""
     return self.attention.step(self.norm(x_BxD), cache)
 
 
@@ -148,8 +149,7 @@ class FeedForwardHalf(nnx.Module):
 
     def one(index, x_and_choices):
       x_BxCxD, choices = x_and_choices
-      chunk_key = None if key is None else jax.random.fold_in(key, index)
-      y_BxCxD, choices = feed_forward(self.norm(x_BxCxD).astype(self.dtype), key=chunk_key, choices=choices)
+      y_BxCxD, choices = feed_forward(self.norm(x_BxCxD).astype(self.dtype), key=fold_key(key, index), choices=choices)
       return y_BxCxD.astype(jnp.float32), choices
 
     y_BxTxD, choices = in_chunks(one, self.chunk, x_BxTxD.shape[1])((x_BxTxD, choices))
@@ -175,8 +175,8 @@ class FeedForwardHalf(nnx.Module):
     h_BxTxD, cache = self.recurrence.prefill(x_BxTxD, length_B)
     return y_BxTxD + h_BxTxD, cache
 
-  def step(self, x_BxD: jax.Array, cache: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-    """One position."""
+  def step(self, x_BxD: jax.Array, cache: jax.Array | None, filled: Filled) -> tuple[jax.Array, jax.Array | None]:
+    """One position; a recurrence has no places."""
     y_BxD = self.feed_forward.step(self.norm(x_BxD))
     if self.recurrence is None:
       return y_BxD, None

@@ -8,10 +8,11 @@ import jax
 from terraformer.config import LanguageModelConfig
 from terraformer.layers.make import make_positions
 from terraformer.layers.parameter import tell
-from terraformer.models.base import DecodingCache, Model, n_tokens
+from terraformer.models.base import DecodeState, Model, n_tokens
 from terraformer.models.one_sequence import OneSequence
 from terraformer.models.stack import Stack
 from terraformer.ops.keys import split_key
+from terraformer.ops.places import prompted
 from terraformer.ops.positions import shift_right
 from terraformer.ops.segments import Segments
 
@@ -49,11 +50,11 @@ class LanguageModel(Model):
     n_inputs_B, n_targets_B = n_tokens(inputs_BxS), n_tokens(targets_BxT)
     return {'decoder': n_inputs_B + n_targets_B}
 
-  def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodingCache:
+  def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodeState:
     """Reads the inputs and makes room for `n_new` target tokens behind them."""
     return self.prefill_beginning(inputs_BxS, n_tokens(inputs_BxS), n_new)
 
-  def prefill_beginning(self, tokens_BxS: jax.Array, length_B: jax.Array, n_new: int) -> DecodingCache:
+  def prefill_beginning(self, tokens_BxS: jax.Array, length_B: jax.Array, n_new: int) -> DecodeState:
     """Reads the beginning of the sequence and makes room for `n_new` tokens behind it.
 
     Args:
@@ -64,13 +65,13 @@ class LanguageModel(Model):
     """
     batch, length = tokens_BxS.shape
     if not length:
-      return DecodingCache(self.decoder.init_cache(batch, n_new), length_B)
+      return DecodeState(self.decoder.init_cache(batch, n_new), prompted(length_B, 0), length_B)
     streams = self.decoder.residual.enter(self.positions(self.embedding(tokens_BxS)))
     _, layers = self.decoder.prefill(streams, length_B, length + n_new)
-    return DecodingCache(layers, length_B)
+    return DecodeState(layers, prompted(length_B, length), length_B)
 
-  def step(self, token_B: jax.Array, cache: DecodingCache) -> tuple[jax.Array, DecodingCache]:
+  def step(self, token_B: jax.Array, state: DecodeState) -> tuple[jax.Array, DecodeState]:
     """Logits BxV of the next target token; `token_B` is the last one, 0 before the first."""
-    x_BxD = self.positions.step(self.embedding(token_B), cache.position_B)
-    streams, layers = self.decoder.step(self.decoder.residual.enter(x_BxD), cache.layers)
-    return self.logits(self.decoder.residual.leave(streams)), DecodingCache(layers, cache.position_B + 1)
+    x_BxD = self.positions.step(self.embedding(token_B), state.position_B)
+    streams, layers = self.decoder.step(self.decoder.residual.enter(x_BxD), state.layers, state.filled)
+    return self.logits(self.decoder.residual.leave(streams)), state.advanced(layers)

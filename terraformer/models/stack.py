@@ -15,6 +15,7 @@ from terraformer.layers.parameter import tell
 from terraformer.models.block import Block
 from terraformer.models.halves import Padding
 from terraformer.models.residual import Residual
+from terraformer.ops.places import Filled
 from terraformer.ops.reversible import StackInputs, StackSpec, Streams, apply_layer
 
 _NO_PADDING = Padding(None)
@@ -110,9 +111,9 @@ class Stack(Segmented):
     """All positions, and the caches after the first `length_B` of them; `capacity` is at least T."""
     return self.scan(lambda streams, block: block.prefill(streams, length_B, capacity), streams, self.blocks)
 
-  def step(self, streams: Streams, caches):
-    """One position of the streams BxD."""
-    return self.scan(lambda streams, layer: layer[0].step(streams, layer[1]), streams, (self.blocks, caches))
+  def step(self, streams: Streams, caches, filled: Filled):
+    """One position of the streams BxD; `filled` says which places of the caches count."""
+    return self.scan(lambda streams, layer: layer[0].step(streams, layer[1], filled), streams, (self.blocks, caches))
 
 
 # All layers of a stack have the same shapes: called outside of a compiled program, these are compiled for one of them.
@@ -163,6 +164,6 @@ class UnrolledStack(Segmented):
     """All positions, and the caches after the first `length_B` of them; `capacity` is at least T."""
     return self._each(lambda index, streams: _prefill_layer(self.blocks[index], streams, length_B, capacity), streams)
 
-  def step(self, streams: Streams, caches: tuple) -> tuple[Streams, tuple]:
-    """One position of the streams BxD."""
-    return self._each(lambda index, streams: self.blocks[index].step(streams, caches[index]), streams)
+  def step(self, streams: Streams, caches: tuple, filled: Filled) -> tuple[Streams, tuple]:
+    """One position of the streams BxD; `filled` says which places of the caches count."""
+    return self._each(lambda index, streams: self.blocks[index].step(streams, caches[index], filled), streams)

@@ -10,11 +10,12 @@ from terraformer.config import TerraformerConfig
 from terraformer.layers.dense import Dense
 from terraformer.layers.make import make_norm, make_positions
 from terraformer.layers.parameter import tell
-from terraformer.models.base import DecodingCache, Model, n_tokens, tell_stacks
+from terraformer.models.base import DecodeState, Model, n_tokens, tell_stacks
 from terraformer.models.halves import Padding
 from terraformer.models.one_sequence import OneSequence
 from terraformer.models.stack import Stack
 from terraformer.ops.keys import split_key
+from terraformer.ops.places import prompted
 from terraformer.ops.positions import shift_right
 from terraformer.ops.reversible import Streams
 from terraformer.ops.segments import Segments
@@ -74,14 +75,14 @@ class Terraformer(Model):
     n_inputs_B, n_targets_B = n_tokens(inputs_BxS), n_tokens(targets_BxT)
     return {'encoder': n_inputs_B, 'decoder': n_inputs_B + n_targets_B}
 
-  def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodingCache:
+  def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodeState:
     """Reads the inputs and makes room for `n_new` target tokens behind them."""
-    n_inputs_B = n_tokens(inputs_BxS)
-    _, layers = self.decoder.prefill(self._encode(inputs_BxS, None), n_inputs_B, inputs_BxS.shape[1] + n_new)
-    return DecodingCache(layers, jnp.zeros_like(n_inputs_B))
+    n_inputs_B, n_places = n_tokens(inputs_BxS), inputs_BxS.shape[1]
+    _, layers = self.decoder.prefill(self._encode(inputs_BxS, None), n_inputs_B, n_places + n_new)
+    return DecodeState(layers, prompted(n_inputs_B, n_places), jnp.zeros_like(n_inputs_B))
 
-  def step(self, token_B: jax.Array, cache: DecodingCache) -> tuple[jax.Array, DecodingCache]:
+  def step(self, token_B: jax.Array, state: DecodeState) -> tuple[jax.Array, DecodeState]:
     """Logits BxV of the next target token; `token_B` is the last one, 0 before the first."""
-    x_BxD = self.decoder_positions.step(self.embedding(token_B), cache.position_B)
-    streams, layers = self.decoder.step(self.decoder.residual.enter(x_BxD), cache.layers)
-    return self.logits(self.decoder.residual.leave(streams)), DecodingCache(layers, cache.position_B + 1)
+    x_BxD = self.decoder_positions.step(self.embedding(token_B), state.position_B)
+    streams, layers = self.decoder.step(self.decoder.residual.enter(x_BxD), state.layers, state.filled)
+    return self.logits(self.decoder.residual.leave(streams)), state.advanced(layers)

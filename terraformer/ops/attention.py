@@ -4,12 +4,14 @@ B batch, T queries, P keys, H heads, G heads of all examples, K head width, C qu
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from terraformer.ops.chunks import in_chunks
 from terraformer.ops.dropout import dropout
+from terraformer.ops.keys import fold_key
 from terraformer.ops.segments import in_same_segment
 
 # Added in place of a hidden score. Finite, so that a query that sees no key at all gives an average and not a NaN.
@@ -67,6 +69,47 @@ def one_query_attention(
   )
 
 
+def full_attention(
+  q_BxTxHxK: jax.Array,
+  k_BxPxHxK: jax.Array,
+  v_BxPxHxK: jax.Array,
+  real_BxP: jax.Array | None,
+  *,
+  causal: bool,
+  segments: tuple[jax.Array, jax.Array] | None = None,
+  blind_zeros: bool = False,
+  query_chunk: int = 0,
+  rate: float = 0.0,
+  key: jax.Array | None = None,
+) -> jax.Array:
+  """Every query sees every key that it may see, with the scores of a chunk of queries alive at one time.
+
+  Args:
+    q_BxTxHxK: queries.
+    k_BxPxHxK, v_BxPxHxK: keys and values.
+    real_BxP: False at padding, which no query sees; None where there is none.
+    causal: whether a query sees no key that follows it.
+    segments: of packed rows, of queries BxT and of keys BxP, which do not see each other; else None.
+    blind_zeros: whether a query that sees no key gets zeros; else the average of all values.
+    query_chunk: queries of a chunk; 0 for all of them.
+    rate: of the dropout of attention weights.
+    key: of that dropout, from which every chunk gets its own; None for none.
+
+  Returns:
+    BxTxHxK.
+  """
+  k_BxHxPxK, v_BxHxPxK = k_BxPxHxK.swapaxes(1, 2), v_BxPxHxK.swapaxes(1, 2)
+
+  def attend(q_BxCxHxK, position_C, chunk_key):
+    visible_BxCxP = visible_keys(position_C, k_BxHxPxK.shape[2], real_BxP, causal, segments)
+    y_BxCxHxK = dot_product_attention(q_BxCxHxK, k_BxHxPxK, v_BxHxPxK, visible_BxCxP, rate=rate, key=chunk_key)
+    if not blind_zeros or visible_BxCxP is None:
+      return y_BxCxHxK
+    return jnp.where(visible_BxCxP.any(2)[..., None, None], y_BxCxHxK, 0)
+
+  return by_query_chunk(attend, q_BxTxHxK, query_chunk, key)
+
+
 def visible_keys(
   position_T: jax.Array,
   n_keys: int,
@@ -88,13 +131,19 @@ def visible_keys(
   return visible_BxTxP
 
 
-def by_query_chunk(attend, q_BxTxHxK: jax.Array, query_chunk: int) -> jax.Array:
+def by_query_chunk(
+  attend: Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array],
+  q_BxTxHxK: jax.Array,
+  query_chunk: int,
+  key: jax.Array | None = None,
+) -> jax.Array:
   """Attention a chunk of queries at a time, forwards and backwards, so that TxP scores are never alive.
 
   Args:
-    attend: (q_BxCxHxK, position_C, chunk's index) -> BxCxHxK; it is computed again in the backward pass.
+    attend: (q_BxCxHxK, position_C, key of the chunk) -> BxCxHxK; it is computed again in the backward pass.
     q_BxTxHxK: queries.
     query_chunk: C; 0 or T and more for one call of `attend`.
+    key: of dropout, from which every chunk gets its own; None for none.
 
   Returns:
     BxTxHxK.
@@ -102,6 +151,6 @@ def by_query_chunk(attend, q_BxTxHxK: jax.Array, query_chunk: int) -> jax.Array:
 
   def one(index, q_BxCxHxK):
     n_queries = q_BxCxHxK.shape[1]
-    return attend(q_BxCxHxK, index * n_queries + jnp.arange(n_queries), index)
+    return attend(q_BxCxHxK, index * n_queries + jnp.arange(n_queries), fold_key(key, index))
 
   return in_chunks(one, query_chunk, q_BxTxHxK.shape[1])(q_BxTxHxK)

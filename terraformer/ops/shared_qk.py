@@ -81,7 +81,7 @@ def shared_qk_attention(
   k_BxHxTxK, v_BxHxTxK = unit_keys(q_BxTxHxK).swapaxes(1, 2), v_BxTxHxK.swapaxes(1, 2)
   position_T = jnp.arange(q_BxTxHxK.shape[1])
 
-  def attend(q_BxCxHxK, position_C, chunk):
+  def attend(q_BxCxHxK, position_C, chunk_key):
     before_CxT = position_T < position_C[:, None]
     visible_1x1xCxT = (before_CxT if causal else position_T != position_C[:, None])[None, None]
     visible = visible_1x1xCxT if real_BxT is None else visible_1x1xCxT & real_BxT[:, None, None]
@@ -89,7 +89,6 @@ def shared_qk_attention(
       visible &= in_same_segment(segment_BxT, segment_BxT, position_C)[:, None]
     # The last chunk of queries is padded: what stands there is dropped.
     own_v_BxCxHxK = jnp.take(v_BxTxHxK, position_C, axis=1, mode='clip')
-    chunk_key = None if key is None else jax.random.fold_in(key, chunk)
     return attend_to_others(q_BxCxHxK, k_BxHxTxK, v_BxHxTxK, own_v_BxCxHxK, visible, rate=rate, key=chunk_key)
 
-  return by_query_chunk(attend, q_BxTxHxK, query_chunk)
+  return by_query_chunk(attend, q_BxTxHxK, query_chunk, key)

@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from terraformer.config import RunConfig, UserError
+from terraformer.config import RunConfig, UserError, first_line
 from terraformer.layers.parameter import facts_of
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import count, split
@@ -18,8 +18,7 @@ from terraformer.pod.chips import CHIPS, Chip
 from terraformer.pod.flops import count_flops
 from terraformer.pod.hlo import Moved, Program
 from terraformer.train.optimizer import make_optimizer, make_schedule
-from terraformer.train.setup import require_divisible
-from terraformer.train.sharding import AXES, AXIS_TYPES, batch_sharding, mesh_shape, replicated
+from terraformer.train.sharding import AXES, AXIS_TYPES, batch_sharding, mesh_shape, replicated, require_divisible
 from terraformer.train.state import abstract_state, step_options
 from terraformer.train.step import make_train_step
 
@@ -107,16 +106,16 @@ def compile_step(run: RunConfig, topology: str) -> CompiledStep:
   try:
     devices = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
   except Exception as error:  # of whatever type libtpu raises
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise UserError(f'--topology {topology}: expected libtpu and a slice that it knows, found: {reason}') from error
+    found = first_line(error)
+    raise UserError(f'--topology {topology}: expected libtpu and a slice that it knows, found: {found}') from error
   shape = mesh_shape(run.train.mesh, len(devices))
   mesh = Mesh(np.array(devices).reshape(shape), AXES, axis_types=AXIS_TYPES)
-  require_divisible(run, mesh)
+  require_divisible(run.train, mesh)
 
   model = abstract_model(run.model)
   (structure, params), facts = split(model), facts_of(model)
   optimizer, schedule = make_optimizer(run.train.optimizer, facts), make_schedule(run.train.optimizer.schedule)
-  state = abstract_state(run.model, optimizer, mesh, run.train.mesh.rules)
+  state = abstract_state(params, facts, optimizer, mesh, run.train.mesh.rules)
   batch = {
     name: jax.ShapeDtypeStruct((run.train.batch_size, length), jnp.int32, sharding=batch_sharding(mesh))
     for name, length in run.data.batch_lengths.items()

@@ -6,6 +6,7 @@ folder all that decoding needs.
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import sys
@@ -20,14 +21,15 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from terraformer import paths
-from terraformer.config import RunConfig, UserError, from_dict
-from terraformer.files import UnwritableError, writing
+from terraformer.config import RunConfig, UserError, first_line, from_dict, migrations
+from terraformer.files import UnwritableError, rename_to_free, writing
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import Params, describe, flatten, split, unflatten
 from terraformer.train.manifest import NAME, DamagedError, verify, write_manifest
 from terraformer.train.state import State
 
-FORMAT = 4
+FORMAT = 5
+_READ = (4, FORMAT)  # formats; in the older one the data are named by their task
 # Larger arrays are stored in pieces of their leading axis, so that a layer can be read alone.
 _PIECE_BYTES = 1 << 26
 
@@ -103,9 +105,7 @@ def set_aside(workdir: Path, newer_than: int) -> None:
   """Gives steps that are not to be used another name, out of the way of those that will be saved again."""
   for step in steps(workdir):
     if step > newer_than:
-      path = folder(workdir) / str(step)
-      names = (path.with_name(f'{step}.aside{n or ""}') for n in range(1000))
-      path.rename(next(name for name in names if not name.exists()))
+      rename_to_free(folder(workdir) / str(step), (f'{step}.aside{n or ""}' for n in itertools.count()))
 
 
 def read_run(workdir: Path, step: int) -> tuple[RunConfig, dict[str, Any]]:
@@ -120,13 +120,13 @@ def read_run(workdir: Path, step: int) -> tuple[RunConfig, dict[str, Any]]:
   except (ValueError, OSError) as error:
     raise UserError(f'{path}: expected the JSON of a run, found {error}') from error
   found = stored.get('format') if isinstance(stored, dict) else None
-  if found != FORMAT:
+  if found not in _READ:
     raise UserError(f'{path}: expected a checkpoint of format {FORMAT}, found {found}')
   missing = sorted({'config', 'gin', 'data_fingerprint', 'vocabulary'} - stored.keys())
   if missing:
     raise UserError(f'{path}: expected the field {missing[0]}, found none')
   try:
-    return from_dict(stored['config']), stored
+    return from_dict(stored['config']), stored | {'gin': migrations.gin(stored['gin'])}
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
 
@@ -200,7 +200,7 @@ class Checkpoints:
     try:
       return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
     except (ValueError, KeyError) as error:
-      raise UserError(f'{path}: expected the state of this run, found {_first_line(error)}') from error
+      raise UserError(f'{path}: expected the state of this run, found {first_line(error)}') from error
 
   def has(self, step: int) -> bool:
     """Whether a step is here, or being written."""
@@ -287,7 +287,7 @@ def restore_named(workdir: Path, step: int, abstract: dict[str, jax.ShapeDtypeSt
       paths.plain(path), args=ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
     )
   except (ValueError, KeyError) as error:
-    raise UserError(f'{path}: expected the parameters of this run, found {_first_line(error)}') from error
+    raise UserError(f'{path}: expected the parameters of this run, found {first_line(error)}') from error
   return flatten(restored['params'])
 
 
@@ -304,7 +304,7 @@ def read_layer(workdir: Path, step: int, name: str, layer: int | None) -> np.nda
     array = tensorstore.open({'driver': 'zarr', 'kvstore': place}, open=True, read=True).result()
     return np.asarray((array if layer is None else array[layer]).read().result())
   except (ValueError, OSError) as error:
-    raise UserError(f'{path}: expected the parameter {name}, found {_first_line(error)}') from error
+    raise UserError(f'{path}: expected the parameter {name}, found {first_line(error)}') from error
 
 
 def _check(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> None:
@@ -320,13 +320,9 @@ def _stored_shapes(path: Path) -> dict[str, Any]:
   try:
     return ocp.PyTreeCheckpointer().metadata(paths.plain(path)).item_metadata.tree
   except (ValueError, KeyError, OSError, AttributeError) as error:
-    raise UserError(f'{path}: expected a readable checkpoint, found {_first_line(error)}') from error
+    raise UserError(f'{path}: expected a readable checkpoint, found {first_line(error)}') from error
 
 
 def _by_name(tree: Any) -> dict[str, Any]:
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   return {jax.tree_util.keystr(path, simple=True, separator='.'): leaf for path, leaf in leaves}
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -28,10 +28,14 @@ class Clock:
     self._seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
 
   def enter(self, phase: str) -> None:
-    """Ends the present phase and begins another, or the same again, which shows that it is alive."""
+    """Ends the present phase and begins another."""
     (before, began), now = self.now, time.monotonic()
     self._seconds[before] += now - began
     self.now = phase, now
+
+  def alive(self) -> None:
+    """Begins the present phase again, which tells the watchdog that it is not hung."""
+    self.enter(self.now[0])
 
   @contextlib.contextmanager
   def during(self, phase: str) -> Iterator[None]:
@@ -45,7 +49,7 @@ class Clock:
 
   def seconds(self) -> dict[str, float]:
     """Of every phase, up to now."""
-    self.enter(self.now[0])
+    self.alive()
     return dict(self._seconds)
 
 

@@ -1,5 +1,6 @@
 """Global batches on the devices that compute with them; every process reads the examples of its own devices."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -48,6 +49,14 @@ class Feed:
     """Batches of the validation split, the same at every call."""
     for rows in self._data.eval_batches('validation', self._size, self._n_held_out, self._rows):
       yield self._place(rows)
+
+  def baselines(self) -> dict[str, float]:
+    """Perplexities to hold the loss on `held_out` against, by name; none without a validation split."""
+    if not self._data.size('validation'):
+      return {}
+    held_out = self._data.eval_batches('validation', self._size, self._n_held_out)
+    losses = np.concatenate([self._data.unigram_losses(batch['targets']) for batch in held_out])
+    return {'unigram model': math.exp(losses.mean())}
 
   def _place(self, rows: dict[str, np.ndarray]) -> Batch:
     def place(local: np.ndarray) -> jax.Array:

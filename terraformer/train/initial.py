@@ -9,7 +9,7 @@ import jax
 from terraformer.config import InitFromConfig, UserError
 from terraformer.layers.parameter import ModelFacts
 from terraformer.models.parameters import Params, describe, flatten, unflatten
-from terraformer.train import checkpoint
+from terraformer.train import checkpoint, hosts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,15 @@ class InitReport:
     )
 
 
+def find_step(config: InitFromConfig) -> int:
+  """The step of the other run that is taken, the same for all processes; the main one sees that it is whole.
+
+  Raises:
+    UserError: if there is none, or it is damaged.
+  """
+  return hosts.agree(lambda: checkpoint.require_step(Path(config.workdir), config.step or None))
+
+
 def take_parameters(
   params: Params, facts: ModelFacts, config: InitFromConfig, step: int, vocabulary: str
 ) -> tuple[Params, InitReport]:
@@ -59,9 +68,10 @@ def take_parameters(
     UserError: if the other run has other tokens and its embedding is taken, or naming the first parameter that is
       missing, left over or of another shape and not allowed to be, or a pattern that no parameter matches.
   """
-  source = checkpoint.folder(Path(config.workdir)) / str(step)
-  tokens = checkpoint.read_run(Path(config.workdir), step)[1]['vocabulary']['fingerprint']
-  wanted, stored = flatten(params), checkpoint.stored_params(Path(config.workdir), step)
+  workdir = Path(config.workdir)
+  source = checkpoint.folder(workdir) / str(step)
+  tokens = checkpoint.read_run(workdir, step)[1]['vocabulary']['fingerprint']
+  wanted, stored = flatten(params), checkpoint.stored_params(workdir, step)
   fresh = _matching(config.fresh, wanted, 'InitFromConfig.fresh', 'this model')
   left_over = _matching(config.left_over, stored, 'InitFromConfig.left_over', str(source))
   left_over |= {name for name in fresh if name in stored}
@@ -87,7 +97,7 @@ def take_parameters(
   matched = {
     name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in wanted.items() if name not in fresh
   }
-  taken = checkpoint.restore_named(Path(config.workdir), step, matched)
+  taken = checkpoint.restore_named(workdir, step, matched)
   report = InitReport(
     source,
     tuple(matched),

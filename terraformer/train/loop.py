@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,28 +9,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from terraformer.config import InitFromConfig, RunConfig
-from terraformer.data.batches import Prepared, prefetch
+from terraformer.config import RunConfig, TrainConfig
+from terraformer.data.batches import prefetch
 from terraformer.files import UnwritableError, writing
-from terraformer.layers.parameter import ModelFacts, facts_of
-from terraformer.models.make import abstract_model
-from terraformer.models.parameters import Params, count, split
 from terraformer.paths import make_folder
-from terraformer.train import checkpoint, hosts, setup
-from terraformer.train.best import Best
+from terraformer.train import checkpoint, hosts, initial, setup
 from terraformer.train.clock import Clock, StepTimes
 from terraformer.train.divergence import DivergedError, Guard
 from terraformer.train.feed import Feed, batch_number
-from terraformer.train.initial import InitReport, take_parameters
-from terraformer.train.interruption import interruption
+from terraformer.train.interruption import Interruption, interruption
+from terraformer.train.kept import Kept
 from terraformer.train.metrics import MetricsLog, NoLog, summarise
-from terraformer.train.optimizer import make_optimizer, make_schedule
 from terraformer.train.profile import Profiler
-from terraformer.train.program import Program
+from terraformer.train.programs import Programs
 from terraformer.train.report import Report
-from terraformer.train.sharding import batch_sharding, make_mesh, replicated
-from terraformer.train.state import State, abstract_state, init_state, step_options
-from terraformer.train.step import make_eval_step, make_probe_step, make_sample_step, make_train_step
+from terraformer.train.sharding import batch_sharding, make_mesh, require_divisible
+from terraformer.train.state import State
 from terraformer.train.summary import write_summary
 from terraformer.train.watchdog import watchdog
 
@@ -81,204 +74,231 @@ def train(
   workdir = Path(workdir)
   make_folder(workdir)
   clock = Clock()
+  progress = progress and hosts.is_main()
   try:
     with (
       writing(workdir),
       setup.locked(workdir),
       watchdog(run.train.watchdog, clock, workdir / hosts.own_name('hung.txt')),
     ):
-      return _train(run, workdir, gin_text, progress and hosts.is_main(), profile, clock)
+      start = setup.start(run, workdir, gin_text, progress)
+      mesh = make_mesh(run.train.mesh)
+      require_divisible(run.train, mesh)
+      sharding = batch_sharding(mesh)
+      sample_size = run.data.targets_length, start.data.vocabulary.size
+      programs = Programs(run.model, run.train, mesh, clock, sample_size)
+      feed = Feed(start.data, run.train, sharding, start.skipped)
+      tokens_a_step = run.train.batch_size * (run.data.inputs_length + run.data.targets_length)
+      times = StepTimes()
+      with (
+        jax.set_mesh(mesh),
+        contextlib.closing(Kept(workdir, start.permanent, run.train.checkpoints)) as kept,
+        interruption() as asked,
+      ):
+        training = _Training(
+          run.train, workdir, start, programs, feed, kept, asked, clock, times, tokens_a_step, profile, progress
+        )
+        step, last_eval = training.to_its_end()
+      seconds = clock.seconds()
+      if hosts.is_main():
+        write_summary(workdir, run, step, seconds, times, feed.skipped, feed.baselines())
   except UnwritableError as error:
     raise UnwritableError(f'{error}; {checkpoint.what_is_safe(workdir)}', error.number) from error
+  signal = asked.signal if step < run.train.steps else None
+  return TrainResult(step, signal.name if signal else None, last_eval, seconds)
 
 
-def _train(
-  run: RunConfig, workdir: Path, gin_text: str, progress: bool, profile: tuple[int, int] | None, clock: Clock
-) -> TrainResult:
-  config = run.train
-  newest = setup.find_checkpoint(workdir, config.checkpoints.older_if_damaged)
-  data = setup.open_data(run, progress)
-  stored: dict[str, Any] = {}
-  if newest is not None:
-    stored_run, stored = checkpoint.read_run(workdir, newest)
-    setup.require_same(workdir, stored, stored_run, run, data)
-  permanent_folder = Path(config.checkpoints.permanent_directory or workdir / 'permanent')
-  setup.require_own(permanent_folder, run, data)
-  mesh = make_mesh(config.mesh)
-  setup.require_divisible(run, mesh)
-  description = setup.describe_run(run, data, gin_text)
-  if hosts.is_main():
-    setup.keep_vocabulary(workdir / 'vocabulary.model', data.vocabulary.model_bytes)
+@dataclasses.dataclass(frozen=True)
+class _Due:
+  """What follows a step.
 
-  init_key, noise_key = jax.random.split(jax.random.key(config.seed))
-  model = abstract_model(run.model)
-  (structure, shapes), facts = split(model), facts_of(model)
-  optimizer, schedule = make_optimizer(config.optimizer, facts), make_schedule(config.optimizer.schedule)
-  abstract = abstract_state(run.model, optimizer, mesh, config.mesh.rules)
-  feed = Feed(data, config, batch_sharding(mesh), list(stored.get('skipped', [])))
-  train_step = Program(
-    make_train_step(structure, optimizer, schedule, noise_key, config.microbatches),
-    clock,
-    **step_options(abstract, mesh),
-  )
-  eval_step = Program(make_eval_step(structure), clock, out_shardings=replicated(mesh))
-  probe_step = Program(make_probe_step(structure), clock, out_shardings=replicated(mesh))
-  sample_step = Program(
-    make_sample_step(structure, run.data.targets_length, data.vocabulary.size), clock, out_shardings=replicated(mesh)
-  )
-  if progress and (newest or 0) < config.steps:
-    print(
-      f'{count(shapes):,} parameters, {hosts.describe()}, steps {newest or 0:,} to {config.steps:,}; '
-      'compiling the step',
-      file=sys.stderr,
-    )
+  Attributes:
+    last: whether it was the last step.
+    stopping: whether the run ends here because somebody asked for it.
+    saving, keeping: whether it gets a checkpoint, and one that is kept for good.
+    watching, evaluating, sampling: whether there is a look into the model, an evaluation, and samples.
+  """
 
-  def evaluate(params) -> dict[str, float]:
-    metrics = []
-    for batch in feed.held_out():
-      clock.enter('evaluation')  # again and again, for the watchdog
-      metrics.append(eval_step(params, batch))
-    return summarise(metrics)
+  last: bool
+  stopping: bool
+  saving: bool
+  keeping: bool
+  watching: bool
+  evaluating: bool
+  sampling: bool
 
-  def fresh() -> State:
-    with clock.during('compile'):  # which takes most of it
-      state = init_state(run.model, optimizer, mesh, init_key, config.mesh.rules)
-    if config.init_from is None:
-      return state
-    params, report = _take(config.init_from, state['params'], facts, data)
-    if progress:
-      print(report, file=sys.stderr)
-    return state | {'params': params}
 
-  def attempt(first_step: int, recent_losses: list[float]) -> tuple[int, dict[str, float]]:
-    """Trains from a checkpoint, or from nothing, to the end or to a signal: steps done, and the last evaluation."""
-    state = checkpoints.restore(first_step, abstract) if first_step else fresh()
-    # Of a permanent checkpoint that a kill cut short this is the last chance.
-    guard = Guard(config.divergence, recent_losses)
-    if first_step and to_keep(first_step):
-      permanent.save(first_step, state, described(guard))
-    log = MetricsLog(workdir, first_step) if hosts.is_main() else NoLog()
-    step, last_eval = first_step, {}
-    with (
-      contextlib.closing(log),
-      contextlib.closing(Report(log, run, guard, clock, times, first_step, progress)) as report,
-      contextlib.closing(Profiler(profile, workdir / 'tensorboard')) as profiler,
-      contextlib.closing(prefetch(feed.train, first_step, config.steps)) as batches,
-    ):
-      clock.enter('input')
-      for step, (ids_B, batch) in enumerate(batches, first_step + 1):
-        clock.enter('step')
-        profiler.before(step)
-        state, metrics, norms = train_step(state, batch)
-        profiler.after(step, metrics)
-        report.note(step, metrics, norms, ids_B)
-        last = step == config.steps
-        stopping = asked.now() and not last
-        saving = stopping or last or step % config.checkpoints.every == 0
-        keeping = to_keep(step)
-        watching = config.watch_every and not stopping and (last or step % config.watch_every == 0)
-        if saving or keeping or watching:
-          report.settle()  # a state that has diverged must not replace a good one
+@dataclasses.dataclass(frozen=True)
+class _Training:
+  """A run at work in its folder; its methods stand in the order in which they are called.
 
-        clock.enter('log')
-        if stopping or last:
-          report.log()
-        clock.enter('checkpoint')
-        if saving:
-          checkpoints.save(step, state, described(guard))
-        if keeping:
-          permanent.save(step, state, described(guard))
-        if stopping:
-          break
+  Attributes:
+    config: how long it is, and what is done how often.
+    workdir: its folder.
+    start: with what it begins.
+    programs: what it computes.
+    feed: its batches.
+    kept: its checkpoints.
+    asked: whether somebody wants it to stop.
+    clock: where the time goes.
+    times: of its steps.
+    tokens_a_step: sources and targets of a whole batch.
+    profile: first and last step of a profile.
+    progress: whether people see how it goes on.
+  """
 
-        clock.enter('evaluation')
-        if watching:
-          report.watch(step, jax.device_get(probe_step(state['params'], batch)))
-        if config.eval_every and (last or step % config.eval_every == 0):
-          last_eval = evaluate(state['params'])
-          report.evaluation(step, last_eval)
-          if best is not None:
-            clock.enter('checkpoint')
-            best.offer(step, state, described(guard), last_eval)
-            clock.enter('evaluation')
-        if config.sample_every and (last or step % config.sample_every == 0):
-          report.samples(step, _samples(sample_step, state['params'], data))
-        clock.enter('input')
-      clock.enter('checkpoint')
-      checkpoints.wait()
-      clock.enter('log')
-    return step, last_eval
+  config: TrainConfig
+  workdir: Path
+  start: setup.Start
+  programs: Programs
+  feed: Feed
+  kept: Kept
+  asked: Interruption
+  clock: Clock
+  times: StepTimes
+  tokens_a_step: int
+  profile: tuple[int, int] | None
+  progress: bool
 
-  def described(guard: Guard) -> dict[str, Any]:
-    """What a checkpoint tells of the run up to now."""
-    return description | {'skipped': list(feed.skipped), 'recent_losses': list(guard.recent)}
+  def to_its_end(self) -> tuple[int, dict[str, float]]:
+    """Trains until the last step or a signal, in one attempt or more: steps done, and the last evaluation.
 
-  def to_keep(step: int) -> bool:
-    """Whether a step belongs into the permanent folder and is not there; a run that went back comes by it again."""
-    return permanent is not None and step % config.checkpoints.permanent_every == 0 and not permanent.has(step)
-
-  times = StepTimes()
-  first_step, recent_losses = newest or 0, stored.get('recent_losses', [])
-  with contextlib.ExitStack() as stack:
-    stack.enter_context(jax.set_mesh(mesh))
-    checkpoints = stack.enter_context(
-      contextlib.closing(checkpoint.Checkpoints(checkpoint.folder(workdir), config.checkpoints.keep))
-    )
-    permanent = None
-    if config.checkpoints.permanent_every:
-      permanent = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(permanent_folder, None)))
-    best = stack.enter_context(contextlib.closing(Best(workdir))) if config.checkpoints.best else None
-    asked = stack.enter_context(interruption())
-    diverged_at = None
+    Raises:
+      DivergedError: if the run diverges and no more batches may be left out.
+    """
+    first_step, recent_losses, diverged_at = self.start.step, self.start.recent_losses, None
+    if self.progress and first_step < self.config.steps:
+      print(
+        f'{self.programs.n_parameters:,} parameters, {hosts.describe()}, '
+        f'steps {first_step:,} to {self.config.steps:,}; compiling the step',
+        file=sys.stderr,
+      )
     while True:
       try:
-        step, last_eval = attempt(first_step, recent_losses)
-        break
+        return self._attempt(first_step, recent_losses)
       except DivergedError as error:
-        # A loss shows what the step before has done: where leaving out its own batch did not help, that one goes too.
+        # The loss of a step shows what the steps before it did to the parameters. A run that diverges at the same step
+        # again, although that step reads another batch now, leaves out the batch of the step before as well.
         again = error.step == diverged_at and error.step > 1
-        numbers = [batch_number(error.step - 1 - back, feed.skipped) for back in range(1 + again)]
-        if len(feed.skipped) + len(numbers) > config.divergence.max_skipped:
+        numbers = [batch_number(error.step - 1 - back, self.feed.skipped) for back in range(1 + again)]
+        if len(self.feed.skipped) + len(numbers) > self.config.divergence.max_skipped:
           raise
         diverged_at, message = error.step, str(error)
-      times.pause()
-      clock.enter('checkpoint')
-      feed.skipped += numbers
-      checkpoints.wait()
-      before = diverged_at - 1 if again else None
-      first_step = setup.find_checkpoint(workdir, config.checkpoints.older_if_damaged, before) or 0
-      checkpoints.reload()
-      recent_losses = checkpoint.read_run(workdir, first_step)[1]['recent_losses'] if first_step else []
+      # The error is gone here, and the diverged state with it, which leaves its memory to the one that is restored.
+      first_step, recent_losses = self._go_back(numbers, before=diverged_at - 1 if again else None)
       if hosts.is_main():
         left_out = ' and '.join(map(str, numbers))
         print(f'{message}\ngoing back to step {first_step}, and on without batch {left_out}', file=sys.stderr)
 
-  seconds = clock.seconds()
-  if hosts.is_main():
-    write_summary(workdir, run, step, seconds, times, feed.skipped, _baselines(run, data))
-  return TrainResult(step, asked.signal.name if asked.signal and step < config.steps else None, last_eval, seconds)
+  def _attempt(self, first_step: int, recent_losses: list[float]) -> tuple[int, dict[str, float]]:
+    """Trains from a checkpoint, or from nothing, to the end or to a signal: steps done, and the last evaluation.
 
+    Raises:
+      DivergedError: where it must go back.
+    """
+    state = self.kept.restore(first_step, self.programs.state) if first_step else self._fresh_state()
+    guard = Guard(self.config.divergence, recent_losses)
+    if first_step and self.kept.is_missing(first_step):
+      # A kill cut short its permanent copy. This is the last chance to make one: newer checkpoints push this one out.
+      self.kept.save_for_good(first_step, state, self._described(guard))
+    log = MetricsLog(self.workdir, first_step) if hosts.is_main() else NoLog()
+    report = Report(log, self.config, self.tokens_a_step, guard, self.clock, self.times, first_step, self.progress)
+    step, last_eval = first_step, {}
+    with (
+      contextlib.closing(log),
+      contextlib.closing(report),
+      contextlib.closing(Profiler(self.profile, self.workdir / 'tensorboard')) as profiler,
+      contextlib.closing(prefetch(self.feed.train, first_step, self.config.steps)) as batches,
+    ):
+      self.clock.enter('input')  # and so again after each of the phases below
+      for step, (ids_B, batch) in enumerate(batches, first_step + 1):
+        with self.clock.during('step'):
+          profiler.before(step)
+          state, metrics, norms = self.programs.train(state, batch)
+          profiler.after(step, metrics)
+          report.note(step, metrics, norms, ids_B)
+          due = self._due(step)
+          if due.saving or due.keeping or due.watching:
+            report.settle()  # a state that has diverged must not replace a good one
+        if due.stopping or due.last:
+          with self.clock.during('log'):
+            report.log()
+        with self.clock.during('checkpoint'):
+          if due.saving:
+            self.kept.save(step, state, self._described(guard))
+          if due.keeping:
+            self.kept.save_for_good(step, state, self._described(guard))
+        if due.stopping:
+          break
+        with self.clock.during('evaluation'):
+          if due.watching:
+            report.watch(step, jax.device_get(self.programs.probe(state['params'], batch)))
+          if due.evaluating:
+            last_eval = self._evaluate(state)
+            report.evaluation(step, last_eval)
+            with self.clock.during('checkpoint'):
+              self.kept.offer(step, state, self._described(guard), last_eval)
+          if due.sampling:
+            report.samples(step, self._samples(state))
+      with self.clock.during('checkpoint'):
+        self.kept.wait()
+      self.clock.enter('log')  # whose files are closed now
+    return step, last_eval
 
-def _samples(sample_step, params, data: Prepared, n: int = 2) -> list[tuple[str, str, str]]:
-  """(source, reference, what the model wrote) of the first validation examples."""
-  batch = next(iter(data.eval_batches('validation', n, n)))
-  tokens_BxT = np.asarray(sample_step(params, batch['inputs']))
-  texts = data.eval_texts('validation', n)
-  return [(*pair, data.vocabulary.decode(tokens)) for pair, tokens in zip(texts, tokens_BxT.tolist(), strict=False)]
+  def _fresh_state(self) -> State:
+    """The state of a new run: random, or with the parameters of the run that it is to begin with."""
+    state = self.programs.fresh_state()
+    source = self.config.init_from
+    if source is None:
+      return state
+    step, vocabulary = initial.find_step(source), self.start.data.vocabulary
+    params, report = initial.take_parameters(state['params'], self.programs.facts, source, step, vocabulary.fingerprint)
+    if self.progress:
+      print(report, file=sys.stderr)
+    return state | {'params': params}
 
+  def _described(self, guard: Guard) -> dict[str, Any]:
+    """What a checkpoint tells of the run up to now."""
+    return self.start.description | {'skipped': list(self.feed.skipped), 'recent_losses': list(guard.recent)}
 
-def _baselines(run: RunConfig, data: Prepared) -> dict[str, float]:
-  """Perplexities to hold the validation loss against."""
-  if not data.size('validation'):
-    return {}
-  config = run.train
-  held_out = data.eval_batches('validation', config.batch_size, config.batch_size * config.eval_batches)
-  losses = np.concatenate([data.unigram_losses(batch['targets']) for batch in held_out])
-  return {'unigram model': math.exp(losses.mean())}
+  def _due(self, step: int) -> _Due:
+    """What follows a step. Called once a step: that is how several processes agree on the step at which to stop."""
+    config = self.config
+    last = step == config.steps
+    stopping = self.asked.now() and not last
 
+    def is_due(every: int) -> bool:
+      return every > 0 and not stopping and (last or step % every == 0)
 
-def _take(config: InitFromConfig, params: Params, facts: ModelFacts, data: Prepared) -> tuple[Params, InitReport]:
-  """The parameters of another run; the main process says of which step, and that it is whole."""
-  workdir = Path(config.workdir)
-  step = hosts.agree(lambda: checkpoint.require_step(workdir, config.step or None))
-  return take_parameters(params, facts, config, step, data.vocabulary.fingerprint)
+    return _Due(
+      last=last,
+      stopping=stopping,
+      saving=stopping or last or self.kept.is_due(step),
+      keeping=self.kept.is_missing(step),
+      watching=is_due(config.watch_every),
+      evaluating=is_due(config.eval_every),
+      sampling=is_due(config.sample_every),
+    )
+
+  def _evaluate(self, state: State) -> dict[str, float]:
+    """The metrics of the validation split."""
+    metrics = []
+    for batch in self.feed.held_out():
+      self.clock.alive()  # the watchdog allows each batch as much time as anything else
+      metrics.append(self.programs.evaluate(state['params'], batch))
+    return summarise(metrics)
+
+  def _samples(self, state: State, n: int = 2) -> list[tuple[str, str, str]]:
+    """(source, reference, what the model wrote) of the first validation examples."""
+    data = self.start.data
+    batch = next(iter(data.eval_batches('validation', n, n)))
+    tokens_BxT = np.asarray(self.programs.sample(state['params'], batch['inputs']))
+    texts = data.eval_texts('validation', n)
+    return [(*pair, data.vocabulary.decode(tokens)) for pair, tokens in zip(texts, tokens_BxT.tolist(), strict=False)]
+
+  def _go_back(self, numbers: list[int], before: int | None) -> tuple[int, list[float]]:
+    """Leaves these batches out from now on: the step to go on from, and the losses before it."""
+    self.times.pause()
+    self.clock.enter('checkpoint')
+    self.feed.skipped += numbers
+    return self.kept.go_back(before)

@@ -65,7 +65,7 @@ class NoLog:
   def write_histogram(self, step: int, name: str, values: np.ndarray) -> None:
     """Nothing."""
 
-  def append(self, name: str, row: dict) -> None:
+  def write_row(self, name: str, row: dict) -> None:
     """Nothing."""
 
   def close(self) -> None:
@@ -101,7 +101,7 @@ class MetricsLog(NoLog):
     """A distribution, for TensorBoard."""
     self._tensorboard.add(step, summary.histogram(name, values, _BINS))
 
-  def append(self, name: str, row: dict) -> None:
+  def write_row(self, name: str, row: dict) -> None:
     """A row of another file of the run, which is never cut."""
     with (self._workdir / f'{name}.jsonl').open('a') as file:
       file.write(json.dumps(row) + '\n')

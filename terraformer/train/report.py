@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from terraformer.config import RunConfig
+from terraformer.config import TrainConfig
 from terraformer.train.clock import Clock, StepTimes, goodput, overhead
 from terraformer.train.divergence import Guard
 from terraformer.train.metrics import NoLog, TrainMetrics, summarise
@@ -19,16 +19,23 @@ class Report:
   """Progress bar, log rows and samples; a step's metrics are fetched when the next one is already on its way."""
 
   def __init__(
-    self, log: NoLog, run: RunConfig, guard: Guard, clock: Clock, times: StepTimes, first_step: int, progress: bool
+    self,
+    log: NoLog,
+    config: TrainConfig,
+    tokens_a_step: int,
+    guard: Guard,
+    clock: Clock,
+    times: StepTimes,
+    first_step: int,
+    progress: bool,
   ):
     self._log, self._guard, self._clock, self._times = log, guard, clock, times
-    self._first_step = first_step
-    self._tokens_a_step = run.train.batch_size * (run.data.inputs_length + run.data.targets_length)
+    self._first_step, self._tokens_a_step = first_step, tokens_a_step
     self._running: tuple[int, TrainMetrics, Norms, np.ndarray] | None = None
     self._fetched: list[tuple[int, TrainMetrics]] = []
     self._ids = np.zeros(0, np.int64)
     self._norms: dict[str, np.ndarray] = {}
-    self._progress, self._steps, self._log_every = progress, run.train.steps, run.train.log_every
+    self._progress, self._steps, self._log_every = progress, config.steps, config.log_every
     self._bar: tqdm | None = None
 
   def close(self) -> None:
@@ -78,7 +85,7 @@ class Report:
     seconds = self._clock.seconds()
     self._log.write(steps[-1], 'goodput', goodput(seconds) | {'overhead': overhead(seconds)})
     row = {'started': self._clock.started, 'first_step': self._first_step, 'step': steps[-1], 'seconds': seconds}
-    self._log.append('goodput', row)
+    self._log.write_row('goodput', row)
     if self._bar is not None:
       self._bar.set_postfix_str(f'loss {scalars["loss"]:.3f}', refresh=False)
 

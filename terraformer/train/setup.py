@@ -1,40 +1,61 @@
 """What is checked and put in place before a run begins."""
 
 import contextlib
-import fcntl
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from terraformer.config import RunConfig, UserError, differences, to_dict
+from terraformer.config import RunConfig, UserError, to_dict
 from terraformer.data import report
 from terraformer.data.batches import Prepared, open_prepared
 from terraformer.data.child import ensure_prepared
 from terraformer.data.prepare import is_prepared
-from terraformer.files import write_whole
-from terraformer.train import checkpoint, hosts
+from terraformer.files import lock, write_whole
+from terraformer.train import checkpoint, hosts, same_run
+from terraformer.train.kept import find_checkpoint
 
-# What may differ between a checkpoint and the command that resumes it: how long the run is, what is reported, kept and
-# endured, where things are, and how many devices share the work (which changes the order of sums, so the last bits).
-_MAY_CHANGE = (
-  'train.steps',
-  'train.log_every',
-  'train.eval_every',
-  'train.eval_batches',
-  'train.sample_every',
-  'train.watch_every',
-  'train.checkpoints.',
-  'train.divergence.',
-  'train.watchdog.',
-  'train.mesh.',
-  'data.directory',
-  'data.tfds_directory',
-  'data.local_folder.directory',
-  'data.vocabulary.path',
-)
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """With what a run begins, or goes on.
+
+  Attributes:
+    step: of the checkpoint that it goes on from; 0 for none.
+    data: that it trains on.
+    permanent: the folder of the checkpoints that it keeps for good, if any.
+    description: what each of its checkpoints tells of it.
+    skipped: numbers of the batches that are left out.
+    recent_losses: of the steps before, as `divergence.Guard` has them.
+  """
+
+  step: int
+  data: Prepared
+  permanent: Path
+  description: dict[str, Any]
+  skipped: list[int]
+  recent_losses: list[float]
+
+
+def start(run: RunConfig, workdir: Path, gin_text: str, progress: bool) -> Start:
+  """Finds where to begin, opens the data, and refuses what does not fit together.
+
+  Raises:
+    UserError: if the data do not fit the model, or a folder holds a run of another configuration.
+  """
+  newest = find_checkpoint(workdir, run.train.checkpoints.older_if_damaged)
+  data = open_data(run, progress)
+  stored: dict[str, Any] = {}
+  if newest:
+    stored_run, stored = checkpoint.read_run(workdir, newest)
+    same_run.require_to_resume(workdir, stored_run, run, stored, data)
+  permanent = Path(run.train.checkpoints.permanent_directory or workdir / 'permanent')
+  require_own(permanent, run, data)
+  description = describe_run(run, data, gin_text)
+  if hosts.is_main():
+    keep_vocabulary(workdir / 'vocabulary.model', data.vocabulary.model_bytes)
+  return Start(newest, data, permanent, description, list(stored.get('skipped', [])), stored.get('recent_losses', []))
 
 
 def open_data(run: RunConfig, progress: bool) -> Prepared:
@@ -63,35 +84,11 @@ def open_data(run: RunConfig, progress: bool) -> Prepared:
   return data
 
 
-def require_divisible(run: RunConfig, mesh: jax.sharding.Mesh) -> None:
-  """Raises UserError unless the devices that share a batch, or a part of it, get as many examples each."""
-  shares = mesh.shape['data'] * mesh.shape['fsdp']
-  parts = run.train.microbatches
-  if run.train.batch_size % (shares * parts):
-    times = f' x {parts} microbatches' if parts > 1 else ''
-    raise UserError(
-      f'TrainConfig.batch_size: expected a multiple of the devices that share it ({shares}){times}, '
-      f'found {run.train.batch_size}'
-    )
-
-
-def require_same(workdir: Path, stored: dict[str, Any], stored_run: RunConfig, run: RunConfig, data: Prepared) -> None:
-  """Raises UserError where a run is to go on with another configuration or other data."""
-  changed = [change for change in differences(stored_run, run) if not change.startswith(_MAY_CHANGE)]
-  if changed:
-    raise UserError(f'{workdir}: expected the configuration of the run that it holds, found {changed[0]}')
-  if stored['data_fingerprint'] != data.fingerprint:
-    raise UserError(
-      f'{workdir}: expected the data that the run began with ({stored["data_fingerprint"][:12]}), '
-      f'found others ({data.fingerprint[:12]})'
-    )
-
-
 def require_own(folder: Path, run: RunConfig, data: Prepared) -> None:
   """Raises UserError where a folder of permanent checkpoints holds another run's, which would pass for this one's."""
   for step in checkpoint.steps(folder)[:1]:
     stored_run, stored = checkpoint.read_run(folder, step)
-    require_same(folder, stored, stored_run, run, data)
+    same_run.require_to_resume(folder, stored_run, run, stored, data)
 
 
 def describe_run(run: RunConfig, data: Prepared, gin_text: str) -> dict[str, Any]:
@@ -105,17 +102,6 @@ def describe_run(run: RunConfig, data: Prepared, gin_text: str) -> dict[str, Any
   }
 
 
-def find_checkpoint(workdir: Path, older_if_damaged: bool, before: int | None = None) -> int | None:
-  """The step to go on from, the same for all processes; newer ones, damaged or not before `before`, are set aside."""
-
-  def find() -> int:
-    newest = checkpoint.latest_step(workdir, older_if_damaged, before)
-    checkpoint.set_aside(workdir, newer_than=-1 if newest is None else newest)
-    return 0 if newest is None else newest
-
-  return hosts.agree(find) or None
-
-
 def keep_vocabulary(path: Path, model_bytes: bytes) -> None:
   """Writes the vocabulary unless it is there."""
   if not path.exists() or path.read_bytes() != model_bytes:
@@ -124,16 +110,13 @@ def keep_vocabulary(path: Path, model_bytes: bytes) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-  """One run a folder: a second one would clean away what the first is saving. A killed process lets go by itself.
+  """One run a folder: a second one would clean away what the first is saving.
 
   Of several processes of one run the main one holds the lock.
   """
   if not hosts.is_main():
     yield
     return
-  with (workdir / '.lock').open('a') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise UserError(f'{workdir}: expected to be the only process that trains here, found another at work') from None
+  taken = UserError(f'{workdir}: expected to be the only process that trains here, found another at work')
+  with lock(workdir / '.lock', taken):
     yield

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from terraformer.config import MeshConfig, ShardingConfig, UserError
+from terraformer.config import MeshConfig, ShardingConfig, TrainConfig, UserError
 
 AXES = ('data', 'fsdp', 'model')
 AXIS_TYPES = (AxisType.Auto,) * 3
@@ -29,6 +29,18 @@ def mesh_shape(config: MeshConfig, n_devices: int) -> tuple[int, int, int]:
 def make_mesh(config: MeshConfig) -> Mesh:
   """The mesh over all devices; raises as `mesh_shape` does."""
   return jax.make_mesh(mesh_shape(config, jax.device_count()), AXES, axis_types=AXIS_TYPES)
+
+
+def require_divisible(config: TrainConfig, mesh: Mesh) -> None:
+  """Raises UserError unless the devices that share a batch, or a part of it, get as many examples each."""
+  shares = mesh.shape['data'] * mesh.shape['fsdp']
+  parts = config.microbatches
+  if config.batch_size % (shares * parts):
+    times = f' x {parts} microbatches' if parts > 1 else ''
+    raise UserError(
+      f'TrainConfig.batch_size: expected a multiple of the devices that share it ({shares}){times}, '
+      f'found {config.batch_size}'
+    )
 
 
 def parameter_sharding(

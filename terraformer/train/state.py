@@ -4,14 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from terraformer.config import ModelConfig, ShardingConfig
-from terraformer.layers.parameter import facts_of
-from terraformer.models.make import abstract_model, make_model
-from terraformer.models.parameters import flatten, split, unflatten
+from terraformer.layers.parameter import ModelFacts
+from terraformer.models.make import make_model
+from terraformer.models.parameters import Params, split
 from terraformer.train.by_layer import Optimizer, map_moments
 from terraformer.train.sharding import parameter_sharding, replicated
 
@@ -19,18 +18,29 @@ State = dict[str, Any]
 _RULES = ShardingConfig()
 
 
-def parameter_shardings(model: nnx.Module, mesh: Mesh, rules: ShardingConfig) -> dict[str, Any]:
+def parameter_shardings(params: Params, facts: ModelFacts, mesh: Mesh, rules: ShardingConfig) -> Params:
   """Where each parameter lies, as nested dicts."""
-  shapes = flatten(split(model)[1])
-  facts = facts_of(model)
-  return unflatten({path: parameter_sharding(mesh, rules, facts[path].axes, x.shape) for path, x in shapes.items()})
+
+  def place(path, shape):
+    axes = facts[jax.tree_util.keystr(path, simple=True, separator='.')].axes
+    return parameter_sharding(mesh, rules, axes, shape.shape)
+
+  return jax.tree_util.tree_map_with_path(place, params)
 
 
-def abstract_state(config: ModelConfig, optimizer: Optimizer, mesh: Mesh, rules: ShardingConfig = _RULES) -> State:
-  """Shapes, types and places of the train state; what a checkpoint is restored to."""
-  model = abstract_model(config)
-  _, params = split(model)
-  shardings = parameter_shardings(model, mesh, rules)
+def abstract_state(
+  params: Params, facts: ModelFacts, optimizer: Optimizer, mesh: Mesh, rules: ShardingConfig = _RULES
+) -> State:
+  """Shapes, types and places of the train state; what a checkpoint is restored to.
+
+  Args:
+    params: of the model; shapes are enough.
+    facts: of the same parameters.
+    optimizer: whose state is a part of it.
+    mesh: on which it will lie.
+    rules: which axes of a parameter are split over which axes of the mesh.
+  """
+  shardings = parameter_shardings(params, facts, mesh, rules)
 
   def place(shape, sharding):
     return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
@@ -80,18 +90,11 @@ class _Places:
     return self._options[-1 if any(getattr(key, 'name', None) == 'v_row' for key in path) else 0]
 
 
-def init_state(
-  config: ModelConfig,
-  optimizer: Optimizer,
-  mesh: Mesh,
-  key: jax.Array,
-  rules: ShardingConfig = _RULES,
-) -> State:
-  """A fresh train state; every array is made on the devices that keep it."""
+def init_state(config: ModelConfig, optimizer: Optimizer, abstract: State, key: jax.Array) -> State:
+  """A fresh train state; every array is made on the devices that keep it, as `abstract` says."""
 
   def init(key):
     _, params = split(make_model(config, key=key))
     return {'params': params, 'optimizer': optimizer.init(params), 'step': jnp.zeros((), jnp.int32)}
 
-  shardings = jax.tree.map(lambda x: x.sharding, abstract_state(config, optimizer, mesh, rules))
-  return jax.jit(init, out_shardings=shardings)(key)
+  return jax.jit(init, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))(key)

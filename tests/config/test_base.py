@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from terraformer.config import BlockConfig, UserError, from_dict, to_dict
+from terraformer.config import BlockConfig, UserError, first_line, from_dict, to_dict
 
 
 @pytest.mark.parametrize('found', ['a\nb', 'a\r\0b', '\x1b[2J', '\u2028', '\ud800', 'x' * 1_000_000])
@@ -16,6 +16,21 @@ def test_a_message_is_one_line_that_can_be_printed_and_not_a_long_one(found):
 
 def test_an_ordinary_message_stays_as_it_is():
   assert str(UserError('naïve.gin: expected “a”, found b')) == 'naïve.gin: expected “a”, found b'
+
+
+@pytest.mark.parametrize(
+  ('error', 'line'),
+  [
+    (ValueError('one\ntwo'), 'one'),
+    (ValueError('\n\n  one\n  two'), 'one'),
+    (ValueError(), 'ValueError'),
+    (KeyError('a'), "'a'"),
+    (SystemExit('  \n'), 'SystemExit'),
+    ('a text\r\nof two lines', 'a text'),
+  ],
+)
+def test_the_first_line_of_an_error_is_never_empty(error, line):
+  assert first_line(error) == line
 
 
 @pytest.mark.parametrize('kind', [[], {}, None, 3, 'Checked', 'BlockConfig ', 'x' * 5000])

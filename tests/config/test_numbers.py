@@ -19,9 +19,9 @@ from terraformer.config import (
   DenseFFConfig,
   DenseOutputConfig,
   DenseProjectionConfig,
-  DigitsConfig,
   InitFromConfig,
   LanguageModelConfig,
+  LongAdditionConfig,
   RsqrtScheduleConfig,
   RunConfig,
   SpanCorruptionConfig,
@@ -30,7 +30,7 @@ from terraformer.config import (
   to_dict,
 )
 from terraformer.config.base import Checked, Family
-from terraformer.data.digits import example
+from terraformer.data.source import make_source
 from terraformer.layers.parameter import Facts
 from terraformer.models.make import abstract_model
 from terraformer.train.optimizer import make_optimizer, make_schedule
@@ -179,8 +179,8 @@ def test_the_window_is_the_longest_that_fits(objective):
 
 
 def test_numbers_of_more_digits_than_python_reads_are_added():
-  digits = DigitsConfig(train_digits=(5000, 5000), test_digits=(1, 1))
-  made = example('long_addition', digits, 'train', 0)
+  digits = LongAdditionConfig(train_digits=(5000, 5000), test_digits=(1, 1))
+  made = make_source(digits).example('train', 0)
   one, other = made['inputs'].split('+')
   assert len(one) == len(other) == 5000
   carry, total = 0, []

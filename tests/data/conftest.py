@@ -25,16 +25,16 @@ def said(config):
     return str(error)
 local = c.LocalFilesConfig(train=(f'{folder}/pairs.jsonl',))
 small = c.VocabularyConfig(size=450, sentinels=20)
-pairs = c.DataConfig(task='local_files', directory=f'{folder}/a', local_files=local, vocabulary=small)
+pairs = c.DataConfig(local, f'{folder}/a', vocabulary=small)
 prepare.prepare(pairs, progress=False)
 path = f'{folder}/a/local_files/vocabulary.model'
 text = c.DataConfig(
-  task='local_files', directory=f'{folder}/b', local_files=c.LocalFilesConfig(train=(f'{folder}/text.txt',)),
+  c.LocalFilesConfig(train=(f'{folder}/text.txt',)), f'{folder}/b',
   vocabulary=c.VocabularyConfig(path=path, sentinels=20), inputs_length=8, targets_length=8, max_examples=50)
 prepare.prepare(text, progress=False)
 for name, packing in (('d', c.PackingConfig()), ('e', None)):
   config = c.DataConfig(
-    task='local_files', directory=f'{folder}/{name}', local_files=local, packing=packing,
+    local, f'{folder}/{name}', packing=packing,
     vocabulary=c.VocabularyConfig(path=path, sentinels=20), inputs_length=170, targets_length=40)
   prepare.prepare(config, progress=False)
 vocabulary = seqio.SentencePieceVocabulary(path, extra_ids=20)
@@ -47,7 +47,7 @@ for name in ('mine', 'other'):
     output_features={n: seqio.Feature(vocabulary) for n in ('inputs', 'targets')})
 seqio.MixtureRegistry.add('mixed', ['mine', 'other'], default_rate=1.0)
 for name in ('mine', 'mixed'):
-  prepare.prepare(c.DataConfig(task=name, directory=f'{folder}/c'), progress=False)
+  prepare.prepare(c.DataConfig(c.SeqioTaskConfig(name), f'{folder}/c'), progress=False)
 other = seqio.SentencePieceVocabulary(path, extra_ids=30)
 seqio.TaskRegistry.add(
   'strange', source=seqio.FunctionDataSource(texts, ['train', 'validation']),
@@ -70,30 +70,32 @@ def failing(dataset):
   return dataset.map(check)
 registered_as('failing', ['train'], failing)
 for name in ('nobody', 'strangers', 'never', 'outside', 'splitless', 'failing'):
-  out[name] = said(c.DataConfig(task=name, directory=f'{folder}/c'))
+  out[name] = said(c.DataConfig(c.SeqioTaskConfig(name), f'{folder}/c'))
 mine = c.DataConfig(
-  task='local_files', local_files=local, vocabulary=c.VocabularyConfig(path=path, sentinels=20))
+  local, vocabulary=c.VocabularyConfig(path=path, sentinels=20))
 out['twice'] = [registered.register(mine, name).name for name in ('', 'news', 'news')]
 read = lambda name, split: list(seqio.get_mixture_or_task(name).get_dataset(
   {'inputs': 99, 'targets': 99}, split, shuffle=False).as_numpy_iterator())
 out['news'] = [vocabulary.decode(example['inputs'].tolist()) for example in read('news', 'validation')]
 seqio.MixtureRegistry.add('news_and_mine', [('news', 1), ('mine', 3)])
-mixed = c.DataConfig(task='news_and_mine', directory=f'{folder}/c', inputs_length=64, targets_length=16)
+mixed = c.DataConfig(c.SeqioTaskConfig('news_and_mine'), f'{folder}/c', inputs_length=64, targets_length=16)
 prepare.prepare(mixed, progress=False)
 packed = c.DataConfig(
-  task='news_and_mine', directory=f'{folder}/packed', inputs_length=170, targets_length=40, packing=c.PackingConfig())
+  c.SeqioTaskConfig('news_and_mine'), f'{folder}/packed', inputs_length=170, targets_length=40,
+  packing=c.PackingConfig())
 prepare.prepare(packed, progress=False)
 running = c.DataConfig(
-  'local_files', inputs_length=64, local_files=c.LocalFilesConfig((f'{folder}/text.txt',)),
+  c.LocalFilesConfig((f'{folder}/text.txt',)), inputs_length=64,
   vocabulary=c.VocabularyConfig(path=path, sentinels=20))
 registered.register(dataclasses.replace(running, objective=c.SpanCorruptionConfig()), 'spans')
 seqio.MixtureRegistry.add('news_and_spans', [('news', 1), ('spans', 1)])
-spans = c.DataConfig('news_and_spans', f'{folder}/c', inputs_length=32, targets_length=12, max_examples=60)
+spans = c.DataConfig(
+  c.SeqioTaskConfig('news_and_spans'), f'{folder}/c', inputs_length=32, targets_length=12, max_examples=60)
 prepare.prepare(spans, progress=False)
 out['packed spans'] = said(dataclasses.replace(spans, directory=f'{folder}/d', packing=c.PackingConfig()))
 out['long spans'] = said(dataclasses.replace(spans, directory=f'{folder}/d', inputs_length=400, targets_length=120))
 own = c.DataConfig(
-  'local_files', f'{folder}/own', inputs_length=64, local_files=c.LocalFilesConfig((f'{folder}/text.txt',)),
+  c.LocalFilesConfig((f'{folder}/text.txt',)), f'{folder}/own', inputs_length=64,
   vocabulary=c.VocabularyConfig(f'{folder}/own.model', sentinels=20), objective=c.SpanCorruptionConfig())
 prepare.prepare(own, progress=False)
 registered.register(own, 'own_spans')
@@ -150,6 +152,4 @@ def local(tmp_path):
   """A config of the user's own files, and a stand-in for the part that needs TensorFlow."""
   source = tmp_path / 'a.txt'
   source.write_text('\n\n'.join(sentences(60)))
-  return DataConfig(
-    'local_files', str(tmp_path / 'out'), vocabulary=SMALL, local_files=LocalFilesConfig((str(source),))
-  )
+  return DataConfig(LocalFilesConfig((str(source),)), str(tmp_path / 'out'), vocabulary=SMALL)

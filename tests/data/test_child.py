@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from terraformer.config import DataConfig, LocalFilesConfig, UserError
+from terraformer.config import DataConfig, LocalFilesConfig, SeqioTaskConfig, UserError
 from terraformer.data import batches, child
 from terraformer.data.local_files import local_files
 from terraformer.data.vocabulary import train_vocabulary
@@ -27,7 +27,7 @@ print('registering')
 words = c.VocabularyConfig('words.model', sentinels=20)
 for name in ('one', 'two'):
   texts = c.LocalFilesConfig(*[(f'{name}{split}.jsonl',) for split in ('', '-validation', '-test')])
-  registered.register(c.DataConfig('local_files', local_files=texts, vocabulary=words), name)
+  registered.register(c.DataConfig(texts, vocabulary=words), name)
 seqio.MixtureRegistry.add('both', [('one', 1), ('two', 1)])
 """
 
@@ -55,7 +55,7 @@ def test_the_working_folder_comes_last(tmp_path, monkeypatch, first):
 def test_an_error_in_the_child_is_one_sentence_here(tmp_path, capfd):
   source = tmp_path / 'bad.txt'
   source.write_bytes(b'caf\xe9')
-  config = DataConfig('local_files', str(tmp_path / 'out'), local_files=LocalFilesConfig((str(source),)))
+  config = DataConfig(LocalFilesConfig((str(source),)), str(tmp_path / 'out'))
   with pytest.raises(UserError, match='bad.txt: expected UTF-8, found the byte 0xe9 at offset 3'):
     child.ensure_prepared(config, progress=False)
   assert capfd.readouterr() == ('', '')
@@ -65,15 +65,15 @@ def test_an_error_in_the_child_is_one_sentence_here(tmp_path, capfd):
 def test_a_vocabulary_is_trained_by_itself_and_is_the_one_that_preparing_trains(local, tmp_path):
   path = tmp_path / 'new' / 'vocabulary.model'
   vocabulary = child.write_vocabulary(local, path, progress=False)
-  text = Path(local.local_files.train[0]).read_text()
-  held_out = local_files(local.local_files)
+  text = Path(local.source.train[0]).read_text()
+  held_out = local_files(local.source)
   assert (
     vocabulary.fingerprint
     == train_vocabulary([example['targets'] for example in held_out['train']], SMALL.size, SMALL.sentinels).fingerprint
   )
   assert vocabulary.sentinels == 20 and vocabulary.decode(vocabulary.encode(text)) == text
-  with pytest.raises(UserError, match="expected one of docstring_summarization, .*, found 'mine'"):
-    child.write_vocabulary(DataConfig('mine'), path)
+  with pytest.raises(UserError, match='task mine: expected a source without a vocabulary, found a seqio task'):
+    child.write_vocabulary(DataConfig(SeqioTaskConfig('mine')), path)
   with pytest.raises(UserError, match='new: expected a file that can be written, found is a directory'):
     child.write_vocabulary(local, path.parent, progress=False)
 
@@ -103,30 +103,30 @@ def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeyp
     for split in ('validation', 'test'):
       Path(f'{name}-{split}.jsonl').write_bytes(Path(f'{name}.jsonl').read_bytes())
   with pytest.raises(UserError, match='prepare it first by `terraformer prepare --module=MODULE`'):
-    child.ensure_prepared(DataConfig('both'))
+    child.ensure_prepared(DataConfig(SeqioTaskConfig('both')))
   with pytest.raises(UserError, match='--module broken: expected .*, found ModuleNotFoundError: No module named'):
-    child.ensure_prepared(DataConfig('both'), progress=False, modules=['broken'])
+    child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), progress=False, modules=['broken'])
   with pytest.raises(UserError, match='--module ends: expected .* that can be imported, found SystemExit: 2'):
-    child.ensure_prepared(DataConfig('both'), progress=False, modules=['ends'])
-  manifest = child.ensure_prepared(DataConfig('both'), progress=False, modules=['mine'])
+    child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), progress=False, modules=['ends'])
+  manifest = child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), progress=False, modules=['mine'])
   assert {name: task['examples']['train'] for name, task in manifest.tasks.items()} == {'one': 1, 'two': 2}
   assert manifest.dropped['empty'] == 3 and manifest.first_dropped['empty'].startswith('two.jsonl, line 3')
   assert capfd.readouterr() == ('', '')
-  assert batches.open_prepared(DataConfig('both')).fingerprint == manifest.fingerprint
+  assert batches.open_prepared(DataConfig(SeqioTaskConfig('both'))).fingerprint == manifest.fingerprint
 
   Path('mine.py').write_text(_MODULE.replace("('two', 1)", "('two', 2)"))
   with pytest.raises(UserError, match="expected the tasks and rates {'one': 1.0, 'two': 2.0}, found .*'two': 1.0}"):
-    child.ensure_prepared(DataConfig('both'), progress=False, modules=['mine'])
+    child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), progress=False, modules=['mine'])
   Path('mine.py').write_text(_MODULE)
   Path('one.jsonl').write_text('{"inputs": "red tree", "targets": "a hill"}\n')
   with pytest.raises(UserError, match='expected one.jsonl as it was prepared, found it changed'):
-    child.ensure_prepared(DataConfig('both'), progress=False, modules=['mine'])
+    child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), progress=False, modules=['mine'])
 
 
 @pytest.fixture
 def preparing(terraformer, local):
   """A real process that prepares, and its child; it ignores Ctrl-C, as one that a script puts into the background."""
-  values = {'DataConfig.directory': local.directory, 'LocalFilesConfig.train': local.local_files.train}
+  values = {'DataConfig.directory': local.directory, 'LocalFilesConfig.train': local.source.train}
   bindings = [f'--gin_bindings=config.{name} = {value!r}' for name, value in values.items()]
   before = signal.signal(signal.SIGINT, signal.SIG_IGN)
   try:

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from terraformer.cli import load_configs
-from terraformer.config import DataConfig, LanguageModelConfig, LMConfig, PackingConfig, PrefixLMConfig, UserError
+from terraformer.config import (
+  DataConfig,
+  LanguageModelConfig,
+  LMConfig,
+  PackingConfig,
+  PrefixLMConfig,
+  SpanCorruptionConfig,
+  UserError,
+)
 from terraformer.data import batches, packing
 from terraformer.models.make import make_model
 from terraformer.ops.segments import Segments
@@ -132,7 +140,7 @@ def test_running_text_is_packed_for_language_modelling_alone(fake_prepared):
   with pytest.raises(UserError, match=sentence):
     fake_prepared('text', has_inputs=False, packing=PackingConfig())
   with pytest.raises(UserError, match='found SpanCorruptionConfig'):
-    DataConfig('c4_span_corruption', inputs_length=512, targets_length=114, packing=PackingConfig())
+    DataConfig(inputs_length=512, targets_length=114, objective=SpanCorruptionConfig(), packing=PackingConfig())
 
 
 @pytest.fixture(scope='module')
@@ -140,9 +148,9 @@ def run(really_prepared, gin_file):
   """A run on pairs that seqio has prepared and this library has packed."""
   stored = json.loads((really_prepared[0] / 'd/local_files/manifest.json').read_text())['config']
   bindings = {
-    'DataConfig.task': "'local_files'",
+    'DataConfig.source': '@config.LocalFilesConfig()',
     'DataConfig.directory': repr(stored['directory']),
-    'LocalFilesConfig.train': tuple(stored['local_files']['train']),
+    'LocalFilesConfig.train': tuple(stored['source']['train']),
     'VocabularyConfig.path': repr(stored['vocabulary']['path']),
     'VocabularyConfig.sentinels': 20,
     'DataConfig.packing': '@config.PackingConfig()',

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from terraformer import config as config_lib
-from terraformer.config import DataConfig, PackingConfig, UserError
+from terraformer.config import DataConfig, PackingConfig, SeqioTaskConfig, UserError
 from terraformer.data import batches, prepare, store
 
 PARTS = 6
@@ -16,7 +16,7 @@ _PREPARE = """
 import json, sys, time, types
 import numpy as np
 from terraformer import config as c
-from terraformer.data import begin, job, prepare, store
+from terraformer.data import job, prepare, store
 from terraformer.data.vocabulary import Vocabulary
 config, share, pause = c.from_dict(json.loads(sys.argv[1])), prepare.Share(*json.loads(sys.argv[2])), float(sys.argv[4])
 def run(task, split, part, count):
@@ -34,8 +34,8 @@ fakes = [
     name=name, output_features=features, splits=store.SPLITS, num_input_examples=lambda split: 20), rate)
   for name, rate in rates.items()]
 vocabulary = Vocabulary.open(sys.argv[3], 20)
-begin.read_text = begin.plan = lambda *_: 'text'
-begin.job = lambda config, text, folder, progress: job.Job(
+job.find_text = job.plan = lambda *_: 'text'
+job.make_job = lambda config, text, folder, progress: job.Job(
   folder, config, fakes, features, run, vocabulary, store.Origin())
 print('started', flush=True)
 manifest = prepare.prepare(config, progress=False, share=share)
@@ -50,7 +50,7 @@ def start(python_process, vocabulary, tmp_path_factory):
   model.write_bytes(vocabulary.model_bytes)
 
   def start_one(directory, index=0, count=1, pause=0.0, task='fake', **fields):
-    config = DataConfig(task, str(directory), parts=PARTS, **fields)
+    config = DataConfig(SeqioTaskConfig(task), str(directory), parts=PARTS, **fields)
     process = python_process(_PREPARE, json.dumps(config_lib.to_dict(config)), [index, count], model, pause)
     assert process.stdout.readline() == 'started\n'
     return config, process
@@ -108,7 +108,7 @@ def test_one_process_of_two_leaves_its_parts_for_the_other(start, undisturbed, t
 
 def test_more_processes_than_parts_are_refused(tmp_path):
   with pytest.raises(UserError, match=r'DataConfig.parts: expected at least one a process \(8\), found 6'):
-    prepare.prepare(DataConfig('fake', str(tmp_path), parts=PARTS), share=prepare.Share(0, 8))
+    prepare.prepare(DataConfig(SeqioTaskConfig('fake'), str(tmp_path), parts=PARTS), share=prepare.Share(0, 8))
 
 
 def test_the_manifest_counts_every_example_and_says_what_was_skipped(undisturbed):
@@ -156,7 +156,7 @@ def test_at_most_so_many_examples_over_all_parts(start, most, tmp_path):
 
 @pytest.mark.parametrize('damaged, where', [(300, ', record [0-9]'), (400, '')])  # bytes of a record, of the last one
 def test_a_damaged_shard_and_its_record_are_named(undisturbed, damaged, where, tmp_path):
-  config = DataConfig('fake', str(tmp_path), parts=PARTS)
+  config = DataConfig(SeqioTaskConfig('fake'), str(tmp_path), parts=PARTS)
   folder = store.folder_of(config)
   folder.mkdir()
   for path in store.folder_of(undisturbed).iterdir():

@@ -10,12 +10,14 @@ from terraformer.config import (
   LocalFilesConfig,
   LocalFolderConfig,
   PackingConfig,
+  SeqioTaskConfig,
   SpanCorruptionConfig,
   UserError,
   VocabularyConfig,
   from_dict,
 )
-from terraformer.data import batches, begin, child, prepare, shards, store
+from terraformer.data import batches, child, job, parts, prepare, records, store
+from terraformer.data.source import make_source
 from terraformer.data.vocabulary import Vocabulary
 from tests.data.conftest import SMALL
 
@@ -29,14 +31,16 @@ def test_nothing_of_tensorflow_is_imported(python):
 
 
 def test_vocabulary_and_corpora_need_no_grain_either(python):
-  code = 'import sys, terraformer.data.vocabulary, terraformer.data.corpora\nprint({"grain", "jax"} & set(sys.modules))'
+  code = (
+    'import sys, terraformer.data.vocabulary, terraformer.data.docstrings\nprint({"grain", "jax"} & set(sys.modules))'
+  )
   assert python(code).stdout == 'set()\n'
 
 
 def test_real_pairs_hold_every_example_once(really_prepared):
   folder, _ = really_prepared
   stored = json.loads((folder / 'a/local_files/manifest.json').read_text())['config']
-  config = DataConfig('local_files', str(folder / 'a'), vocabulary=SMALL, local_files=_local(stored))
+  config = DataConfig(_local(stored), str(folder / 'a'), vocabulary=SMALL)
   data = batches.open_prepared(config)
   lines = [json.loads(line) for line in (folder / 'pairs.jsonl').read_text().splitlines()]
   pairs = [pair for split in store.SPLITS for pair in data.eval_texts(split, 1000)]
@@ -55,7 +59,7 @@ def test_real_pairs_hold_every_example_once(really_prepared):
 
 
 def _local(stored):
-  return LocalFilesConfig(train=tuple(stored['local_files']['train']))
+  return LocalFilesConfig(train=tuple(stored['source']['train']))
 
 
 @pytest.mark.parametrize('name', ['pairs.jsonl', './pairs.jsonl', './/pairs.jsonl', '{}//pairs.jsonl'])
@@ -63,18 +67,19 @@ def test_data_are_those_that_were_prepared_however_their_files_are_named(really_
   folder, _ = really_prepared
   monkeypatch.chdir(folder)
   files = LocalFilesConfig((name.format(folder),))
-  config = DataConfig('local_files', str(folder / 'a'), vocabulary=SMALL, local_files=files)
+  config = DataConfig(files, str(folder / 'a'), vocabulary=SMALL)
   assert child.ensure_prepared(config).examples['validation'] == 10
-  with pytest.raises(UserError, match="local_files.train: .* -> \\('text.txt',\\)"):
-    child.ensure_prepared(dataclasses.replace(config, local_files=LocalFilesConfig(('text.txt',))))
+  with pytest.raises(UserError, match="source.train: .* -> \\('text.txt',\\)"):
+    child.ensure_prepared(dataclasses.replace(config, source=LocalFilesConfig(('text.txt',))))
 
 
 def test_parts_are_gone_on_with_however_files_are_named():
-  text = begin.Text(store.Origin(), (), (), None, (), None, None)
-
   def plan(name):
-    files, folder = LocalFilesConfig((f'{name}.txt',)), LocalFolderConfig(f'{name}')
-    return begin.plan(DataConfig(local_files=files, local_folder=folder, vocabulary=VocabularyConfig(name)), text)
+    plans = []
+    for source in (LocalFilesConfig((f'{name}.txt',)), LocalFolderConfig(name)):
+      text = job.Text(make_source(source), store.Origin(), (), None)
+      plans.append(job.plan(DataConfig(source, vocabulary=VocabularyConfig(name)), text))
+    return plans
 
   assert plan('a/b') == plan('./a/b') == plan('a//b') != plan('a/c')
 
@@ -100,7 +105,7 @@ def test_real_text_is_cut_into_windows(really_prepared):
 
 def test_a_users_task_and_mixture_are_prepared_with_their_vocabulary(really_prepared):
   folder, _ = really_prepared
-  data = batches.open_prepared(DataConfig('mine', str(folder / 'c')))
+  data = batches.open_prepared(DataConfig(SeqioTaskConfig('mine'), str(folder / 'c')))
   assert sorted(data.eval_texts('validation', 9)) == [('blue hill', 'a road'), ('red tree', 'a door')]
   assert data.manifest.dropped['empty'] == 2 and data.size('test') == 0
   assert data.vocabulary.sentinels == 20
@@ -110,7 +115,9 @@ def test_a_users_task_and_mixture_are_prepared_with_their_vocabulary(really_prep
 
 def test_a_mixture_holds_its_tasks_whole_and_is_read_at_its_rates(really_prepared):
   folder, _ = really_prepared
-  data = batches.open_prepared(DataConfig('news_and_mine', str(folder / 'c'), inputs_length=64, targets_length=16))
+  data = batches.open_prepared(
+    DataConfig(SeqioTaskConfig('news_and_mine'), str(folder / 'c'), inputs_length=64, targets_length=16)
+  )
   counts = {name: (task['rate'], *task['examples'].values()) for name, task in data.manifest.tasks.items()}
   assert counts == {'mine': (3, 2, 2, 0), 'news': (1, 181, 10, 9)}
   assert [data.size(split) for split in store.SPLITS] == [183, 12, 9]
@@ -125,7 +132,7 @@ def test_a_mixture_holds_its_tasks_whole_and_is_read_at_its_rates(really_prepare
 
 def test_packs_of_a_mixture_are_drawn_by_their_examples(really_prepared):
   folder, _ = really_prepared
-  config = DataConfig('news_and_mine', str(folder / 'packed'), inputs_length=170, targets_length=40)
+  config = DataConfig(SeqioTaskConfig('news_and_mine'), str(folder / 'packed'), inputs_length=170, targets_length=40)
   data = batches.open_prepared(dataclasses.replace(config, packing=PackingConfig()))
   tasks = data.manifest.tasks
   assert (tasks['mine']['examples']['train'], tasks['mine']['packed'], tasks['news']['packed']) == (1, 2, 181)
@@ -138,7 +145,9 @@ def test_packs_of_a_mixture_are_drawn_by_their_examples(really_prepared):
 
 def test_running_text_of_a_mixture_is_corrupted_when_it_is_read(really_prepared):
   folder, said = really_prepared
-  config = DataConfig('news_and_spans', str(folder / 'c'), inputs_length=32, targets_length=12, max_examples=60)
+  config = DataConfig(
+    SeqioTaskConfig('news_and_spans'), str(folder / 'c'), inputs_length=32, targets_length=12, max_examples=60
+  )
   data = batches.open_prepared(config)
   assert not data.manifest.is_text and data.manifest.objectives == [None, SpanCorruptionConfig()]
   assert [task['examples']['train'] for task in data.manifest.tasks.values()] == [60, 60]
@@ -165,7 +174,7 @@ def test_running_text_of_a_mixture_is_corrupted_when_it_is_read(really_prepared)
 
 def test_what_cannot_be_prepared_is_named_and_leaves_nothing(really_prepared):
   folder, said = really_prepared
-  assert "found 'nobody'" in said['nobody'] and 'docstring_text' in said['nobody']
+  assert "found 'nobody'" in said['nobody'] and '--module' in said['nobody']
   assert said['strangers'] == 'task strangers: expected one vocabulary for all features, found several'
   assert said['outside'].startswith('train, part 0, example 0: expected ids from 0 to ')
   assert said['outside'].endswith(' in inputs, found 9999')
@@ -218,7 +227,7 @@ def test_a_strange_folder_is_refused(tmp_path):
 
 
 def test_missing_tensorflow_is_said(local, monkeypatch):
-  monkeypatch.setattr(begin.importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr(job.importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(UserError, match=r"pip install 'terraformer-jax\[data\]'"):
     prepare.prepare(local)
 
@@ -228,9 +237,9 @@ def test_an_exception_before_the_first_part_is_whole_leaves_nothing(local, monke
     (folder / 'x').write_text('')
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(begin, 'read_text', lambda *_: None)
-  monkeypatch.setattr(begin, 'plan', lambda *_: 'plan')
-  monkeypatch.setattr(begin, 'job', interrupted)
+  monkeypatch.setattr(job, 'find_text', lambda *_: None)
+  monkeypatch.setattr(job, 'plan', lambda *_: 'plan')
+  monkeypatch.setattr(job, 'make_job', interrupted)
   with pytest.raises(KeyboardInterrupt):
     prepare.prepare(local)
   assert [path.name for path in Path(local.directory).iterdir()] == ['.local_files.lock']
@@ -242,12 +251,12 @@ def test_windows_are_the_documents_one_after_another(length):
   documents = [rng.integers(3, 99, size) for size in (1, 5, 0, 20, 3)]
   joined = [i for document in documents for i in [*document.tolist(), 1]]
   expected = [joined[i : i + length] for i in range(0, len(joined), length)]
-  assert [window.tolist() for window in shards.windows(documents, length)] == expected
+  assert [window.tolist() for window in records.windows(documents, length)] == expected
 
 
 @pytest.mark.parametrize('count, most', [(0, 3), (5, 0), (2, 3), (3, 3), (10, 3), (1000, 7)])
 def test_evenly_spread(count, most):
-  kept, seen = shards.evenly(iter(range(count)), most)
+  kept, seen = records.evenly(iter(range(count)), most)
   assert seen == count
   assert len(kept) == min(count, most) and kept == sorted(set(kept))
   if count > most > 0:
@@ -256,7 +265,7 @@ def test_evenly_spread(count, most):
 
 
 def test_shards_are_cut_and_named(tmp_path):
-  writer = shards.ShardWriter(tmp_path, 'train', shard_bytes=100)
+  writer = parts.ShardWriter(tmp_path, 'train', shard_bytes=100)
   for _ in range(10):
     writer.add(store.pack({'targets': np.arange(10)}, {}), {'targets': np.arange(10)})
   writer.close()
@@ -269,10 +278,9 @@ def test_seqio_reads_a_model_with_sentinels_of_its_own(really_prepared):
   folder, said = really_prepared
   words = Vocabulary.open(folder / 'own.model', 20)
   config = DataConfig(
-    'local_files',
+    LocalFilesConfig((str(folder / 'text.txt'),)),
     str(folder / 'own'),
     inputs_length=64,
-    local_files=LocalFilesConfig((str(folder / 'text.txt'),)),
     vocabulary=VocabularyConfig(str(folder / 'own.model'), sentinels=20),
     objective=SpanCorruptionConfig(),
   )

@@ -11,11 +11,13 @@ from terraformer.cli import load_configs
 from terraformer.config import (
   DataConfig,
   DecodeConfig,
-  DigitsConfig,
   LanguageModelConfig,
   LMConfig,
   LocalFolderConfig,
+  LongAdditionConfig,
+  SeqioTaskConfig,
   SpanCorruptionConfig,
+  TfdsConfig,
   VocabularyConfig,
 )
 from terraformer.data import batches
@@ -49,7 +51,9 @@ for values in json.load(open(f'{folder}/configs.json')):
 
 first = c.from_dict(json.load(open(f'{folder}/configs.json'))[0])
 path = f'{first.directory}/{first.task}/vocabulary.model'
-out['names'] = registered.register_all(path, 100, first)
+out['names'] = registered.register_all(path, 100, f'{folder}/tfds')
+numbers = c.DecimalCopyConfig(train_examples=50, held_out_examples=5)
+registered.register(c.DataConfig(numbers, vocabulary=c.VocabularyConfig(path)))
 read = lambda name, split='train', seed=0, **lengths: [
   {key: value.tolist() for key, value in example.items() if not key.endswith('pretokenized')}
   for example in seqio.get_mixture_or_task(name).get_dataset(
@@ -64,22 +68,23 @@ out['metrics'] = [fn(['1 2', '34'], ['1 2', '35']) for name in ('arxiv_summariza
 out['metrics'] += [fn(['1 2', 'Ёж ушёл'], ['1 2', 'ёж пришёл'])
                    for fn in seqio.get_mixture_or_task('arxiv_summarization').metric_fns]
 seqio.MixtureRegistry.add('papers_and_digits', [('arxiv_summarization', 1.0), ('decimal_copy', 3.0)])
-prepare.prepare(c.DataConfig('papers_and_digits', f'{folder}/prepared'), progress=False)
+prepare.prepare(c.DataConfig(c.SeqioTaskConfig('papers_and_digits'), f'{folder}/prepared'), progress=False)
 def said(**fields):
   try:
     prepare.prepare(c.from_dict({**c.to_dict(first), 'directory': f'{folder}/bad', **fields}), progress=False)
   except c.UserError as error:
     return str(error)
 bad = lambda name: c.to_dict(c.LocalFolderConfig(f'{folder}/{name}'))
+elsewhere = lambda place: c.to_dict(c.TfdsConfig('c4/en:3.1.0', place))
 out['errors'] = {
-  'no data': said(tfds_directory=f'{folder}/nowhere'),
-  'no bucket of data': said(tfds_directory='gs://terraformer-jax-no-such-bucket/tfds'),
+  'no data': said(source=elsewhere(f'{folder}/nowhere')),
+  'no bucket of data': said(source=elsewhere('gs://terraformer-jax-no-such-bucket/tfds')),
   'no bucket of a vocabulary': said(
     vocabulary=c.to_dict(c.VocabularyConfig('gs://terraformer-jax-no-such-bucket/a.model'))),
-  'no column': said(task='local_folder', local_folder=bad('bad_column')),
-  'no text': said(task='local_folder', local_folder=bad('bad_row')),
-  'cut off': said(task='local_folder', local_folder=bad('bad_file')),
-  'no folder': said(task='local_folder', local_folder=bad('none')),
+  'no column': said(source=bad('bad_column'), name='', objective=None),
+  'no text': said(source=bad('bad_row'), name='', objective=None),
+  'cut off': said(source=bad('bad_file'), name='', objective=None),
+  'no folder': said(source=bad('none'), name='', objective=None),
 }
 json.dump(out, open(f'{folder}/out.json', 'w'))
 """
@@ -137,16 +142,21 @@ def real(python, tmp_path_factory):
   base = {
     'directory': str(folder / 'prepared'),
     'vocabulary': VOCABULARY,
-    'tfds_directory': str(folder / 'tfds'),
-    'digits': DigitsConfig(train_examples=50, held_out_examples=5),
   }
+  tfds = str(folder / 'tfds')
+  c4 = TfdsConfig('c4/en:3.1.0', tfds)
+  arxiv, pubmed = (
+    TfdsConfig(f'scientific_papers/{name}:1.1.1', tfds, 'article', 'abstract') for name in ('arxiv', 'pubmed')
+  )
+  spans = {'name': 'c4_span_corruption', 'objective': SpanCorruptionConfig()}
+  sums = LongAdditionConfig(train_examples=50, held_out_examples=5)
   configs = [
-    DataConfig('c4_span_corruption', inputs_length=64, targets_length=40, parts=3, **base),
-    DataConfig('c4_lm', inputs_length=0, targets_length=32, **base),
-    DataConfig('arxiv_summarization', inputs_length=16, targets_length=8, parts=2, **base),
-    DataConfig('pubmed_summarization', **base),
-    DataConfig('long_addition', inputs_length=640, targets_length=304, parts=4, **base),
-    DataConfig('local_folder', local_folder=LocalFolderConfig(str(folder / 'hugging'), 'document', 'summary'), **base),
+    DataConfig(c4, inputs_length=64, targets_length=40, parts=3, **spans, **base),
+    DataConfig(c4, inputs_length=0, targets_length=32, name='c4_lm', objective=LMConfig(), **base),
+    DataConfig(arxiv, inputs_length=16, targets_length=8, parts=2, name='arxiv_summarization', **base),
+    DataConfig(pubmed, name='pubmed_summarization', **base),
+    DataConfig(sums, inputs_length=640, targets_length=304, parts=4, **base),
+    DataConfig(LocalFolderConfig(str(folder / 'hugging'), 'document', 'summary'), **base),
   ]
   (folder / 'configs.json').write_text(json.dumps([config_lib.to_dict(config) for config in configs]))
   python(_REAL, folder)
@@ -189,7 +199,7 @@ def test_a_corpus_of_tfds_is_trained_on_and_evaluated(real, gin_file, tmp_path, 
   run = dataclasses.replace(
     run,
     model=LanguageModelConfig(VOCABULARY.size, 104, n_layers=1, decoder=DENSE_BLOCK, residual=PLAIN),
-    data=real[0].get(task, DataConfig(task, real[0]['c4_lm'].directory, inputs_length=64)),
+    data=real[0].get(task, DataConfig(SeqioTaskConfig(task), real[0]['c4_lm'].directory, inputs_length=64)),
     train=dataclasses.replace(run.train, steps=2, batch_size=4, eval_every=0, sample_every=0),
   )
   data = batches.open_prepared(run.data)
@@ -295,7 +305,7 @@ def test_a_folder_of_parquet_and_jsonl_holds_every_row_once(real):
 
 
 def test_a_mixture_of_tasks_is_prepared_at_its_rates(real):
-  data = batches.open_prepared(DataConfig('papers_and_digits', real[0]['c4_lm'].directory))
+  data = batches.open_prepared(DataConfig(SeqioTaskConfig('papers_and_digits'), real[0]['c4_lm'].directory))
   assert {name: task['rate'] for name, task in data.manifest.tasks.items()} == {
     'arxiv_summarization': 1,
     'decimal_copy': 3,

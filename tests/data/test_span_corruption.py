@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from terraformer.config import DataConfig, LMConfig, SpanCorruptionConfig, UserError, VocabularyConfig
+from terraformer.config import DataConfig, LMConfig, SeqioTaskConfig, SpanCorruptionConfig, UserError, VocabularyConfig
 from terraformer.data import batches
 from terraformer.data.span_corruption import corrupt
 from terraformer.data.vocabulary import Vocabulary
@@ -63,7 +63,10 @@ def test_a_short_window_comes_back(length):
 
 @pytest.mark.parametrize('targets_length', [114, 256])
 def test_t5s_and_the_papers_lengths_read_the_same_windows(targets_length):
-  assert DataConfig('c4_span_corruption', inputs_length=512, targets_length=targets_length).window_length == WINDOW
+  assert (
+    DataConfig(inputs_length=512, targets_length=targets_length, objective=SpanCorruptionConfig()).window_length
+    == WINDOW
+  )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,7 @@ def test_t5s_and_the_papers_lengths_read_the_same_windows(targets_length):
 )
 def test_lengths_that_cannot_be_are_refused(fields, expected):
   with pytest.raises(UserError, match=expected):
-    DataConfig(**{'task': 'c4_span_corruption', 'inputs_length': 512, 'targets_length': 114} | fields)
+    DataConfig(**{'objective': SpanCorruptionConfig(), 'inputs_length': 512, 'targets_length': 114} | fields)
 
 
 SPANS = SpanCorruptionConfig(mean_span_length=1.5)
@@ -146,4 +149,6 @@ def test_language_modelling_reads_the_window_itself(fake_prepared):
 def test_an_objective_of_pairs_is_refused(fake_prepared):
   config = fake_prepared('pairs_alone')
   with pytest.raises(UserError, match='objective: expected None for pairs_alone, a task of pairs, found Span'):
-    batches.open_prepared(DataConfig('pairs_alone', config.directory, targets_length=64, objective=SPANS))
+    batches.open_prepared(
+      DataConfig(SeqioTaskConfig('pairs_alone'), config.directory, targets_length=64, objective=SPANS)
+    )

@@ -11,7 +11,7 @@ from tests.prepared import sentences
 SMALL = {
   'LocalFolderConfig.inputs_field': "'article'",
   'LocalFolderConfig.targets_field': "'abstract'",
-  'DataConfig.task': "'local_folder'",
+  'DataConfig.source': '@config.LocalFolderConfig()',
   'DataConfig.parts': 1,
   'VocabularyConfig.size': 500,
   'TrainConfig.init_from': None,

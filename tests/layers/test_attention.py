@@ -15,7 +15,9 @@ from terraformer.config import (
   SparseProjectionConfig,
 )
 from terraformer.layers.attention import Attention
-from tests.weights import build, call, shapes, step
+from terraformer.ops.kv_cache import grown
+from terraformer.ops.places import prompted
+from tests.weights import build, call, nothing_filled, shapes, step, steps
 
 PROJECTIONS = {
   'dense': DenseProjectionConfig(),
@@ -45,9 +47,9 @@ def _call_and_steps(layer, x_BxTxD, length_B, prefix):
     _, cache = layer.prefill(x_BxTxD[:, :prefix], length_B, x_BxTxD.shape[1])
   position_BxT = length_B[:, None] + jnp.arange(x_BxTxD.shape[1] - prefix)
   rest_BxTxD = jnp.take_along_axis(x_BxTxD, position_BxT[..., None], axis=1)
-  _, y_TxBxD = jax.lax.scan(lambda cache, x_BxD: layer.step(x_BxD, cache)[::-1], cache, rest_BxTxD.swapaxes(0, 1))
+  stepped_BxTxD, _ = steps(layer, rest_BxTxD, cache, prompted(length_B, prefix))
   called_BxTxD = jnp.take_along_axis(layer(x_BxTxD)[0], position_BxT[..., None], axis=1)
-  return called_BxTxD, y_TxBxD.swapaxes(0, 1)
+  return called_BxTxD, stepped_BxTxD
 
 
 @by_projection
@@ -83,7 +85,8 @@ def test_init_cache_has_the_structure_of_prefill_and_step(projection):
   cache = jax.eval_shape(lambda layer: layer.init_cache(3, 9), layer)
   x_BxTxD = jax.ShapeDtypeStruct((3, 5, 24), jnp.float32)
   _, filled = jax.eval_shape(lambda layer, x: layer.prefill(x, jnp.zeros(3, jnp.int32), 9), layer, x_BxTxD)
-  _, after = jax.eval_shape(lambda layer, x, cache: layer.step(x[:, 0], cache), layer, x_BxTxD, cache)
+  places = nothing_filled(3)
+  _, after = jax.eval_shape(lambda layer, x, cache: layer.step(x[:, 0], cache, places), layer, x_BxTxD, cache)
   describe = lambda cache: jax.tree.map(lambda x: (x.shape, x.dtype), cache)  # noqa: E731
   assert describe(cache) == describe(filled) == describe(after)
 
@@ -91,9 +94,10 @@ def test_init_cache_has_the_structure_of_prefill_and_step(projection):
 @by_two_projections
 def test_a_grown_cache_is_the_same_cache(projection):
   layer, x_BxTxD = _layer_and_input(projection)
-  small, large = (_prefill(layer, x_BxTxD[:, :5], jnp.asarray([5, 3, 1]), capacity)[1] for capacity in (6, 12))
-  jax.tree.map(np.testing.assert_array_equal, small.grown(6), large)
-  (y_small, _), (y_large, _) = (step(layer, x_BxTxD[:, 5], cache) for cache in (small, large))
+  length_B = jnp.asarray([5, 3, 1])
+  small, large = (_prefill(layer, x_BxTxD[:, :5], length_B, capacity)[1] for capacity in (6, 12))
+  jax.tree.map(np.testing.assert_array_equal, grown(small, 6), large)
+  (y_small, _), (y_large, _) = (step(layer, x_BxTxD[:, 5], cache, prompted(length_B, 5)) for cache in (small, large))
   np.testing.assert_allclose(y_small, y_large, atol=1e-6)
 
 
@@ -102,9 +106,11 @@ def test_a_step_copies_nothing_of_the_size_of_its_cache(batch):
   layer, _ = _layer_and_input('dense')
   cache = jax.eval_shape(lambda: layer.init_cache(batch, 50_000))
   x_BxD = jax.ShapeDtypeStruct((batch, 24), jnp.float32)
-  advance = jax.jit(lambda layer, x_BxD, cache: layer.step(x_BxD, cache), donate_argnums=2)
-  compiled = advance.lower(layer, x_BxD, cache).compile(compiler_options={'xla_backend_optimization_level': 3})
-  assert compiled.memory_analysis().temp_size_in_bytes < 4 * cache.k_GxKxP.size
+  advance = jax.jit(lambda layer, x_BxD, cache, filled: layer.step(x_BxD, cache, filled), donate_argnums=2)
+  compiled = advance.lower(layer, x_BxD, cache, nothing_filled(batch)).compile(
+    compiler_options={'xla_backend_optimization_level': 3}
+  )
+  assert compiled.memory_analysis().temp_size_in_bytes < 4 * cache.kv.k.size
 
 
 @by_two_projections

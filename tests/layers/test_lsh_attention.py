@@ -9,9 +9,11 @@ import pytest
 
 from terraformer.config import BlockConfig, DenseProjectionConfig, LSHAttentionConfig, SparseProjectionConfig
 from terraformer.layers.lsh_attention import LSHAttention
+from terraformer.ops.kv_cache import grown
 from terraformer.ops.lsh_hash import fixed_rotations, hash_queries
+from terraformer.ops.places import prompted
 from tests.reference.vectors import TOLERANCE, assign, load
-from tests.weights import build, call
+from tests.weights import build, call, nothing_filled, steps
 
 PROJECTIONS = {
   'dense': DenseProjectionConfig(share_qk=True),
@@ -39,21 +41,19 @@ def _prefill(layer, x_BxTxD, length_B, capacity):
   return layer.prefill(x_BxTxD, length_B, capacity)
 
 
-@jax.jit
-def _steps_from(layer, x_BxTxD, cache):
-  cache, y_TxBxD = jax.lax.scan(lambda cache, x_BxD: layer.step(x_BxD, cache)[::-1], cache, x_BxTxD.swapaxes(0, 1))
-  return y_TxBxD.swapaxes(0, 1), cache
+_steps_from = jax.jit(steps)
 
 
 def _steps(layer, x_BxTxD):
-  return _steps_from(layer, x_BxTxD, layer.init_cache(*x_BxTxD.shape[:2]))[0]
+  return _steps_from(layer, x_BxTxD, layer.init_cache(*x_BxTxD.shape[:2]), nothing_filled(len(x_BxTxD)))[0]
 
 
 def _after_prefill(layer, x_BxTxD):
   """Outputs of 4 steps after the first `LENGTH_B` positions of the prefix, and their positions."""
   _, cache = _prefill(layer, x_BxTxD[:, :7], LENGTH_B, 11)
   position_BxT = np.asarray(LENGTH_B)[:, None] + np.arange(4)
-  return _steps_from(layer, np.take_along_axis(x_BxTxD, position_BxT[..., None], axis=1), cache)[0], position_BxT
+  rest_BxTxD = np.take_along_axis(x_BxTxD, position_BxT[..., None], axis=1)
+  return _steps_from(layer, rest_BxTxD, cache, prompted(LENGTH_B, 7))[0], position_BxT
 
 
 # --- Sequences and caches that are attended in whole -----------------------------------------------------------------
@@ -127,7 +127,7 @@ def test_prefill_and_steps_hash_by_the_capacity():
   # 32 positions have 16 buckets of two a chunk, 11 would have 4.
   layer, x_BxTxD = _layer_and_input(attention=LSHAttentionConfig(chunk_length=4, full_below=0))
   _, filled = _prefill(layer, x_BxTxD, jnp.full(3, 11), 32)
-  _, stepped = _steps_from(layer, x_BxTxD, layer.init_cache(3, 32))
+  _, stepped = _steps_from(layer, x_BxTxD, layer.init_cache(3, 32), nothing_filled(3))
   assert filled.recent.count_BxHxRxN.shape[-1] == 16
   np.testing.assert_array_equal(filled.recent.count_BxHxRxN, stepped.recent.count_BxHxRxN)
 
@@ -135,8 +135,9 @@ def test_prefill_and_steps_hash_by_the_capacity():
 def test_a_step_copies_nothing_of_the_size_of_its_cache():
   layer, x_BxTxD = _layer_and_input()
   cache = jax.eval_shape(lambda: layer.init_cache(3, 50_000))
-  compiled = jax.jit(lambda x, cache: layer.step(x, cache), donate_argnums=1).lower(x_BxTxD[:, 0], cache).compile()
-  assert compiled.memory_analysis().temp_size_in_bytes < cache.k_GxPxK.size
+  advance = jax.jit(lambda x, cache, filled: layer.step(x, cache, filled), donate_argnums=1)
+  compiled = advance.lower(x_BxTxD[:, 0], cache, nothing_filled(3)).compile()
+  assert compiled.memory_analysis().temp_size_in_bytes < cache.kv.k.size
 
 
 # --- Both ------------------------------------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ def test_what_stands_behind_the_prefix_leaves_no_trace(attention):
 def test_a_cache_that_is_seen_in_whole_can_grow():
   layer, x_BxTxD = _layer_and_input(attention=ATTENTIONS['in whole'])
   small, large = (_prefill(layer, x_BxTxD[:, :5], jnp.asarray([5, 3, 1]), capacity)[1] for capacity in (6, 12))
-  jax.tree.map(np.testing.assert_array_equal, small.grown(6), large)
+  jax.tree.map(np.testing.assert_array_equal, grown(small, 6), large)
 
 
 @by_projection

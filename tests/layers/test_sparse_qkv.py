@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from terraformer.config import SparseProjectionConfig
+from terraformer.layers.modular_convolution import ModularConvolution
 from terraformer.layers.sparse_qkv import SparseProjection
 from tests.weights import build, call, step
 
@@ -109,3 +110,15 @@ def test_shared_keys_are_the_queries():
   layer, x_BxTxD = _layer_and_input(CONFIGS[2])
   q_BxTxHxK, k_BxTxHxK, _ = call(layer, x_BxTxD)
   np.testing.assert_array_equal(q_BxTxHxK, k_BxTxHxK)
+
+
+@pytest.mark.parametrize('config', OUTPUTS)
+def test_all_positions_are_computed_without_a_cache(config, monkeypatch):
+  layer, x_BxTxD = _layer_and_input(config)
+
+  def refuse(*_):
+    raise AssertionError('a cache that nobody asked for')
+
+  monkeypatch.setattr(ModularConvolution, 'cache_after', refuse)
+  q_BxTxHxK, _, _ = layer(x_BxTxD)
+  assert layer.merge(q_BxTxHxK).shape == x_BxTxD.shape

@@ -18,7 +18,7 @@ from terraformer.config import (
 )
 from terraformer.models.block import Block
 from terraformer.models.halves import AttentionHalf, CrossAttentionHalf, FeedForwardHalf, Padding
-from tests.weights import build, shapes
+from tests.weights import build, nothing_filled, shapes, steps
 
 X_BXTXD = np.random.default_rng(0).normal(size=(2, 9, 24)).astype(np.float32)
 FEED_FORWARDS = {'dense': DenseFFConfig(30), 'sparse': SparseFFConfig(30, 6, 7)}
@@ -42,8 +42,8 @@ def _config(feed_forward='dense', recurrence=None, dropout=0.0):
 @jax.jit
 def _call_and_steps(sublayer, x_BxTxD):
   cache = sublayer.init_cache(*x_BxTxD.shape[:2], MEMORY_BXSXD, PADDING)
-  _, y_TxBxD = jax.lax.scan(lambda cache, x_BxD: sublayer.step(x_BxD, cache)[::-1], cache, x_BxTxD.swapaxes(0, 1))
-  return sublayer(x_BxTxD, PADDING, MEMORY_BXSXD)[0], y_TxBxD.swapaxes(0, 1)
+  stepped_BxTxD, _ = steps(sublayer, x_BxTxD, cache, nothing_filled(2))
+  return sublayer(x_BxTxD, PADDING, MEMORY_BXSXD)[0], stepped_BxTxD
 
 
 @pytest.mark.parametrize('feed_forward', FEED_FORWARDS)
@@ -89,7 +89,7 @@ def test_dropout_spares_the_recurrent_branch():
 
 @jax.jit
 def _one_step(block, streams):
-  return block.step(streams, block.init_cache(2, 1, MEMORY_BXSXD, PADDING))[0]
+  return block.step(streams, block.init_cache(2, 1, MEMORY_BXSXD, PADDING), nothing_filled(2))[0]
 
 
 def _block(residual, cross=False):

@@ -22,6 +22,7 @@ from terraformer.models.make import abstract_model, make_model, unroll
 from terraformer.models.parameters import describe, flatten, split
 from terraformer.models.stack import Stack, UnrolledStack
 from terraformer.models.terraformer import Terraformer
+from terraformer.ops.places import Filled
 from tests.models.examples import CONFIGS, DENSE, DENSE_FF, abstract, block, tokens
 
 by_config = pytest.mark.parametrize('name', CONFIGS)
@@ -60,6 +61,17 @@ def test_a_step_returns_logits_and_a_cache_of_the_same_structure(name):
   logits, after = jax.eval_shape(lambda model, cache: model.step(jnp.zeros(3, jnp.int32), cache), model, cache)
   assert describe(logits) == 'float32[3, 20]'
   assert jax.tree.map(describe, after) == jax.tree.map(describe, cache)
+
+
+@by_config
+@pytest.mark.parametrize('unrolled', [False, True])
+def test_the_filled_places_are_kept_once_for_all_layers(name, unrolled):
+  model = abstract(CONFIGS[name])
+  model = jax.eval_shape(unroll, model) if unrolled else model
+  state = jax.eval_shape(lambda model, inputs: model.prefill(inputs, 7), model, tokens(0)[0])
+  is_filled = lambda node: isinstance(node, Filled)  # noqa: E731
+  assert sum(map(is_filled, jax.tree.leaves(state, is_leaf=is_filled))) == 1
+  assert describe(state.filled.prompt_B) == 'int32[3]' and describe(state.filled.place) == 'int32[]'
 
 
 @by_config

@@ -22,7 +22,7 @@ from terraformer.models.residual import Residual
 from terraformer.models.stack import Stack, UnrolledStack
 from terraformer.ops.reversible import rematerialised_stack, reversible_stack, stack
 from tests.models.examples import DENSE, DENSE_FF, LSH_IN_BUCKETS, SHARED_SPARSE, block
-from tests.weights import build, filled, shapes
+from tests.weights import build, filled, nothing_filled, shapes
 
 BLOCK = block()
 REVERSIBLE, KEEPING = ReversibleResidualConfig(), ReversibleResidualConfig(keep_activations=True)
@@ -293,7 +293,8 @@ def test_init_cache_has_the_structure_that_step_returns(cross, unrolled):
   one = jax.eval_shape(UnrolledStack, one) if unrolled else one
   cache = jax.eval_shape(lambda stack: stack.init_cache(2, 9, *_memory()), one)
   streams = (jax.ShapeDtypeStruct((2, 24), jnp.float32),) * 2
-  _, after = jax.eval_shape(lambda stack, streams, cache: stack.step(streams, cache), one, streams, cache)
+  places = nothing_filled(2)
+  _, after = jax.eval_shape(lambda stack, streams, cache: stack.step(streams, cache, places), one, streams, cache)
   assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), cache)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.ops.attention import by_query_chunk, dot_product_attention, visible_keys
+from terraformer.ops.attention import by_query_chunk, dot_product_attention, full_attention, visible_keys
 
 
 def _inputs(seed):
@@ -79,8 +79,35 @@ def test_where_every_key_is_visible_there_is_no_mask():
 
 @pytest.mark.parametrize('query_chunk', [0, 2, 5])
 def test_a_chunk_of_queries_knows_its_positions(query_chunk):
-  # Each query becomes 100 times its position plus the index of its chunk.
-  attend = lambda q, position_C, chunk: jnp.broadcast_to((100 * position_C + chunk)[:, None, None], q.shape)  # noqa: E731
-  y_BxTxHxK = by_query_chunk(attend, np.zeros((2, 5, 3, 8), np.float32), query_chunk)
+  # Each query becomes 100 times its position plus what the key of its chunk draws, an integer below 100.
+  key, draw = jax.random.key(0), lambda key: jax.random.randint(key, (), 0, 100)
+  attend = lambda q, position_C, key: jnp.broadcast_to((100 * position_C + draw(key))[:, None, None], q.shape)  # noqa: E731
+  y_BxTxHxK = by_query_chunk(attend, np.zeros((2, 5, 3, 8), np.float32), query_chunk, key)
   chunk_T = np.arange(5) // 2 if query_chunk == 2 else np.zeros(5)
-  np.testing.assert_array_equal(y_BxTxHxK[1, :, 2, 7], 100 * np.arange(5) + chunk_T)
+  drawn_T = [draw(jax.random.fold_in(key, int(chunk))) for chunk in chunk_T]
+  np.testing.assert_array_equal(y_BxTxHxK[1, :, 2, 7], 100 * np.arange(5) + drawn_T)
+
+
+def test_every_chunk_of_queries_drops_weights_by_a_key_of_its_own():
+  q, k, v, _ = _inputs(0)
+  key = jax.random.key(0)
+  found = full_attention(
+    q, k.swapaxes(1, 2), v.swapaxes(1, 2), REAL_BXP, causal=False, query_chunk=2, rate=0.5, key=key
+  )
+  for chunk, queries in enumerate((slice(0, 2), slice(2, 4))):
+    chunk_key = jax.random.fold_in(key, chunk)
+    expected = dot_product_attention(q[:, queries], k, v, REAL_BXP[:, None], rate=0.5, key=chunk_key)
+    np.testing.assert_allclose(found[:, queries], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('query_chunk', [0, 2])
+def test_a_query_without_keys_gets_zeros_where_that_is_asked_for(query_chunk):
+  q, k, v, _ = _inputs(0)
+  none_BxP = REAL_BXP & [[True], [False]]
+  options = {'causal': False, 'query_chunk': query_chunk}
+  one, other = (
+    full_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), none_BxP, blind_zeros=zeros, **options)
+    for zeros in (True, False)
+  )
+  assert not np.any(one[1]) and np.any(other[1])
+  np.testing.assert_array_equal(one[0], other[0])

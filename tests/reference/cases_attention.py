@@ -13,15 +13,16 @@ from terraformer.ops.attention import dot_product_attention
 from terraformer.ops.shared_qk import shared_qk_attention
 from tests.reference.cases_feed_forward import assign_multiplicative_modular
 from tests.reference.vectors import Vectors, assign, assign_multiplicative, assign_sparse_projection
-from tests.weights import build
+from tests.weights import build, nothing_filled
 
 
 def steps(layer: Attention, x_BxTxD) -> jax.Array:
   """`layer` token by token."""
-  cache, stepped = layer.init_cache(*x_BxTxD.shape[:2]), []
-  step = jax.jit(lambda x_BxD, cache: layer.step(x_BxD, cache))
+  cache, filled, stepped = layer.init_cache(*x_BxTxD.shape[:2]), nothing_filled(len(x_BxTxD)), []
+  step = jax.jit(lambda x_BxD, cache, filled: layer.step(x_BxD, cache, filled))
   for x_BxD in x_BxTxD.swapaxes(0, 1):
-    y_BxD, cache = step(x_BxD, cache)
+    y_BxD, cache = step(x_BxD, cache, filled)
+    filled = filled.advanced()
     stepped.append(y_BxD)
   return jnp.stack(stepped, 1)
 

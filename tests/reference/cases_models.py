@@ -12,7 +12,7 @@ from terraformer.models.parameters import flatten, split
 from terraformer.ops.reversible import add
 from tests.reference import terraformer as reference
 from tests.reference.vectors import Vectors
-from tests.weights import shapes
+from tests.weights import nothing_filled, shapes
 
 
 def decoder_block(r: Vectors) -> None:
@@ -43,10 +43,12 @@ def decoder_block(r: Vectors) -> None:
   r.compare('y1', streams[0])
   r.compare('y2', streams[1])
 
-  step = jax.jit(lambda block, streams, caches: block.step(streams, caches))
+  step = jax.jit(lambda block, streams, caches, places: block.step(streams, caches, places))
   caches, stepped = block.init_cache(*r['x1'].shape[:2], None, Padding(None)), []
+  places = nothing_filled(len(r['x1']))
   for time in range(r['x1'].shape[1]):
-    y, caches = step(block, (r['x1'][:, time], r['x2'][:, time]), caches)
+    y, caches = step(block, (r['x1'][:, time], r['x2'][:, time]), caches, places)
+    places = places.advanced()
     stepped.append(y)
   for stream, ys in zip('12', zip(*stepped, strict=True), strict=True):
     r.compare(f'y{stream}', jnp.stack(ys, 1), label=f'y{stream}, step by step')

@@ -21,7 +21,7 @@ from terraformer.config import (
   PlainResidualConfig,
 )
 from terraformer.data.batches import open_prepared
-from terraformer.train import checkpoint, loop
+from terraformer.train import checkpoint, loop, programs
 from terraformer.train.divergence import DivergedError, Guard
 from terraformer.train.feed import batch_number
 from terraformer.train.manifest import verify
@@ -65,7 +65,7 @@ def config_of(gin_file, **fields):
 def train_with(spoil, run, batches, numbers, workdir):
   """Trains with a step whose result `spoil(is one of these batches, state, metrics)` changes."""
   sums = jnp.array([int(batches.batch(number)['inputs'].sum()) for number in numbers])
-  make = loop.make_train_step
+  make = programs.make_train_step
 
   def make_spoilt(*arguments):
     step = make(*arguments)
@@ -77,7 +77,7 @@ def train_with(spoil, run, batches, numbers, workdir):
     return spoilt_step
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(loop, 'make_train_step', make_spoilt)
+    patch.setattr(programs, 'make_train_step', make_spoilt)
     return loop.train(run, workdir, progress=False)
 
 

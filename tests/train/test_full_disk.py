@@ -53,7 +53,7 @@ def test_without_a_step_that_is_an_answer_too(tmp_path, gin_file, monkeypatch):
   def fails(*_):
     raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-  monkeypatch.setattr(loop, '_train', fails)
+  monkeypatch.setattr(loop.setup, 'start', fails)
   sentence = f'^{tmp_path} cannot be written: disk quota exceeded; no step has been saved yet$'
   with pytest.raises(UnwritableError, match=sentence):
     loop.train(load_configs([str(gin_file)], [])[0], tmp_path)

@@ -13,11 +13,12 @@ import json, os, sys
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 import jax, numpy as np, optax
 from terraformer import config as c
+from terraformer.layers.parameter import facts_of
 from terraformer.models.parameters import flatten, split
 from terraformer.train.by_layer import ByLayer
 from terraformer.train.sharding import batch_sharding, make_mesh
 from terraformer.models.make import abstract_model
-from terraformer.train.state import init_state
+from terraformer.train.state import abstract_state, init_state
 from terraformer.train.step import make_train_step
 
 lsh = c.LSHAttentionConfig(chunk_length=4, n_rounds=2, n_buckets=(4,), full_below=0)
@@ -29,7 +30,8 @@ model = c.TerraformerConfig(
   output=c.SparseOutputConfig(8))
 stacks = ('decoder.blocks', 'encoder.blocks')
 optimizer = ByLayer(optax.sgd(1.0), stacks)  # parameters then differ by as much as their gradients
-structure, _ = split(abstract_model(model))
+abstract = abstract_model(model)
+structure, abstract_params = split(abstract)
 step = make_train_step(structure, optimizer, optax.constant_schedule(1.0), jax.random.key(1))
 rng = np.random.default_rng(0)
 batch = {'inputs': rng.integers(1, 40, (8, 9)), 'targets': rng.integers(1, 40, (8, 7))}
@@ -40,7 +42,8 @@ alone = jax.make_mesh(
 shapes = [(1, 1), (2, 2), (4, 2), (1, 8)]
 for mesh in [alone, *(make_mesh(c.MeshConfig(*shape)) for shape in shapes)]:
   jax.set_mesh(mesh)
-  state = init_state(model, optimizer, mesh, jax.random.key(0))
+  state = init_state(
+    model, optimizer, abstract_state(abstract_params, facts_of(abstract), optimizer, mesh), jax.random.key(0))
   shards = state['params']['embedding']['table_VxD'].sharding.shard_shape((40, 16))
   state, metrics, _ = jax.jit(step, donate_argnums=0)(state, jax.device_put(batch, batch_sharding(mesh)))
   values = {name: float(value) for name, value in metrics.compute().items()}

@@ -9,14 +9,16 @@ import json, jax, numpy as np, optax
 from terraformer import config as c
 from terraformer.layers.parameter import facts_of
 from terraformer.models.make import abstract_model
+from terraformer.models.parameters import split
 from terraformer.train.optimizer import make_optimizer
 from terraformer.train.sharding import make_mesh
 from terraformer.train.state import abstract_state
 
 block = c.BlockConfig(16, 2, c.DenseProjectionConfig(), c.SparseFFConfig(64, 8, 4), recurrence=None)
 model = c.LanguageModelConfig(40, 12, n_layers=3, decoder=block)
-optimizer = make_optimizer(c.AdafactorConfig(factor_from=8), facts_of(abstract_model(model)))
-state = abstract_state(model, optimizer, make_mesh(c.MeshConfig(fsdp=4, model=2)))
+abstract = abstract_model(model)
+optimizer = make_optimizer(c.AdafactorConfig(factor_from=8), facts_of(abstract))
+state = abstract_state(split(abstract)[1], facts_of(abstract), optimizer, make_mesh(c.MeshConfig(fsdp=4, model=2)))
 moments = {
   jax.tree_util.keystr(path, simple=True, separator='.'): (x.shape, [*x.sharding.spec])
   for path, x in jax.tree_util.tree_flatten_with_path(state['optimizer'])[0]

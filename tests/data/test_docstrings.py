@@ -4,10 +4,10 @@ import re
 import numpy as np
 import pytest
 
-from terraformer.data import corpora, duplicates, store
+from terraformer.data import docstrings, duplicates, store
 from tests.prepared import WORDS
 
-STDLIB = corpora.installed_roots()[0]
+STDLIB = docstrings.installed_roots()[0]
 
 _MODULE = '''"""Says what {name} is for.
 
@@ -43,7 +43,7 @@ def tree(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def corpus(tree):
-  return corpora.mine([tree])
+  return docstrings.mine([tree])
 
 
 def test_modules_classes_and_methods_are_found_and_the_rest_is_passed_over(corpus):
@@ -74,21 +74,21 @@ def test_a_copy_in_another_package_is_dropped(corpus):
 
 
 def test_fingerprint_does_not_depend_on_the_order_of_files(tree, corpus, monkeypatch):
-  listed = list(corpora.source_files(tree))
-  monkeypatch.setattr(corpora, 'source_files', lambda root: iter(random.Random(1).sample(listed, len(listed))))
-  assert corpora.mine([tree]).fingerprint == corpus.fingerprint
+  listed = list(docstrings.source_files(tree))
+  monkeypatch.setattr(docstrings, 'source_files', lambda root: iter(random.Random(1).sample(listed, len(listed))))
+  assert docstrings.mine([tree]).fingerprint == corpus.fingerprint
 
 
 def test_fingerprint_depends_on_the_text(tree, corpus, tmp_path):
   (tmp_path / 'one.py').write_text(_MODULE.format(name='one', words='some words'))
-  assert corpora.mine([tree, tmp_path]).fingerprint != corpus.fingerprint
+  assert docstrings.mine([tree, tmp_path]).fingerprint != corpus.fingerprint
 
 
 def test_the_standard_library_has_good_pairs():
   files = [
     (str(STDLIB), f'{folder}/{file.name}') for folder in ('json', 'email') for file in (STDLIB / folder).glob('*.py')
   ]
-  pairs = [doc for doc in corpora._read_files(files)[0] if doc.summary]
+  pairs = [doc for doc in docstrings._read_files(files)[0] if doc.summary]
   assert len(pairs) >= 20
   for doc in pairs:
     assert 3 <= len(doc.summary.split()) <= 30 and len(doc.body.split()) >= 20
@@ -111,11 +111,11 @@ def test_the_standard_library_has_good_pairs():
   ],
 )
 def test_pairs(text, good):
-  assert bool(corpora._pair(text)) == good
+  assert bool(docstrings._pair(text)) == good
 
 
 def test_half_a_surrogate_pair_is_not_prose():
-  assert corpora._is_prose('word ' * 20) and not corpora._is_prose('word ' * 20 + '\ud800')
+  assert docstrings._is_prose('word ' * 20) and not docstrings._is_prose('word ' * 20 + '\ud800')
 
 
 def _jaccard(a, b):

@@ -22,7 +22,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from terraformer.data import duplicates
-from terraformer.data.store import RECORD, SPLITS
+from terraformer.data.report import bar
+from terraformer.data.source import Example, HeldSource
+from terraformer.data.store import FEATURES, RECORD, SPLITS, Origin
 
 NO_PAIR = 'docstrings without a summary and a body'  # a reason to leave one out of the pairs
 HELD_OUT = 0.05  # of the text in each of validation and test
@@ -64,6 +66,34 @@ class Docstring:
   text: str
   summary: str = ''
   body: str = ''
+
+
+class Summaries(HeldSource):
+  """Pairs of body and summary."""
+
+  def _load(self, progress: bool) -> tuple[dict[str, list[Example]], Origin]:
+    corpus = _mine_here(progress)
+    return {split: corpus.pairs(split) for split in SPLITS}, Origin(corpus.fingerprint, dropped=corpus.dropped)
+
+
+class Text(HeldSource):
+  """Whole docstrings."""
+
+  @property
+  def features(self) -> tuple[str, ...]:
+    return FEATURES[1:]
+
+  def _load(self, progress: bool) -> tuple[dict[str, list[Example]], Origin]:
+    corpus = _mine_here(progress)
+    dropped = {reason: count for reason, count in corpus.dropped.items() if reason != NO_PAIR}
+    return {split: corpus.texts(split) for split in SPLITS}, Origin(corpus.fingerprint, dropped=dropped)
+
+
+def _mine_here(progress: bool) -> 'Corpus':
+  with bar(progress, 'mining docstrings', 'file') as shown:
+    return mine(
+      progress=lambda done, total: shown.reset(total) if shown.total != total else shown.update(done - shown.n)
+    )
 
 
 @dataclasses.dataclass(frozen=True)

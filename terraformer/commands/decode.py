@@ -1,0 +1,56 @@
+"""`terraformer decode`."""
+
+import argparse
+
+from terraformer import interrupts, libraries, values
+from terraformer.commands.decoding import add_decoding, decode_config
+from terraformer.config import UserError
+from terraformer.configure import load_configs
+from terraformer.flags import Command, add_configuration
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+  add_configuration(parser)
+  parser.add_argument(
+    '--bundle', required=True, metavar='BUNDLE', help='folder that `export` wrote, or `technical_english`'
+  )
+  parser.add_argument('--input', metavar='TEXT', help='the prompt')
+  parser.add_argument('--input_file', metavar='FILE', help='a UTF-8 text file, or .jsonl with one object a line')
+  parser.add_argument('stdin', nargs='?', choices=('-',), metavar='-', help='read the standard input')
+  parser.add_argument('--field', default='inputs', help='field of the prompt in a .jsonl file (default: %(default)s)')
+  add_decoding(parser)
+  parser.add_argument(
+    '--batch_size', type=values.at_most, default=1, metavar='N', help='lines of a .jsonl file to decode side by side'
+  )
+  parser.add_argument('--verify', action='store_true', help='compare all weights with their checksums first')
+  parser.add_argument('--json', action='store_true', help='one JSON object a line: input, output, stats')
+  parser.add_argument('--stats', action='store_true', help='print the time to the first token and a token after it')
+
+
+def _decode(flags: argparse.Namespace) -> None:
+  with interrupts.by_signal():
+    from terraformer.decode.decoder import Decoder
+    from terraformer.decode.source import read_prompts
+    from terraformer.decode.terminal import write_all
+
+  _, decode, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  for binding in flags.gin_bindings:
+    if 'config.DecodeConfig.' not in binding:
+      raise UserError(f'--gin_bindings {binding!r}: expected a field of DecodeConfig; a bundle fixes all others')
+  decode = decode_config(decode, flags)
+  libraries.cache_compilations()
+  decoder = Decoder.open(flags.bundle, flags.verify or None)
+  prompts = read_prompts(flags.input, flags.input_file, flags.stdin, flags.field, decoder.bundle.continues)
+  write_all(decoder, prompts, decode, flags.batch_size, flags.json, flags.stats)
+
+
+DECODE = Command(
+  'decode',
+  "Write text with a bundle, token by token, on this machine's CPU.",
+  'The prompt is a text (--input), a file (--input_file; of a .jsonl file every line is a prompt) or, for `-`, the\n'
+  'standard input. A model that was trained on pairs reads it as its source. A language model goes on from it, and\n'
+  'writes the continuation alone; its prompt may be empty. TensorFlow is not needed.\n'
+  'The first call compiles; later ones find the program in ~/.cache/terraformer (TERRAFORMER_CACHE).',
+  _flags,
+  _decode,
+)

@@ -1,0 +1,68 @@
+"""`terraformer evaluate`."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from terraformer import libraries, values
+from terraformer.commands.decoding import add_decoding, decode_config
+from terraformer.commands.stored import stored_gin
+from terraformer.config import DecodeConfig
+from terraformer.configure import load_configs
+from terraformer.flags import Command, add_configuration
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+  add_configuration(parser)
+  parser.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  parser.add_argument('--split', default='test', choices=('test', 'validation'), help='default: %(default)s')
+  parser.add_argument(
+    '--limit', type=values.at_most, default=256, help='examples to read at most (default: %(default)s)'
+  )
+  parser.add_argument('--examples', type=values.count, default=5, help='examples to print (default: %(default)s)')
+  parser.add_argument('--best', action='store_true', help='take the best checkpoint (CheckpointConfig.best)')
+  parser.add_argument('--perplexity', action='store_true', help='perplexity alone, which takes no decoding')
+  parser.add_argument(
+    '--batch_size', type=values.at_most, metavar='N', help='examples side by side (default: 16,384 tokens, at most 32)'
+  )
+  parser.add_argument('--json', action='store_true', help='print one JSON object with all figures and texts')
+  add_decoding(parser)
+
+
+def _evaluate(flags: argparse.Namespace) -> None:
+  from terraformer.eval.evaluate import evaluate
+  from terraformer.eval.page import write_page
+  from terraformer.eval.report import as_text
+
+  run, decode = None, DecodeConfig()
+  if flags.gin_file or flags.gin_bindings:
+    run, decode, _ = load_configs(flags.gin_file, flags.gin_bindings, stored_gin(flags.workdir))
+  decode = None if flags.perplexity else decode_config(decode, flags)
+  libraries.cache_compilations()
+  chosen = {'decode': decode, 'batch_size': flags.batch_size, 'best': flags.best}
+  result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, progress=not flags.json, **chosen)
+  try:
+    print(_as_json(dataclasses.asdict(result)) if flags.json else as_text(result, flags.examples))
+  finally:  # what took long is not lost because nobody takes its figures
+    if result.texts:
+      write_page(result, Path(flags.workdir))
+
+
+def _as_json(result: dict[str, Any]) -> str:
+  """JSON whose text is text, but for the names of files that are not UTF-8, of which the bytes are escaped."""
+  return json.dumps(result, ensure_ascii=False).encode(errors='backslashreplace').decode()
+
+
+EVALUATE = Command(
+  'evaluate',
+  'Score the newest checkpoint of a run, or its best, on held-out examples.',
+  "Prints examples, perplexity beside that of a unigram model, and ROUGE beside the source's first ten words and,\n"
+  'where summaries are longer than a sentence, its first three sentences. All texts go to\n'
+  'DIR/evaluation_SPLIT.jsonl as they are written, the worst, median and best to DIR/evaluation_SPLIT.html. What\n'
+  'was killed goes on: texts that are there are not decoded again. Texts of another step, of other data or of\n'
+  'another way of decoding are not taken, but kept under another name.',
+  _flags,
+  _evaluate,
+)

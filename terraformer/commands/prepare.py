@@ -1,0 +1,87 @@
+"""`terraformer prepare` and `terraformer vocab`."""
+
+import argparse
+from pathlib import Path
+
+from terraformer import paths, values
+from terraformer.configure import load_configs
+from terraformer.flags import Command, add_configuration
+
+
+def _prepare_flags(parser: argparse.ArgumentParser) -> None:
+  add_configuration(
+    parser, modules='Python module that registers seqio tasks, or defines configs, of your own; repeatable'
+  )
+  parser.add_argument(
+    '--shard',
+    type=_shard,
+    default=(0, 1),
+    metavar='K/N',
+    help='do the K-th of N shares of DataConfig.parts, K from 0, and leave the others to other processes',
+  )
+
+
+def _shard(text: str) -> tuple[int, int]:
+  index, count = values.several(text, '/', 'K/N')
+  if not 0 <= index < count:
+    raise values.refused('K/N with K from 0 to N - 1', text)
+  return index, count
+
+
+def _prepare(flags: argparse.Namespace) -> None:
+  from terraformer.data import report
+  from terraformer.data.child import ensure_prepared
+  from terraformer.data.prepare import Share, is_prepared
+
+  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  folder = paths.printable(f'{run.data.directory.rstrip("/")}/{run.data.task}')
+  reused = is_prepared(run.data)
+  share = Share(*flags.shard)
+  manifest = ensure_prepared(run.data, share=share, modules=flags.module)
+  if manifest is None:
+    print(f'{folder}: share {share.index} of {share.count} is done, others are not yet')
+    return
+  counts = manifest.examples | ({'train': manifest.packed['examples']} if manifest.packed else {})
+  examples = ', '.join(f'{count:,} {split}' for split, count in counts.items())
+  print(
+    f'{folder}: {"already prepared" if reused else "prepared"}, {examples} examples, '
+    f'{manifest.vocabulary_size:,} tokens in the vocabulary, fingerprint {manifest.fingerprint[:12]}'
+  )
+  for line in (*report.shares(manifest), *report.skipped(manifest), *report.packs(manifest)):
+    print(line)
+
+
+PREPARE = Command(
+  'prepare',
+  'Turn a task into shards of tokens that training reads.',
+  'Reads the texts, trains the vocabulary if none is given, and writes ArrayRecord shards to\n'
+  'DataConfig.directory/DataConfig.task. What is prepared already is reused. Needs the extra `data`.\n'
+  'Parts that are whole are kept, whatever stops it; the same command goes on.\n\n'
+  'Exit status: 0 done, 2 bad input, 75 start me again (SIGTERM, SIGHUP), 130 Ctrl-C.',
+  _prepare_flags,
+  _prepare,
+)
+
+
+def _vocab_flags(parser: argparse.ArgumentParser) -> None:
+  add_configuration(parser)
+  parser.add_argument('--output', required=True, metavar='FILE', help='sentencepiece model to write')
+
+
+def _vocab(flags: argparse.Namespace) -> None:
+  from terraformer.data.child import write_vocabulary
+
+  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  vocabulary = write_vocabulary(run.data, Path(flags.output))
+  output = paths.printable(flags.output)
+  print(f'{output}: {vocabulary.size:,} ids, {vocabulary.sentinels} of them sentinels that the file leaves out')
+
+
+VOCAB = Command(
+  'vocab',
+  "Train a sentencepiece vocabulary on a task's training text.",
+  'VocabularyConfig.size says how many ids it has at most, .sentinels how many of them are added when it is read.\n'
+  'Name the file in VocabularyConfig.path to prepare several tasks with it. Needs the extra `data`.',
+  _vocab_flags,
+  _vocab,
+)

@@ -1,0 +1,95 @@
+"""Renamed, moved and removed fields of configurations: stored ones, as JSON and as gin, are read in their present form.
+
+`docs/formats.md` has the table of what changed.
+"""
+
+import re
+from typing import Any
+
+from terraformer.config.base import expect
+
+_C4 = {'kind': 'TfdsConfig', 'dataset': 'c4/en:3.1.0', 'inputs_field': '', 'targets_field': 'text'}
+_PAPERS = {'kind': 'TfdsConfig', 'inputs_field': 'article', 'targets_field': 'abstract'}
+# The source of each task that was known by its name alone.
+_SOURCES = {
+  'docstring_summarization': {'kind': 'DocstringSummariesConfig'},
+  'docstring_text': {'kind': 'DocstringTextConfig'},
+  'local_files': {'kind': 'LocalFilesConfig'},
+  'local_folder': {'kind': 'LocalFolderConfig'},
+  'decimal_copy': {'kind': 'DecimalCopyConfig'},
+  'long_addition': {'kind': 'LongAdditionConfig'},
+  'c4_span_corruption': _C4,
+  'c4_lm': _C4,
+  'c4_prefix_lm': _C4,
+  'arxiv_summarization': _PAPERS | {'dataset': 'scientific_papers/arxiv:1.1.1'},
+  'pubmed_summarization': _PAPERS | {'dataset': 'scientific_papers/pubmed:1.1.1'},
+}
+_OBJECTIVES = {'c4_span_corruption': 'SpanCorruptionConfig', 'c4_lm': 'LMConfig'}  # which these tasks had by default
+# Where the settings of a source were, in the place of the source.
+_SETTINGS = {
+  'LocalFilesConfig': 'local_files',
+  'LocalFolderConfig': 'local_folder',
+  'DecimalCopyConfig': 'digits',
+  'LongAdditionConfig': 'digits',
+}
+_WAS_DEFAULT = 'docstring_summarization'
+_GONE = ('task', 'local_files', 'local_folder', 'digits', 'tfds_directory')
+
+
+def data_fields(fields: dict[str, Any]) -> dict[str, Any]:
+  """The fields of a DataConfig that named its task, and had the settings of all sources."""
+  task = fields['task']
+  expect(isinstance(task, str), f'DataConfig.task: expected str, found {task!r:.80}')
+  source = dict(_SOURCES.get(task) or {'kind': 'SeqioTaskConfig', 'name': task})
+  settings = fields.get(_SETTINGS.get(source['kind']))
+  if isinstance(settings, dict):
+    source = settings | source
+  migrated = {name: value for name, value in fields.items() if name not in _GONE} | {'source': source}
+  if source['kind'] == 'TfdsConfig':
+    source['data_dir'] = fields.get('tfds_directory', '')
+    migrated['name'] = task
+  if task in _OBJECTIVES and not fields.get('objective'):
+    migrated['objective'] = {'kind': _OBJECTIVES[task]}
+  return migrated
+
+
+def gin(text: str) -> str:
+  """The same of gin text as gin itself writes it, a binding a line."""
+  binding = re.compile(r'^(?P<prefix>[\w./]*)DataConfig\.(?P<field>\w+) = (?P<value>.*)\n', re.MULTILINE)
+  found = {each['field']: each['value'] for each in binding.finditer(text)}
+  if not found.keys() & set(_GONE):
+    return text
+  prefix = next(each['prefix'] for each in binding.finditer(text))
+  task = found.get('task', repr(_WAS_DEFAULT)).strip('\'"')
+  source = _SOURCES.get(task) or {'kind': 'SeqioTaskConfig', 'name': task}
+  kind = source['kind']
+  lines = [f'{prefix}DataConfig.source = @{prefix}{kind}()']
+  lines += [f'{prefix}{kind}.{name} = {value!r}' for name, value in source.items() if name != 'kind']
+  if kind == 'TfdsConfig':
+    lines += [f'{prefix}DataConfig.name = {task!r}']
+    lines += [f'{prefix}TfdsConfig.data_dir = {found["tfds_directory"]}'] if 'tfds_directory' in found else []
+  if task in _OBJECTIVES and found.get('objective', 'None') == 'None':
+    lines += [f'{prefix}DataConfig.objective = @{prefix}{_OBJECTIVES[task]}()']
+  kept = binding.sub(lambda each: '' if each['field'] in _GONE else each[0], text)
+  digits = kind if _SETTINGS.get(kind) == 'digits' else 'LongAdditionConfig'
+  kept = re.sub(r'^([\w./]*)DigitsConfig\.', rf'\g<1>{digits}.', kept, flags=re.MULTILINE)
+  return '\n'.join([kept, *lines, ''])
+
+
+_NOW = {
+  'task': 'DataConfig.source says where text comes from, as in DataConfig.source = @config.LocalFilesConfig(), '
+  'and of a registered seqio task SeqioTaskConfig.name is the name',
+  'local_files': 'LocalFilesConfig is a source: DataConfig.source = @config.LocalFilesConfig()',
+  'local_folder': 'LocalFolderConfig is a source: DataConfig.source = @config.LocalFolderConfig()',
+  'digits': 'the sources are DecimalCopyConfig and LongAdditionConfig: DataConfig.source = '
+  '@config.LongAdditionConfig()',
+  'tfds_directory': 'it is now TfdsConfig.data_dir',
+  'DigitsConfig': 'it is now DecimalCopyConfig or LongAdditionConfig',
+}
+
+
+def of_binding(sentence: str) -> str:
+  """gin's sentence about a binding that it does not know, with what has taken its place where that is known."""
+  named = re.search(r"\bDataConfig'.*'(\w+)'$|attribute (DigitsConfig)\b", sentence)
+  now = _NOW.get(named[1] or named[2]) if named else None
+  return f'{sentence}; {now}' if now else sentence
