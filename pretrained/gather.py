@@ -33,6 +33,8 @@ from pathlib import Path
 
 from mistakes import spoil
 
+from terraformer.data.docstrings import mine
+
 SPLITS = ('train', 'validation', 'test')
 LEAST_BODY = 60  # characters of a description that says more than its synopsis
 PASSAGE = (30, 320)  # characters
@@ -53,7 +55,7 @@ def write_texts(folder: Path, releases: list[str], docstrings: bool) -> None:
   """Writes `texts.jsonl`: rows of `kind`, `package`, `split`, `body`, and `summary`, which may be empty."""
   rows = list(_descriptions(folder, releases))
   if docstrings:
-    rows += _docstrings()
+    rows += docstring_rows()
   held_out = {row[name] for row in rows if row['split'] != 'train' for name in ('body', 'summary')}
   kept, seen = [], set()
   for row in rows:
@@ -114,13 +116,10 @@ def _stanzas(lists: Path, pattern: str) -> Iterator[str]:
     yield from read.stdout.decode().split('\n\n')
 
 
-def _docstrings() -> Iterator[dict[str, str]]:
-  from terraformer.data import corpora
-
-  found = corpora.mine()
-  for docstring in sorted(
-    (one for docs in found.splits.values() for one in docs), key=lambda one: (one.name, one.text)
-  ):
+def docstring_rows(roots: list[Path] | None = None) -> Iterator[dict[str, str]]:
+  """The rows of the docstrings under these folders; by default of the standard library and all installed packages."""
+  found = [one for of_split in mine(roots).splits.values() for one in of_split]
+  for docstring in sorted(found, key=lambda one: (one.name, one.text)):
     body = _prose(docstring.body or docstring.text)
     if len(body) >= LEAST_BODY:
       yield _row('docstring', docstring.package, split_of(docstring.package), body, docstring.summary)
