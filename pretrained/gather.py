@@ -33,6 +33,8 @@ from pathlib import Path
 
 from mistakes import spoil
 
+from terraformer.data.docstrings import mine
+
 SPLITS = ('train', 'validation', 'test')
 LEAST_BODY = 60  # characters of a description that says more than its synopsis
 PASSAGE = (30, 320)  # characters
@@ -114,14 +116,10 @@ def _stanzas(lists: Path, pattern: str) -> Iterator[str]:
     yield from read.stdout.decode().split('\n\n')
 
 
-def docstring_rows(wanted: Callable[[str], bool] = lambda package: True) -> Iterator[dict[str, str]]:
-  """The docstrings of the packages that are installed here, of those that are wanted by their top-level name."""
-  from terraformer.data import docstrings
-
-  found = docstrings.mine(wanted=wanted)
-  for docstring in sorted(
-    (one for docs in found.splits.values() for one in docs), key=lambda one: (one.name, one.text)
-  ):
+def docstring_rows(roots: list[Path] | None = None) -> Iterator[dict[str, str]]:
+  """The rows of the docstrings under these folders; by default of the standard library and all installed packages."""
+  found = [one for of_split in mine(roots).splits.values() for one in of_split]
+  for docstring in sorted(found, key=lambda one: (one.name, one.text)):
     body = _prose(docstring.body or docstring.text)
     if len(body) >= LEAST_BODY:
       yield _row('docstring', docstring.package, split_of(docstring.package), body, docstring.summary)

@@ -238,7 +238,7 @@ def main() -> None:
   parser.add_argument('--texts', type=int, default=1000, help='of each task that are decoded; 0 for losses alone')
   parser.add_argument('--losses', type=int, default=512, help='texts of each task whose losses are computed')
   parser.add_argument('--batch_size', type=int, default=32)
-  parser.add_argument('--beams', type=int, default=1)
+  parser.add_argument('--beams', type=int, default=4)
   parser.add_argument('--shown', type=int, default=0, help="texts of each task in the result; they are others'")
   args = parser.parse_args()
   started, bundle = time.time(), open_bundle(args.bundle)

@@ -27,7 +27,9 @@ def plain(path: Path) -> Path:
   Args:
     path: of this machine; what it leads to need not exist.
   """
-  names = Path(path).absolute().parts
+  path = Path(path).absolute()
+  # TensorStore takes no `..`; behind a link it is the folder above what the link leads to.
+  names = (path.resolve() if '..' in path.parts else path).parts
   is_plain = [bool(_PLAIN.fullmatch(name)) and (at, name) not in _BUCKETS for at, name in enumerate(names)]
   if all(is_plain):
     return Path(*names)

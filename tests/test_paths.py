@@ -114,6 +114,17 @@ def test_a_folder_is_the_same_under_its_plain_name(tmp_path, name):
   assert (path == folder / '24' / 'state') == (name in PLAIN_NAMES) == (name in path.parts)
 
 
+@pytest.mark.parametrize('way', ['beside/../run', 'link/../run', '../{name}/run'])
+def test_a_run_is_exported_from_a_folder_named_by_the_one_above(finished_run, bundle, tmp_path, monkeypatch, way):
+  place = tmp_path / 'elsewhere' if 'link' in way else tmp_path
+  (place / 'beside').mkdir(parents=True)
+  (tmp_path / 'link').symlink_to(place / 'beside')
+  shutil.copytree(finished_run, place / 'run')
+  monkeypatch.chdir(tmp_path)
+  export(Path(way.format(name=tmp_path.name)), tmp_path / 'bundle')
+  assert (tmp_path / 'bundle' / 'model.safetensors').read_bytes() == (bundle / 'model.safetensors').read_bytes()
+
+
 def test_a_folder_that_etils_takes_for_a_bucket_gets_another_name():
   assert plain(Path('/gs/bucket')).parts[1] != 'gs' and plain(Path('/data/gs')) == Path('/data/gs')
 

@@ -67,6 +67,28 @@ def test_packages_of_one_source_in_several_versions_are_in_one_split(scripts):
   assert 85 <= splits.count('train') < 100 and {*splits} == {'train', 'validation', 'test'}
 
 
+def test_docstrings_become_sources_of_sentences_with_their_summaries(scripts, tmp_path):
+  from gather import docstring_rows, split_of
+
+  (tmp_path / 'pack').mkdir()
+  (tmp_path / 'pack' / '__init__.py').write_text(f'''def read(path):
+  """Reads the packages of a file.
+
+  {TEXT} {TEXT}
+
+  >>> read('x')
+  """
+''')
+  (row,) = docstring_rows([tmp_path])
+  assert row == {
+    'kind': 'docstring',
+    'package': 'pack',
+    'split': split_of('pack'),
+    'body': f'{TEXT} {TEXT}',
+    'summary': 'Reads the packages of a file.',
+  }
+
+
 def test_passages_are_prose_of_the_text_and_of_a_fair_length(scripts):
   from gather import PASSAGE, passages
 
