@@ -116,9 +116,12 @@ def _stanzas(lists: Path, pattern: str) -> Iterator[str]:
     yield from read.stdout.decode().split('\n\n')
 
 
-def docstring_rows(roots: list[Path] | None = None) -> Iterator[dict[str, str]]:
-  """The rows of the docstrings under these folders; by default of the standard library and all installed packages."""
-  found = [one for of_split in mine(roots).splits.values() for one in of_split]
+def docstring_rows(
+  roots: list[Path] | None = None, wanted: Callable[[str], bool] = lambda package: True
+) -> Iterator[dict[str, str]]:
+  """The rows of the docstrings under these folders; by default of the standard library and all installed packages.
+  `wanted` chooses packages by their top-level names."""
+  found = [one for of_split in mine(roots, wanted=wanted).splits.values() for one in of_split]
   for docstring in sorted(found, key=lambda one: (one.name, one.text)):
     body = _prose(docstring.body or docstring.text)
     if len(body) >= LEAST_BODY:

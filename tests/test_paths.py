@@ -208,5 +208,6 @@ def test_an_empty_path_is_refused(capsys, tmp_path, monkeypatch, flag):
   ["DataConfig.directory = ''", "LocalFilesConfig.train = ('a.txt', '')", "LocalFilesConfig.test = ('',)"],
 )
 def test_an_empty_path_in_a_configuration_is_refused(capsys, binding):
-  assert main(['describe', f'--gin_bindings=config.{binding}']) == 2
+  source = '--gin_bindings=config.DataConfig.source = @config.LocalFilesConfig()'
+  assert main(['describe', source, f'--gin_bindings=config.{binding}']) == 2
   assert f'{binding.split()[0]}: expected ' in capsys.readouterr().err

@@ -118,7 +118,7 @@ def mend_and_summarise() -> list[Row]:
 
 def held_out_rows() -> list[dict[str, str]]:
   """Descriptions of Debian's packages, where there are any, and docstrings; those of held-out packages, in turns."""
-  rows = [*_installed_descriptions(), *docstring_rows(lambda package: split_of(package) == 'test')]
+  rows = [*_installed_descriptions(), *docstring_rows(wanted=lambda package: split_of(package) == 'test')]
   rows = list({row['body']: row for row in rows}.values())
   random.Random(0).shuffle(rows)
   return sorted(_in_turns(rows), key=lambda row: row['kind'])  # descriptions first: it learnt to summarise those
