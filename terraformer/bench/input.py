@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from terraformer.bench.machine import require_disk, require_memory
-from terraformer.config import DataConfig, UserError
+from terraformer.config import DataConfig, SpanCorruptionConfig, UserError
 from terraformer.data import parts, store
 from terraformer.data.batches import Records, TrainBatches, prefetch
 from terraformer.data.objectives import make_arrange
@@ -45,7 +45,9 @@ def bench_input(inputs_length: int, targets_length: int, batch_size: int, exampl
     UserError: if the lengths do not fit span corruption, the batch is larger than the examples are many, or there is no
       room for them.
   """
-  config = DataConfig('c4_span_corruption', inputs_length=inputs_length, targets_length=targets_length)
+  config = DataConfig(
+    inputs_length=inputs_length, targets_length=targets_length, objective=SpanCorruptionConfig()
+  )
   if batch_size > examples:
     raise UserError(f'--batch_size: expected at most --examples ({examples}), found {batch_size}')
   require_disk(4 * config.window_length * examples, None, '--examples')
