@@ -4,10 +4,10 @@ D inputs, S modules, W outputs a module.
 """
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
+from terraformer.ops.products import multiplicative
 
 
 class MultiplicativeDense(nnx.Module):
@@ -29,6 +29,5 @@ class MultiplicativeDense(nnx.Module):
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Shape ...xD to ...x(S W), module by module; a single token needs no other path."""
-    gated_xSxD = x_xD[..., None, :] * self.gating_SxD[...]
-    y_xSxW = jnp.einsum('...SD,DW->...SW', gated_xSxD, self.projection_DxW[...]) + self.bias_SxW[...]
+    y_xSxW = multiplicative(x_xD, self.gating_SxD[...], self.projection_DxW[...]) + self.bias_SxW[...]
     return y_xSxW.reshape(*x_xD.shape[:-1], -1)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
+from terraformer.ops.products import multiplicative
 
 
 class MultiplicativeModularDense(nnx.Module):
@@ -31,7 +32,6 @@ class MultiplicativeModularDense(nnx.Module):
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Shape ...xD to ...x(S V), module by module; a single token needs no other path."""
-    gated_xSxD = x_xD[..., None, :] * self.gating_SxD[...]
-    projected_xSxW = jnp.einsum('...SD,DW->...SW', gated_xSxD, self.projection_DxW[...])
+    projected_xSxW = multiplicative(x_xD, self.gating_SxD[...], self.projection_DxW[...])
     y_xSxV = jnp.einsum('...SW,SWV->...SV', projected_xSxW, self.modular_SxWxV[...]) + self.bias_SxV[...]
     return y_xSxV.reshape(x_xD.shape)

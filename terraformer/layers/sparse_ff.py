@@ -12,6 +12,7 @@ from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
 from terraformer.ops.choice import choose_units, straight_through
 from terraformer.ops.dropout import dropout
 from terraformer.ops.keys import split_key
+from terraformer.ops.products import times_rows
 
 
 class SparseFF(nnx.Module):
@@ -41,10 +42,13 @@ class SparseFF(nnx.Module):
 
   def logits(self, x_xD: jax.Array) -> jax.Array:
     """The controller's output, float32 ...xMxN; it has no nonlinearity."""
-    logits_xMxN = jnp.einsum(
-      '...D,DR,RMN->...MN', x_xD, self.controller_DxR[...], self.controller_RxMxN[...], optimize='optimal'
-    )
-    return (logits_xMxN + self.controller_bias_MxN[...]).astype(jnp.float32)
+    x_xR = jnp.einsum('...D,DR->...R', x_xD, self.controller_DxR[...])
+    logits_xF = times_rows(x_xR, self.controller_RxMxN[...].reshape(self.config.rank, -1).T)
+    return (self._by_block(logits_xF) + self.controller_bias_MxN[...]).astype(jnp.float32)
+
+  def _by_block(self, x_xF: jax.Array) -> jax.Array:
+    """All units ...xF as ...xMxN."""
+    return x_xF.reshape(*x_xF.shape[:-1], self.config.n_blocks, self.config.block_size)
 
   def _mask(self, logits_xMxN: jax.Array, units_xM: jax.Array, draw_key) -> tuple[jax.Array, jax.Array]:
     """The mask before the ReLU and the controller's gain after it; without a key, both of evaluation."""
@@ -75,7 +79,8 @@ class SparseFF(nnx.Module):
       units_BxTxM = choose_units(logits_BxTxMxN, temperature=self.config.temperature, key=noise_key)
     mask_BxTxMxN, gain_BxTxMxN = self._mask(logits_BxTxMxN, units_BxTxM, draw_key)
     mask_BxTxMxN = mask_BxTxMxN.astype(x_BxTxD.dtype)
-    hidden_BxTxMxN = jax.nn.relu(jnp.einsum('BTD,MND->BTMN', x_BxTxD, self.w1_MxNxD[...]) * mask_BxTxMxN)
+    w1_FxD = self.w1_MxNxD[...].reshape(self.config.d_ff, -1)
+    hidden_BxTxMxN = jax.nn.relu(self._by_block(times_rows(x_BxTxD, w1_FxD)) * mask_BxTxMxN)
     if self.config.multiply_by_controller_output:
       hidden_BxTxMxN *= gain_BxTxMxN.astype(x_BxTxD.dtype)
     y_BxTxD = jnp.einsum('BTMN,MND->BTD', hidden_BxTxMxN, self.w2_MxNxD[...]) + self.bias_D[...]

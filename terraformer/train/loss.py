@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from terraformer.models.base import Model
+from terraformer.ops.choice import first_of_largest
 from terraformer.ops.chunks import in_chunks
 from terraformer.ops.segments import Segments
 
@@ -51,10 +52,12 @@ def token_losses(logits_BxTxV: jax.Array, targets_BxT: jax.Array) -> dict[str, j
   """
   logits_BxTxV = logits_BxTxV.astype(jnp.float32)
   log_normaliser_BxT = jax.nn.logsumexp(logits_BxTxV, axis=-1)
-  target_BxT = jnp.take_along_axis(logits_BxTxV, targets_BxT[..., None], axis=-1)[..., 0]
+  # Not a gather, whose gradient would be a scatter into an array of this size.
+  is_target_BxTxV = jax.lax.broadcasted_iota(targets_BxT.dtype, logits_BxTxV.shape, 2) == targets_BxT[..., None]
+  target_BxT = jnp.where(is_target_BxTxV, logits_BxTxV, 0).sum(-1)
   return {
     'loss_BxT': log_normaliser_BxT - target_BxT,
-    'correct_BxT': (logits_BxTxV.argmax(-1) == targets_BxT).astype(jnp.float32),
+    'correct_BxT': (first_of_largest(logits_BxTxV) == targets_BxT).astype(jnp.float32),
     'mask': (targets_BxT != 0).astype(jnp.float32),
   }
 

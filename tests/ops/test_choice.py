@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.ops.choice import choose_units, straight_through
+from terraformer.ops.choice import choose_units, first_of_largest, straight_through
 from tests.reference.vectors import TOLERANCE, load
 
 
@@ -78,3 +78,15 @@ def test_the_straight_through_gradient_is_that_of_the_softmax(seed):
 def test_the_soft_mask_is_the_noiseless_one_of_the_reference(name):
   r = load(name)
   np.testing.assert_allclose(jax.nn.softmax(r['mask_logits']), r['soft_mask'], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize('shape', [(7,), (3, 16), (2, 5, 300)])
+def test_the_first_of_the_largest_is_argmax(shape):
+  x = np.random.default_rng(0).integers(0, 4, shape).astype(np.float32)  # with many ties
+  np.testing.assert_array_equal(first_of_largest(jnp.asarray(x)), x.argmax(-1))
+  x = np.full(shape, -np.inf, np.float32)
+  np.testing.assert_array_equal(first_of_largest(jnp.asarray(x)), x.argmax(-1))
+
+
+def test_where_there_is_no_largest_the_index_is_one_of_the_row():
+  assert 0 <= int(first_of_largest(jnp.asarray([0.0, np.nan, 1.0]))) < 3
