@@ -45,9 +45,7 @@ def bench_input(inputs_length: int, targets_length: int, batch_size: int, exampl
     UserError: if the lengths do not fit span corruption, the batch is larger than the examples are many, or there is no
       room for them.
   """
-  config = DataConfig(
-    inputs_length=inputs_length, targets_length=targets_length, objective=SpanCorruptionConfig()
-  )
+  config = DataConfig(inputs_length=inputs_length, targets_length=targets_length, objective=SpanCorruptionConfig())
   if batch_size > examples:
     raise UserError(f'--batch_size: expected at most --examples ({examples}), found {batch_size}')
   require_disk(4 * config.window_length * examples, None, '--examples')
