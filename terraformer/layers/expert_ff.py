@@ -86,7 +86,7 @@ class BlockSparseFF(ExpertFF):
     if draw_key is None:
       return jax.nn.one_hot(expert_x, self.config.n_experts, dtype=soft_xE.dtype)
     hard = jax.random.bernoulli(draw_key, self.config.hard_probability)
-    return jnp.where(hard, straight_through(expert_x, soft_xE), soft_xE)
+    return straight_through(expert_x, soft_xE, hard)
 
 
 class SwitchFF(ExpertFF):

@@ -56,8 +56,7 @@ class SparseFF(nnx.Module):
     if draw_key is None:
       return jax.nn.one_hot(units_xM, self.config.block_size, dtype=soft_xMxN.dtype), soft_xMxN
     hard = jax.random.bernoulli(draw_key, self.config.hard_probability)
-    mask_xMxN = jnp.where(hard, straight_through(units_xM, soft_xMxN), soft_xMxN)
-    return mask_xMxN, jnp.where(hard, jax.lax.stop_gradient(soft_xMxN), 1)
+    return straight_through(units_xM, soft_xMxN, hard), jnp.where(hard, jax.lax.stop_gradient(soft_xMxN), 1)
 
   def __call__(
     self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, choices: jax.Array | None = None

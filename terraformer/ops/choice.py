@@ -32,12 +32,13 @@ def choose_units(logits_xMxN: jax.Array, *, temperature: float = 0.0, key: jax.A
   """
   if key is not None and temperature > 0:
     uniform = jax.random.uniform(key, logits_xMxN.shape, logits_xMxN.dtype, minval=1e-6, maxval=1 - 1e-6)
-    logits_xMxN = jax.nn.log_softmax(logits_xMxN) - jnp.log(-jnp.log(uniform)) * temperature
+    # The log-softmax, to which the noise is added in the paper's code, is less by one number for all units of a block.
+    logits_xMxN -= jnp.log(-jnp.log(uniform)) * temperature
   n_units = logits_xMxN.shape[-1]
   return first_of_largest(logits_xMxN).astype(jnp.uint8 if n_units <= 256 else jnp.uint16)
 
 
-def straight_through(units_xM: jax.Array, soft_xMxN: jax.Array) -> jax.Array:
-  """The one-hot mask of the chosen units, with the gradient of the soft mask."""
+def straight_through(units_xM: jax.Array, soft_xMxN: jax.Array, is_hard: jax.Array | bool = True) -> jax.Array:
+  """The one-hot mask of the chosen units where `is_hard`, else the soft mask; with the gradient of that one in both."""
   hard_xMxN = jax.nn.one_hot(units_xM, soft_xMxN.shape[-1], dtype=soft_xMxN.dtype)
-  return soft_xMxN + jax.lax.stop_gradient(hard_xMxN - soft_xMxN)
+  return soft_xMxN + jax.lax.stop_gradient(jnp.where(is_hard, hard_xMxN - soft_xMxN, 0))
