@@ -22,11 +22,13 @@ from terraformer.config import (
   SeqioTaskConfig,
 )
 from terraformer.data import job, parts, store
+from terraformer.data.scoring import Scoring
 from terraformer.data.vocabulary import train_vocabulary
 
 ROOT = Path(__file__).parents[1]
 _WORDS = 'red green blue tall small quick slow old bright tree river stone house bird road cloud hill door fire'
 WORDS = _WORDS.split()
+USUAL = Scoring()
 # For runs that are not about the model: it compiles in a second.
 DENSE_BLOCK, PLAIN = BlockConfig(16, 2, DenseProjectionConfig(), DenseFFConfig(32), None), PlainResidualConfig()
 
@@ -94,6 +96,7 @@ def fake_prepared(vocabulary, tmp_path_factory):
     directory=None,
     held_out=frozenset(),
     words=vocabulary,
+    scoring=USUAL,
     **fields,
   ):
     directory = directory or str(tmp_path_factory.mktemp('prepared'))
@@ -114,7 +117,8 @@ def fake_prepared(vocabulary, tmp_path_factory):
     )
     work = store.folder_of(config).with_name(f'.{task}')
     work.mkdir(parents=True)
-    whole = job.Job(work, config, [job.Component(fake)], features, run, words, store.Origin('c'), held_out)
+    components = [job.Component(fake, scoring=scoring)]
+    whole = job.Job(work, config, components, features, run, words, store.Origin('c'), held_out)
     parts.write_part(whole, 0, progress=False)
     parts.assemble(whole, store.folder_of(config))
     return config

@@ -219,6 +219,8 @@ def test_an_evaluation_prints_examples_and_baselines_and_keeps_all_texts(capsys,
   assert text.count('--- example') == 2
   for words in ('perplexity', 'unigram model', 'token accuracy', 'ROUGE-1', 'ROUGE-2', 'ROUGE-Lsum', 'first ten words'):
     assert words in text
+  assert re.search(r"^loss .* nats a token, .* with another text's source: the model .*uses its source$", text, re.M)
+  assert re.search(r'^ *distinct texts +[0-9.]+% ', text, re.M)
   rows = [json.loads(line) for line in (finished_run / 'evaluation_test.jsonl').read_text().splitlines()]
   assert len(rows) == 7 and rows[0].keys() == {'source', 'reference', 'prediction'}
 
@@ -240,6 +242,7 @@ def test_a_run_leaves_a_summary_with_pictures(finished_run):
   text = (finished_run / 'summary.md').read_text()
   for words in ('step 24 of 24', 'Where the time went', 'Overhead of the loop', 'Step times', 'd_model = 16'):
     assert words in text
+  assert "with another text's source: the model" in text and '| loss with shuffled sources |' in text
   pictures = re.findall(r'!\[.*\]\((.*)\)', text)
   assert pictures == ['loss.png', 'step_times.png', 'gradient_norms.png', 'units.png']
   for picture in pictures:

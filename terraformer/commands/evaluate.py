@@ -58,11 +58,12 @@ def _as_json(result: dict[str, Any]) -> str:
 EVALUATE = Command(
   'evaluate',
   'Score the newest checkpoint of a run, or its best, on held-out examples.',
-  "Prints examples, perplexity beside that of a unigram model, and ROUGE beside the source's first ten words and,\n"
-  'where summaries are longer than a sentence, its first three sentences. All texts go to\n'
-  'DIR/evaluation_SPLIT.jsonl as they are written, the worst, median and best to DIR/evaluation_SPLIT.html. What\n'
-  'was killed goes on: texts that are there are not decoded again. Texts of another step, of other data or of\n'
-  'another way of decoding are not taken, but kept under another name.',
+  'Prints examples, perplexity beside that of a unigram model, whether the model uses its source (the loss beside\n'
+  'that with the sources of other texts, and how many of its texts are distinct), and the scores of the task: exact\n'
+  "match, and of prose ROUGE, beside the source's first ten words and, where summaries are longer than a sentence,\n"
+  'its first three sentences. All texts go to DIR/evaluation_SPLIT.jsonl as they are written, the worst, median and\n'
+  'best to DIR/evaluation_SPLIT.html. What was killed goes on: texts that are there are not decoded again. Texts of\n'
+  'another step, of other data or of another way of decoding are not taken, but kept under another name.',
   _flags,
   _evaluate,
 )

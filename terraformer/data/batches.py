@@ -159,7 +159,34 @@ class Prepared:
     Raises:
       UserError: if the split is empty.
     """
-    order, source = self._order(split)[:max_examples], self._source(split)
+    return self._in_batches(split, self._order(split)[:max_examples], batch_size, rows)
+
+  def eval_batches_twice(
+    self, split: str, batch_size: int, max_examples: int | None = None, rows: Sequence[int] | None = None
+  ) -> Iterator[tuple[Batch, Batch | None]]:
+    """Each of `eval_batches`, and the same with shuffled sources: each target has that of another example of its task.
+
+    It is the source of the example before, in the order of `eval_batches`, and for the first that of the last: the same
+    one whatever the size of a batch, even if that is 1. Where no example has another source, as without sources, None
+    takes the place of the second. Arguments, and what is raised, are those of `eval_batches`.
+    """
+    order = self._order(split)[:max_examples]
+    others, batches = self._others(split, order), self._in_batches(split, order, batch_size, rows)
+    if not self._config.inputs_length or np.array_equal(order, others):
+      return ((batch, None) for batch in batches)
+    beside = self._in_batches(split, others, batch_size, rows)
+    return ((batch, batch | {'inputs': other['inputs']}) for batch, other in zip(batches, beside, strict=True))
+
+  def _others(self, split: str, order: np.ndarray) -> np.ndarray:
+    """For each example the one of its task before it in this order, for the first the last."""
+    others, tasks = order.copy(), np.searchsorted(self._ends[split], order, side='right')
+    for task in np.unique(tasks):
+      others[tasks == task] = np.roll(order[tasks == task], 1)
+    return others
+
+  def _in_batches(self, split: str, order: np.ndarray, batch_size: int, rows: Sequence[int] | None) -> Iterator[Batch]:
+    """The examples of these numbers, as `eval_batches` has them."""
+    source = self._source(split)
     empty = {name: np.zeros(length, np.int32) for name, length in self._config.lengths.items()}
     empty |= {'index': np.int64(-1)}
     for start in range(0, len(order), batch_size):

@@ -5,12 +5,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from terraformer.data.scoring import Scoring
 from terraformer.data.source import Example, Source
 from terraformer.data.store import SPLITS
 
 
 class _Digits(Source):
-  """Numbers are of `config.train_digits` digits in training and validation, of `config.test_digits` in test."""
+  """Numbers are of `config.train_digits` digits in training and validation, of `config.test_digits` in test.
+
+  Exact match alone is their score, without a baseline: the source is the number itself, or no number at all.
+  """
+
+  scoring = Scoring(rouge=False, lead=False)
 
   def example(self, split: str, index: int) -> Example:
     """An example. The split and the index seed the draws, so that no split repeats another."""
@@ -28,12 +34,6 @@ class _Digits(Source):
 
   def held_out(self, progress: bool) -> tuple[Example, ...]:
     return ()  # short numbers are in all splits
-
-  @property
-  def metric(self):
-    from terraformer.data import scores
-
-    return scores.exact_match
 
 
 class DecimalCopy(_Digits):

@@ -17,6 +17,7 @@ from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data import leaks, store
 from terraformer.data.addresses import plainly
 from terraformer.data.report import bar
+from terraformer.data.scoring import Scoring
 from terraformer.data.source import Source, make_source
 from terraformer.data.store import Origin
 from terraformer.data.vocabulary import Vocabulary, train_vocabulary
@@ -34,11 +35,13 @@ class Component:
     task: a seqio task, which does the same every time.
     rate: of the mixture.
     objective: what its text trains when it is read, of a task that gives documents where the others give pairs.
+    scoring: of the texts of a registered task, whose source the config does not name.
   """
 
   task: Any
   rate: float = 1.0
   objective: ObjectiveConfig | None = None
+  scoring: Scoring = Scoring()
 
   @property
   def is_text(self) -> bool:

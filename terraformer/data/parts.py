@@ -4,6 +4,7 @@ A part is a function of the task and its number, so whichever processes write th
 what is assembled of them has the same bytes.
 """
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -21,6 +22,7 @@ from terraformer.config import UserError
 from terraformer.data import packing, store
 from terraformer.data.job import Job
 from terraformer.data.records import Skipped, records
+from terraformer.data.scoring import Scoring
 from terraformer.data.store import SPLITS, Manifest
 from terraformer.data.vocabulary import EOS_ID
 from terraformer.files import as_os_errors
@@ -136,6 +138,7 @@ def assemble(job: Job, folder: Path) -> Manifest:
     first_dropped={reason: where for facts in reversed(found) for reason, where in facts['first_dropped'].items()}
     | job.origin.first_dropped,
     fingerprint=_joined([facts['fingerprint'] for facts in found] + ([json.dumps(tasks)] if len(tasks) > 1 else [])),
+    scoring={one.task.name: dataclasses.asdict(one.scoring) for one in job.components if one.scoring != Scoring()},
   )
   manifest.write(whole)
   whole.rename(folder)

@@ -87,7 +87,7 @@ def components(task: seqio.Task | seqio.Mixture) -> list[Component]:
     if objective:
       features = {'targets': seqio.Feature(one.output_features['targets'].vocabulary)}
       one = seqio.Task(one.name, source=one.source, output_features=features, preprocessors=steps)
-    found.append(Component(one, rate, objective))
+    found.append(Component(one, rate, objective, tasks.scoring_of(one.source)))
   return found
 
 

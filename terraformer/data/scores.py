@@ -74,8 +74,12 @@ def mean_f1(scores: Sequence[dict[str, Score]]) -> dict[str, float]:
 
 def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
   """Per cent of the predictions that are the target, to the last digit; white space around them does not count."""
-  right = [target.strip() == prediction.strip() for target, prediction in zip(targets, predictions, strict=True)]
-  return {'exact_match': 100 * float(np.mean(right))}
+  return {'exact_match': 100 * float(np.mean(exact_match_of_each(targets, predictions)))}
+
+
+def exact_match_of_each(targets: Sequence[str], predictions: Sequence[str]) -> list[bool]:
+  """Whether each prediction is the target, as `exact_match` counts."""
+  return [target.strip() == prediction.strip() for target, prediction in zip(targets, predictions, strict=True)]
 
 
 def log_likelihood(targets: Sequence[str], scores: Sequence[float]) -> dict[str, float]:

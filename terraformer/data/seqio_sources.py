@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from terraformer.config import DataConfig, DataSource, UserError
+from terraformer.data.scoring import Scoring
 from terraformer.data.source import Example, Source, beginning, joined
 from terraformer.data.store import Manifest, Origin
 from terraformer.data.vocabulary import Vocabulary
@@ -89,6 +90,9 @@ class SeqioTask(Source):
 
   def names(self, config: DataConfig) -> tuple[str, ...]:
     return tuple(self._origins())
+
+  def scoring_of(self, task: str, manifest: Manifest) -> Scoring:
+    return manifest.scoring_of(task)
 
   def origin(self) -> Origin:
     return joined(self._origins())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from terraformer.config import DataConfig, DataSource, UserError, to_dict
 from terraformer.config.base import maker
+from terraformer.data.scoring import Scoring
 from terraformer.data.store import FEATURES, RECORD, SPLITS, Manifest, Origin
 from terraformer.data.vocabulary import Vocabulary
 
@@ -30,9 +31,11 @@ class Source:
   Attributes:
     config: of its own kind.
     tells_where: whether every example says, under `record`, where it stands: the file and line, or the like.
+    scoring: the scores and the baselines of its texts, of a task that has inputs.
   """
 
   tells_where: ClassVar[bool] = False
+  scoring: ClassVar[Scoring] = Scoring()
 
   def __init__(self, config: DataSource):
     self.config = config
@@ -75,10 +78,10 @@ class Source:
 
   @property
   def metric(self) -> Callable[[Sequence[str], Sequence[str]], dict[str, float]]:
-    """The metric function of a task that has inputs, of targets and predictions."""
+    """The metric function of its seqio task, of targets and predictions; of a task that has inputs."""
     from terraformer.data import scores  # not above: it takes long, and training does without it
 
-    return scores.rouge
+    return scores.rouge if self.scoring.rouge else scores.exact_match
 
   # What preparing asks for. The answers here are those of a source that only reads texts.
 
@@ -107,6 +110,10 @@ class Source:
   def names(self, config: DataConfig) -> tuple[str, ...]:
     """Of the seqio tasks that it has."""
     return (config.task,)
+
+  def scoring_of(self, task: str, manifest: Manifest) -> Scoring:
+    """The scoring of one of its tasks, as far as it is known. It takes neither the text nor TensorFlow."""
+    return self.scoring
 
   def vocabulary(self, given: Vocabulary | None) -> Vocabulary | None:
     """That of the prepared data: the one that the config names, or the source's own; None where one is to be trained.

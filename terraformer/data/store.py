@@ -21,6 +21,7 @@ from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
 from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data.addresses import place_of
+from terraformer.data.scoring import Scoring
 
 FORMAT = 6
 _READ = (5, FORMAT)  # formats; in the older one a config names its task
@@ -70,6 +71,7 @@ class Manifest:
     dropped: what was left out or cut, counted by reason.
     first_dropped: which example was the first, by reason.
     fingerprint: sha256 of all records, in order, and of the vocabulary.
+    scoring: of those registered tasks that have another than the usual one, by name: the fields of `Scoring`.
   """
 
   config: DataConfig
@@ -89,6 +91,7 @@ class Manifest:
   dropped: dict[str, int]
   first_dropped: dict[str, str]
   fingerprint: str
+  scoring: dict[str, dict[str, bool]] = dataclasses.field(default_factory=dict)
 
   @property
   def is_text(self) -> bool:
@@ -101,8 +104,14 @@ class Manifest:
     found = [task['objective'] for task in self.tasks.values()]
     return [None if values is None else config_lib.from_dict(values) for values in found]
 
+  def scoring_of(self, task: str) -> Scoring:
+    """The scoring of a registered task; the usual one where nothing else is known."""
+    return Scoring(**self.scoring.get(task, {}))
+
   def write(self, folder: Path) -> None:
     values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    if not self.scoring:  # which earlier releases do not know
+      del values['scoring']
     values = {'format': FORMAT, 'task': self.config.task} | values | {'config': config_lib.to_dict(self.config)}
     (folder / MANIFEST).write_text(json.dumps(values, indent=2) + '\n', encoding='utf-8')
 
@@ -155,6 +164,10 @@ def _require_types(manifest: Manifest, path: Path) -> None:
   for task in manifest.tasks.values():
     if not _is_task(task):
       raise UserError(f'{path}: expected a rate, counts and an objective of every task, found {task!r:.80}')
+  known = {field.name for field in dataclasses.fields(Scoring)}
+  for task, scoring in manifest.scoring.items():
+    if not scoring.keys() <= known:
+      raise UserError(f'{path}: expected {sorted(known)} in the scoring of {task!r:.80}, found {sorted(scoring)!r:.80}')
   if manifest.examples.keys() != {*SPLITS} or manifest.shards.keys() != {*SPLITS}:
     raise UserError(f'{path}: expected the splits {", ".join(SPLITS)}, found {sorted(manifest.examples)}')
   for name in (name for shards in manifest.shards.values() for name in shards):

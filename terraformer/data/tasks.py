@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from terraformer.config import UserError, first_line
 from terraformer.data import sentinels
+from terraformer.data.scoring import Scoring
 from terraformer.data.source import Source
 from terraformer.data.store import RECORD, Origin
 from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
@@ -51,6 +52,11 @@ class Texts(seqio.DataSource):
         yield rows | ({RECORD: [printable(where) for where in rows[RECORD]]} if RECORD in rows else {})
 
     return tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch()
+
+
+def scoring_of(source: seqio.DataSource) -> Scoring:
+  """The scoring of a task that reads a source: what one of ours says of itself, and of any other the usual one."""
+  return source.source.scoring if isinstance(source, Texts) else Scoring()
 
 
 def tfds_source(dataset: str, data_dir: str) -> seqio.TfdsDataSource:

@@ -3,27 +3,27 @@
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from terraformer.config import DecodeConfig, RunConfig, UserError, to_dict
-from terraformer.data.batches import Prepared, open_prepared
-from terraformer.data.scores import Tokenizer, exact_match, rouge, tokenizer_for
+from terraformer.data.batches import Batch, Prepared, open_prepared
+from terraformer.data.scores import Tokenizer
+from terraformer.data.source import make_source
 from terraformer.decode.bundle import Bundle, unrolled_facts
 from terraformer.decode.decoder import Decoder
 from terraformer.eval.predictions import Predictions
-from terraformer.eval.rouge import baselines, score
+from terraformer.eval.texts import judge
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import split, stacked_name, unflatten
 from terraformer.train import checkpoint, same_run
 from terraformer.train.best import chosen
 from terraformer.train.manifest import NAME
-from terraformer.train.metrics import summarise
+from terraformer.train.metrics import EvalMetrics
+from terraformer.train.source_use import summarise_twice
 from terraformer.train.step import make_eval_step
 
 _GREEDY = DecodeConfig()
@@ -42,19 +42,27 @@ class Evaluation:
     loss, accuracy, perplexity: a token, teacher-forced.
     unigram_perplexity: of the training targets' token frequencies, on the same tokens.
     rouge, rouge_intervals: of the model's texts: mean F1 times 100 of `scores.ROUGE_TYPES`, and its 95% confidence
-      interval. With the Unicode tokenizer they have `scores.STANDARD_TYPES` too, as all dicts of ROUGE here do. Both
-      empty where nothing was decoded, or by a language model that goes on from a prompt: all scores of texts are empty
-      then.
+      interval. With the Unicode tokenizer they have `scores.STANDARD_TYPES` too, as all dicts of ROUGE here do. Texts
+      of a task without ROUGE (`scoring.Scoring`) do not count in any of them. Both empty where none counts, where
+      nothing was decoded, or by a language model that goes on from a prompt: all scores of texts are empty then.
     lead_rouge: of the source's first ten words.
     lead3_rouge: of the source's first three sentences; empty where a reference is mostly one sentence.
     exact_match: per cent of the model's texts that are the reference but for white space around it; None where nothing
       was decoded. It is what counts of the algorithmic tasks.
-    by_task: of a mixture, of each of its tasks the number of texts (`texts`), `exact_match` and mean F1; else empty.
-    scores: of every example, as `rouge.Rouge.each`.
+    by_task: of a mixture, of each of its tasks the number of texts (`texts`), `exact_match`, and mean F1 if its source
+      has that among its scores; else empty.
+    scores: of every example, as `rouge.Rouge.each`; of a task without ROUGE 100 for a text that is the reference, or 0.
     texts: (source, reference, what the model wrote) of every example; of a language model the two halves of a text, and
       how the model goes on from the first.
     predictions: the JSONL that has the texts; empty where nothing was decoded.
-    rouge_tokenizer: what `scores.ROUGE_TYPES` count, for all texts alike; None where nothing was decoded.
+    rouge_tokenizer: what `scores.ROUGE_TYPES` count, for all texts alike; None where nothing is scored by ROUGE.
+    loss_with_shuffled_sources: in nats a token, as `loss`, of the same targets, each with the source of another example
+      of its task, as `batches.Prepared.eval_batches_twice` has them. A model that does not use its source has the loss
+      itself. None of a model without sources, and where one example was read.
+    distinct_texts: the share of different ones among the model's texts, from 0 to 1; a model that does not use its
+      source writes the same ones again and again. None where nothing was decoded, or by a language model that goes on
+      from a prompt.
+    distinct_references: the same share of the references.
   """
 
   step: int
@@ -74,6 +82,9 @@ class Evaluation:
   texts: list[tuple[str, str, str]]
   predictions: str
   rouge_tokenizer: Tokenizer | None = Tokenizer.STANDARD
+  loss_with_shuffled_sources: float | None = None
+  distinct_texts: float | None = None
+  distinct_references: float | None = None
 
 
 def evaluate(
@@ -137,7 +148,8 @@ def evaluate(
       path = str(predictions.path)
   # A text has many good continuations: how near one comes to the text's own says nothing, and its perplexity does.
   scored = [] if continues else texts
-  scores = _scores(scored, data.eval_tasks(split_name, len(scored)))
+  tasks, source = data.eval_tasks(split_name, len(scored)), make_source(run.data.source)
+  scores = judge(scored, tasks, {task: source.scoring_of(task, data.manifest) for task in set(tasks)})
   return Evaluation(
     step=step, split=split_name, n_examples=n_examples, **figures, **scores, texts=texts, predictions=path
   )
@@ -146,15 +158,22 @@ def evaluate(
 def _perplexity(
   place: Path, step: int, run: RunConfig, data: Prepared, split_name: str, n: int, batch_size: int, progress: bool
 ) -> dict[str, float]:
-  """Loss, accuracy and perplexity, and the perplexity of the unigram model."""
+  """Loss, accuracy and perplexity, the loss with shuffled sources, and the perplexity of the unigram model."""
   params = checkpoint.restore_params(place, step, run)
   eval_step = jax.jit(make_eval_step(split(abstract_model(run.model))[0]))
-  metrics, unigram_losses = [], []
-  batches = data.eval_batches(split_name, batch_size, n)
-  for batch in tqdm(batches, total=-(-n // batch_size), desc='perplexity', unit='batch', disable=not progress):
-    metrics.append(jax.device_get(eval_step(params, {name: batch[name] for name in ('inputs', 'targets')})))
+
+  def of_batch(batch: Batch) -> EvalMetrics:
+    return jax.device_get(eval_step(params, {name: batch[name] for name in ('inputs', 'targets')}))
+
+  metrics, with_shuffled, unigram_losses = [], [], []
+  bar = {'total': -(-n // batch_size), 'desc': 'perplexity', 'unit': 'batch', 'disable': not progress}
+  for batch, shuffled in tqdm(data.eval_batches_twice(split_name, batch_size, n), **bar):
+    metrics.append(of_batch(batch))
+    if shuffled is not None:
+      with_shuffled.append(of_batch(shuffled))
     unigram_losses.append(data.unigram_losses(batch['targets']))
-  return summarise(metrics) | {'unigram_perplexity': float(np.exp(np.concatenate(unigram_losses).mean()))}
+  unigram_perplexity = float(np.exp(np.concatenate(unigram_losses).mean()))
+  return summarise_twice(metrics, with_shuffled) | {'unigram_perplexity': unigram_perplexity}
 
 
 def _decoder(place: Path, step: int, run: RunConfig, data: Prepared) -> Decoder:
@@ -185,29 +204,3 @@ def _decode(
       written = iter(decoder.generate_batch(prompts, config))
       predictions.add(batch, [next(written) if read else '' for read in is_read])
       bar.update(len(batch))
-
-
-def _scores(texts: list[tuple[str, str, str]], tasks: list[str]) -> dict[str, Any]:
-  """The fields of `Evaluation` that are scores of texts, each of one of the tasks."""
-  sources, references, written = zip(*texts, strict=True) if texts else ((), (), ())
-  of_model = score(references, written)
-  of_words, of_sentences = baselines(sources, references)
-  return {
-    'rouge': of_model.mean,
-    'rouge_intervals': of_model.interval,
-    'lead_rouge': of_words,
-    'lead3_rouge': of_sentences,
-    'exact_match': exact_match(references, written)['exact_match'] if texts else None,
-    'by_task': _by_task(references, written, tasks) if len(set(tasks)) > 1 else {},
-    'scores': of_model.each,
-    'rouge_tokenizer': tokenizer_for(references) if texts else None,
-  }
-
-
-def _by_task(references: Sequence[str], written: Sequence[str], tasks: list[str]) -> dict[str, dict[str, float]]:
-  found, tokenizer = {}, tokenizer_for(references)
-  for name in sorted(set(tasks)):
-    pairs = [pair for *pair, task in zip(references, written, tasks, strict=True) if task == name]
-    of_task = list(zip(*pairs, strict=True))
-    found[name] = {'texts': len(pairs)} | exact_match(*of_task) | rouge(*of_task, tokenizer)
-  return found

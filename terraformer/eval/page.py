@@ -7,7 +7,15 @@ import numpy as np
 
 from terraformer.config import refused
 from terraformer.eval.evaluate import Evaluation
-from terraformer.eval.report import baselines_of, counted, rouge_names, text_names
+from terraformer.eval.report import (
+  baselines_of,
+  counted,
+  rouge_names,
+  source_use_of,
+  task_rouge,
+  text_names,
+  without_rouge,
+)
 from terraformer.files import write_whole
 from terraformer.paths import printable
 
@@ -44,8 +52,8 @@ def as_html(result: Evaluation, name: str) -> str:
   if result.texts and not result.scores:
     parts += ['<h2>Examples</h2>', *(_example(result, place) for place in range(min(_SHOWN, len(result.texts))))]
   elif result.texts:
-    parts += [_rouge(result), _by_task(result), '<h2>Scores of the examples</h2>', _histogram(result.scores)]
-    for heading, places in _chosen(result.scores).items():
+    parts += [_rouge(result), _by_task(result), _spread(result)]
+    for heading, places in (_chosen if result.rouge else _right_and_wrong)(result.scores).items():
       parts += [f'<h2>{heading}</h2>', *(_example(result, place) for place in places)]
   return (
     f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'
@@ -59,12 +67,21 @@ def _figures(result: Evaluation) -> str:
     ('loss, nats a token', f'{result.loss:.4f}', f'{np.log(result.unigram_perplexity):.4f}'),
     ('token accuracy', f'{result.accuracy:.1%}', ''),
   ]
+  if result.loss_with_shuffled_sources is not None:
+    rows.insert(2, ("the same with another text's source", f'{result.loss_with_shuffled_sources:.4f}', ''))
   if result.exact_match is not None:
     rows.append(('exact match', f'{result.exact_match:.1f}%', ''))
-  return _table(('', 'model', 'unigram model'), rows)
+  if result.distinct_texts is not None:
+    rows.append(('distinct texts', f'{result.distinct_texts:.1%}', ''))
+    rows.append(('distinct references', f'{result.distinct_references:.1%}', ''))
+  use = source_use_of(result)
+  return _table(('', 'model', 'unigram model'), rows) + (f'<p>{html.escape(use.capitalize())}.</p>' if use else '')
 
 
 def _rouge(result: Evaluation) -> str:
+  """ROUGE beside its baselines; nothing where it is no score of the texts."""
+  if not result.rouge:
+    return ''
   baselines = baselines_of(result)
   rows = []
   for key, name in rouge_names(result).items():
@@ -79,7 +96,7 @@ def _by_task(result: Evaluation) -> str:
   """The scores of each task of a mixture; of another task nothing."""
   rows, names = [], rouge_names(result)
   for task, found in result.by_task.items():
-    scores = [f'{found[key]:.2f}' for key in names]
+    scores = [task_rouge(found, key) for key in names]
     rows.append((task, f'{found["texts"]:,}', f'{found["exact_match"]:.1f}%', *scores))
   return '<h2>Tasks</h2>' + _table(('', 'texts', 'exact match', *names.values()), rows) if rows else ''
 
@@ -91,8 +108,17 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
   return f'<table>{row(head, "th")}{"".join(row(cells, "td") for cells in rows)}</table>'
 
 
+def _spread(result: Evaluation) -> str:
+  """How many examples have which mean of ROUGE-1, -2 and -L; nothing where it is no score of the texts."""
+  if not result.rouge:
+    return ''
+  others = ' Of the other tasks 100 for an exact match, or 0.' if without_rouge(result) else ''
+  caption = f'<p>Mean of ROUGE-1, -2 and -L, and how many examples have it.{others}</p>'
+  return f'<h2>Scores of the examples</h2>{_histogram(result.scores)}{caption}'
+
+
 def _histogram(scores: list[float], width: int = 600, height: int = 120) -> str:
-  """How many examples have which mean of ROUGE-1, -2 and -L, as a drawing."""
+  """How many examples have which score, as a drawing."""
   counts, edges = np.histogram(scores, bins=20, range=(0, 100))
   step = width / len(counts)
   bars = []
@@ -103,10 +129,7 @@ def _histogram(scores: list[float], width: int = 600, height: int = 120) -> str:
     if count:
       bars.append(f'<text x="{middle:.1f}" y="{height - tall + 11:.1f}" text-anchor="middle">{count}</text>')
     bars.append(f'<text x="{x:.1f}" y="{height + 27}">{low:.0f}</text>')
-  return (
-    f'<svg viewBox="0 0 {width} {height + 32}" width="{width}" role="img">{"".join(bars)}</svg>'
-    '<p>Mean of ROUGE-1, -2 and -L, and how many examples have it.</p>'
-  )
+  return f'<svg viewBox="0 0 {width} {height + 32}" width="{width}" role="img">{"".join(bars)}</svg>'
 
 
 def _chosen(scores: list[float]) -> dict[str, list[int]]:
@@ -122,6 +145,14 @@ def _chosen(scores: list[float]) -> dict[str, list[int]]:
     places[:] = [place for place in places if place not in seen]
     seen |= set(places)
   return {kind: places for kind, places in kinds.items() if places}
+
+
+def _right_and_wrong(scores: list[float]) -> dict[str, list[int]]:
+  """The places of the first examples that are the reference, and of the first that are not."""
+  kinds = {'Right': [], 'Wrong': []}
+  for place, score in enumerate(scores):
+    kinds['Right' if score else 'Wrong'].append(place)
+  return {kind: places[:_SHOWN] for kind, places in kinds.items() if places}
 
 
 def _example(result: Evaluation, place: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from terraformer.data.scores import STANDARD_TYPES, Tokenizer
 from terraformer.eval.evaluate import Evaluation
 from terraformer.paths import printable
+from terraformer.train.source_use import source_use
 
 # The paper says R-LSum for the last; ROUGE-L of a whole text is what it calls R-LSent.
 ROUGE_NAMES = {'rouge1': 'ROUGE-1', 'rouge2': 'ROUGE-2', 'rougeL': 'ROUGE-L, R-LSent', 'rougeLsum': 'ROUGE-Lsum'}
@@ -21,7 +22,8 @@ _COUNTED = {
 
 
 def as_text(result: Evaluation, n_examples: int = 5) -> str:
-  """Examples first, then perplexity beside the unigram model and ROUGE beside copies of the source's beginning."""
+  """Examples first, then perplexity beside the unigram model, whether the source is used, and scores of the texts with
+  the baselines that their tasks have."""
   lines = []
   for number, (source, reference, written) in enumerate(result.texts[:n_examples], 1):
     lines.append(f'--- example {number} of the {result.split} split')
@@ -35,29 +37,27 @@ def as_text(result: Evaluation, n_examples: int = 5) -> str:
     f'{"ratio":>18}{result.perplexity / result.unigram_perplexity:>10.2f}{1:>10.2f}',
     f'{"token accuracy":>18}{result.accuracy:>10.1%}',
   ]
+  if use := source_use_of(result):
+    lines += ['', use]
   if not result.texts:
     return '\n'.join(lines)
+  if result.exact_match is not None:
+    lines += [*_scores(result), *_tasks(result)]
+  if result.rouge:
+    lines += ['', textwrap.fill(counted(result), _terminal_width())]
   page = Path(result.predictions).with_suffix('.html').name
-  if not result.rouge:
-    return '\n'.join([*lines, f'\n{printable(result.predictions)} has all texts, {page} beside it the first'])
-  baselines = baselines_of(result)
-  names = rouge_names(result)
-  width = max(18, *map(len, names.values()))
-  lines.append(f'\n{"F1 x 100":>{width}}{"model":>10}{"95% interval":>18}' + ''.join(f'{n:>23}' for n in baselines))
-  for key, name in names.items():
-    low, high = result.rouge_intervals[key]
-    beside = ''.join(f'{of_baseline[key]:>23.2f}' for of_baseline in baselines.values())
-    lines.append(f'{name:>{width}}{result.rouge[key]:>10.2f}{f"{low:.2f} to {high:.2f}":>18}{beside}')
-  lines.append(f'{"exact match":>{width}}{result.exact_match:>9.1f}%')
-  lines += _tasks(result)
-  lines += ['', textwrap.fill(counted(result), _terminal_width())]
-  lines.append(f'\n{printable(result.predictions)} has all texts, {page} beside it the best, median and worst')
-  return '\n'.join(lines)
+  return '\n'.join([*lines, f'\n{printable(result.predictions)} has all texts, {page} beside it {_shown(result)}'])
+
+
+def source_use_of(result: Evaluation) -> str:
+  """Whether the model uses its source, in words; of one that has none, nothing."""
+  shuffled = result.loss_with_shuffled_sources
+  return '' if shuffled is None else source_use(result.loss, shuffled)
 
 
 def text_names(result: Evaluation) -> tuple[str, str, str]:
   """What the three texts of an example are."""
-  return ('source', 'reference', 'model') if result.rouge else ('prompt', 'its text', 'model')
+  return ('prompt', 'its text', 'model') if result.exact_match is None else ('source', 'reference', 'model')
 
 
 def baselines_of(result: Evaluation) -> dict[str, dict[str, float]]:
@@ -72,22 +72,60 @@ def rouge_names(result: Evaluation) -> dict[str, str]:
 
 
 def counted(result: Evaluation) -> str:
-  """Which tokenizer ROUGE was computed with, and why; of no ROUGE nothing."""
-  return _COUNTED.get(result.rouge_tokenizer, '')
+  """Which tokenizer ROUGE was computed with, and why, and on which texts; of no ROUGE nothing."""
+  others = without_rouge(result)
+  left_out = f' It leaves out the texts of {", ".join(others)}.' if others else ''
+  return _COUNTED[result.rouge_tokenizer] + left_out if result.rouge else ''
+
+
+def without_rouge(result: Evaluation) -> list[str]:
+  """The tasks of a mixture that do not have ROUGE among their scores."""
+  return [task for task, found in result.by_task.items() if not found.keys() & set(ROUGE_NAMES)]
+
+
+def task_rouge(found: dict[str, float], key: str) -> str:
+  """A kind of ROUGE of a task of a mixture, or a dash where it is not one of the task's scores."""
+  return f'{found[key]:.2f}' if key in found else '-'
+
+
+def _scores(result: Evaluation) -> list[str]:
+  """A table: ROUGE with its baselines if that is a score of the texts, exact match, and how many texts differ."""
+  baselines, names = baselines_of(result), rouge_names(result)
+  width = max(18, *map(len, ['', *names.values()]))
+  lines = ['']
+  if names:
+    heads = ''.join(f'{name:>23}' for name in baselines)
+    lines = [f'\n{"F1 x 100":>{width}}{"model":>10}{"95% interval":>18}{heads}']
+  for key, name in names.items():
+    low, high = result.rouge_intervals[key]
+    beside = ''.join(f'{of_baseline[key]:>23.2f}' for of_baseline in baselines.values())
+    lines.append(f'{name:>{width}}{result.rouge[key]:>10.2f}{f"{low:.2f} to {high:.2f}":>18}{beside}')
+  lines.append(f'{"exact match":>{width}}{result.exact_match:>9.1f}%')
+  if result.distinct_texts is not None:
+    lines.append(
+      f'{"distinct texts":>{width}}{result.distinct_texts:>10.1%}  ({result.distinct_references:.1%} of the references)'
+    )
+  return lines
 
 
 def _tasks(result: Evaluation) -> list[str]:
   """The scores of each task of a mixture, those of the standard tokenizer in a table of their own."""
   lines, width = [], max(18, *map(len, ['', *result.by_task]))
-  for kinds in (ROUGE_NAMES, _STANDARD_NAMES) if result.by_task else ():
-    names = {key: name for key, name in kinds.items() if key in result.rouge}
-    if names:
-      head = ''.join(f'{name:>{max(18, len(name) + 2)}}' for name in names.values())
-      lines.append(f'\n{"of each task":>{width}}{"texts":>10}{"exact match":>13}{head}')
-      for task, found in result.by_task.items():
-        scores = ''.join(f'{found[key]:>{max(18, len(name) + 2)}.2f}' for key, name in names.items())
-        lines.append(f'{task:>{width}}{found["texts"]:>10,}{found["exact_match"]:>12.1f}%{scores}')
+  kinds = [{key: name for key, name in of.items() if key in result.rouge} for of in (ROUGE_NAMES, _STANDARD_NAMES)]
+  for names in ([names for names in kinds if names] or [{}]) if result.by_task else ():
+    head = ''.join(f'{name:>{max(18, len(name) + 2)}}' for name in names.values())
+    lines.append(f'\n{"of each task":>{width}}{"texts":>10}{"exact match":>13}{head}')
+    for task, found in result.by_task.items():
+      scores = ''.join(f'{task_rouge(found, key):>{max(18, len(name) + 2)}}' for key, name in names.items())
+      lines.append(f'{task:>{width}}{found["texts"]:>10,}{found["exact_match"]:>12.1f}%{scores}')
   return lines
+
+
+def _shown(result: Evaluation) -> str:
+  """Which examples the page has."""
+  if result.rouge:
+    return 'the best, median and worst'
+  return 'the first' if result.exact_match is None else 'the first that are right and that are wrong'
 
 
 def _wrapped(name: str, text: str, most: int = 400) -> str:

@@ -45,10 +45,11 @@ class Feed:
       raise UserError(f'batch {number}: expected the records {ids_B[self._rows]}, found {rows["index"]}')
     return ids_B, self._place(rows)
 
-  def held_out(self) -> Iterator[Batch]:
-    """Batches of the validation split, the same at every call."""
-    for rows in self._data.eval_batches('validation', self._size, self._n_held_out, self._rows):
-      yield self._place(rows)
+  def held_out(self) -> Iterator[tuple[Batch, Batch | None]]:
+    """Batches of the validation split, the same at every call, each as it is and with shuffled sources, as
+    `Prepared.eval_batches_twice` has them."""
+    for rows, shuffled in self._data.eval_batches_twice('validation', self._size, self._n_held_out, self._rows):
+      yield self._place(rows), None if shuffled is None else self._place(shuffled)
 
   def baselines(self) -> dict[str, float]:
     """Perplexities to hold the loss on `held_out` against, by name; none without a validation split."""

@@ -19,11 +19,12 @@ from terraformer.train.divergence import DivergedError, Guard
 from terraformer.train.feed import Feed, batch_number
 from terraformer.train.interruption import Interruption, interruption
 from terraformer.train.kept import Kept
-from terraformer.train.metrics import MetricsLog, NoLog, summarise
+from terraformer.train.metrics import MetricsLog, NoLog
 from terraformer.train.profile import Profiler
 from terraformer.train.programs import Programs
 from terraformer.train.report import Report
 from terraformer.train.sharding import batch_sharding, make_mesh, require_divisible
+from terraformer.train.source_use import summarise_twice
 from terraformer.train.state import State
 from terraformer.train.summary import write_summary
 from terraformer.train.watchdog import watchdog
@@ -281,12 +282,15 @@ class _Training:
     )
 
   def _evaluate(self, state: State) -> dict[str, float]:
-    """The metrics of the validation split."""
-    metrics = []
-    for batch in self.feed.held_out():
+    """The metrics of the validation split, and where there are sources the loss with shuffled ones beside them."""
+    metrics, with_shuffled = [], []
+    for batch, shuffled in self.feed.held_out():
       self.clock.alive()  # the watchdog allows each batch as much time as anything else
       metrics.append(self.programs.evaluate(state['params'], batch))
-    return summarise(metrics)
+      if shuffled is not None:
+        self.clock.alive()
+        with_shuffled.append(self.programs.evaluate(state['params'], shuffled))
+    return summarise_twice(metrics, with_shuffled)
 
   def _samples(self, state: State, n: int = 2) -> list[tuple[str, str, str]]:
     """(source, reference, what the model wrote) of the first validation examples."""

@@ -9,10 +9,17 @@ import numpy as np
 from terraformer.files import write_whole
 from terraformer.paths import printable
 from terraformer.train.metrics import read_metrics
+from terraformer.train.source_use import SHUFFLED
+
+_LOSSES = (
+  ('train', 'train', 'loss', {'linewidth': 1, 'alpha': 0.8}),
+  ('validation', 'validation', 'loss', {'marker': 'o', 'markersize': 4}),
+  ('validation, sources shuffled', 'validation', SHUFFLED, {'marker': 'x', 'markersize': 4, 'linestyle': ':'}),
+)
 
 
 def plot_loss(workdir: Path, baselines: dict[str, float] | None = None) -> Path:
-  """Draws training and validation loss over steps to `loss.png` in the run's folder.
+  """Draws training and validation loss over steps to `loss.png` in the run's folder, and that with shuffled sources.
 
   Args:
     workdir: of the run; its `metrics.jsonl` is read.
@@ -24,10 +31,10 @@ def plot_loss(workdir: Path, baselines: dict[str, float] | None = None) -> Path:
   plt = _pyplot()
   rows = read_metrics(workdir)
   figure, axes = plt.subplots(figsize=(8, 4.5), layout='constrained')
-  for split, style in (('train', {'linewidth': 1, 'alpha': 0.8}), ('validation', {'marker': 'o', 'markersize': 4})):
-    points = [(row['step'], row['loss']) for row in rows if row['split'] == split]
+  for label, split, name, style in _LOSSES:
+    points = [(row['step'], row[name]) for row in rows if row['split'] == split and name in row]
     if points:
-      axes.plot(*zip(*points, strict=True), label=split, **style)
+      axes.plot(*zip(*points, strict=True), label=label, **style)
   for name, perplexity in (baselines or {}).items():
     axes.axhline(
       math.log(perplexity), linestyle='--', linewidth=1, color='gray', label=f'{name} (perplexity {perplexity:.0f})'

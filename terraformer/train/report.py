@@ -11,6 +11,7 @@ from terraformer.config import TrainConfig
 from terraformer.train.clock import Clock, StepTimes, goodput, overhead
 from terraformer.train.divergence import Guard
 from terraformer.train.metrics import NoLog, TrainMetrics, summarise
+from terraformer.train.source_use import SHUFFLED
 from terraformer.train.step import Norms
 from terraformer.train.watch import unit_usage
 
@@ -107,8 +108,9 @@ class Report:
     """The validation split was read."""
     self._log.write(step, 'validation', scalars)
     self._times.pause()
+    beside = f' ({scalars[SHUFFLED]:.3f} with shuffled sources)' if SHUFFLED in scalars else ''
     self._say(
-      f'step {step}: validation loss {scalars["loss"]:.3f}, perplexity {scalars["perplexity"]:.1f}, '
+      f'step {step}: validation loss {scalars["loss"]:.3f}{beside}, perplexity {scalars["perplexity"]:.1f}, '
       f'accuracy {scalars["accuracy"]:.1%}'
     )
 

@@ -12,6 +12,7 @@ from terraformer.train import hosts
 from terraformer.train.clock import StepTimes, goodput, overhead
 from terraformer.train.metrics import read_metrics
 from terraformer.train.plot import plot_loss, plot_step_times, plot_watched
+from terraformer.train.source_use import SHUFFLED, source_use
 
 _SHOWN = ('loss', 'perplexity', 'accuracy')
 
@@ -70,12 +71,19 @@ _QUANTILES = (('median', 0.5), ('90%', 0.9), ('99%', 0.99), ('longest', 1.0))
 
 
 def _losses(workdir: Path) -> str:
+  """A table of losses, and below it whether the model uses its source, of one that has any."""
   rows = read_metrics(workdir)
-  lines = ['| | step | ' + ' | '.join(_SHOWN) + ' |', '|---|---|' + '---|' * len(_SHOWN)]
-  for split in ('train', 'validation'):
-    of_split = [row for row in rows if row['split'] == split]
-    for name, row in _chosen(split, of_split):
-      lines.append(f'| {name} | {row["step"]:,} | ' + ' | '.join(f'{row[field]:.4g}' for field in _SHOWN) + ' |')
+  splits = {split: [row for row in rows if row['split'] == split] for split in ('train', 'validation')}
+  chosen = [each for split, of_split in splits.items() for each in _chosen(split, of_split)]
+  shown = [*_SHOWN, *([SHUFFLED] if any(SHUFFLED in row for _, row in chosen) else [])]
+  heads = [name.replace('_', ' ') for name in shown]
+  lines = ['| | step | ' + ' | '.join(heads) + ' |', '|---|---|' + '---|' * len(heads)]
+  for title, row in chosen:
+    cells = [f'{row[name]:.4g}' if name in row else '' for name in shown]
+    lines.append(f'| {title} | {row["step"]:,} | ' + ' | '.join(cells) + ' |')
+  last = dict(chosen).get('validation, last', {})
+  if SHUFFLED in last:
+    lines.append(f'\nAt step {last["step"]:,}: {source_use(last["loss"], last[SHUFFLED])}.')
   return '\n'.join(lines)
 
 

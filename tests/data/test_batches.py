@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from terraformer.config import UserError
+from terraformer.config import LMConfig, UserError
 from terraformer.data import batches, store
 
 
@@ -124,6 +124,49 @@ def test_fewer_batches_are_the_first_ones_whatever_their_size(data):
   whole = np.concatenate([batch['index'] for batch in data.eval_batches('validation', 4)])
   some = np.concatenate([batch['index'] for batch in data.eval_batches('validation', 3, max_examples=6)])
   assert some.tolist() == whole[:6].tolist() != list(range(6))
+
+
+def twice(data, size, **options):
+  """Of every held-out example: index, its source, its target, and the source and the target of its second batch."""
+  found = []
+  for batch, other in data.eval_batches_twice('validation', size, **options):
+    columns = [batch['index'], batch['inputs'], batch['targets'], other['inputs'], other['targets']]
+    found += list(zip(*(column.tolist() for column in columns), strict=True))
+  return [row for row in found if row[0] >= 0]
+
+
+@pytest.mark.parametrize('size', [1, 4, 5, 16])
+def test_shuffled_sources_are_those_of_other_examples_whatever_the_size_of_a_batch(data, size):
+  rows = twice(data, size)
+  indices, sources, targets, other_sources, same_targets = map(list, zip(*rows, strict=True))
+  assert targets == same_targets and len(indices) == 11
+  assert other_sources == [sources[-1], *sources[:-1]]
+  one_by_one = [batch['index'].tolist()[0] for batch in data.eval_batches('validation', 1)]
+  assert indices == one_by_one
+
+
+def test_a_process_has_the_shuffled_sources_of_its_own_rows(data):
+  whole, part = (list(data.eval_batches_twice('validation', 8, rows=rows)) for rows in (None, [1, 6]))
+  for (_, one), (_, two) in zip(whole, part, strict=True):
+    for name, values in two.items():
+      np.testing.assert_array_equal(values, one[name][[1, 6]], strict=True)
+
+
+def test_sources_are_shuffled_within_their_task(config):
+  mixture = batches.open_prepared(dataclasses.replace(config, inputs_length=60))  # whole sources, which differ
+  mixture._ends, mixture._tasks = mixture._ends | {'validation': np.array([4, 11])}, mixture._tasks * 2
+  sources = {str(row[1]): row[0] for row in twice(mixture, 4)}
+  for index, _, _, other, _ in twice(mixture, 4):
+    assert (index < 4) == (sources[str(other)] < 4) and sources[str(other)] != index
+
+
+@pytest.mark.parametrize(('objective', 'most'), [(LMConfig(), None), (None, 1)])
+def test_without_sources_or_with_one_alone_there_is_nothing_to_shuffle(fake_prepared, objective, most):
+  lengths = {'inputs_length': 0 if objective else 10, 'targets_length': 6}
+  data = batches.open_prepared(fake_prepared('text', has_inputs=False, objective=objective, **lengths))
+  found = list(data.eval_batches_twice('validation', 4, most))
+  assert found and all(other is None for _, other in found)
+  assert all(map(equal, (batch for batch, _ in found), data.eval_batches('validation', 4, most)))
 
 
 def test_texts_are_those_of_the_batches_and_not_cut(data, vocabulary):
@@ -260,6 +303,9 @@ def _shorten(name, size):
     ),
     (_edit(shards=dict.fromkeys(store.SPLITS, {'\0': 9})), "names of files beside it in the entry 'shards', found '"),
     (_edit(dropped={'empty': []}), "expected the entry 'dropped' as it was written, found \\[\\]"),
+    (_edit(scoring=[]), "expected dict in the entry 'scoring', found"),
+    (_edit(scoring={'pairs': {'rouge': 1}}), "expected the entry 'scoring' as it was written, found 1"),
+    (_edit(scoring={'pairs': {'bleu': True}}), r"expected \['lead', 'rouge'\] in the scoring of 'pairs', found"),
     (_edit(features=[3]), "expected the entry 'features' as it was written, found 3"),
     (_edit(sentinels=-1), "expected the entry 'sentinels' as it was written, found -1"),
     (_edit(longest=True), "expected the entry 'longest' as it was written, found True"),

@@ -215,6 +215,8 @@ def test_a_corpus_of_tfds_is_trained_on_and_evaluated(real, gin_file, tmp_path, 
       'arxiv_summarization': 3 - digits,
       'decimal_copy': digits,
     }
+    assert found.by_task['decimal_copy'].keys() == {'texts', 'exact_match'}
+    assert found.by_task['arxiv_summarization'].keys() == {'texts', 'exact_match', *found.rouge}
   else:
     assert not found.by_task
 

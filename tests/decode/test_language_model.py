@@ -211,9 +211,11 @@ def test_an_evaluation_goes_on_from_the_first_half_of_each_text(language_run, ca
   assert len(result['texts']) == 5 and all(text for triple in result['texts'] for text in triple[:2])
   assert [text for _, _, text in result['texts']] == decoder.generate_batch([prompt for prompt, *_ in result['texts']])
   assert (result['rouge'], result['exact_match'], result['scores']) == ({}, None, [])
+  assert result['loss_with_shuffled_sources'] is result['distinct_texts'] is result['distinct_references'] is None
   assert main(['evaluate', f'--workdir={run}', '--limit=5', '--examples=1']) == 0
   told = capsys.readouterr().out
   assert 'prompt: ' in told and 'its text: ' in told and 'ROUGE' not in told and 'evaluation_test.html' in told
+  assert 'its source' not in told and 'distinct' not in told
   assert (run / 'evaluation_test.html').read_text().count('<b>prompt</b>') == 5
 
 

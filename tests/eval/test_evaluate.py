@@ -5,14 +5,20 @@ import json
 import shutil
 import time
 
+import jax.numpy as jnp
 import pytest
 
 from terraformer.config import DecodeConfig, UserError
 from terraformer.data.batches import Prepared
 from terraformer.data.scores import ROUGE_TYPES, STANDARD_TYPES
 from terraformer.decode.decoder import Decoder
+from terraformer.eval import evaluate as evaluation
 from terraformer.eval.evaluate import evaluate
+from terraformer.eval.page import as_html
+from terraformer.eval.report import as_text
 from terraformer.train import checkpoint
+from terraformer.train.metrics import EvalMetrics
+from tests import formats
 
 
 def test_it_reads_as_many_examples_as_it_says(finished_run):
@@ -119,6 +125,83 @@ def test_the_tokenizer_is_chosen_once_for_all_tasks_of_the_split(run_folder, mon
   of_english, of_russian = found['by_task']['english'], found['by_task']['russian']
   assert of_english['rouge1'] == pytest.approx(200 / 3) and of_english['standard_rouge1'] == 100
   assert of_russian['rouge1'] == 100 and of_russian['standard_rouge1'] == 0
+
+
+def test_it_has_the_loss_with_shuffled_sources_and_how_many_texts_are_distinct(run_folder):
+  result = json.loads(json.dumps(dataclasses.asdict(evaluate(run_folder, limit=5, progress=False))))
+  assert result['loss_with_shuffled_sources'] == pytest.approx(result['loss'], abs=0.05)  # it has learnt too little
+  written = {text for _, _, text in result['texts']}
+  assert result['distinct_texts'] == len(written) / 5 and result['distinct_references'] == 1
+
+
+def test_the_loss_with_shuffled_sources_does_not_depend_on_the_size_of_a_batch(run_folder):
+  one, other = (evaluate(run_folder, limit=5, progress=False, decode=None, batch_size=size) for size in (1, 4))
+  assert one.loss_with_shuffled_sources == pytest.approx(other.loss_with_shuffled_sources, rel=1e-5)
+  assert one.distinct_texts is one.distinct_references is None
+
+
+def test_of_one_example_there_is_no_other_source(run_folder):
+  assert evaluate(run_folder, limit=1, progress=False, decode=None).loss_with_shuffled_sources is None
+
+
+def copies(inputs_BxT, targets_BxT):
+  """The losses of a model that copies its source."""
+  return jnp.where(inputs_BxT == targets_BxT, 0.01, 6.0)
+
+
+def ignores(inputs_BxT, targets_BxT):
+  """The losses of a model that does not read its source."""
+  return jnp.where(targets_BxT % 2, 1.0, 3.0)
+
+
+@pytest.fixture
+def digits_run(tmp_path, monkeypatch):
+  """A run that has learnt to copy numbers, more or less; its sources are as long as its targets."""
+  formats.unpack('v1', 'digits', tmp_path)
+  monkeypatch.chdir(tmp_path)
+  return formats.RUN
+
+
+@pytest.fixture
+def evaluated(digits_run, monkeypatch):
+  """Returns run(losses_of, batch_size) -> the evaluation of a model that has these losses."""
+
+  def run(losses_of, batch_size):
+    def step(params, batch):
+      real_BxT = batch['targets'] != 0
+      loss_BxT = losses_of(batch['inputs'], batch['targets'])
+      return EvalMetrics.single_from_model_output(loss_BxT=loss_BxT, correct_BxT=real_BxT, mask=real_BxT)
+
+    monkeypatch.setattr(evaluation, 'make_eval_step', lambda structure: step)
+    return evaluate(digits_run, limit=8, progress=False, decode=None, batch_size=batch_size)
+
+  return run
+
+
+@pytest.mark.parametrize('batch_size', [1, 3, 8])
+def test_a_model_that_copies_has_a_much_higher_loss_with_shuffled_sources(evaluated, batch_size):
+  result = evaluated(copies, batch_size)
+  assert result.loss < 0.1 and result.loss_with_shuffled_sources > result.loss + 2
+  assert as_text(result).endswith('the model uses its source')
+
+
+def test_a_model_that_ignores_its_source_has_the_same_loss(evaluated):
+  result = evaluated(ignores, 3)
+  assert result.loss_with_shuffled_sources == pytest.approx(result.loss, rel=1e-6)
+  assert as_text(result).endswith('the model hardly uses its source')
+
+
+def test_numbers_are_scored_by_exact_match_alone(digits_run):
+  result = evaluate(digits_run, limit=3, progress=False)
+  assert result.exact_match is not None and len(result.texts) == len(result.scores) == 3
+  assert result.rouge == result.rouge_intervals == result.lead_rouge == result.lead3_rouge == {}
+  for text in (as_text(result), as_html(result, 'run')):
+    assert 'exact match' in text and 'ROUGE' not in text and 'first ten words' not in text
+
+
+def test_a_registered_task_of_which_nothing_is_known_is_scored_as_text(run_folder):
+  result = evaluate(run_folder, limit=3, progress=False)
+  assert result.rouge.keys() == result.lead_rouge.keys() == {*ROUGE_TYPES}
 
 
 @pytest.mark.parametrize(('decode', 'expected'), [(DecodeConfig(), 'standard'), (None, None)])

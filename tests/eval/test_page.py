@@ -19,6 +19,15 @@ def result(scores):
   return Evaluation(*figures, by_task, scores, texts, 'x.jsonl')
 
 
+MIXTURE = {'news': SCORES | {'texts': 7, 'exact_match': 5.0}, 'copy': {'texts': 3, 'exact_match': 200 / 3}}
+
+
+def numbers(scores):
+  """The evaluation of a task that is scored by exact match alone."""
+  empty = dict.fromkeys(('rouge', 'rouge_intervals', 'lead_rouge', 'lead3_rouge', 'by_task'), {})
+  return dataclasses.replace(result(scores), rouge_tokenizer=None, **empty)
+
+
 def both(evaluation):
   """The evaluation of a split whose references are not all ASCII."""
   beside = dict.fromkeys(STANDARD_TYPES, 45.6)
@@ -52,6 +61,28 @@ def test_it_needs_no_other_file_and_shows_texts_as_they_are():
   assert text.count('<details>') == 2
   assert '<td>exact match</td><td>2.5%</td>' in text
   assert '<td>news</td><td>7</td><td>5.0%</td><td>12.3' in text
+
+
+def test_of_numbers_it_has_right_and_wrong_ones_and_no_rouge():
+  text = as_html(numbers([100.0, 0.0, 0.0, 100.0]), 'run')
+  kinds = {part.split('<')[0]: re.findall(r'example (\d+), score', part) for part in text.split('<h2>')}
+  assert kinds['Right'] == ['1', '4'] and kinds['Wrong'] == ['2', '3']
+  assert 'ROUGE' not in text and '<svg' not in text and '<td>exact match</td><td>2.5%</td>' in text
+
+
+def test_a_task_of_a_mixture_has_its_own_scores():
+  text = as_html(dataclasses.replace(result([1.0]), by_task=MIXTURE), 'run')
+  assert '<td>copy</td><td>3</td><td>66.7%</td><td>-</td>' in text
+  assert '<td>news</td><td>7</td><td>5.0%</td><td>12.3' in text
+  assert 'Of the other tasks 100 for an exact match' in text
+
+
+def test_it_says_whether_the_model_uses_its_source():
+  uses = {'loss_with_shuffled_sources': 4.5, 'distinct_texts': 0.25, 'distinct_references': 0.5}
+  text = as_html(dataclasses.replace(result([1.0]), **uses), 'run')
+  assert '<p>Loss 2.00 nats a token, 4.50 with another text&#x27;s source: the model uses its source.</p>' in text
+  assert '<td>4.5000</td>' in text and '<td>distinct texts</td><td>25.0%</td>' in text
+  assert 'its source' not in page([1.0]) and 'distinct' not in page([1.0])
 
 
 def test_an_example_is_shown_once():
