@@ -32,8 +32,7 @@ def choose_units(logits_xMxN: jax.Array, *, temperature: float = 0.0, key: jax.A
   """
   if key is not None and temperature > 0:
     uniform = jax.random.uniform(key, logits_xMxN.shape, logits_xMxN.dtype, minval=1e-6, maxval=1 - 1e-6)
-    # The log-softmax, to which the noise is added in the paper's code, is less by one number for all units of a block.
-    logits_xMxN -= jnp.log(-jnp.log(uniform)) * temperature
+    logits_xMxN = jax.nn.log_softmax(logits_xMxN) - jnp.log(-jnp.log(uniform)) * temperature
   n_units = logits_xMxN.shape[-1]
   return first_of_largest(logits_xMxN).astype(jnp.uint8 if n_units <= 256 else jnp.uint16)
 
