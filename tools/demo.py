@@ -190,7 +190,9 @@ def learn_to_copy(folder: Path) -> list[Row]:
   exact = sum(text.strip() == reference.strip() for _, reference, text in texts)
   for source, _, text in texts[:SHOWN]:
     print(f'  {source:>9} -> {text}')
-  print(f'{exact} of {len(texts)} numbers that it never saw are copied to the last digit.\n')
+  print(
+    f'{exact} of {len(texts)} held-out numbers are copied to the last digit. (Short numbers occur in training too.)\n'
+  )
   command('export', f'--workdir={run}', f'--output={bundle}')
   command('decode', f'--bundle={bundle}', '--input=31415926')
   # A number of n digits is guessed right in one of 9 * 10**(n - 1) cases.
