@@ -10,11 +10,7 @@ from flax import nnx
 from terraformer.config import DenseOutputConfig, LowRankOutputConfig, SparseOutputConfig
 from terraformer.layers.dense import Dense
 from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
-from terraformer.ops.products import times_rows
-
-# Vectors that a CPU multiplies a large matrix by fastest where the matrix is the first factor. Of more the logits would
-# lie across in memory, and all that is computed of them would take several times as long.
-_FEW = 64
+from terraformer.ops.products import are_many, times_rows
 
 
 def dense_output(config: DenseOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> Dense:
@@ -68,7 +64,7 @@ class SparseOutput(nnx.Module):
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Logits ...x(S W), module by module."""
     gated_xSxD = x_xD[..., None, :] * self.gating_SxD[...]
-    if x_xD.size // x_xD.shape[-1] > _FEW:
+    if are_many(x_xD):  # whose logits would lie across in memory, with the matrix as the first factor
       y_xSxW = times_rows(gated_xSxD, self.projection_WxD[...])
     else:
       y_Wx_xS = jnp.einsum('WD,...SD->W...S', self.projection_WxD[...], gated_xSxD)

@@ -12,7 +12,7 @@ from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
 from terraformer.ops.choice import choose_units, straight_through
 from terraformer.ops.dropout import dropout
 from terraformer.ops.keys import split_key
-from terraformer.ops.products import times_rows
+from terraformer.ops.products import are_many, times_rows
 
 
 class SparseFF(nnx.Module):
@@ -43,8 +43,12 @@ class SparseFF(nnx.Module):
   def logits(self, x_xD: jax.Array) -> jax.Array:
     """The controller's output, float32 ...xMxN; it has no nonlinearity."""
     x_xR = jnp.einsum('...D,DR->...R', x_xD, self.controller_DxR[...])
-    logits_xF = times_rows(x_xR, self.controller_RxMxN[...].reshape(self.config.rank, -1).T)
-    return (self._by_block(logits_xF) + self.controller_bias_MxN[...]).astype(jnp.float32)
+    if are_many(x_xD):
+      w_FxR = self.controller_RxMxN[...].reshape(self.config.rank, -1).T
+      logits_xMxN = self._by_block(times_rows(x_xR, w_FxR))
+    else:
+      logits_xMxN = jnp.einsum('...R,RMN->...MN', x_xR, self.controller_RxMxN[...])
+    return (logits_xMxN + self.controller_bias_MxN[...]).astype(jnp.float32)
 
   def _by_block(self, x_xF: jax.Array) -> jax.Array:
     """All units ...xF as ...xMxN."""

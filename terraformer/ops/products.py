@@ -6,6 +6,14 @@ D width of the vectors, F rows of the matrix; of the multiplicative dense layer 
 import jax
 import jax.numpy as jnp
 
+_FEW = 64
+
+
+def are_many(x_xD: jax.Array) -> bool:
+  """Whether there are more vectors ...xD than a decoding step has. Of few, a product costs what it costs to read the
+  matrix, which must then be read as it lies."""
+  return x_xD.size // x_xD.shape[-1] > _FEW
+
 
 @jax.custom_vjp
 def times_rows(x_xD: jax.Array, w_FxD: jax.Array) -> jax.Array:

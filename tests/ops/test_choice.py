@@ -80,7 +80,7 @@ def test_the_soft_mask_is_the_noiseless_one_of_the_reference(name):
   np.testing.assert_allclose(jax.nn.softmax(r['mask_logits']), r['soft_mask'], atol=TOLERANCE)
 
 
-@pytest.mark.parametrize('shape', [(7,), (3, 16), (2, 5, 300)])
+@pytest.mark.parametrize('shape', [(7,), (3, 16), (2, 700, 300), (20_000, 16)])
 def test_the_first_of_the_largest_is_argmax(shape):
   x = np.random.default_rng(0).integers(0, 4, shape).astype(np.float32)  # with many ties
   np.testing.assert_array_equal(first_of_largest(jnp.asarray(x)), x.argmax(-1))
