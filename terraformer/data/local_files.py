@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from terraformer.config import LocalFilesConfig, LocalFolderConfig, UserError, to_dict, unreadable
+from terraformer.config import LocalFilesConfig, LocalFolderConfig, TfdsConfig, UserError, to_dict, unreadable
 from terraformer.data.addresses import plainly
 from terraformer.data.leaks import require_apart
 from terraformer.data.source import Example, HeldSource, fingerprint_of
@@ -183,7 +183,7 @@ def _read_json_lines(path: Path, config: LocalFilesConfig) -> list[Example]:
   return [row | {RECORD: where} for row, where in read_rows(path, fields_of(config), may_be_empty=True)]
 
 
-def fields_of(config: LocalFilesConfig | LocalFolderConfig) -> dict[str, str]:
+def fields_of(config: LocalFilesConfig | LocalFolderConfig | TfdsConfig) -> dict[str, str]:
   """The field of each feature; `targets` always has one."""
   fields = {'inputs': config.inputs_field, 'targets': config.targets_field}
   return {name: field for name, field in fields.items() if field or name == 'targets'}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from terraformer.config import DataConfig, DataSource, UserError
+from terraformer.data.local_files import fields_of
 from terraformer.data.scoring import Scoring
 from terraformer.data.source import Example, Source, beginning, joined
 from terraformer.data.store import Manifest, Origin
@@ -22,13 +23,8 @@ class Tfds(Source):
     self._source: Any = None
 
   @property
-  def _fields(self) -> dict[str, str]:
-    fields = {'inputs': self.config.inputs_field, 'targets': self.config.targets_field}
-    return {name: field for name, field in fields.items() if field}
-
-  @property
   def features(self) -> tuple[str, ...]:
-    return tuple(self._fields)
+    return tuple(fields_of(self.config))
 
   @property
   def splits(self) -> list[str]:
@@ -39,7 +35,7 @@ class Tfds(Source):
       from terraformer.data import tasks
 
       self._source = tasks.tfds_source(self.config.dataset, self.config.data_dir)
-    return self._source, self._fields
+    return self._source, fields_of(self.config)
 
   def open(self, progress: bool) -> None:
     if not self.config.dataset:
