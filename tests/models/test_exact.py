@@ -18,9 +18,9 @@ from tests.models.examples import LSH_IN_BUCKETS, SHARED_SPARSE, block
 N_LAYERS = 48
 
 
-def _inputs_seen(exact: bool) -> int:
-  """How many different inputs the sublayers read, forwards and backwards, with streams on the grid."""
-  model = TerraformerConfig(residual=ReversibleResidualConfig(fixed_point=True))
+def _inputs_seen(fixed_point: bool) -> int:
+  """How many different inputs the sublayers read, forwards and backwards."""
+  model = TerraformerConfig(residual=ReversibleResidualConfig(fixed_point=fixed_point))
   config = block(SHARED_SPARSE, attention=LSH_IN_BUCKETS)
   make = jax.jit(lambda key: Stack(model, config, N_LAYERS, 1, causal=True, key=key))
   stack = make(jax.random.key(0))
@@ -30,8 +30,8 @@ def _inputs_seen(exact: bool) -> int:
     jax.debug.callback(lambda x: seen.add(np.asarray(x).tobytes()), x_BxTxD)
     return stack.spec.sublayer(layer, x_BxTxD, *rest, number=number)
 
-  assert stack.spec.exact
-  spec = dataclasses.replace(stack.spec, sublayer=watched, exact=exact)
+  assert stack.spec.exact == fixed_point
+  spec = dataclasses.replace(stack.spec, sublayer=watched)
   x_BxTxD = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 24)), jnp.float32)
   keys = jax.random.split(jax.random.key(0), N_LAYERS)
 
@@ -44,9 +44,9 @@ def _inputs_seen(exact: bool) -> int:
 
 
 def test_the_exact_backward_pass_reads_what_the_forward_pass_read():
-  assert _inputs_seen(exact=True) == 2 * N_LAYERS
+  assert _inputs_seen(fixed_point=True) == 2 * N_LAYERS
 
 
 def test_the_other_reads_what_it_recomputed():
-  # What makes the test above a test: the same streams on the same grid, but the two passes compiled as they come.
-  assert _inputs_seen(exact=False) > 3 * N_LAYERS
+  # What makes the test above a test: off the grid, subtracting does not undo an addition, whatever the processor.
+  assert _inputs_seen(fixed_point=False) > 3 * N_LAYERS
