@@ -26,12 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from terraformer.config import DecodeConfig
-from terraformer.data.objectives import ended, padded
+from terraformer.data.objectives import append_eos, pad
 from terraformer.data.scores import rouge_of_each
-from terraformer.decode.bundle import Bundle, abstract_unrolled, open_bundle
+from terraformer.decode.bundle import Bundle, abstract_layerwise, open_bundle
 from terraformer.decode.decoder import Decoder
-from terraformer.models.parameters import merge, split
-from terraformer.train.loss import model_losses
+from terraformer.models.parameters import merge_module, split_module
+from terraformer.training.loss import model_losses
 
 KINDS = {'fix': 'fix', 'summarize': 'description', 'summarize docstrings': 'docstring'}
 LEADS = range(4, 21)  # words
@@ -51,9 +51,9 @@ def read_pairs(path: Path, kind: str, most: int) -> list[dict[str, str]]:
 
 def losses(bundle: Bundle, pairs: Sequence[dict[str, str]], batch_size: int) -> dict[str, float]:
   """Nats a target token: all, the first of each text, and both with the sources of a batch moved on by one."""
-  structure = split(abstract_unrolled(bundle.model))[0]
+  structure = split_module(abstract_layerwise(bundle.model))[0]
   weights = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), bundle.weights)
-  of_batch = jax.jit(lambda weights, *batch: model_losses(merge(structure, weights), *batch))
+  of_batch = jax.jit(lambda weights, *batch: model_losses(merge_module(structure, weights), *batch))
   sums: dict[str, float] = collections.defaultdict(float)
   for inputs_BxS, targets_BxT in _batches(bundle, pairs, batch_size):
     for name, sources_BxS in (('', inputs_BxS), (' shuffled', np.roll(inputs_BxS, 1, axis=0))):
@@ -75,7 +75,7 @@ def _batches(bundle: Bundle, pairs: Sequence[dict[str, str]], size: int) -> Iter
   """Texts of like length side by side, padded no further than to a multiple of `ROUNDED`."""
   names = {'inputs': bundle.inputs_length, 'targets': bundle.targets_length}
   rows = [
-    {name: ended(np.array(bundle.vocabulary.encode(pair[name])), most) for name, most in names.items()}
+    {name: append_eos(np.array(bundle.tokenizer.encode(pair[name])), most) for name, most in names.items()}
     for pair in pairs
   ]
   rows.sort(key=lambda row: (len(row['inputs']), len(row['targets'])))
@@ -83,7 +83,7 @@ def _batches(bundle: Bundle, pairs: Sequence[dict[str, str]], size: int) -> Iter
     batch = rows[first : first + size]
     longest = {name: max(len(row[name]) for row in batch) for name in names}
     rounded = {name: min(most, -(-longest[name] // ROUNDED) * ROUNDED) for name, most in names.items()}
-    yield tuple(np.stack([padded(row[name], rounded[name]) for row in batch]) for name in names)
+    yield tuple(np.stack([pad(row[name], rounded[name]) for row in batch]) for name in names)
 
 
 # --- Texts -----------------------------------------------------------------------------------------------------------

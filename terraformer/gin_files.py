@@ -3,9 +3,11 @@
 import contextlib
 import io
 import os
+import sys
 from collections.abc import Iterator
 
 from terraformer.config import UserError, unreadable
+from terraformer.config.renames import present_names
 
 
 def is_there(path: str) -> bool:
@@ -29,7 +31,9 @@ class Reader:
     known = os.path.realpath(path)
     if known in self._open:
       raise UserError(f'{path} includes itself, directly or through another file; remove that include')
-    lines = io.StringIO(_text(path), newline=None)
+    lines = io.StringIO(
+      present_names(_text(path), lambda line: print(f'{path}: {line}', file=sys.stderr)), newline=None
+    )
     lines.name = path
     self._open.append(known)
     try:

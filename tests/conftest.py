@@ -20,7 +20,7 @@ from tests.prepared import (  # noqa: E402, F401
   made_once,
   python,
   terraformer,
-  vocabulary,
+  tokenizer,
 )
 
 # Of a minute and more: begun last, one of these would keep a process busy while the others have nothing left to do.

@@ -20,13 +20,13 @@ from terraformer.data.batches import open_prepared
 from terraformer.decode.decoder import Decoder
 from terraformer.decode.tensors import map_tensors
 from terraformer.eval.evaluate import evaluate
-from terraformer.export import export
+from terraformer.exporting import export
 from terraformer.layers.parameter import facts_of
 from terraformer.models.make import abstract_model
-from terraformer.models.parameters import flatten, split
-from terraformer.train import best, checkpoint
-from terraformer.train.initial import take_parameters
-from terraformer.train.metrics import read_metrics
+from terraformer.models.parameters import flatten, split_module
+from terraformer.training import best, checkpoint
+from terraformer.training.initial import take_parameters
+from terraformer.training.metrics import read_metrics
 from tests import formats
 from tests.formats import BUNDLE, RUN
 
@@ -87,7 +87,7 @@ def test_there_are_runs_of_every_format():
 
 
 def test_every_checkpoint_has_the_config_of_the_run(stored):
-  for place in formats.places():
+  for place in formats.mask():
     for step in checkpoint.steps(place):
       assert not differing(checkpoint.read_run(place, step)[0], stored.expected['config'])
 
@@ -100,7 +100,7 @@ def test_prepared_data_give_the_same_first_batch_and_texts(stored):
 def test_every_checkpoint_has_its_parameters_bit_for_bit(stored):
   found = {
     str(place): {str(step): formats.checksums(formats.params(place, step)) for step in checkpoint.steps(place)}
-    for place in formats.places()
+    for place in formats.mask()
   }
   assert found == stored.expected['checkpoints']
   assert best.best_step(RUN) == stored.expected['best']
@@ -108,10 +108,10 @@ def test_every_checkpoint_has_its_parameters_bit_for_bit(stored):
 
 def test_another_run_begins_with_its_parameters(stored):
   step = checkpoint.require_step(RUN)
-  vocabulary = open_prepared(stored.config.data).vocabulary.fingerprint
+  tokenizer = open_prepared(stored.config.data).tokenizer.fingerprint
   model = abstract_model(stored.config.model)
-  fresh = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), split(model)[1])
-  taken, _ = take_parameters(fresh, facts_of(model), InitFromConfig(str(RUN)), step, vocabulary)
+  fresh = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), split_module(model)[1])
+  taken, _ = take_parameters(fresh, facts_of(model), InitFromConfig(str(RUN)), step, tokenizer)
   arrays = {name: np.asarray(array) for name, array in flatten(taken).items()}
   assert formats.checksums(arrays) == stored.expected['checkpoints'][str(RUN)][str(step)]
 
@@ -119,7 +119,7 @@ def test_another_run_begins_with_its_parameters(stored):
 def test_an_evaluation_gives_the_same_loss_and_goes_on_with_its_predictions(stored):
   files = {path: path.read_bytes() for path in RUN.glob('evaluation*.jsonl')}
   assert len(files) == bool(stored.expected['predictions'])
-  result = evaluate(RUN, 'test', formats.TEXTS, progress=False, decode=DecodeConfig() if files else None)
+  result = evaluate(RUN, 'test', formats.TEXTS, show_progress=False, decode=DecodeConfig() if files else None)
   assert result.loss == pytest.approx(stored.expected['evaluation']['loss'], rel=TOLERANCE)
   assert result.accuracy == pytest.approx(stored.expected['evaluation']['accuracy'], rel=TOLERANCE)
   assert [text for _, _, text in result.texts] == stored.expected['predictions']

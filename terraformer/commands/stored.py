@@ -11,7 +11,7 @@ def stored_gin(workdir: str) -> str:
   Raises:
     UserError: if there is no run, or no checkpoint of it can be read.
   """
-  from terraformer.train import checkpoint
+  from terraformer.training import checkpoint
 
   stored = checkpoint.stored_gin(Path(workdir))
   if stored is None:

@@ -14,6 +14,8 @@ from collections import ChainMap
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from terraformer.config import renames
+
 # What arrays hold, and what JAX counts steps, positions and places of an array in.
 _LEAST_INT, _MOST_INT = -(2**31), 2**31 - 1
 # Of float32; what is smaller is flushed to 0 by the compiler, and then divided by.
@@ -314,7 +316,7 @@ def _kinds(base: type) -> dict[str, type]:
 
 def _kind(name: Any) -> type:
   """The config of this name."""
-  kind = _kinds(Checked).get(name) if isinstance(name, str) else None
+  kind = _kinds(Checked).get(renames.RENAMED_KINDS.get(name, name)) if isinstance(name, str) else None
   module = name.partition(':')[0] if isinstance(name, str) and ':' in name else None
   expect(
     kind is not None or module is None or module in sys.modules,
@@ -345,7 +347,7 @@ def _built(values: dict[str, Any], levels: int) -> Any:
   expect(levels > 0, f'config: expected at most {_DEEPEST} configs within each other, found more')
   fields = dict(values)
   kind = _kind(fields.pop('kind', None))
-  fields = kind.migrated(fields)
+  fields = kind.migrated(renames.renamed_fields(kind.__name__, fields))
   known = {f.name: f for f in dataclasses.fields(kind)}
   for name in fields:
     expect(name in known, f'{kind.__name__}: expected fields {sorted(known)}, found {name!r}')

@@ -14,23 +14,23 @@ from terraformer.config import UserError, first_line
 from terraformer.paths import cache_folder
 
 
-def is_address(place: str | os.PathLike) -> bool:
+def is_address(address: str | os.PathLike) -> bool:
   """Whether it is an address and not a path of this machine."""
-  return '://' in os.fspath(place)
+  return '://' in os.fspath(address)
 
 
-def place_of(place: str | os.PathLike) -> Path:
+def path_of(address: str | os.PathLike) -> Path:
   """A path of this machine, or what behaves like one."""
-  if not is_address(place):
-    return Path(place)
+  if not is_address(address):
+    return Path(address)
   from etils import epath  # not above: decoding starts sooner without it
 
-  return epath.Path(place)
+  return epath.Path(address)
 
 
-def plainly(place: str) -> str:
+def normalised(address: str) -> str:
   """`a/b` for `./a//b`; an empty one stays empty."""
-  return str(place_of(place)) if place else ''
+  return str(path_of(address)) if address else ''
 
 
 def size_of(path: Path) -> int:
@@ -40,22 +40,22 @@ def size_of(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def reaching(place: str | os.PathLike) -> Iterator[None]:
+def reaching(address: str | os.PathLike) -> Iterator[None]:
   """Turns whatever goes wrong on the way to an address into a UserError that names it; of a path nothing is changed."""
   try:
     yield
   except UserError:
     raise
   except Exception as error:  # of whichever library: no network, no credentials, no such bucket, no package
-    if not is_address(place):
+    if not is_address(address):
       raise
     found = first_line(error)
-    raise UserError(f'{os.fspath(place)}: expected an address that can be reached, found {found:.300}') from error
+    raise UserError(f'{os.fspath(address)}: expected an address that can be reached, found {found:.300}') from error
 
 
-def staging_folder(place: str) -> Path:
+def staging_folder(address: str) -> Path:
   """A folder of this machine that stands for an address until what is written there is whole."""
-  return cache_folder() / 'staging' / hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
+  return cache_folder() / 'staging' / hashlib.sha256(os.fsencode(address)).hexdigest()[:16]
 
 
 def copy_folder(source: Path, target: Path, last: str) -> None:

@@ -24,7 +24,7 @@ from terraformer.data import packing, store
 from terraformer.data.addresses import is_address, reaching, size_of
 from terraformer.data.objectives import Arrange, make_arrange, target_counts
 from terraformer.data.store import Manifest
-from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
+from terraformer.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from terraformer.paths import plain
 
 Batch = dict[str, np.ndarray]
@@ -49,18 +49,18 @@ def open_prepared(config: DataConfig) -> 'Prepared':
         if found != f'{size} bytes':
           raise UserError(f'{path}: expected {size} bytes, found {found}; prepare it again')
     counts_KxV = _unigram_counts(folder / store.UNIGRAMS, manifest)
-    vocabulary = Vocabulary.open(folder / store.VOCABULARY, manifest.sentinels)
-    if vocabulary.fingerprint != manifest.vocabulary_fingerprint or vocabulary.size != manifest.vocabulary_size:
+    tokenizer = Tokenizer.open(folder / store.VOCABULARY, manifest.sentinels)
+    if tokenizer.fingerprint != manifest.vocabulary_fingerprint or tokenizer.size != manifest.vocabulary_size:
       raise UserError(f'{folder / store.VOCABULARY}: expected the vocabulary of the manifest, found another')
-  tasks, counts_V = [], np.ones(vocabulary.size, np.int64)
+  tasks, counts_V = [], np.ones(tokenizer.size, np.int64)
   for one, objective, of_task_V in zip(manifest.tasks.values(), manifest.objectives, counts_KxV, strict=True):
     own, is_text = config.with_objective(objective), manifest.is_text or objective is not None
     if is_text:
-      own.text_objective.check_lengths(config.inputs_length, config.targets_length, vocabulary.sentinels)
-      of_task_V = target_counts(own, of_task_V, one['examples']['train'], vocabulary.sentinel_ids)
+      own.text_objective.check_lengths(config.inputs_length, config.targets_length, tokenizer.sentinels)
+      of_task_V = target_counts(own, of_task_V, one['examples']['train'], tokenizer.sentinel_ids)
     counts_V += of_task_V
-    tasks.append(_Task(is_text, make_arrange(own, is_text, vocabulary.sentinel_ids)))
-  return Prepared(config, manifest, tasks, vocabulary, counts_V, folder)
+    tasks.append(_Task(is_text, make_arrange(own, is_text, tokenizer.sentinel_ids)))
+  return Prepared(config, manifest, tasks, tokenizer, counts_V, folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,11 +109,11 @@ class Prepared:
     config: DataConfig,
     manifest: Manifest,
     tasks: Sequence[_Task],
-    vocabulary: Vocabulary,
+    tokenizer: Tokenizer,
     unigrams: np.ndarray,
     folder: Path,
   ):
-    self.manifest, self.vocabulary, self.unigram_counts = manifest, vocabulary, unigrams
+    self.manifest, self.tokenizer, self.unigram_counts = manifest, tokenizer, unigrams
     self._config, self._tasks, self._folder = config, tasks, folder
     counts = {split: [task['examples'][split] for task in manifest.tasks.values()] for split in store.SPLITS}
     self._ends = {split: np.cumsum(of_split) for split, of_split in counts.items()}
@@ -227,7 +227,7 @@ class Prepared:
   def _text(self, ids: np.ndarray) -> str:
     """The text of ids in which ends of sequence separate documents."""
     parts = np.split(ids, np.flatnonzero(ids == EOS_ID))
-    return '\n\n'.join(text for part in parts if (text := self.vocabulary.decode(part[part != EOS_ID])))
+    return '\n\n'.join(text for part in parts if (text := self.tokenizer.decode(part[part != EOS_ID])))
 
   def _source(self, split: str) -> 'Records':
     if not self.size(split):

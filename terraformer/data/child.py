@@ -20,7 +20,7 @@ from terraformer.data import job, store
 from terraformer.data.prepare import WHOLE, Share, is_prepared, prepare, reuse
 from terraformer.data.source import make_source
 from terraformer.data.store import Manifest
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 from terraformer.modules import import_modules
 
 _INTERRUPTED = 130  # exit status
@@ -40,7 +40,7 @@ sys.exit(child.main(int(terminal), int(answer)))
 
 
 def ensure_prepared(
-  config: DataConfig, progress: bool = True, share: Share = WHOLE, modules: Sequence[str] = ()
+  config: DataConfig, show_progress: bool = True, share: Share = WHOLE, modules: Sequence[str] = ()
 ) -> Manifest | None:
   """Prepares a task if need be, in a child process, so that this one never imports TensorFlow.
 
@@ -60,7 +60,7 @@ def ensure_prepared(
     )
   what = {
     'config': config_lib.to_dict(config),
-    'progress': progress,
+    'progress': show_progress,
     'share': dataclasses.astuple(share),
     'modules': [*modules, *config_lib.outside_modules(config)],
   }
@@ -68,7 +68,7 @@ def ensure_prepared(
   return store.read_manifest(config) if is_prepared(config) else None
 
 
-def write_vocabulary(config: DataConfig, path: Path, progress: bool = True) -> Vocabulary:
+def write_vocabulary(config: DataConfig, path: Path, show_progress: bool = True) -> Tokenizer:
   """Trains a vocabulary on the text of a source, in a child process, and writes it to `path`.
 
   Raises:
@@ -81,12 +81,12 @@ def write_vocabulary(config: DataConfig, path: Path, progress: bool = True) -> V
     )
   what = {
     'config': config_lib.to_dict(config),
-    'progress': progress,
+    'progress': show_progress,
     'modules': config_lib.outside_modules(config),
     'vocabulary': str(path),
   }
   _in_child(what, f'training a vocabulary on {config.task}')
-  return Vocabulary.open(path, config.vocabulary.sentinels)
+  return Tokenizer.open(path, config.tokenizer.sentinels)
 
 
 def _in_child(request: dict[str, Any], what: str) -> None:
@@ -177,16 +177,16 @@ def main(terminal: int, answer: int) -> int:
   sys.stdout, sys.stderr = streams.messages(1), streams.messages(terminal)
   request = json.loads(sys.stdin.readline())
   threading.Thread(target=_end_with_parent, daemon=True).start()
-  progress = request['progress']
+  show_progress = request['progress']
   said = {'done': True}
   try:
     with interrupts.heard():
-      _import_modules(request['modules'], progress)
+      _import_modules(request['modules'], show_progress)
       config = config_lib.from_dict(request['config'])
       if 'vocabulary' in request:
-        job.write_vocabulary(config, Path(request['vocabulary']), progress)
+        job.write_vocabulary(config, Path(request['vocabulary']), show_progress)
       else:
-        _prepare(config, progress, Share(*request['share']))
+        _prepare(config, show_progress, Share(*request['share']))
   except UserError as error:
     said = {'error': str(error)}
   except KeyboardInterrupt:
@@ -196,12 +196,12 @@ def main(terminal: int, answer: int) -> int:
   return 0
 
 
-def _prepare(config: DataConfig, progress: bool, share: Share) -> None:
+def _prepare(config: DataConfig, show_progress: bool, share: Share) -> None:
   """Prepares, or compares what is prepared with what the user's modules define."""
   is_new = not is_prepared(config)
-  manifest = prepare(config, progress, share)
+  manifest = prepare(config, show_progress, share)
   if not is_new and (config.source.needs_module or config_lib.outside_modules(config.source)):
-    job.import_seqio(progress)
+    job.import_seqio(show_progress)
     make_source(config.source).require_unchanged(store.folder_of(config), manifest)
 
 
@@ -211,7 +211,7 @@ def _end_with_parent() -> None:
   os.kill(os.getpid(), signal.SIGINT)
 
 
-def _import_modules(names: list[str], progress: bool) -> None:
+def _import_modules(names: list[str], show_progress: bool) -> None:
   if names:
-    job.import_seqio(progress)
+    job.import_seqio(show_progress)
   import_modules(names)

@@ -32,7 +32,7 @@ class _Digits(Source):
   def count(self, split: str) -> int:
     return self.config.train_examples if split == 'train' else self.config.held_out_examples
 
-  def held_out(self, progress: bool) -> tuple[Example, ...]:
+  def held_out(self, show_progress: bool) -> tuple[Example, ...]:
     return ()  # short numbers are in all splits
 
 

@@ -71,8 +71,8 @@ class Docstring:
 class Summaries(HeldSource):
   """Pairs of body and summary."""
 
-  def _load(self, progress: bool) -> tuple[dict[str, list[Example]], Origin]:
-    corpus = _mine_here(progress)
+  def _load(self, show_progress: bool) -> tuple[dict[str, list[Example]], Origin]:
+    corpus = _mine_here(show_progress)
     return {split: corpus.pairs(split) for split in SPLITS}, Origin(corpus.fingerprint, dropped=corpus.dropped)
 
 
@@ -83,16 +83,16 @@ class Text(HeldSource):
   def features(self) -> tuple[str, ...]:
     return FEATURES[1:]
 
-  def _load(self, progress: bool) -> tuple[dict[str, list[Example]], Origin]:
-    corpus = _mine_here(progress)
+  def _load(self, show_progress: bool) -> tuple[dict[str, list[Example]], Origin]:
+    corpus = _mine_here(show_progress)
     dropped = {reason: count for reason, count in corpus.dropped.items() if reason != NO_PAIR}
     return {split: corpus.texts(split) for split in SPLITS}, Origin(corpus.fingerprint, dropped=dropped)
 
 
-def _mine_here(progress: bool) -> 'Corpus':
-  with bar(progress, 'mining docstrings', 'file') as shown:
+def _mine_here(show_progress: bool) -> 'Corpus':
+  with bar(show_progress, 'mining docstrings', 'file') as shown:
     return mine(
-      progress=lambda done, total: shown.reset(total) if shown.total != total else shown.update(done - shown.n)
+      show_progress=lambda done, total: shown.reset(total) if shown.total != total else shown.update(done - shown.n)
     )
 
 
@@ -128,7 +128,7 @@ def installed_roots() -> list[Path]:
 
 def mine(
   roots: list[Path] | None = None,
-  progress: Callable[[int, int], None] = lambda done, total: None,
+  show_progress: Callable[[int, int], None] = lambda done, total: None,
   wanted: Callable[[str], bool] = lambda package: True,
 ) -> Corpus:
   """Mines docstrings, removes near duplicates over all packages, and splits them by package.
@@ -145,7 +145,7 @@ def mine(
     found += docstrings
     seen += number
     read += chunk
-    progress(read, len(files))
+    show_progress(read, len(files))
   found.sort(key=lambda doc: (doc.package, doc.name, doc.text))
   kept = duplicates.keep_first([doc.text for doc in found])
   dropped = {

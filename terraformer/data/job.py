@@ -15,12 +15,12 @@ from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError, refused
 from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data import leaks, store
-from terraformer.data.addresses import plainly
+from terraformer.data.addresses import normalised
 from terraformer.data.report import bar
 from terraformer.data.scoring import Scoring
 from terraformer.data.source import Source, make_source
 from terraformer.data.store import Origin
-from terraformer.data.vocabulary import Vocabulary, train_vocabulary
+from terraformer.data.tokenizer import Tokenizer, train_vocabulary
 from terraformer.files import write_whole
 from terraformer.paths import make_folder
 
@@ -73,7 +73,7 @@ class Job:
   components: Sequence[Component]
   features: Sequence[str]
   run: Callable[[Any, str, int, int], Iterator[Any]]
-  vocabulary: Vocabulary
+  tokenizer: Tokenizer
   origin: Origin
   held_out: frozenset[bytes] = frozenset()
 
@@ -85,7 +85,7 @@ class Job:
       if component.is_text:
         config = self.config_of(component)
         lengths = config.inputs_length, config.targets_length
-        config.text_objective.check_lengths(*lengths, self.vocabulary.sentinels)
+        config.text_objective.check_lengths(*lengths, self.tokenizer.sentinels)
         if config.packing:
           config.check_packed_text()
 
@@ -120,76 +120,76 @@ class Text:
   source: Source
   origin: Origin
   names: tuple[str, ...]
-  vocabulary: Vocabulary | None
+  tokenizer: Tokenizer | None
   held_out: frozenset[bytes] = frozenset()
 
 
-def find_text(config: DataConfig, progress: bool, lock: Callable) -> Text:
+def find_text(config: DataConfig, show_progress: bool, lock: Callable) -> Text:
   """Finds the text of a task; what is small is read. `lock` lets one process at a time do what is within.
 
   Raises:
     UserError: if it is not there or not usable, or TensorFlow and seqio are not installed.
   """
   require_tensorflow()
-  given = Vocabulary.open(config.vocabulary.path, config.vocabulary.sentinels) if config.vocabulary.path else None
+  given = Tokenizer.open(config.tokenizer.path, config.tokenizer.sentinels) if config.tokenizer.path else None
   source = make_source(config.source)
-  source.open(progress)
-  import_seqio(progress)
+  source.open(show_progress)
+  import_seqio(show_progress)
   with lock():
     source.build()
-  vocabulary, origin = source.vocabulary(given), source.origin()
-  return Text(source, origin, source.names(config), vocabulary, leaks.keys(source.held_out(progress)))
+  tokenizer, origin = source.tokenizer(given), source.origin()
+  return Text(source, origin, source.names(config), tokenizer, leaks.keys(source.held_out(show_progress)))
 
 
 def plan(config: DataConfig, text: Text) -> str:
   """A name for all that is known to bear on the result: parts of another plan are not gone on with."""
-  vocabulary = dataclasses.replace(config.vocabulary, path=plainly(config.vocabulary.path))
-  what = config_lib.to_dict(dataclasses.replace(config, directory='-', vocabulary=vocabulary))
-  brought = text.vocabulary.fingerprint if text.vocabulary else ''
+  tokenizer = dataclasses.replace(config.tokenizer, path=normalised(config.tokenizer.path))
+  what = config_lib.to_dict(dataclasses.replace(config, directory='-', tokenizer=tokenizer))
+  brought = text.tokenizer.fingerprint if text.tokenizer else ''
   known = [store.FORMAT, what | {'source': text.source.plan()}, text.names, dataclasses.asdict(text.origin), brought]
   return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def make_job(config: DataConfig, text: Text, folder: Path, progress: bool) -> Job:
+def make_job(config: DataConfig, text: Text, folder: Path, show_progress: bool) -> Job:
   """What all parts share; the vocabulary is kept in the folder for the processes that go on.
 
   Raises:
     UserError: if the vocabulary cannot be trained, or the config does not fit the text.
   """
-  path, sentinels = folder / store.VOCABULARY, config.vocabulary.sentinels
+  path, sentinels = folder / store.VOCABULARY, config.tokenizer.sentinels
   if path.exists():
-    vocabulary = Vocabulary.open(path, text.vocabulary.sentinels if text.vocabulary else sentinels)
+    tokenizer = Tokenizer.open(path, text.tokenizer.sentinels if text.tokenizer else sentinels)
   else:
-    vocabulary = text.vocabulary or _trained(config, text.source.samples(), progress)
+    tokenizer = text.tokenizer or _trained(config, text.source.samples(), show_progress)
     aside = path.with_suffix('.partial')
-    aside.write_bytes(vocabulary.model_bytes)
+    aside.write_bytes(tokenizer.model_bytes)
     aside.rename(path)
-  components, run = text.source.components(config, path), import_seqio(progress).tasks.run
-  return Job(folder, config, components, text.source.features, run, vocabulary, text.origin, text.held_out)
+  components, run = text.source.components(config, path), import_seqio(show_progress).tasks.run
+  return Job(folder, config, components, text.source.features, run, tokenizer, text.origin, text.held_out)
 
 
-def _trained(config: DataConfig, samples: Iterable[str], progress: bool) -> Vocabulary:
-  with bar(progress, f'training a vocabulary of {config.vocabulary.size}'):
+def _trained(config: DataConfig, samples: Iterable[str], show_progress: bool) -> Tokenizer:
+  with bar(show_progress, f'training a vocabulary of {config.tokenizer.size}'):
     said = []
-    trained = train_vocabulary(samples, config.vocabulary.size, config.vocabulary.sentinels, said.append)
+    trained = train_vocabulary(samples, config.tokenizer.size, config.tokenizer.sentinels, said.append)
   for line in said:  # after the bar, which would write over it
     print(line, file=sys.stderr)
   return trained
 
 
-def write_vocabulary(config: DataConfig, path: Path, progress: bool) -> None:
+def write_vocabulary(config: DataConfig, path: Path, show_progress: bool) -> None:
   """Trains a vocabulary on the text of a source, in this process, and writes it.
 
   Raises:
     UserError: if the source cannot be read, or the vocabulary cannot be trained or written.
   """
   source = make_source(config.source)
-  source.open(progress)
+  source.open(show_progress)
   source.build()
-  vocabulary = _trained(config, source.samples(), progress)
+  tokenizer = _trained(config, source.samples(), show_progress)
   try:
     make_folder(path.parent)
-    write_whole(path, vocabulary.model_bytes)
+    write_whole(path, tokenizer.model_bytes)
   except OSError as error:
     raise refused(path, 'a file that can be written', error) from error
 
@@ -201,12 +201,12 @@ class Seqio(NamedTuple):
   tasks: types.ModuleType
 
 
-def import_seqio(progress: bool) -> Seqio:
+def import_seqio(show_progress: bool) -> Seqio:
   """Imports them, quietly; raises UserError as `require_tensorflow`."""
   require_tensorflow()
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  with bar(progress and 'tensorflow' not in sys.modules, 'loading TensorFlow'):
+  with bar(show_progress and 'tensorflow' not in sys.modules, 'loading TensorFlow'):
     from terraformer.data import registered, tasks
   return Seqio(registered, tasks)
 

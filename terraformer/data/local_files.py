@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from terraformer.config import LocalFilesConfig, LocalFolderConfig, TfdsConfig, UserError, to_dict, unreadable
-from terraformer.data.addresses import plainly
+from terraformer.data.addresses import normalised
 from terraformer.data.leaks import require_apart
 from terraformer.data.source import Example, HeldSource, fingerprint_of
 from terraformer.data.store import FEATURES, RECORD, SPLITS, Manifest, Origin, sha256_of
@@ -23,7 +23,7 @@ _LINE_END = re.compile(r'\r\n|\n|\r')
 class LocalFiles(HeldSource):
   """The files that a `LocalFilesConfig` names."""
 
-  def _load(self, progress: bool) -> tuple[dict[str, list[Example]], Origin]:
+  def _load(self, show_progress: bool) -> tuple[dict[str, list[Example]], Origin]:
     paths, examples = source_paths(self.config), local_files(self.config)
     digests = {str(path): sha256_of(path) for found in paths.values() for path in found}
     return examples, Origin(fingerprint_of(examples), digests)
@@ -35,7 +35,9 @@ class LocalFiles(HeldSource):
 
   def plan(self) -> dict[str, Any]:
     return to_dict(
-      dataclasses.replace(self.config, **{split: tuple(map(plainly, getattr(self.config, split))) for split in SPLITS})
+      dataclasses.replace(
+        self.config, **{split: tuple(map(normalised, getattr(self.config, split))) for split in SPLITS}
+      )
     )
 
   def is_as_prepared(self, manifest: Manifest) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from etils import epath
 
 from terraformer.config import LocalFolderConfig, UserError, first_line, refused, to_dict, unreadable
-from terraformer.data.addresses import plainly
+from terraformer.data.addresses import normalised
 from terraformer.data.leaks import require_apart
 from terraformer.data.local_files import decode_utf8, fields_of, read_row
 from terraformer.data.report import bar
@@ -52,7 +52,7 @@ class LocalFolder(Source):
   def splits(self) -> list[str]:
     return list(self._files.of_split)
 
-  def open(self, progress: bool) -> None:
+  def open(self, show_progress: bool) -> None:
     _ = self._files
 
   def read(self, split: str, part: int, parts: int) -> Iterator[Example]:
@@ -63,12 +63,12 @@ class LocalFolder(Source):
     first = {reason: str(paths[0]) for reason, paths in self._files.passed_over.items() if paths}
     return Origin(version_of(self.config), dropped=dropped, first_dropped=first)
 
-  def held_out(self, progress: bool) -> Iterator[Example]:
-    with bar(progress, 'reading what is held out'):
-      yield from super().held_out(progress)
+  def held_out(self, show_progress: bool) -> Iterator[Example]:
+    with bar(show_progress, 'reading what is held out'):
+      yield from super().held_out(show_progress)
 
   def plan(self) -> dict[str, Any]:
-    return to_dict(dataclasses.replace(self.config, directory=plainly(self.config.directory)))
+    return to_dict(dataclasses.replace(self.config, directory=normalised(self.config.directory)))
 
   def is_as_prepared(self, manifest: Manifest) -> bool:
     try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from terraformer.config import DataConfig, LMConfig, PrefixLMConfig, SpanCorruptionConfig
 from terraformer.data.span_corruption import corrupt
-from terraformer.data.vocabulary import EOS_ID, PAD_ID
+from terraformer.data.tokenizer import EOS_ID, PAD_ID
 
 Arranged = tuple[np.ndarray, np.ndarray]
 Arrange = Callable[[dict[str, Any], np.random.Generator], Arranged]
@@ -30,20 +30,20 @@ def make_arrange(config: DataConfig, is_text: bool, sentinel_ids: Sequence[int])
   objective, sentinels_N = config.text_objective, np.asarray(sentinel_ids, np.int32)
 
   def pair(record, rng):
-    return closed(record['inputs'], inputs_length), closed(record['targets'], targets_length)
+    return end_and_pad(record['inputs'], inputs_length), end_and_pad(record['targets'], targets_length)
 
   def prefix(record, rng):
     window = record['targets']
     split = int(rng.integers(1, max(2, len(window) - targets_length + 1)))
-    inputs = closed(window[max(0, split - inputs_length + 1) : split], inputs_length)
-    return inputs, padded(window[split : split + targets_length], targets_length)
+    inputs = end_and_pad(window[max(0, split - inputs_length + 1) : split], inputs_length)
+    return inputs, pad(window[split : split + targets_length], targets_length)
 
   def alone(record, rng):
-    return np.zeros(0, np.int32), padded(record['targets'], targets_length)
+    return np.zeros(0, np.int32), pad(record['targets'], targets_length)
 
   def spans(record, rng):
     inputs, targets = corrupt(record['targets'], sentinels_N, objective, rng)
-    return closed(inputs, inputs_length), closed(targets, targets_length)
+    return end_and_pad(inputs, inputs_length), end_and_pad(targets, targets_length)
 
   return {PrefixLMConfig: prefix, LMConfig: alone, SpanCorruptionConfig: spans}[type(objective)] if is_text else pair
 
@@ -60,17 +60,17 @@ def target_counts(config: DataConfig, counts_V: np.ndarray, n_windows: int, sent
   return counts_V
 
 
-def ended(ids: np.ndarray, length: int) -> np.ndarray:
+def append_eos(ids: np.ndarray, length: int) -> np.ndarray:
   """The ids, cut to one less than `length`, with an end of sequence after them."""
   return np.append(ids[: length - 1], EOS_ID)
 
 
-def closed(ids: np.ndarray, length: int) -> np.ndarray:
+def end_and_pad(ids: np.ndarray, length: int) -> np.ndarray:
   """The same, filled up."""
-  return padded(ended(ids, length), length)
+  return pad(append_eos(ids, length), length)
 
 
-def padded(ids: np.ndarray, length: int) -> np.ndarray:
+def pad(ids: np.ndarray, length: int) -> np.ndarray:
   filled = np.full(length, PAD_ID, np.int32)
   filled[: len(ids)] = ids
   return filled

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from terraformer.data.objectives import padded
+from terraformer.data.objectives import pad
 
 # Packs that are filled side by side: more of them fill hardly better, and take longer to look through.
 _OPEN = 64
@@ -77,6 +77,6 @@ def rows(record: Mapping[str, Any], room: Mapping[str, int]) -> Example:
   row = {}
   for feature, length in room.items():
     lengths = record.get(lengths_name(feature), nothing)
-    row[feature] = padded(record.get(feature, nothing), length)
-    row[f'{feature}_segments'] = padded(np.repeat(np.arange(1, 1 + len(lengths)), lengths), length)
+    row[feature] = pad(record.get(feature, nothing), length)
+    row[f'{feature}_segments'] = pad(np.repeat(np.arange(1, 1 + len(lengths)), lengths), length)
   return row

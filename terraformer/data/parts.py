@@ -24,14 +24,14 @@ from terraformer.data.job import Job
 from terraformer.data.records import Skipped, records
 from terraformer.data.scoring import Scoring
 from terraformer.data.store import SPLITS, Manifest
-from terraformer.data.vocabulary import EOS_ID
+from terraformer.data.tokenizer import EOS_ID
 from terraformer.files import as_os_errors
 
 SHARD_BYTES = 256_000_000
 _FACTS = 'part.json'
 
 
-def write_part(job: Job, number: int, progress: bool = True) -> None:
+def write_part(job: Job, number: int, show_progress: bool = True) -> None:
   """Writes a part of every split, unless it is there.
 
   Raises:
@@ -42,7 +42,7 @@ def write_part(job: Job, number: int, progress: bool = True) -> None:
     return
   aside = Path(tempfile.mkdtemp(prefix=f'{final.name}.', dir=job.folder))
   try:
-    _write_splits(job, number, aside, progress)
+    _write_splits(job, number, aside, show_progress)
     aside.rename(final)
   except OSError:
     if not final.exists():  # another process may have been quicker, with the same bytes
@@ -51,15 +51,15 @@ def write_part(job: Job, number: int, progress: bool = True) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write_splits(job: Job, number: int, folder: Path, progress: bool) -> None:
+def _write_splits(job: Job, number: int, folder: Path, show_progress: bool) -> None:
   counted, n_packed = Skipped(), [0] * len(job.components)
-  tally = Tally(len(job.components), job.vocabulary.size, job.vocabulary.fingerprint)
+  tally = Tally(len(job.components), job.tokenizer.size, job.tokenizer.fingerprint)
   places = range(len(job.components))
   writers = {split: [ShardWriter(folder, f'{split}-{at}') for at in places] for split in SPLITS}
   for split in SPLITS:
     for at, (component, writer) in enumerate(zip(job.components, writers[split], strict=True)):
       if split in component.task.splits:
-        for tokens, texts in records(job, component, split, number, counted, progress):
+        for tokens, texts in records(job, component, split, number, counted, show_progress):
           record = store.pack(tokens, texts)
           writer.add(record, {name: ids for name, ids in tokens.items() if name in store.FEATURES})
           tally.add(split, record)
@@ -111,13 +111,13 @@ def assemble(job: Job, folder: Path) -> Manifest:
       for number, facts in enumerate(found)
       for name, size in facts['shards'][split][at].items()
     ]
-    for place, (number, name, _) in enumerate(files):
-      final = names[number, name] = f'{split}-{place:05d}-of-{len(files):05d}.array_record'
+    for index, (number, name, _) in enumerate(files):
+      final = names[number, name] = f'{split}-{index:05d}-of-{len(files):05d}.array_record'
       if not (whole / final).exists():  # a process that was killed here may have moved it
         (job.part(number) / name).rename(whole / final)
     sizes[split] = {names[number, name]: size for number, name, size in files}
   store.write_array(whole / store.UNIGRAMS, sum(np.load(job.part(n) / store.UNIGRAMS) for n in range(job.config.parts)))
-  (whole / store.VOCABULARY).write_bytes(job.vocabulary.model_bytes)
+  (whole / store.VOCABULARY).write_bytes(job.tokenizer.model_bytes)
   manifest = Manifest(
     config=job.config,
     features=sorted(job.features),
@@ -128,9 +128,9 @@ def assemble(job: Job, folder: Path) -> Manifest:
     shards=sizes,
     checksums={names[n, name]: sha for n, facts in enumerate(found) for name, sha in facts['checksums'].items()}
     | {store.UNIGRAMS: store.sha256_of(whole / store.UNIGRAMS)},
-    vocabulary_size=job.vocabulary.size,
-    sentinels=job.vocabulary.sentinels,
-    vocabulary_fingerprint=job.vocabulary.fingerprint,
+    vocabulary_size=job.tokenizer.size,
+    sentinels=job.tokenizer.sentinels,
+    vocabulary_fingerprint=job.tokenizer.fingerprint,
     corpus_fingerprint=job.origin.corpus_fingerprint,
     sources=job.origin.sources,
     longest=job.longest,

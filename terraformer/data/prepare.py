@@ -18,7 +18,7 @@ from terraformer.data import job as job_lib
 from terraformer.data.report import bar
 from terraformer.data.source import make_source
 from terraformer.data.store import Manifest
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 from terraformer.files import lock
 from terraformer.paths import make_folder, target_of
 
@@ -41,11 +41,11 @@ def is_prepared(config: DataConfig) -> bool:
     return (store.folder_of(config) / store.MANIFEST).exists()
 
 
-def prepare(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> Manifest | None:
+def prepare(config: DataConfig, show_progress: bool = True, share: Share = WHOLE) -> Manifest | None:
   """Prepares a task into `config.directory/config.task` and returns its manifest.
 
   Text is read from its source and gets the vocabulary of the config, trained on its own training text if
-  `vocabulary.path` is empty. A seqio task or mixture must be registered in this process and brings its own vocabulary.
+  `tokenizer.path` is empty. A seqio task or mixture must be registered in this process and brings its own vocabulary.
   A task with `targets` alone is cut into windows of running text (`DataConfig.window_length`). Of a mixture every task
   is prepared in whole; its rates count when training reads it. What is to lie at an address (`gs://`) is prepared in a
   folder of this machine first, and processes of other machines cannot share it.
@@ -63,50 +63,50 @@ def prepare(config: DataConfig, progress: bool = True, share: Share = WHOLE) -> 
   if share.count > config.parts:
     raise UserError(f'DataConfig.parts: expected at least one a process ({share.count}), found {config.parts}')
   if addresses.is_address(config.directory):
-    return _prepare_elsewhere(config, progress, share)
+    return _prepare_elsewhere(config, show_progress, share)
   folder = target_of(store.folder_of(config))
   try:
     make_folder(folder.parent)
     if share == WHOLE:
       with _locked(folder):
-        return _prepare(config, progress, share, contextlib.nullcontext)
-    return _prepare(config, progress, share, functools.partial(_locked, folder))
+        return _prepare(config, show_progress, share, contextlib.nullcontext)
+    return _prepare(config, show_progress, share, functools.partial(_locked, folder))
   except OSError as error:
     raise refused(folder, 'a folder that can be written', error) from error
 
 
-def _prepare_elsewhere(config: DataConfig, progress: bool, share: Share) -> Manifest | None:
+def _prepare_elsewhere(config: DataConfig, show_progress: bool, share: Share) -> Manifest | None:
   """Prepares on this machine and copies to the address, the manifest last; then nothing is left here."""
   if is_prepared(config):
     with addresses.reaching(config.directory):
       return reuse(config)
   staging = addresses.staging_folder(config.directory)
   here = dataclasses.replace(config, directory=str(staging))
-  manifest = prepare(here, progress, share)
+  manifest = prepare(here, show_progress, share)
   if manifest:
     with _locked(store.folder_of(here)), addresses.reaching(config.directory):
       if not is_prepared(config):
-        with bar(progress, f'copying to {config.directory}'):
+        with bar(show_progress, f'copying to {config.directory}'):
           addresses.copy_folder(store.folder_of(here), store.folder_of(config), last=store.MANIFEST)
       shutil.rmtree(store.folder_of(here))
   return manifest
 
 
-def _prepare(config: DataConfig, progress: bool, share: Share, one_at_a_time: Callable) -> Manifest | None:
+def _prepare(config: DataConfig, show_progress: bool, share: Share, one_at_a_time: Callable) -> Manifest | None:
   """Prepares a share; `one_at_a_time` lets one process at a time do what is within."""
   folder = target_of(store.folder_of(config))
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     return reuse(config)
   with _work_folder(folder, share) as in_work_folder:
-    text = job_lib.find_text(config, progress, one_at_a_time)
+    text = job_lib.find_text(config, show_progress, one_at_a_time)
     with one_at_a_time():
       if is_prepared(config):  # by another process in the meantime, which has removed the work folder
         return reuse(config)
-      job = job_lib.make_job(config, text, in_work_folder(job_lib.plan(config, text)), progress)
+      job = job_lib.make_job(config, text, in_work_folder(job_lib.plan(config, text)), show_progress)
     numbers = range(share.index, config.parts, share.count)
     try:
-      for number in bar(progress and len(numbers) > 1, 'preparing parts', 'part', numbers):
-        parts.write_part(job, number, progress)
+      for number in bar(show_progress and len(numbers) > 1, 'preparing parts', 'part', numbers):
+        parts.write_part(job, number, show_progress)
     except FileNotFoundError:
       if not is_prepared(config):  # else another process has found all parts written and put them together
         raise
@@ -127,9 +127,9 @@ def reuse(config: DataConfig) -> Manifest:
       raise UserError(f'{folder}: expected {name} as it was prepared, found it changed; remove the folder to go on')
   if not make_source(config.source).is_as_prepared(manifest):
     raise UserError(f'{folder}: expected the files that it was prepared from, found others; remove the folder to go on')
-  path = config.vocabulary.path
+  path = config.tokenizer.path
   if path and Path(path).exists():
-    found = Vocabulary.open(path, manifest.sentinels).fingerprint
+    found = Tokenizer.open(path, manifest.sentinels).fingerprint
     if found != manifest.vocabulary_fingerprint:
       raise UserError(f'{folder}: expected {path} as it was prepared, found it changed; remove the folder to go on')
   return manifest

@@ -9,10 +9,10 @@ import numpy as np
 from terraformer.config import UserError
 from terraformer.data import leaks, packing
 from terraformer.data.job import Component, Job
-from terraformer.data.objectives import ended
+from terraformer.data.objectives import append_eos
 from terraformer.data.report import bar
 from terraformer.data.store import FEATURES
-from terraformer.data.vocabulary import EOS_ID
+from terraformer.data.tokenizer import EOS_ID
 
 T = TypeVar('T')
 
@@ -45,14 +45,14 @@ class _Example:
 
 
 def records(
-  job: Job, component: Component, split: str, number: int, skipped: Skipped, progress: bool
+  job: Job, component: Component, split: str, number: int, skipped: Skipped, show_progress: bool
 ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, str]]]:
   """(tokens, texts) by feature of every record of a part of a split.
 
   Raises:
     UserError: for what is wrong with an example.
   """
-  config, examples = job.config_of(component), _examples(job, component, split, number, skipped, progress)
+  config, examples = job.config_of(component), _examples(job, component, split, number, skipped, show_progress)
   is_train = split == 'train'
   if component.is_text:
     examples = _windows(job, component, examples, f'{split}, part {number}', skipped)
@@ -72,7 +72,7 @@ def records(
 
 
 def _examples(
-  job: Job, component: Component, split: str, number: int, skipped: Skipped, progress: bool
+  job: Job, component: Component, split: str, number: int, skipped: Skipped, show_progress: bool
 ) -> Iterator[_Example]:
   """All that have something in every feature."""
   parts, task = job.config.parts, component.task
@@ -80,7 +80,7 @@ def _examples(
   total = None if split != 'train' and parts > 1 else task.num_input_examples(split)
   of_task = f' of {task.name}' if len(job.components) > 1 else ''
   what = f'tokenising {split}{of_task}' + (f', part {number + 1} of {parts}' if parts > 1 else '')
-  examples = bar(progress, what, 'example', job.run(task, split, number, parts), total and -(-total // parts))
+  examples = bar(show_progress, what, 'example', job.run(task, split, number, parts), total and -(-total // parts))
   for position, example in enumerate(examples):
     where = example.record or f'{split}{of_task}, part {number}, example {position}'
     if empty := [name for name, ids in example.tokens.items() if not len(ids)]:
@@ -88,9 +88,9 @@ def _examples(
       continue
     for name, ids in example.tokens.items():
       least, most = ids.min(), ids.max()
-      if least < 0 or most >= job.vocabulary.size:
+      if least < 0 or most >= job.tokenizer.size:
         found = least if least < 0 else most
-        raise UserError(f'{where}: expected ids from 0 to {job.vocabulary.size - 1} in {name}, found {found}')
+        raise UserError(f'{where}: expected ids from 0 to {job.tokenizer.size - 1} in {name}, found {found}')
     if split == 'train' and job.held_out and leaks.key(example.texts) in job.held_out:
       skipped.add('held out as well', where)
     yield _Example(example.tokens, example.texts, where)
@@ -121,7 +121,7 @@ def _cut(example: _Example, most: dict[str, int], skipped: Skipped) -> _Example:
 def _packs(job: Job, component: Component, examples: Iterator[packing.Example]) -> Iterator[packing.Example]:
   room = {name: job.config.lengths[name] for name in component.task.output_features}
   if not component.is_text:
-    examples = ({name: ended(ids, room[name]) for name, ids in tokens.items()} for tokens in examples)
+    examples = ({name: append_eos(ids, room[name]) for name, ids in tokens.items()} for tokens in examples)
   return map(packing.joined, packing.first_fit(examples, room, job.config.packing.max_segments))
 
 

@@ -25,7 +25,7 @@ from terraformer.config import (
   PrefixLMConfig,
   SpanCorruptionConfig,
   TfdsConfig,
-  VocabularyConfig,
+  TokenizerConfig,
 )
 from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data import scores, tasks
@@ -66,8 +66,8 @@ def component(config: DataConfig, source: Source, vocabulary_path: str | Path) -
   """
   read, fields = source.as_seqio()
   path = str(paths.plain(vocabulary_path))
-  vocabulary = SentencePieceVocabulary(path, extra_ids=config.vocabulary.sentinels)
-  features = {feature: seqio.Feature(vocabulary) for feature in fields}
+  tokenizer = SentencePieceVocabulary(path, extra_ids=config.tokenizer.sentinels)
+  features = {feature: seqio.Feature(tokenizer) for feature in fields}
   steps = [_rekey(read, fields), seqio.preprocessors.tokenize]
   return Component(seqio.Task(config.task, source=read, output_features=features, preprocessors=steps))
 
@@ -85,7 +85,7 @@ def components(task: seqio.Task | seqio.Mixture) -> list[Component]:
     *steps, last = one.preprocessors or [None]
     objective = last.keywords['objective'] if getattr(last, 'func', None) is running_text else None
     if objective:
-      features = {'targets': seqio.Feature(one.output_features['targets'].vocabulary)}
+      features = {'targets': seqio.Feature(one.output_features['targets'].tokenizer)}
       one = seqio.Task(one.name, source=one.source, output_features=features, preprocessors=steps)
     found.append(Component(one, rate, objective, tasks.scoring_of(one.source)))
   return found
@@ -111,17 +111,17 @@ def running_text(
     UserError: if the lengths do not fit the objective.
   """
   lengths = _T5_LENGTHS | dict(sequence_length or {}) | ({'inputs': 0} if isinstance(objective, LMConfig) else {})
-  vocabulary = output_features['targets'].vocabulary
+  tokenizer = output_features['targets'].tokenizer
   config = DataConfig(
     inputs_length=lengths['inputs'],
     targets_length=lengths['targets'],
     objective=objective,
-    vocabulary=VocabularyConfig(sentinels=vocabulary.extra_ids),
+    tokenizer=TokenizerConfig(sentinels=tokenizer.extra_ids),
   )
-  sentinel_ids = sentinel_pieces.ids_of(vocabulary.tokenizer, vocabulary.extra_ids)
+  sentinel_ids = sentinel_pieces.ids_of(tokenizer.tokenizer, tokenizer.extra_ids)
   documents = dataset.map(lambda example: example['targets'])
   if objective.separates:
-    documents = documents.map(lambda ids: tf.concat([ids, [vocabulary.eos_id]], 0))
+    documents = documents.map(lambda ids: tf.concat([ids, [tokenizer.eos_id]], 0))
   windows = documents.unbatch().batch(config.window_length).filter(lambda ids: tf.size(ids) >= objective.least_window)
 
   def arrange(window: np.ndarray, seed: np.ndarray) -> list[np.ndarray]:
@@ -142,7 +142,7 @@ def register(config: DataConfig, name: str = '') -> seqio.Task:
   """Registers the task of a source, in the place of an earlier registration, and returns it.
 
   Args:
-    config: the source; `vocabulary.path` is a sentencepiece file, local or at `gs://`, T5's if it is empty, which is
+    config: the source; `tokenizer.path` is a sentencepiece file, local or at `gs://`, T5's if it is empty, which is
       read when the task is first used. Running text is arranged by `text_objective`. Lengths are given by whoever asks
       seqio for the data set.
     name: in seqio's registry; the task's own if empty.
@@ -151,7 +151,7 @@ def register(config: DataConfig, name: str = '') -> seqio.Task:
     UserError: if the user's files that it names are not there, or their names do not tell what they are.
   """
   name = name or config.task
-  vocabulary = SentencePieceVocabulary(config.vocabulary.path or T5_VOCABULARY, extra_ids=config.vocabulary.sentinels)
+  tokenizer = SentencePieceVocabulary(config.tokenizer.path or T5_VOCABULARY, extra_ids=config.tokenizer.sentinels)
   source = make_source(config.source)
   read, fields = source.as_seqio()
   is_text = 'inputs' not in fields
@@ -167,7 +167,7 @@ def register(config: DataConfig, name: str = '') -> seqio.Task:
     name,
     source=read,
     preprocessors=[_rekey(read, fields), seqio.preprocessors.tokenize, arrange],
-    output_features={feature: seqio.Feature(vocabulary, add_eos=not is_text) for feature in features},
+    output_features={feature: seqio.Feature(tokenizer, add_eos=not is_text) for feature in features},
     metric_fns=[metric],
   )
 
@@ -201,8 +201,8 @@ def register_all(
     DataConfig(DecimalCopyConfig(), **lengths),
     DataConfig(LongAdditionConfig(), **lengths),
   )
-  vocabulary = VocabularyConfig(str(vocabulary_path), sentinels=sentinels)
-  return [register(dataclasses.replace(config, vocabulary=vocabulary)).name for config in configs]
+  tokenizer = TokenizerConfig(str(vocabulary_path), sentinels=sentinels)
+  return [register(dataclasses.replace(config, tokenizer=tokenizer)).name for config in configs]
 
 
 register_all()

@@ -13,7 +13,7 @@ ROUGE_TYPES = ('rouge1', 'rouge2', 'rougeL', 'rougeLsum')
 STANDARD_TYPES = tuple(f'standard_{name}' for name in ROUGE_TYPES)
 
 
-class Tokenizer(enum.StrEnum):
+class RougeTokenizer(enum.StrEnum):
   """What ROUGE counts.
 
   Attributes:
@@ -26,9 +26,9 @@ class Tokenizer(enum.StrEnum):
   UNICODE = 'unicode'
 
 
-def tokenizer_for(references: Sequence[str]) -> Tokenizer:
+def rouge_tokenizer_for(references: Sequence[str]) -> RougeTokenizer:
   """The tokenizer of a split: the standard one if all of its references are ASCII."""
-  return Tokenizer.STANDARD if all(text.isascii() for text in references) else Tokenizer.UNICODE
+  return RougeTokenizer.STANDARD if all(text.isascii() for text in references) else RougeTokenizer.UNICODE
 
 
 class _Words(tokenizers.Tokenizer):
@@ -37,7 +37,7 @@ class _Words(tokenizers.Tokenizer):
 
 
 def rouge_of_each(
-  targets: Sequence[str], predictions: Sequence[str], tokenizer: Tokenizer | None = None
+  targets: Sequence[str], predictions: Sequence[str], tokenizer: RougeTokenizer | None = None
 ) -> list[dict[str, Score]]:
   """ROUGE-1, -2, -L (the paper's LSent) and -Lsum of every pair, by the rouge-score package.
 
@@ -52,7 +52,7 @@ def rouge_of_each(
   pairs = list(zip(targets, predictions, strict=True))
   scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
   standard = [scorer.score(*pair) for pair in pairs]
-  if (tokenizer or tokenizer_for(targets)) == Tokenizer.STANDARD:
+  if (tokenizer or rouge_tokenizer_for(targets)) == RougeTokenizer.STANDARD:
     return standard
   scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, tokenizer=_Words())
   return [
@@ -61,7 +61,9 @@ def rouge_of_each(
   ]
 
 
-def rouge(targets: Sequence[str], predictions: Sequence[str], tokenizer: Tokenizer | None = None) -> dict[str, float]:
+def rouge(
+  targets: Sequence[str], predictions: Sequence[str], tokenizer: RougeTokenizer | None = None
+) -> dict[str, float]:
   """Mean F1 times 100 of what `rouge_of_each` returns; the names tell the tokenizer, as they do there."""
   return mean_f1(rouge_of_each(targets, predictions, tokenizer))
 

@@ -9,7 +9,7 @@ from terraformer.data.local_files import fields_of
 from terraformer.data.scoring import Scoring
 from terraformer.data.source import Example, Source, beginning, joined
 from terraformer.data.store import Manifest, Origin
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
   from terraformer.data.job import Component
@@ -37,7 +37,7 @@ class Tfds(Source):
       self._source = tasks.tfds_source(self.config.dataset, self.config.data_dir)
     return self._source, fields_of(self.config)
 
-  def open(self, progress: bool) -> None:
+  def open(self, show_progress: bool) -> None:
     if not self.config.dataset:
       raise UserError('TfdsConfig.dataset: expected the name of a data set, found an empty string')
 
@@ -52,7 +52,7 @@ class Tfds(Source):
 
     return beginning(tasks.training_texts(*self.as_seqio()))
 
-  def held_out(self, progress: bool) -> tuple[Example, ...]:
+  def held_out(self, show_progress: bool) -> tuple[Example, ...]:
     return ()  # published splits, and too much to hold
 
   def origin(self) -> Origin:
@@ -78,7 +78,7 @@ class SeqioTask(Source):
   def splits(self) -> list[str]:
     return list(self._task.splits)
 
-  def held_out(self, progress: bool) -> tuple[Example, ...]:
+  def held_out(self, show_progress: bool) -> tuple[Example, ...]:
     return ()
 
   def samples(self) -> tuple[str, ...]:
@@ -98,12 +98,12 @@ class SeqioTask(Source):
 
     return {one.task.name: tasks.origin_of(one.task.source) for one in registered.components(self._task)}
 
-  def vocabulary(self, given: Vocabulary | None) -> Vocabulary:
+  def tokenizer(self, given: Tokenizer | None) -> Tokenizer:
     from terraformer.data import tasks
 
     own = tasks.vocabulary_of(self._task)
-    if given and Vocabulary.from_bytes(given.model_bytes, own.sentinels).fingerprint != own.fingerprint:
-      raise UserError(f'VocabularyConfig.path: expected the vocabulary of the task {self.config.name}, found another')
+    if given and Tokenizer.from_bytes(given.model_bytes, own.sentinels).fingerprint != own.fingerprint:
+      raise UserError(f'TokenizerConfig.path: expected the vocabulary of the task {self.config.name}, found another')
     return own
 
   def components(self, config: DataConfig, vocabulary_path: Path) -> 'list[Component]':

@@ -15,7 +15,7 @@ from terraformer.config import DataConfig, DataSource, UserError, to_dict
 from terraformer.config.base import maker
 from terraformer.data.scoring import Scoring
 from terraformer.data.store import FEATURES, RECORD, SPLITS, Manifest, Origin
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
   from terraformer.data.job import Component
@@ -85,7 +85,7 @@ class Source:
 
   # What preparing asks for. The answers here are those of a source that only reads texts.
 
-  def open(self, progress: bool) -> None:
+  def open(self, show_progress: bool) -> None:
     """Finds the text, and reads it if it is small, so that what is wrong with it is told before TensorFlow is loaded.
 
     Raises:
@@ -103,7 +103,7 @@ class Source:
     """The beginning of its training text, example by example: enough to train a vocabulary on."""
     return beginning('\n'.join(text_of(example).values()) for example in self.read('train', 0, 1))
 
-  def held_out(self, progress: bool) -> Iterable[Example]:
+  def held_out(self, show_progress: bool) -> Iterable[Example]:
     """The examples of validation and test, with which those of training are compared."""
     return (example for split in self.splits if split != 'train' for example in self.read(split, 0, 1))
 
@@ -115,7 +115,7 @@ class Source:
     """The scoring of one of its tasks, as far as it is known. It takes neither the text nor TensorFlow."""
     return self.scoring
 
-  def vocabulary(self, given: Vocabulary | None) -> Vocabulary | None:
+  def tokenizer(self, given: Tokenizer | None) -> Tokenizer | None:
     """That of the prepared data: the one that the config names, or the source's own; None where one is to be trained.
 
     Raises:
@@ -161,7 +161,7 @@ class HeldSource(Source):
     super().__init__(config)
     self._held: tuple[dict[str, list[Example]], Origin] | None = None
 
-  def _load(self, progress: bool) -> tuple[dict[str, list[Example]], Origin]:
+  def _load(self, show_progress: bool) -> tuple[dict[str, list[Example]], Origin]:
     """The examples of each split, and what is known of them.
 
     Raises:
@@ -169,9 +169,9 @@ class HeldSource(Source):
     """
     raise NotImplementedError(f'{type(self).__name__}._load')
 
-  def open(self, progress: bool = False) -> None:
+  def open(self, show_progress: bool = False) -> None:
     if self._held is None:
-      self._held = self._load(progress)
+      self._held = self._load(show_progress)
 
   @property
   def examples(self) -> dict[str, list[Example]]:

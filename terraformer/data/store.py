@@ -20,11 +20,11 @@ import numpy as np
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
 from terraformer.config.objectives import ObjectiveConfig
-from terraformer.data.addresses import place_of
+from terraformer.data.addresses import path_of
 from terraformer.data.scoring import Scoring
 
-FORMAT = 6
-_READ = (5, FORMAT)  # formats; in the older one a config names its task
+FORMAT = 7
+_READ = (5, 6, FORMAT)  # formats; the configs of older ones are migrated
 MANIFEST, VOCABULARY, UNIGRAMS = 'manifest.json', 'vocabulary.model', 'unigram_counts.npy'
 FEATURES = ('inputs', 'targets')
 SPLITS = ('train', 'validation', 'test')
@@ -118,7 +118,7 @@ class Manifest:
 
 def folder_of(config: DataConfig) -> Path:
   """Where the prepared data are, a folder or an address."""
-  return place_of(config.directory) / config.task
+  return path_of(config.directory) / config.task
 
 
 def read_manifest(config: DataConfig) -> Manifest:
@@ -216,7 +216,7 @@ def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
   they are.
   """
   free = ['directory:', *(f'source.{name}:' for name in config.source.located_by)]
-  if config.vocabulary.path and manifest.config.vocabulary.path:  # by its fingerprint it is known wherever it lies
+  if config.tokenizer.path and manifest.config.tokenizer.path:  # by its fingerprint it is known wherever it lies
     free.append('vocabulary.path:')
   has_windows = manifest.is_text or any(manifest.objectives)
   if manifest.is_text:

@@ -16,7 +16,7 @@ from terraformer.data import sentinels
 from terraformer.data.scoring import Scoring
 from terraformer.data.source import Source
 from terraformer.data.store import RECORD, Origin
-from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
+from terraformer.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from terraformer.paths import printable
 
 _AT_ONCE = 256  # examples: TensorFlow takes long to ask Python for one, and to hand one over
@@ -136,26 +136,26 @@ def find(name: str) -> seqio.Task | seqio.Mixture:
   return task
 
 
-def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Vocabulary:
+def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Tokenizer:
   """The vocabulary that a user's task brings, or all those of a mixture.
 
   Raises:
     UserError: if their features do not share one sentencepiece vocabulary.
   """
   tasks = task.tasks if isinstance(task, seqio.Mixture) else [task]
-  vocabularies = [feature.vocabulary for one in tasks for feature in one.output_features.values()]
-  for vocabulary in vocabularies:
-    if not isinstance(vocabulary, seqio.SentencePieceVocabulary):
-      found = type(vocabulary).__name__
+  vocabularies = [feature.tokenizer for one in tasks for feature in one.output_features.values()]
+  for tokenizer in vocabularies:
+    if not isinstance(tokenizer, seqio.SentencePieceVocabulary):
+      found = type(tokenizer).__name__
       raise UserError(f'task {task.name}: expected a seqio.SentencePieceVocabulary, found {found}')
-  if any(vocabulary != vocabularies[0] for vocabulary in vocabularies):
+  if any(tokenizer != vocabularies[0] for tokenizer in vocabularies):
     raise UserError(f'task {task.name}: expected one vocabulary for all features, found several')
   path = vocabularies[0].sentencepiece_model_file
   with in_a_sentence(f'task {task.name}, vocabulary {path}'), tf.io.gfile.GFile(path, 'rb') as file:
     count = vocabularies[0].extra_ids
-    found = Vocabulary.from_bytes(file.read(), count)
+    found = Tokenizer.from_bytes(file.read(), count)
     if found.sentinel_ids != sentinels.ids_of(vocabularies[0].tokenizer, count):  # added by seqio in the other order
-      found = Vocabulary.from_bytes(vocabularies[0].sp_model, count)
+      found = Tokenizer.from_bytes(vocabularies[0].sp_model, count)
     return found
 
 

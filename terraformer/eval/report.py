@@ -4,17 +4,17 @@ import shutil
 import textwrap
 from pathlib import Path
 
-from terraformer.data.scores import STANDARD_TYPES, Tokenizer
+from terraformer.data.scores import STANDARD_TYPES, RougeTokenizer
 from terraformer.eval.evaluate import Evaluation
 from terraformer.paths import printable
-from terraformer.train.source_use import source_use
+from terraformer.training.source_use import source_use
 
 # The paper says R-LSum for the last; ROUGE-L of a whole text is what it calls R-LSent.
 ROUGE_NAMES = {'rouge1': 'ROUGE-1', 'rouge2': 'ROUGE-2', 'rougeL': 'ROUGE-L, R-LSent', 'rougeLsum': 'ROUGE-Lsum'}
 _STANDARD_NAMES = {key: f'standard {name}' for key, name in zip(STANDARD_TYPES, ROUGE_NAMES.values(), strict=True)}
 _COUNTED = {
-  Tokenizer.STANDARD: 'ROUGE counts words by the standard tokenizer: runs of ASCII letters and digits, stemmed.',
-  Tokenizer.UNICODE: (
+  RougeTokenizer.STANDARD: 'ROUGE counts words by the standard tokenizer: runs of ASCII letters and digits, stemmed.',
+  RougeTokenizer.UNICODE: (
     'ROUGE counts words by the Unicode tokenizer, unstemmed, since not all references are ASCII. Standard ROUGE, with '
     'which most published figures were made, counts runs of ASCII letters and digits, stemmed.'
   ),

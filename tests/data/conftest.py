@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from terraformer.config import DataConfig, LocalFilesConfig, VocabularyConfig
+from terraformer.config import DataConfig, LocalFilesConfig, TokenizerConfig
 from tests.prepared import ROOT, sentences, with_own_sentinels
 
-SMALL = VocabularyConfig(size=450, sentinels=20)
+SMALL = TokenizerConfig(size=450, sentinels=20)
 
 _REAL = """
 import dataclasses, json, sys
@@ -24,18 +24,18 @@ def said(config):
   except c.UserError as error:
     return str(error)
 local = c.LocalFilesConfig(train=(f'{folder}/pairs.jsonl',))
-small = c.VocabularyConfig(size=450, sentinels=20)
+small = c.TokenizerConfig(size=450, sentinels=20)
 pairs = c.DataConfig(local, f'{folder}/a', vocabulary=small)
 prepare.prepare(pairs, progress=False)
 path = f'{folder}/a/local_files/vocabulary.model'
 text = c.DataConfig(
   c.LocalFilesConfig(train=(f'{folder}/text.txt',)), f'{folder}/b',
-  vocabulary=c.VocabularyConfig(path=path, sentinels=20), inputs_length=8, targets_length=8, max_examples=50)
+  vocabulary=c.TokenizerConfig(path=path, sentinels=20), inputs_length=8, targets_length=8, max_examples=50)
 prepare.prepare(text, progress=False)
 for name, packing in (('d', c.PackingConfig()), ('e', None)):
   config = c.DataConfig(
     local, f'{folder}/{name}', packing=packing,
-    vocabulary=c.VocabularyConfig(path=path, sentinels=20), inputs_length=170, targets_length=40)
+    vocabulary=c.TokenizerConfig(path=path, sentinels=20), inputs_length=170, targets_length=40)
   prepare.prepare(config, progress=False)
 vocabulary = seqio.SentencePieceVocabulary(path, extra_ids=20)
 texts = lambda split, shuffle_files=False, seed=None: tf.data.Dataset.from_tensor_slices(
@@ -72,7 +72,7 @@ registered_as('failing', ['train'], failing)
 for name in ('nobody', 'strangers', 'never', 'outside', 'splitless', 'failing'):
   out[name] = said(c.DataConfig(c.SeqioTaskConfig(name), f'{folder}/c'))
 mine = c.DataConfig(
-  local, vocabulary=c.VocabularyConfig(path=path, sentinels=20))
+  local, vocabulary=c.TokenizerConfig(path=path, sentinels=20))
 out['twice'] = [registered.register(mine, name).name for name in ('', 'news', 'news')]
 read = lambda name, split: list(seqio.get_mixture_or_task(name).get_dataset(
   {'inputs': 99, 'targets': 99}, split, shuffle=False).as_numpy_iterator())
@@ -86,7 +86,7 @@ packed = c.DataConfig(
 prepare.prepare(packed, progress=False)
 running = c.DataConfig(
   c.LocalFilesConfig((f'{folder}/text.txt',)), inputs_length=64,
-  vocabulary=c.VocabularyConfig(path=path, sentinels=20))
+  vocabulary=c.TokenizerConfig(path=path, sentinels=20))
 registered.register(dataclasses.replace(running, objective=c.SpanCorruptionConfig()), 'spans')
 seqio.MixtureRegistry.add('news_and_spans', [('news', 1), ('spans', 1)])
 spans = c.DataConfig(
@@ -96,12 +96,12 @@ out['packed spans'] = said(dataclasses.replace(spans, directory=f'{folder}/d', p
 out['long spans'] = said(dataclasses.replace(spans, directory=f'{folder}/d', inputs_length=400, targets_length=120))
 own = c.DataConfig(
   c.LocalFilesConfig((f'{folder}/text.txt',)), f'{folder}/own', inputs_length=64,
-  vocabulary=c.VocabularyConfig(f'{folder}/own.model', sentinels=20), objective=c.SpanCorruptionConfig())
+  vocabulary=c.TokenizerConfig(f'{folder}/own.model', sentinels=20), objective=c.SpanCorruptionConfig())
 prepare.prepare(own, progress=False)
 registered.register(own, 'own_spans')
 out['own spans'] = [{n: example[n].tolist() for n in ('inputs', 'targets')} for example in read('own_spans', 'train')]
 out['few own'] = said(dataclasses.replace(
-  own, directory=f'{folder}/f', vocabulary=c.VocabularyConfig(own.vocabulary.path)))
+  own, directory=f'{folder}/f', vocabulary=c.TokenizerConfig(own.vocabulary.path)))
 as_seqios = registered.SentencePieceVocabulary(path, extra_ids=20)
 out['equal'] = as_seqios == vocabulary and vocabulary == as_seqios and as_seqios.vocab_size == vocabulary.vocab_size
 from terraformer.data import tasks
@@ -152,4 +152,4 @@ def local(tmp_path):
   """A config of the user's own files, and a stand-in for the part that needs TensorFlow."""
   source = tmp_path / 'a.txt'
   source.write_text('\n\n'.join(sentences(60)))
-  return DataConfig(LocalFilesConfig((str(source),)), str(tmp_path / 'out'), vocabulary=SMALL)
+  return DataConfig(LocalFilesConfig((str(source),)), str(tmp_path / 'out'), tokenizer=SMALL)

@@ -30,7 +30,7 @@ def equal(one, two):
   return all(np.array_equal(one[name], two[name]) for name in ('inputs', 'targets', 'index'))
 
 
-def test_shapes_types_and_padding(data, vocabulary):
+def test_shapes_types_and_padding(data, tokenizer):
   batch = data.train_batches(8, seed=0).batch(3)
   assert batch['inputs'].shape == (8, 10) and batch['targets'].shape == (8, 4) and batch['index'].shape == (8,)
   assert batch['inputs'].dtype == batch['targets'].dtype == np.int32 and batch['index'].dtype == np.int64
@@ -169,11 +169,11 @@ def test_without_sources_or_with_one_alone_there_is_nothing_to_shuffle(fake_prep
   assert all(map(equal, (batch for batch, _ in found), data.eval_batches('validation', 4, most)))
 
 
-def test_texts_are_those_of_the_batches_and_not_cut(data, vocabulary):
+def test_texts_are_those_of_the_batches_and_not_cut(data, tokenizer):
   texts = data.eval_texts('validation', 5)
   rows = next(data.eval_batches('validation', 5))
   for (inputs, targets), ids, index in zip(texts, rows['inputs'], rows['index'], strict=True):
-    assert inputs.startswith(vocabulary.decode(ids)) and targets == f'Summary {index}'
+    assert inputs.startswith(tokenizer.decode(ids)) and targets == f'Summary {index}'
 
 
 def test_a_window_is_split_into_prefix_and_continuation(text_config):
@@ -206,7 +206,7 @@ def test_texts_of_windows_continue_each_other(text_config):
 
 def test_unigram_counts_are_smoothed_and_of_the_vocabulary(data):
   counts = data.unigram_counts
-  assert counts.shape == (data.vocabulary.size,) and counts.min() == 1
+  assert counts.shape == (data.tokenizer.size,) and counts.min() == 1
   assert counts[1] == 41  # an end of sequence for each of 40 targets
 
 

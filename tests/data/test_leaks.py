@@ -91,5 +91,5 @@ def test_nothing_is_told_where_nothing_is_in_two_splits(fake_prepared):
 def test_what_a_folder_holds_out_is_read_whole(here):
   for name in ('validation-0', 'validation-1', 'test'):
     Path(f'{name}.jsonl').write_text(json.dumps({'inputs': name, 'targets': 'b'}))
-  found = [row['inputs'] for row in local_folder.LocalFolder(LocalFolderConfig('.')).held_out(progress=False)]
+  found = [row['inputs'] for row in local_folder.LocalFolder(LocalFolderConfig('.')).held_out(show_progress=False)]
   assert sorted(found) == ['test', 'validation-0', 'validation-1']

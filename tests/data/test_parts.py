@@ -17,7 +17,7 @@ import json, sys, time, types
 import numpy as np
 from terraformer import config as c
 from terraformer.data import job, prepare, store
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Vocabulary
 config, share, pause = c.from_dict(json.loads(sys.argv[1])), prepare.Share(*json.loads(sys.argv[2])), float(sys.argv[4])
 def run(task, split, part, count):
   if task.name == 'other':
@@ -44,10 +44,10 @@ print('whole' if manifest else 'part')
 
 
 @pytest.fixture(scope='module')
-def start(python_process, vocabulary, tmp_path_factory):
+def start(python_process, tokenizer, tmp_path_factory):
   """Returns start(directory, index, count, pause) -> (config, Popen), running once it returns."""
   model = tmp_path_factory.mktemp('parts') / 'vocabulary.model'
-  model.write_bytes(vocabulary.model_bytes)
+  model.write_bytes(tokenizer.model_bytes)
 
   def start_one(directory, index=0, count=1, pause=0.0, task='fake', **fields):
     config = DataConfig(SeqioTaskConfig(task), str(directory), parts=PARTS, **fields)

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from terraformer.config import UserError
-from terraformer.data.scores import STANDARD_TYPES, Tokenizer
+from terraformer.data.scores import STANDARD_TYPES, RougeTokenizer
 from terraformer.eval.evaluate import Evaluation
 from terraformer.eval.page import as_html, write_page
 
@@ -37,7 +37,7 @@ def both(evaluation):
     rouge_intervals=evaluation.rouge_intervals | dict.fromkeys(STANDARD_TYPES, (40.0, 50.0)),
     lead_rouge=evaluation.lead_rouge | beside,
     by_task={name: scores | beside for name, scores in evaluation.by_task.items()},
-    rouge_tokenizer=Tokenizer.UNICODE,
+    rouge_tokenizer=RougeTokenizer.UNICODE,
   )
 
 

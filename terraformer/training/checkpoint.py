@@ -1,0 +1,328 @@
+"""Checkpoints by orbax: parameters, optimiser state, step, and the config that made them.
+
+A run's folder holds `checkpoints/STEP/{state,run,MANIFEST.json}`; `run` is JSON with the config, its gin text, and the
+fingerprints of data and vocabulary, the manifest has the checksums of all files. `vocabulary.model` beside it makes the
+folder all that decoding needs.
+"""
+
+import contextlib
+import itertools
+import os
+import shutil
+import sys
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore
+
+from terraformer import paths
+from terraformer.config import RunConfig, UserError, first_line, from_dict, migrations
+from terraformer.files import UnwritableError, rename_to_free, writing
+from terraformer.models.make import abstract_model
+from terraformer.models.parameters import Params, describe, flatten, split_module, unflatten
+from terraformer.training.manifest import NAME, DamagedError, verify, write_manifest
+from terraformer.training.state import State
+
+FORMAT = 6
+_READ = (4, 5, FORMAT)  # formats; the configs of older ones are migrated
+# Larger arrays are stored in pieces of their leading axis, so that a layer can be read alone.
+_PIECE_BYTES = 1 << 26
+
+
+def folder(workdir: Path) -> Path:
+  """Where the checkpoints of a run are: in `checkpoints`, or in a folder of permanent ones itself."""
+  path = Path(workdir).absolute()
+  return path if any(path.glob('[0-9]*/' + NAME)) else path / 'checkpoints'
+
+
+def steps(workdir: Path) -> list[int]:
+  """The steps that were saved, newest first; a folder that was cut short has a temporary name and does not count."""
+  return sorted(
+    (int(path.name) for path in folder(workdir).glob('*') if path.is_dir() and path.name.isdigit()), reverse=True
+  )
+
+
+def latest_step(workdir: Path, older_if_damaged: bool = True, before: int | None = None) -> int | None:
+  """The newest step whose files are those that were written, None where nothing was saved.
+
+  Args:
+    workdir: of the run.
+    older_if_damaged: whether damaged steps are passed over, with a sentence about each on the standard error.
+    before: only steps before this one count; None for all.
+
+  Raises:
+    DamagedError: if the newest step is damaged and older ones are not wanted, or no step is whole.
+  """
+  damage = None
+  for step in steps(workdir):
+    if before is not None and step >= before:
+      continue
+    try:
+      verify(folder(workdir) / str(step))
+      return step
+    except DamagedError as error:
+      if not older_if_damaged:
+        raise
+      print(f'{error}; looking for an older checkpoint', file=sys.stderr)
+      damage = damage or error
+  if damage is not None:
+    raise damage
+  return None
+
+
+def require_step(workdir: Path, step: int | None = None) -> int:
+  """The newest step that is whole, or the one that is asked for.
+
+  Raises:
+    UserError: if there is none, or it is damaged.
+  """
+  if step is not None:
+    if step not in steps(workdir):
+      raise UserError(f'{folder(workdir)}: expected a checkpoint of step {step}, found those of {steps(workdir)}')
+    verify(folder(workdir) / str(step))
+    return step
+  step = latest_step(workdir)
+  if step is None:
+    raise UserError(f'{workdir}: expected a run with at least one checkpoint, found none')
+  return step
+
+
+def what_is_safe(workdir: Path) -> str:
+  """In words, the newest step that is whole, for a run that must end."""
+  for step in steps(workdir):
+    with contextlib.suppress(DamagedError):
+      verify(folder(workdir) / str(step))
+      return f'step {step} is safe, and the same command goes on from there'
+  return 'no step has been saved yet'
+
+
+def set_aside(workdir: Path, newer_than: int) -> None:
+  """Gives steps that are not to be used another name, out of the way of those that will be saved again."""
+  for step in steps(workdir):
+    if step > newer_than:
+      rename_to_free(folder(workdir) / str(step), (f'{step}.aside{n or ""}' for n in itertools.count()))
+
+
+def read_run(workdir: Path, step: int) -> tuple[RunConfig, dict[str, Any]]:
+  """The config of a checkpoint, and everything that was stored with it.
+
+  Raises:
+    UserError: if it is of another format, or cannot be read.
+  """
+  path = folder(workdir) / str(step) / 'run'
+  try:
+    stored = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(paths.plain(path))
+  except (ValueError, OSError) as error:
+    raise UserError(f'{path}: expected the JSON of a run, found {error}') from error
+  found = stored.get('format') if isinstance(stored, dict) else None
+  if found not in _READ:
+    raise UserError(f'{path}: expected a checkpoint of format {FORMAT}, found {found}')
+  missing = sorted({'config', 'gin', 'data_fingerprint', 'vocabulary'} - stored.keys())
+  if missing:
+    raise UserError(f'{path}: expected the field {missing[0]}, found none')
+  try:
+    return from_dict(stored['config']), stored | {'gin': migrations.gin(stored['gin'])}
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+
+
+def stored_gin(workdir: Path) -> str | None:
+  """The gin text of a run, the same in all of its checkpoints; None where there is none to be read."""
+  failure = None
+  for step in steps(workdir):
+    try:
+      return read_run(workdir, step)[1]['gin']
+    except UserError as error:
+      failure = failure or error
+  if failure is not None:
+    raise failure
+  return None
+
+
+class _Manager(ocp.CheckpointManager):
+  """Orbax asks JAX whether to save before a preemption, with steps; the loop asks as well, and counts otherwise."""
+
+  def reached_preemption(self, step: int) -> bool:
+    return False
+
+
+class Checkpoints:
+  """Saves a run's state, asynchronously, and restores it."""
+
+  def __init__(self, directory: Path, keep: int | None):
+    """`keep` newest steps stay in `directory`; None for all."""
+    self._directory = Path(directory).absolute()
+    paths.make_folder(self._directory)
+    self._saving = 0
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=keep,
+      create=True,
+      cleanup_tmp_directories=True,
+      # It is called by one process, when all have written and before the folder gets its final name.
+      async_options=ocp.options.AsyncOptions(post_finalization_callback=self._write_manifest),
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        barrier_sync_key_prefix=urllib.parse.quote(os.fsencode(self._directory))
+      ),
+    )
+    self._manager = _Manager(paths.plain(self._directory), options=options, item_names=('state', 'run'))
+
+  def save(self, step: int, state: State, run: dict[str, Any]) -> None:
+    """Starts to write a step; the state may be used, and donated, as soon as this returns.
+
+    Raises:
+      UnwritableError: if the disk did not take the step before, as all that wait do.
+    """
+    self.wait()
+    self._saving = step
+    piecewise = jax.tree.map(
+      lambda x: ocp.SaveArgs(chunk_byte_size=_PIECE_BYTES, shard_axes=(0,) if x.ndim > 1 else ()), state
+    )
+    items = ocp.args.Composite(
+      state=ocp.args.StandardSave(state, save_args=piecewise), run=ocp.args.JsonSave({'format': FORMAT} | run)
+    )
+    with self._writing():
+      self._manager.save(step, args=items, force=True)
+
+  def restore(self, step: int, abstract: State) -> State:
+    """The state of a step, placed as `abstract` says, on whatever devices.
+
+    Raises:
+      UserError: if names, shapes or types are not those of `abstract`, or the files cannot be read.
+    """
+    self.wait()
+    path = self._directory / str(step) / 'state'
+    _check(path, _by_name(abstract), _by_name(_stored_shapes(path)))
+    try:
+      return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
+    except (ValueError, KeyError) as error:
+      raise UserError(f'{path}: expected the state of this run, found {first_line(error)}') from error
+
+  def has(self, step: int) -> bool:
+    """Whether a step is here, or being written."""
+    return step in self._manager.all_steps()
+
+  def keep_only(self, step: int) -> None:
+    """Waits, and removes all steps but one."""
+    self.wait()
+    for other in set(self._manager.all_steps()) - {step}:
+      self._manager.delete(other)
+
+  def wait(self) -> None:
+    """Until nothing is being written any more."""
+    with self._writing():
+      self._manager.wait_until_finished()
+
+  def reload(self) -> None:
+    """Looks at the folder again, where steps were set aside."""
+    self._manager.reload()
+
+  def close(self) -> None:
+    """Waits, and lets go of the folder."""
+    with self._writing():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Tells of a full disk, and removes what it has of the step that it did not take."""
+    try:
+      with writing(self._directory):
+        yield
+    except UnwritableError:
+      for path in self._unfinished():
+        shutil.rmtree(path, ignore_errors=True)
+      raise
+
+  def _unfinished(self) -> list[Path]:
+    return [path for path in self._directory.glob(f'{self._saving}.*tmp*') if path.is_dir()]
+
+  def _write_manifest(self) -> None:
+    unfinished = self._unfinished()
+    write_manifest(unfinished[0] if unfinished else self._directory / str(self._saving))
+
+
+def restore_params(workdir: Path, step: int, run: RunConfig) -> Params:
+  """The parameters alone, on this machine's default device.
+
+  Raises:
+    UserError: if names, shapes or types are not those of the run's model, or the files cannot be read.
+  """
+  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  check_params(workdir, step, run)
+  wanted = flatten(split_module(abstract_model(run.model))[1])
+  placed = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in wanted.items()}
+  return unflatten(restore_named(workdir, step, placed))
+
+
+def check_params(workdir: Path, step: int, run: RunConfig) -> None:
+  """Compares names, shapes and types of the stored parameters with those of the run's model.
+
+  Raises:
+    UserError: if they differ, or cannot be read.
+  """
+  wanted = flatten(split_module(abstract_model(run.model))[1])
+  _check(folder(workdir) / str(step) / 'state', wanted, stored_params(workdir, step))
+
+
+def stored_params(workdir: Path, step: int) -> dict[str, Any]:
+  """Shapes and types of a checkpoint's parameters, by name."""
+  return flatten(_stored_shapes(folder(workdir) / str(step) / 'state').get('params', {}))
+
+
+def restore_named(workdir: Path, step: int, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+  """Some parameters of a checkpoint by name, placed as `abstract` says; no others are read.
+
+  Raises:
+    UserError: if the files cannot be read.
+  """
+  path = folder(workdir) / str(step) / 'state'
+  target = {'params': unflatten(abstract)}
+  restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+  try:
+    restored = ocp.PyTreeCheckpointer().restore(
+      paths.plain(path), args=ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
+    )
+  except (ValueError, KeyError) as error:
+    raise UserError(f'{path}: expected the parameters of this run, found {first_line(error)}') from error
+  return flatten(restored['params'])
+
+
+def read_layer(workdir: Path, step: int, name: str, layer: int | None) -> np.ndarray:
+  """One layer of a stacked parameter, or a whole one where `layer` is None; nothing else of it is kept in memory.
+
+  Raises:
+    UserError: if the files cannot be read.
+  """
+  path = folder(workdir) / str(step) / 'state'
+  files = {'driver': 'file', 'path': f'{paths.plain(path)}/'}
+  place = {'driver': 'ocdbt', 'base': files, 'path': f'params.{name}/'}
+  try:
+    array = tensorstore.open({'driver': 'zarr', 'kvstore': place}, open=True, read=True).result()
+    return np.asarray((array if layer is None else array[layer]).read().result())
+  except (ValueError, OSError) as error:
+    raise UserError(f'{path}: expected the parameter {name}, found {first_line(error)}') from error
+
+
+def _check(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> None:
+  for name, expected in wanted.items():
+    if describe(stored.get(name)) != describe(expected):
+      raise UserError(f'{path}: expected {name} of {describe(expected)}, found {describe(stored.get(name))}')
+  for name in stored:
+    if name not in wanted:
+      raise UserError(f'{path}: expected no {name}, found {describe(stored[name])}')
+
+
+def _stored_shapes(path: Path) -> dict[str, Any]:
+  try:
+    return ocp.PyTreeCheckpointer().metadata(paths.plain(path)).item_metadata.tree
+  except (ValueError, KeyError, OSError, AttributeError) as error:
+    raise UserError(f'{path}: expected a readable checkpoint, found {first_line(error)}') from error
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {jax.tree_util.keystr(path, simple=True, separator='.'): leaf for path, leaf in leaves}

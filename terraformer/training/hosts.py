@@ -1,0 +1,147 @@
+"""Several processes that train as one: how they find each other, and how they agree.
+
+Every process runs the same program in the same order; what one alone has seen, a damaged file or a signal, must be told
+to the others before they act on it.
+"""
+
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from terraformer import tpu
+from terraformer.config import UserError
+from terraformer.files import NO_ROOM, UnwritableError
+
+_FAILED = -1
+_PATIENCE = 1800  # seconds: a machine that is replaced takes a while to come back
+
+# What JAX and gloo say where another process is gone, or the network to it.
+_LOSSES = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'CANCELLED', 'eartbeat', 'onnection', 'Gloo', 'barrier')
+
+
+class LostError(RuntimeError):
+  """Another process cannot be reached."""
+
+
+def is_loss(error: Exception) -> bool:
+  """Whether an error is what the end of another process, or of a disk that is mounted, looks like in this one."""
+  if isinstance(error, UnwritableError):
+    return error.number not in NO_ROOM
+  if isinstance(error, OSError):  # TimeoutError is one
+    return True
+  return isinstance(error, jax.errors.JaxRuntimeError) and any(text in str(error) for text in _LOSSES)
+
+
+def connect(
+  coordinator: str | None = None, processes: int | None = None, process: int | None = None, silence: int = 100
+) -> None:
+  """Joins the processes of a run, before anything asks for a device; a process that runs alone is left alone.
+
+  On a Cloud TPU slice the arguments are not needed: every host finds the others by itself.
+
+  Args:
+    coordinator: HOST:PORT of process 0.
+    processes: how many there are.
+    process: which one this is, from 0.
+    silence: seconds after which a process that is not heard of counts as lost, and the others end.
+
+  Raises:
+    UserError: if some of the three are given and others are not, there is no such process, or the address is not valid.
+    LostError: if the others do not come within half an hour.
+  """
+  given = {'--coordinator_address': coordinator, '--num_processes': processes, '--process_id': process}
+  missing = [name for name, value in given.items() if value is None]
+  if 0 < len(missing) < len(given):
+    raise UserError(f'{missing[0]}: expected a value beside {", ".join(given.keys() - set(missing))}, found none')
+  if not missing and process >= processes:
+    raise UserError(f'--process_id: expected less than --num_processes ({processes}), found {process}')
+  if not missing and not _has_port(coordinator):
+    raise UserError(f'--coordinator_address: expected HOST:PORT with a port from 1 to 65535, found {coordinator}')
+  if missing and not _on_cloud_tpu():
+    return
+  try:
+    if missing:
+      jax.distributed.initialize(initialization_timeout=_PATIENCE, heartbeat_timeout_seconds=silence)
+    else:
+      jax.distributed.initialize(
+        coordinator, processes, process, initialization_timeout=_PATIENCE, heartbeat_timeout_seconds=silence
+      )
+  except ValueError as error:
+    raise UserError(f'--coordinator_address {coordinator}: expected HOST:PORT of process 0, found: {error}') from error
+  except RuntimeError as error:
+    raise LostError(f'expected to reach the other processes, found: {error}') from error
+
+
+def _has_port(address: str) -> bool:
+  host, _, port = address.rpartition(':')
+  return bool(host) and re.fullmatch('[0-9]{1,5}', port) is not None and 0 < int(port) < 2**16
+
+
+def are_several() -> bool:
+  """Whether this process is one of several."""
+  return jax.process_count() > 1
+
+
+def describe() -> str:
+  """On what a run runs: `8 cpu devices of 2 processes`."""
+  n, kind, processes = jax.device_count(), jax.devices()[0].device_kind, jax.process_count()
+  return f'{n} {kind} device{"s" * (n > 1)}' + (f' of {processes} processes' if processes > 1 else '')
+
+
+def shutdown() -> None:
+  """An orderly end: waits until all processes are here."""
+  jax.distributed.shutdown()
+
+
+def exit_now(status: int) -> NoReturn:
+  """Ends this process alone; an orderly end would wait for the others, which may be gone, or wait for this one."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
+
+
+def is_main() -> bool:
+  """Whether this process writes what is written once."""
+  return jax.process_index() == 0
+
+
+def per_process_name(name: str) -> str:
+  """A file's name, with this process's number where there are several: they write to one folder."""
+  stem, _, suffix = name.rpartition('.')
+  return f'{stem}.{jax.process_index()}.{suffix}' if are_several() else name
+
+
+def broadcast_from_main(find: Callable[[], int]) -> int:
+  """What process 0 finds, a number from 0, told to all; the others do not look.
+
+  Raises:
+    UserError: of `find` in process 0; in the others one that says so.
+  """
+  if not are_several():
+    return find()
+  failure = None
+  found = 0
+  if is_main():
+    try:
+      found = find()
+    except UserError as error:
+      found, failure = _FAILED, error
+  found = int(multihost_utils.broadcast_one_to_all(np.int64(found)))
+  if failure is not None:
+    raise failure
+  if found == _FAILED:
+    raise UserError('expected process 0 to go on, found that it stopped; its message says why')
+  return found
+
+
+def _on_cloud_tpu() -> bool:
+  if os.environ.get('JAX_PLATFORMS', '') not in ('', 'tpu') or importlib.util.find_spec('libtpu') is None:
+    return False
+  return tpu.is_attached()
