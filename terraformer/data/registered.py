@@ -85,7 +85,7 @@ def components(task: seqio.Task | seqio.Mixture) -> list[Component]:
     *steps, last = one.preprocessors or [None]
     objective = last.keywords['objective'] if getattr(last, 'func', None) is running_text else None
     if objective:
-      features = {'targets': seqio.Feature(one.output_features['targets'].tokenizer)}
+      features = {'targets': seqio.Feature(one.output_features['targets'].vocabulary)}
       one = seqio.Task(one.name, source=one.source, output_features=features, preprocessors=steps)
     found.append(Component(one, rate, objective, tasks.scoring_of(one.source)))
   return found
@@ -111,17 +111,17 @@ def running_text(
     UserError: if the lengths do not fit the objective.
   """
   lengths = _T5_LENGTHS | dict(sequence_length or {}) | ({'inputs': 0} if isinstance(objective, LMConfig) else {})
-  tokenizer = output_features['targets'].tokenizer
+  vocabulary = output_features['targets'].vocabulary
   config = DataConfig(
     inputs_length=lengths['inputs'],
     targets_length=lengths['targets'],
     objective=objective,
-    tokenizer=TokenizerConfig(sentinels=tokenizer.extra_ids),
+    tokenizer=TokenizerConfig(sentinels=vocabulary.extra_ids),
   )
-  sentinel_ids = sentinel_pieces.ids_of(tokenizer.tokenizer, tokenizer.extra_ids)
+  sentinel_ids = sentinel_pieces.ids_of(vocabulary.tokenizer, vocabulary.extra_ids)
   documents = dataset.map(lambda example: example['targets'])
   if objective.separates:
-    documents = documents.map(lambda ids: tf.concat([ids, [tokenizer.eos_id]], 0))
+    documents = documents.map(lambda ids: tf.concat([ids, [vocabulary.eos_id]], 0))
   windows = documents.unbatch().batch(config.window_length).filter(lambda ids: tf.size(ids) >= objective.least_window)
 
   def arrange(window: np.ndarray, seed: np.ndarray) -> list[np.ndarray]:

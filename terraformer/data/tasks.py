@@ -143,7 +143,7 @@ def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Tokenizer:
     UserError: if their features do not share one sentencepiece vocabulary.
   """
   tasks = task.tasks if isinstance(task, seqio.Mixture) else [task]
-  vocabularies = [feature.tokenizer for one in tasks for feature in one.output_features.values()]
+  vocabularies = [feature.vocabulary for one in tasks for feature in one.output_features.values()]
   for tokenizer in vocabularies:
     if not isinstance(tokenizer, seqio.SentencePieceVocabulary):
       found = type(tokenizer).__name__

@@ -70,7 +70,7 @@ def test_an_address_that_cannot_be_reached_is_named_in_a_sentence(monkeypatch):
 
   for module in (addresses, store):
     monkeypatch.setattr(module, 'path_of', unreachable)
-  monkeypatch.setattr('terraformer.data.vocabulary.path_of', unreachable)
+  monkeypatch.setattr('terraformer.data.tokenizer.path_of', unreachable)
   config = DataConfig(directory='gs://bucket/data')
   for use in (prepare.prepare, child.ensure_prepared, batches.open_prepared):
     with pytest.raises(UserError, match=r'^gs://bucket/data: expected an address that can be reached, found 403 for'):

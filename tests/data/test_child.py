@@ -27,7 +27,7 @@ print('registering')
 words = c.TokenizerConfig('words.model', sentinels=20)
 for name in ('one', 'two'):
   texts = c.LocalFilesConfig(*[(f'{name}{split}.jsonl',) for split in ('', '-validation', '-test')])
-  registered.register(c.DataConfig(texts, vocabulary=words), name)
+  registered.register(c.DataConfig(texts, tokenizer=words), name)
 seqio.MixtureRegistry.add('both', [('one', 1), ('two', 1)])
 """
 

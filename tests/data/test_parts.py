@@ -38,7 +38,7 @@ job.find_text = job.plan = lambda *_: 'text'
 job.make_job = lambda config, text, folder, progress: job.Job(
   folder, config, fakes, features, run, vocabulary, store.Origin())
 print('started', flush=True)
-manifest = prepare.prepare(config, progress=False, share=share)
+manifest = prepare.prepare(config, show_progress=False, share=share)
 print('whole' if manifest else 'part')
 """
 

@@ -32,7 +32,7 @@ def test_nothing_of_tensorflow_is_imported(python):
 
 def test_vocabulary_and_corpora_need_no_grain_either(python):
   code = (
-    'import sys, terraformer.data.vocabulary, terraformer.data.docstrings\nprint({"grain", "jax"} & set(sys.modules))'
+    'import sys, terraformer.data.tokenizer, terraformer.data.docstrings\nprint({"grain", "jax"} & set(sys.modules))'
   )
   assert python(code).stdout == 'set()\n'
 
@@ -205,7 +205,7 @@ def test_lengths_of_pairs_may_change_but_nothing_else(fake_prepared):
   assert prepare.prepare(longer, show_progress=False).examples['train'] == 40
   with pytest.raises(UserError, match='DataConfig.max_examples: 0 -> 3'):
     prepare.prepare(dataclasses.replace(config, max_examples=3))
-  with pytest.raises(UserError, match='DataConfig.vocabulary.size: 8192 -> 450'):
+  with pytest.raises(UserError, match='DataConfig.tokenizer.size: 8192 -> 450'):
     child.ensure_prepared(dataclasses.replace(config, tokenizer=TokenizerConfig(size=450)))
 
 

@@ -47,13 +47,13 @@ with mock.patch.object(c4.C4, '_split_generators', split_generators):
   tfds.builder('c4/en', data_dir=f'{folder}/tfds').download_and_prepare()
 
 for values in json.load(open(f'{folder}/configs.json')):
-  prepare.prepare(c.from_dict(values), progress=False)
+  prepare.prepare(c.from_dict(values), show_progress=False)
 
 first = c.from_dict(json.load(open(f'{folder}/configs.json'))[0])
 path = f'{first.directory}/{first.task}/vocabulary.model'
 out['names'] = registered.register_all(path, 100, f'{folder}/tfds')
 numbers = c.DecimalCopyConfig(train_examples=50, held_out_examples=5)
-registered.register(c.DataConfig(numbers, vocabulary=c.TokenizerConfig(path)))
+registered.register(c.DataConfig(numbers, tokenizer=c.TokenizerConfig(path)))
 read = lambda name, split='train', seed=0, **lengths: [
   {key: value.tolist() for key, value in example.items() if not key.endswith('pretokenized')}
   for example in seqio.get_mixture_or_task(name).get_dataset(
@@ -68,10 +68,10 @@ out['metrics'] = [fn(['1 2', '34'], ['1 2', '35']) for name in ('arxiv_summariza
 out['metrics'] += [fn(['1 2', 'Ёж ушёл'], ['1 2', 'ёж пришёл'])
                    for fn in seqio.get_mixture_or_task('arxiv_summarization').metric_fns]
 seqio.MixtureRegistry.add('papers_and_digits', [('arxiv_summarization', 1.0), ('decimal_copy', 3.0)])
-prepare.prepare(c.DataConfig(c.SeqioTaskConfig('papers_and_digits'), f'{folder}/prepared'), progress=False)
+prepare.prepare(c.DataConfig(c.SeqioTaskConfig('papers_and_digits'), f'{folder}/prepared'), show_progress=False)
 def said(**fields):
   try:
-    prepare.prepare(c.from_dict({**c.to_dict(first), 'directory': f'{folder}/bad', **fields}), progress=False)
+    prepare.prepare(c.from_dict({**c.to_dict(first), 'directory': f'{folder}/bad', **fields}), show_progress=False)
   except c.UserError as error:
     return str(error)
 bad = lambda name: c.to_dict(c.LocalFolderConfig(f'{folder}/{name}'))
@@ -80,7 +80,7 @@ out['errors'] = {
   'no data': said(source=elsewhere(f'{folder}/nowhere')),
   'no bucket of data': said(source=elsewhere('gs://terraformer-jax-no-such-bucket/tfds')),
   'no bucket of a vocabulary': said(
-    vocabulary=c.to_dict(c.TokenizerConfig('gs://terraformer-jax-no-such-bucket/a.model'))),
+    tokenizer=c.to_dict(c.TokenizerConfig('gs://terraformer-jax-no-such-bucket/a.model'))),
   'no column': said(source=bad('bad_column'), name='', objective=None),
   'no text': said(source=bad('bad_row'), name='', objective=None),
   'cut off': said(source=bad('bad_file'), name='', objective=None),

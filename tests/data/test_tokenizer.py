@@ -192,7 +192,7 @@ def test_shorter_lines_are_tried_where_training_fails(monkeypatch):
       raise RuntimeError('INTERNAL')
     return with_own_sentinels(())
 
-  monkeypatch.setattr('terraformer.data.vocabulary._train', fail_at_first)
+  monkeypatch.setattr('terraformer.data.tokenizer._train', fail_at_first)
   train_vocabulary(['é' * 5000 + ' and\nshort'], 450, 20)
   assert tried == [[10_004, 5], [4096, 4096, 1812, 5]]
 
@@ -201,7 +201,7 @@ def test_a_text_that_cannot_be_trained_on_is_still_said_to_be(monkeypatch):
   def fail(lines, size):
     raise RuntimeError('INTERNAL')
 
-  monkeypatch.setattr('terraformer.data.vocabulary._train', fail)
+  monkeypatch.setattr('terraformer.data.tokenizer._train', fail)
   with pytest.raises(UserError, match='expected one that sentencepiece can train for this text, found 450'):
     train_vocabulary(['a'], 450, 20)
 

@@ -154,7 +154,7 @@ def test_a_state_comes_back_and_one_of_another_shape_name_or_type_is_named(tmp_p
 def test_another_format_is_named(run_copy):
   path = checkpoint.folder(run_copy) / '24' / 'run' / 'metadata'
   path.write_text(json.dumps(json.loads(path.read_text()) | {'format': 99}))
-  with pytest.raises(UserError, match='expected a checkpoint of format 5, found 99'):
+  with pytest.raises(UserError, match='expected a checkpoint of format 6, found 99'):
     checkpoint.read_run(run_copy, 24)
 
 
