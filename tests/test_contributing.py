@@ -46,15 +46,16 @@ def test_the_feed_forward_steps_as_it_computes_and_picks_two_units(mine):
 
 
 def test_the_attention_decodes_as_it_computes_and_sees_a_window(mine):
-  block = BlockConfig(24, 2, DenseProjectionConfig(), examples.SPARSE_FF, None, 0.0, mine.WindowConfig(window=3))
+  block = BlockConfig(24, 2, DenseProjectionConfig(), examples.DENSE_FF, None, 0.0, mine.WindowConfig(window=3))
   config = LanguageModelConfig(20, 64, n_layers=1, decoder=block)
-  model = make_model(config, key=jax.random.key(0))
+  make = jax.jit(make_model, static_argnums=0)
+  model = make(config, key=jax.random.key(0))
   tokens = examples.tokens(0)
   real_BxT = np.asarray(tokens[1]) != 0
   logits_BxTxV = np.asarray(model(*tokens))
   np.testing.assert_allclose(examples.steps(model, *tokens)[real_BxT], logits_BxTxV[real_BxT], atol=1e-4)
   wide = dataclasses.replace(config, decoder=dataclasses.replace(block, attention=mine.WindowConfig(window=64)))
-  assert not np.allclose(make_model(wide, key=jax.random.key(0))(*tokens), logits_BxTxV, atol=1e-3)
+  assert not np.allclose(make(wide, key=jax.random.key(0))(*tokens), logits_BxTxV, atol=1e-3)
 
 
 def test_the_source_gives_each_example_once_over_all_parts(mine):

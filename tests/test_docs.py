@@ -89,10 +89,9 @@ def test_gin_names_fields_that_there_are(page):
 def test_commands_have_flags_that_there_are(page):
   parser = make_parser(cli._COMMANDS)
   lines = '\n'.join(fences(page, '')).replace('\\\n', ' ').splitlines()
-  commands = [found[1] for line in lines if (found := re.search(r'(?:^|\| )\s*terraformer (.*?)(?:\s+[#&|>].*)?$', line))]
-  for command in commands:
-    words = re.sub(r'\$\w', '0', command)
-    assert parser.parse_args(shlex.split(words)), command
+  found = [re.search(r'(?:^|\| )\s*terraformer (.*?)(?:\s+[#&|>].*)?$', line) for line in lines]
+  for command in (each[1] for each in found if each):
+    assert parser.parse_args(shlex.split(re.sub(r'\$\w', '0', command))), command
 
 
 @pytest.mark.parametrize('page', WRITTEN_NOW)
