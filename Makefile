@@ -35,7 +35,7 @@ $(VENV)/.installed-docs: $(INSTALLED)
 	@touch $@
 
 docs: $(VENV)/.installed-docs
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo 'the documentation is in site/; open site/index.html'
 
 format: $(INSTALLED)
