@@ -121,3 +121,8 @@ def test_every_module_of_the_architecture_is_there():
 
 def test_the_readme_can_be_read_in_a_few_minutes():
   assert len(text_of('README.md').splitlines()) <= 125
+
+
+def test_one_version_is_said_everywhere():
+  assert f'\nversion: {terraformer.__version__}\n' in text_of('CITATION.cff')
+  assert f'\n## {terraformer.__version__} - ' in text_of('CHANGELOG.md')
