@@ -7,7 +7,7 @@ import importlib.util  # noqa: F401 (gin 0.5 uses it without importing it)
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import gin
@@ -18,6 +18,21 @@ from terraformer.config import DecodeConfig, RunConfig, UserError, first_line, m
 from terraformer.config.renames import present_names
 
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
+
+
+def load_config(*gin_files: str | os.PathLike[str], bindings: str | Sequence[str] = ()) -> RunConfig:
+  """The configuration of a run that gin files and bindings make.
+
+  Args:
+    gin_files: the later ones win; looked up in the working folder, then in the files that come with the package
+      (`gin_configs/runs/demo.gin`).
+    bindings: text of the form `config.TrainConfig.steps = 100`, which wins over the files.
+
+  Raises:
+    UserError: for a file, name or value that is not valid, and for a binding that nothing uses.
+  """
+  lines = [bindings] if isinstance(bindings, str) else list(bindings)
+  return load_configs([os.fspath(path) for path in gin_files], lines)[0]
 
 
 def load_configs(files: list[str], bindings: list[str], stored: str = '') -> tuple[RunConfig, DecodeConfig, str]:
