@@ -10,7 +10,7 @@ The public API is what `__all__` lists:
     tf.export('runs/demo', 'runs/demo_bundle')
     print(*tf.Decoder.open('runs/demo_bundle').generate('summarize: ...'))
 
-Everything else may change between versions. A name is imported when it is first used, so `import terraformer` itself loads
+Everything else may change between versions. A name is imported when it is first used: `import terraformer` alone loads
 neither JAX nor any other library.
 """
 

@@ -65,7 +65,8 @@ def evaluate(
     Perplexity, ROUGE, exact match and every text, with their baselines.
 
   Raises:
-    UserError: if there is no complete checkpoint, the prepared data are missing or not the run's, or the split is empty.
+    UserError: if there is no complete checkpoint, the prepared data are missing or another run's, or the split is
+      empty.
   """
   return evaluation.evaluate(
     Path(workdir), split, limit, progress=progress, decode=decode, batch_size=batch_size, best=best

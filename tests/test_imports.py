@@ -66,7 +66,9 @@ ALLOWED = {
     'training',
   },
   '__main__': {'cli', 'interrupts', 'streams'},
-  '__init__': set(),
+  'gin_text': {'config'},
+  'api': {'config', 'eval', 'exporting', 'gin_text', 'training'},
+  '__init__': {'api', 'config', 'configure', 'decode', 'models'},  # when a name is used, and for type checkers
 }
 TENSORFLOW = {'tensorflow', 'tensorflow_text', 'tensorflow_datasets', 'seqio'}
 

@@ -78,8 +78,8 @@ class Evaluation:
   lead3_rouge: dict[str, float]
   exact_match: float | None
   by_task: dict[str, dict[str, float]]
-  scores: list[float]
-  texts: list[tuple[str, str, str]]
+  scores: list[float] = dataclasses.field(repr=False)
+  texts: list[tuple[str, str, str]] = dataclasses.field(repr=False)
   predictions: str
   rouge_tokenizer: RougeTokenizer | None = RougeTokenizer.STANDARD
   loss_with_shuffled_sources: float | None = None

@@ -10,7 +10,8 @@ lie. The backward pass is written out. It computes the scores again, group by gr
 through the inverse permutation, where automatic differentiation would store scores and scatter rows.
 
 B batch, H heads, T time, P time padded to whole chunks, K head width, R rounds, C positions of a chunk, G chunks of a
-group that is computed at one time, E chunks that a group reads, I positions of some chunks, W keys that a chunk sees.
+group that is computed at one time, E chunks that a group reads, A chunks beside a round, I positions of some chunks,
+Z sorted positions of a round and what is beside it, W keys that a chunk sees.
 """
 
 import dataclasses
@@ -84,7 +85,7 @@ class _Chunks:
     return self._of_ring(order_BxHxRxP, chunk[None])
 
   def beside(self, order_BxHxRxP: jax.Array) -> jax.Array:
-    """Positions of the chunks of other rounds that a round reads, before and after it: R x E x B x H x C."""
+    """Positions of the chunks of other rounds that a round reads, before and after it: R x A x B x H x C."""
     chunk = np.concatenate([np.arange(-self.before, 0), np.arange(self.after) + self.n_chunks])
     return self._of_ring(order_BxHxRxP, chunk[None])
 
@@ -177,14 +178,14 @@ def _forward(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, inputs: _Inputs) -> tuple[ja
       sum_BxHxGxC = jnp.where(seen_BxHxGxC, sum_BxHxGxC, 1)
       y_BxHxGxCxK /= sum_BxHxGxC[..., None]
       lse_BxHxGxC = jnp.where(seen_BxHxGxC, largest_BxHxGxCx1[..., 0] + jnp.log(sum_BxHxGxC), _HIDDEN)
-      y_BxHxI, lse_BxHxI = buffers
-      y_BxHxI = jax.lax.dynamic_update_slice_in_dim(
-        y_BxHxI, y_BxHxGxCxK.reshape(batch, n_heads, -1, width), index * chunks.group_rows, axis=2
+      y_BxHxZxK, lse_BxHxZ = buffers
+      y_BxHxZxK = jax.lax.dynamic_update_slice_in_dim(
+        y_BxHxZxK, y_BxHxGxCxK.reshape(batch, n_heads, -1, width), index * chunks.group_rows, axis=2
       )
-      lse_BxHxI = jax.lax.dynamic_update_slice_in_dim(
-        lse_BxHxI, lse_BxHxGxC.reshape(batch, n_heads, -1), index * chunks.group_rows, axis=2
+      lse_BxHxZ = jax.lax.dynamic_update_slice_in_dim(
+        lse_BxHxZ, lse_BxHxGxC.reshape(batch, n_heads, -1), index * chunks.group_rows, axis=2
       )
-      return (y_BxHxI, lse_BxHxI), None
+      return (y_BxHxZxK, lse_BxHxZ), None
 
     buffers = jnp.zeros((*sorted_shape, width)), jnp.zeros(sorted_shape)
     (sorted_y, sorted_lse), _ = jax.lax.scan(one_group, buffers, (jnp.arange(chunks.n_groups), position_xExBxHxC))
@@ -253,29 +254,29 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
     return d_q_BxHxExCxK + jnp.pad(d_q_BxHxGxCxK, beside), d_v_BxHxExCxK
 
   def one_round(totals, per_round):
-    order_BxHxP, position_xExBxHxC, beside_ExBxHxC, keep_HxCxW = per_round
+    order_BxHxP, position_xExBxHxC, beside_AxBxHxC, keep_HxCxW = per_round
 
     def one_group(buffers, per_group):
       index, position_ExBxHxC = per_group
       start = index * chunks.group_rows
 
-      def add(buffer_BxHxIxK, d_BxHxExCxK):
+      def add(buffer_BxHxZxK, d_BxHxExCxK):
         d_BxHxIxK = d_BxHxExCxK.reshape(batch, n_heads, -1, width)
-        d_BxHxIxK += jax.lax.dynamic_slice_in_dim(buffer_BxHxIxK, start, d_BxHxIxK.shape[2], axis=2)
-        return jax.lax.dynamic_update_slice_in_dim(buffer_BxHxIxK, d_BxHxIxK, start, axis=2)
+        d_BxHxIxK += jax.lax.dynamic_slice_in_dim(buffer_BxHxZxK, start, d_BxHxIxK.shape[2], axis=2)
+        return jax.lax.dynamic_update_slice_in_dim(buffer_BxHxZxK, d_BxHxIxK, start, axis=2)
 
       return tuple(map(add, buffers, group_gradients(index, position_ExBxHxC, keep_HxCxW))), None
 
     buffers = jnp.zeros(sorted_shape), jnp.zeros(sorted_shape)
     buffers, _ = jax.lax.scan(one_group, buffers, (jnp.arange(chunks.n_groups), position_xExBxHxC))
     rank_BxHxP = _ranks(order_BxHxP)
-    beside_BxHxI = jnp.moveaxis(beside_ExBxHxC, 0, 2).reshape(batch, n_heads, -1)
+    beside_BxHxI = jnp.moveaxis(beside_AxBxHxC, 0, 2).reshape(batch, n_heads, -1)
 
-    def collect(total_BxHxPxK, sorted_BxHxIxK):
-      total_BxHxPxK += _take(sorted_BxHxIxK, before + rank_BxHxP)
+    def collect(total_BxHxPxK, sorted_BxHxZxK):
+      total_BxHxPxK += _take(sorted_BxHxZxK, before + rank_BxHxP)
       end = before + round_rows
       rows_BxHxIxK = jnp.concatenate(
-        [sorted_BxHxIxK[:, :, :before], sorted_BxHxIxK[:, :, end : end + chunks.after * chunks.length]], axis=2
+        [sorted_BxHxZxK[:, :, :before], sorted_BxHxZxK[:, :, end : end + chunks.after * chunks.length]], axis=2
       )
       # Chunks of the rounds beside this one: a few rows, however long the sequence.
       return jax.vmap(jax.vmap(lambda total, at, rows: total.at[at].add(rows)))(

@@ -1,6 +1,7 @@
 """Buckets of queries by random directions, and the order that they make (Reformer, Kitaev et al., 2020).
 
-T time, K head width, H heads, R rounds, F directions of a hash, C queries of a block.
+T time, K head width, H heads, R rounds, F directions of a hash, N of one of its factors, C queries of a
+block.
 """
 
 import functools
@@ -50,8 +51,8 @@ def hash_queries(q_TxK: jax.Array, rotations_KxRxF: jax.Array, factors: tuple[in
     projected_RxFxC = jnp.einsum('CK,KRF->RFC', q_CxK, rotations_KxRxF, precision='highest')
     bucket_RxC, scale, first = 0, 1, 0
     for factor in factors:
-      direction_RxFxC = projected_RxFxC[:, first : first + factor // 2]
-      (near_RxC, index_RxC), (far_RxC, opposite_RxC) = _first_largest(direction_RxFxC), _first_largest(-direction_RxFxC)
+      direction_RxNxC = projected_RxFxC[:, first : first + factor // 2]
+      (near_RxC, index_RxC), (far_RxC, opposite_RxC) = _first_largest(direction_RxNxC), _first_largest(-direction_RxNxC)
       bucket_RxC += scale * jnp.where(near_RxC >= far_RxC, index_RxC, opposite_RxC + factor // 2)
       scale, first = scale * factor, first + factor // 2
     return bucket_RxC

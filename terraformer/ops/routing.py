@@ -23,22 +23,22 @@ def first_of_largest(x_xN: jax.Array) -> jax.Array:
   return jnp.where(x_xN == largest_x1, place_xN, n - 1).min(-1)
 
 
-def select_units(logits_xMxN: jax.Array, *, temperature: float = 0.0, key: jax.Array | None = None) -> jax.Array:
+def select_units(logits_xN: jax.Array, *, temperature: float = 0.0, key: jax.Array | None = None) -> jax.Array:
   """Index of the chosen unit of each block; the first one on ties.
 
   Args:
-    logits_xMxN: the controller's output, any leading axes.
+    logits_xN: the controller's output, units of a block on the last axis.
     temperature: scale of the Gumbel noise that is added to the log-softmax; the logits are not divided by it.
     key: of the noise; None chooses without noise.
 
   Returns:
-    units_xM, of the smallest unsigned type that holds N.
+    The leading axes, of the smallest unsigned type that holds N.
   """
   if key is not None and temperature > 0:
-    uniform = jax.random.uniform(key, logits_xMxN.shape, logits_xMxN.dtype, minval=1e-6, maxval=1 - 1e-6)
-    logits_xMxN = jax.nn.log_softmax(logits_xMxN) - jnp.log(-jnp.log(uniform)) * temperature
-  n_units = logits_xMxN.shape[-1]
-  return first_of_largest(logits_xMxN).astype(jnp.uint8 if n_units <= 256 else jnp.uint16)
+    uniform = jax.random.uniform(key, logits_xN.shape, logits_xN.dtype, minval=1e-6, maxval=1 - 1e-6)
+    logits_xN = jax.nn.log_softmax(logits_xN) - jnp.log(-jnp.log(uniform)) * temperature
+  n_units = logits_xN.shape[-1]
+  return first_of_largest(logits_xN).astype(jnp.uint8 if n_units <= 256 else jnp.uint16)
 
 
 def straight_through(units_xM: jax.Array, soft_xMxN: jax.Array, is_hard: jax.Array | bool = True) -> jax.Array:
