@@ -80,7 +80,8 @@ def test_the_package_says_that_it_has_types():
 def run(gin_file, tmp_path_factory):
   """The folder of a run that Python code has configured, trained, and resumed."""
   folder = tmp_path_factory.mktemp('api') / 'run'
-  config = tf.load_config(gin_file, bindings='config.TrainConfig.steps = 2')
+  settings = {'steps': 2, 'eval_every': 0, 'sample_every': 0}
+  config = tf.load_config(gin_file, bindings=[f'config.TrainConfig.{name} = {n}' for name, n in settings.items()])
   tf.train(config, str(folder), progress=False)
   longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
   return folder, tf.train(longer, folder, progress=False)
