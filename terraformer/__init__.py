@@ -78,9 +78,9 @@ if TYPE_CHECKING:
     TablePositionsConfig,
     TerraformerConfig,
     TfdsConfig,
+    TokenizerConfig,
     TrainConfig,
     UserError,
-    VocabularyConfig,
     WatchdogConfig,
   )
   from terraformer.configure import load_config
@@ -160,7 +160,7 @@ __all__ = [
   'TfdsConfig',
   'TrainConfig',
   'UserError',
-  'VocabularyConfig',
+  'TokenizerConfig',
   'WatchdogConfig',
 ]
 

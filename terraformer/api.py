@@ -16,7 +16,7 @@ from terraformer.training import loop
 _GREEDY = DecodeConfig()
 
 
-def train(config: RunConfig, workdir: str | os.PathLike[str], *, progress: bool = True) -> loop.TrainResult:
+def train(config: RunConfig, workdir: str | os.PathLike[str], *, show_progress: bool = True) -> loop.TrainResult:
   """Trains a model to step `config.train.steps`, resuming from the newest checkpoint of `workdir` if it has one.
 
   Data that have not been prepared yet are prepared first, by a process of their own. Interrupting it (Ctrl-C, or the
@@ -25,7 +25,7 @@ def train(config: RunConfig, workdir: str | os.PathLike[str], *, progress: bool 
   Args:
     config: the model, its data and its training, from `load_config` or built of the config classes.
     workdir: the folder of the run, which takes checkpoints, metrics, TensorBoard events, plots and a summary.
-    progress: whether to show a progress bar, and samples of what the model writes.
+    show_progress: whether to show a progress bar, and samples of what the model writes.
 
   Returns:
     The step that was reached, the metrics of the last evaluation, and where the time went.
@@ -35,7 +35,7 @@ def train(config: RunConfig, workdir: str | os.PathLike[str], *, progress: bool 
     training.divergence.DivergedError: if the loss is not finite or jumps; the newest checkpoint is from before that.
     files.UnwritableError: if the disk is full.
   """
-  return loop.train(config, Path(workdir), gin_text=as_gin(config), progress=progress)
+  return loop.train(config, Path(workdir), gin_text=as_gin(config), show_progress=show_progress)
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
   decode: DecodeConfig | None = _GREEDY,
   batch_size: int | None = None,
   best: bool = False,
-  progress: bool = True,
+  show_progress: bool = True,
 ) -> evaluation.Evaluation:
   """Scores the newest checkpoint of a run on held-out examples.
 
@@ -59,7 +59,7 @@ def evaluate(
     decode: how texts are written; None computes the perplexity alone, which is much faster.
     batch_size: examples that are decoded side by side; None for what is likely to fit into the memory.
     best: takes the best checkpoint instead of the newest (`CheckpointConfig.best`).
-    progress: whether to show progress bars.
+    show_progress: whether to show progress bars.
 
   Returns:
     Perplexity, ROUGE, exact match and every text, with their baselines.
@@ -69,7 +69,7 @@ def evaluate(
       empty.
   """
   return evaluation.evaluate(
-    Path(workdir), split, limit, progress=progress, decode=decode, batch_size=batch_size, best=best
+    Path(workdir), split, limit, show_progress=show_progress, decode=decode, batch_size=batch_size, best=best
   )
 
 
@@ -79,7 +79,7 @@ def export(
   *,
   dtype: Literal['float32', 'bfloat16'] = 'float32',
   best: bool = False,
-  progress: bool = False,
+  show_progress: bool = False,
 ) -> int:
   """Writes the newest checkpoint of a run as a bundle, the folder that `Decoder.open` reads.
 
@@ -88,7 +88,7 @@ def export(
     output: the bundle's folder; a bundle that is there is replaced.
     dtype: of the tensors that a token reads row by row, which are most of a sparse model.
     best: takes the best checkpoint instead of the newest (`CheckpointConfig.best`).
-    progress: whether to show a progress bar.
+    show_progress: whether to show a progress bar.
 
   Returns:
     The step of the checkpoint.
@@ -96,4 +96,4 @@ def export(
   Raises:
     UserError: if there is no complete checkpoint, or `output` holds something else.
   """
-  return export_run(Path(workdir), Path(output), dtype == 'bfloat16', progress, best)
+  return export_run(Path(workdir), Path(output), dtype == 'bfloat16', show_progress, best)

@@ -82,9 +82,9 @@ def run(gin_file, tmp_path_factory):
   folder = tmp_path_factory.mktemp('api') / 'run'
   settings = {'steps': 2, 'eval_every': 0, 'sample_every': 0}
   config = tf.load_config(gin_file, bindings=[f'config.TrainConfig.{name} = {n}' for name, n in settings.items()])
-  tf.train(config, str(folder), progress=False)
+  tf.train(config, str(folder), show_progress=False)
   longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
-  return folder, tf.train(longer, folder, progress=False)
+  return folder, tf.train(longer, folder, show_progress=False)
 
 
 def test_a_run_is_trained_and_resumed(run):
@@ -102,13 +102,13 @@ def test_a_run_is_resumed_by_the_command(run, terraformer):
 
 
 def test_a_run_is_evaluated(run):
-  result = tf.evaluate(run[0], limit=3, progress=False, decode=tf.DecodeConfig(max_tokens=2))
+  result = tf.evaluate(run[0], limit=3, show_progress=False, decode=tf.DecodeConfig(max_tokens=2))
   assert (result.step, result.n_examples, len(result.texts)) == (4, 3, 3)
   assert result.texts[0][0] not in repr(result), 'a notebook would print them all'
 
 
 def test_the_perplexity_alone_takes_no_decoding(run):
-  assert tf.evaluate(run[0], split='validation', limit=3, decode=None, progress=False).texts == []
+  assert tf.evaluate(run[0], split='validation', limit=3, decode=None, show_progress=False).texts == []
 
 
 def test_a_run_is_exported_and_decoded(run, tmp_path):

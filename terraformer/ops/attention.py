@@ -99,11 +99,11 @@ def full_attention(
   k_BxHxPxK, v_BxHxPxK = k_BxPxHxK.swapaxes(1, 2), v_BxPxHxK.swapaxes(1, 2)
 
   def attend(q_BxCxHxK, position_C, chunk_key):
-    visible_BxCxP = attention_mask(position_C, k_BxHxPxK.shape[2], real_BxP, causal, segments)
-    y_BxCxHxK = dot_product_attention(q_BxCxHxK, k_BxHxPxK, v_BxHxPxK, visible_BxCxP, rate=rate, key=chunk_key)
-    if not blind_zeros or visible_BxCxP is None:
+    mask_BxCxP = attention_mask(position_C, k_BxHxPxK.shape[2], real_BxP, causal, segments)
+    y_BxCxHxK = dot_product_attention(q_BxCxHxK, k_BxHxPxK, v_BxHxPxK, mask_BxCxP, rate=rate, key=chunk_key)
+    if not blind_zeros or mask_BxCxP is None:
       return y_BxCxHxK
-    return jnp.where(visible_BxCxP.any(2)[..., None, None], y_BxCxHxK, 0)
+    return jnp.where(mask_BxCxP.any(2)[..., None, None], y_BxCxHxK, 0)
 
   return by_query_chunk(attend, q_BxTxHxK, query_chunk, key)
 

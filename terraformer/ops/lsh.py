@@ -27,7 +27,7 @@ from terraformer.ops.shared_qk import unit_keys
 # Position, as a key, of what nobody sees.
 UNSEEN = np.iinfo(np.int32).max
 # In place of a hidden score; its distance to the floor of the largest score makes its weight exactly 0.
-_HIDDEN = -1e30
+_MASK_VALUE = -1e30
 # Floor of the largest score; a query whose log-sum-exp lies below sees no key but its own.
 _ALONE = -1e20
 # Queries of a group, over all examples and heads: more do not run faster, and fewer leave a CPU's caches half empty.
@@ -140,14 +140,14 @@ def _group_scores(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, inputs: _Inputs, positi
   k_BxHxGxWxK = chunks.windows(unit_keys(q_BxHxExCxK))
   own_BxHxGxC = chunks.own(position_BxHxExC)
   at_query, at_key = own_BxHxGxC[..., None], chunks.windows(key_position_BxHxExC)[..., None, :]
-  visible_BxHxGxCxW = at_key < at_query if chunks.causal else (at_key != at_query) & (at_key != UNSEEN)
+  mask_BxHxGxCxW = at_key < at_query if chunks.causal else (at_key != at_query) & (at_key != UNSEEN)
   if inputs.segment_BxP is not None:
     segment_BxHxExC = at_positions(inputs.segment_BxP)
     own_segment_BxHxGxC = chunks.own(segment_BxHxExC)
-    visible_BxHxGxCxW &= own_segment_BxHxGxC[..., None] == chunks.windows(segment_BxHxExC)[..., None, :]
+    mask_BxHxGxCxW &= own_segment_BxHxGxC[..., None] == chunks.windows(segment_BxHxExC)[..., None, :]
   q_BxHxGxCxK = chunks.own(q_BxHxExCxK)
   score_BxHxGxCxW = jnp.einsum('BHGCK,BHGWK->BHGCW', q_BxHxGxCxK, k_BxHxGxWxK, preferred_element_type=jnp.float32)
-  score_BxHxGxCxW = jnp.where(visible_BxHxGxCxW, score_BxHxGxCxW, _HIDDEN)
+  score_BxHxGxCxW = jnp.where(mask_BxHxGxCxW, score_BxHxGxCxW, _MASK_VALUE)
   return q_BxHxExCxK, k_BxHxGxWxK, chunks.windows(v_BxHxExCxK), own_BxHxGxC, score_BxHxGxCxW
 
 
@@ -177,7 +177,7 @@ def _forward(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, inputs: _Inputs) -> tuple[ja
       seen_BxHxGxC = sum_BxHxGxC > 0
       sum_BxHxGxC = jnp.where(seen_BxHxGxC, sum_BxHxGxC, 1)
       y_BxHxGxCxK /= sum_BxHxGxC[..., None]
-      lse_BxHxGxC = jnp.where(seen_BxHxGxC, largest_BxHxGxCx1[..., 0] + jnp.log(sum_BxHxGxC), _HIDDEN)
+      lse_BxHxGxC = jnp.where(seen_BxHxGxC, largest_BxHxGxCx1[..., 0] + jnp.log(sum_BxHxGxC), _MASK_VALUE)
       y_BxHxZxK, lse_BxHxZ = buffers
       y_BxHxZxK = jax.lax.dynamic_update_slice_in_dim(
         y_BxHxZxK, y_BxHxGxCxK.reshape(batch, n_heads, -1, width), index * chunks.group_rows, axis=2
@@ -198,7 +198,7 @@ def _forward(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, inputs: _Inputs) -> tuple[ja
     return (y_BxHxPxK, both_BxHxP), None
 
   order_RxBxHxP = jnp.moveaxis(inputs.order_BxHxRxP, 2, 0)
-  nothing = jnp.zeros(q_BxHxPxK.shape, jnp.float32), jnp.full(q_BxHxPxK.shape[:3], _HIDDEN)
+  nothing = jnp.zeros(q_BxHxPxK.shape, jnp.float32), jnp.full(q_BxHxPxK.shape[:3], _MASK_VALUE)
   per_round = (order_RxBxHxP, chunks.read(inputs.order_BxHxRxP), inputs.keep_RxHxCxW)
   (y_BxHxPxK, lse_BxHxP), _ = jax.lax.scan(one_round, nothing, per_round)
   alone_BxHxPx1 = (lse_BxHxP < _ALONE)[..., None]
@@ -221,7 +221,7 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
   before, round_rows = chunks.before * chunks.length, chunks.n_chunks * chunks.length
   sorted_shape = (batch, n_heads, chunks.n_groups * chunks.group_rows + chunks.n_beside * chunks.length, width)
   alone_BxHxP = lse_BxHxP < _ALONE
-  lse_BxHxP = jnp.where(alone_BxHxP, -_HIDDEN, lse_BxHxP)  # so that no score has a weight
+  lse_BxHxP = jnp.where(alone_BxHxP, -_MASK_VALUE, lse_BxHxP)  # so that no score has a weight
   # The sum over keys of weight times its gradient, which the softmax takes from each of the latter.
   mean_BxHxP = jnp.einsum('BHPK,BHPK->BHP', d_y_BxHxPxK, y_BxHxPxK, preferred_element_type=jnp.float32)
 
@@ -234,7 +234,7 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
     d_y_BxHxGxCxK = _take(d_y_BxHxPxK, own_BxHxI).reshape(*own_BxHxGxC.shape, width)
     lse_BxHxGxC, mean_BxHxGxC = (_take(x, own_BxHxI).reshape(own_BxHxGxC.shape) for x in (lse_BxHxP, mean_BxHxP))
     in_round_Gx1 = (index * chunks.group + jnp.arange(chunks.group) < chunks.n_chunks)[:, None]
-    lse_BxHxGxC = jnp.where(in_round_Gx1, lse_BxHxGxC, -_HIDDEN)
+    lse_BxHxGxC = jnp.where(in_round_Gx1, lse_BxHxGxC, -_MASK_VALUE)
     weight_BxHxGxCxW = jnp.exp(score_BxHxGxCxW - lse_BxHxGxC[..., None])
     contract = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     d_weight_BxHxGxCxW = contract('BHGCK,BHGWK->BHGCW', d_y_BxHxGxCxK, v_BxHxGxWxK)
