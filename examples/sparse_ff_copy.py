@@ -1,7 +1,7 @@
 """A sparse feed-forward layer learns to copy: which units does its controller pick, and what does a token read?
 
-Sixteen symbols go through one SparseFF, with no way around it, and must come out as they went in. Of each block of eight
-units the controller picks one, so a token has 8 units to say which symbol it is, not 64. Takes seconds on a CPU.
+Sixteen symbols go through one SparseFF, with no way around it, and must come out as they went in. The controller picks
+one unit of each block of eight, so a token has 8 units to say which symbol it is, not 64. Takes seconds on a CPU.
 """
 
 # %%
