@@ -87,7 +87,7 @@ def test_there_are_runs_of_every_format():
 
 
 def test_every_checkpoint_has_the_config_of_the_run(stored):
-  for place in formats.mask():
+  for place in formats.places():
     for step in checkpoint.steps(place):
       assert not differing(checkpoint.read_run(place, step)[0], stored.expected['config'])
 
@@ -100,7 +100,7 @@ def test_prepared_data_give_the_same_first_batch_and_texts(stored):
 def test_every_checkpoint_has_its_parameters_bit_for_bit(stored):
   found = {
     str(place): {str(step): formats.checksums(formats.params(place, step)) for step in checkpoint.steps(place)}
-    for place in formats.mask()
+    for place in formats.places()
   }
   assert found == stored.expected['checkpoints']
   assert best.best_step(RUN) == stored.expected['best']
