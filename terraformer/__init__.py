@@ -158,9 +158,9 @@ __all__ = [
   'TablePositionsConfig',
   'TerraformerConfig',
   'TfdsConfig',
+  'TokenizerConfig',
   'TrainConfig',
   'UserError',
-  'TokenizerConfig',
   'WatchdogConfig',
 ]
 

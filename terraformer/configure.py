@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import importlib.util  # noqa: F401 (gin 0.5 uses it without importing it)
 import os
 import re
@@ -15,7 +14,6 @@ import gin
 from terraformer import config as config_lib
 from terraformer import gin_files
 from terraformer.config import DecodeConfig, RunConfig, UserError, first_line, migrations
-from terraformer.config.renames import present_names
 
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
 
@@ -75,9 +73,7 @@ def _load(files: list[str], bindings: list[str], stored: str) -> tuple[RunConfig
     _parse('the stored config', lambda: gin.parse_config(stored))
   for path in files:
     _parse(f'--gin_file {path}', lambda path=path: gin.parse_config_file(path))
-  bindings = [
-    present_names(binding, functools.partial(_say, f'--gin_bindings {binding!r:.200}')) for binding in bindings
-  ]
+  bindings = [gin_files.with_present_names(each, f'--gin_bindings {each!r:.200}') for each in bindings]
   for binding in bindings:
     _parse(f'--gin_bindings {binding!r:.200}', lambda binding=binding: gin.parse_config(_HEADER + binding))
   try:
@@ -93,10 +89,6 @@ def _load(files: list[str], bindings: list[str], stored: str) -> tuple[RunConfig
     if re.fullmatch(r'[\w/]*config\.\w+\.\w+', name) and f'\n{name} =' not in used:
       raise UserError(f'--gin_bindings {binding!r:.200}: expected a field that this configuration uses, found {name}')
   return run, decode, text
-
-
-def _say(where: str, line: str) -> None:
-  print(f'{where}: {line}', file=sys.stderr)
 
 
 def _parse(where: str, parse: Callable[[], object]) -> None:

@@ -15,6 +15,11 @@ def is_there(path: str) -> bool:
   return os.path.lexists(path)
 
 
+def with_present_names(text: str, where: str) -> str:
+  """Gin text with the present names; for each old one the standard error gets a line that begins with `where`."""
+  return present_names(text, lambda line: print(f'{where}: {line}', file=sys.stderr))
+
+
 class Reader:
   """Reads the files of one configuration, and those that they include."""
 
@@ -31,9 +36,7 @@ class Reader:
     known = os.path.realpath(path)
     if known in self._open:
       raise UserError(f'{path} includes itself, directly or through another file; remove that include')
-    lines = io.StringIO(
-      present_names(_text(path), lambda line: print(f'{path}: {line}', file=sys.stderr)), newline=None
-    )
+    lines = io.StringIO(with_present_names(_text(path), path), newline=None)
     lines.name = path
     self._open.append(known)
     try:

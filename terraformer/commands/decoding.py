@@ -14,7 +14,7 @@ _FIELD_FLAGS = {
   'top_p': (values.number, 'sample from the likeliest tokens whose probabilities add up to P'),
   'seed': (values.whole, 'seed of the random tokens; every text starts from it'),
   'beams': (values.whole, 'number of beams of beam search; the text is printed when it is complete'),
-  'length_penalty': (values.number, 'of beam search: a higher penalty favours longer texts'),
+  'length_penalty': (values.number, 'of beam search: a higher penalty favors longer texts'),
   'no_repeat_ngram': (values.whole, 'block tokens that would repeat a sequence of N tokens'),
 }
 DECODE_FLAGS = (*_FIELD_FLAGS, 'bfloat16_cache')

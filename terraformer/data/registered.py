@@ -66,8 +66,8 @@ def component(config: DataConfig, source: Source, vocabulary_path: str | Path) -
   """
   read, fields = source.as_seqio()
   path = str(paths.plain(vocabulary_path))
-  tokenizer = SentencePieceVocabulary(path, extra_ids=config.tokenizer.sentinels)
-  features = {feature: seqio.Feature(tokenizer) for feature in fields}
+  vocabulary = SentencePieceVocabulary(path, extra_ids=config.tokenizer.sentinels)
+  features = {feature: seqio.Feature(vocabulary) for feature in fields}
   steps = [_rekey(read, fields), seqio.preprocessors.tokenize]
   return Component(seqio.Task(config.task, source=read, output_features=features, preprocessors=steps))
 
@@ -151,7 +151,7 @@ def register(config: DataConfig, name: str = '') -> seqio.Task:
     UserError: if the user's files that it names are not there, or their names do not tell what they are.
   """
   name = name or config.task
-  tokenizer = SentencePieceVocabulary(config.tokenizer.path or T5_VOCABULARY, extra_ids=config.tokenizer.sentinels)
+  vocabulary = SentencePieceVocabulary(config.tokenizer.path or T5_VOCABULARY, extra_ids=config.tokenizer.sentinels)
   source = make_source(config.source)
   read, fields = source.as_seqio()
   is_text = 'inputs' not in fields
@@ -167,7 +167,7 @@ def register(config: DataConfig, name: str = '') -> seqio.Task:
     name,
     source=read,
     preprocessors=[_rekey(read, fields), seqio.preprocessors.tokenize, arrange],
-    output_features={feature: seqio.Feature(tokenizer, add_eos=not is_text) for feature in features},
+    output_features={feature: seqio.Feature(vocabulary, add_eos=not is_text) for feature in features},
     metric_fns=[metric],
   )
 

@@ -144,11 +144,11 @@ def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Tokenizer:
   """
   tasks = task.tasks if isinstance(task, seqio.Mixture) else [task]
   vocabularies = [feature.vocabulary for one in tasks for feature in one.output_features.values()]
-  for tokenizer in vocabularies:
-    if not isinstance(tokenizer, seqio.SentencePieceVocabulary):
-      found = type(tokenizer).__name__
+  for vocabulary in vocabularies:
+    if not isinstance(vocabulary, seqio.SentencePieceVocabulary):
+      found = type(vocabulary).__name__
       raise UserError(f'task {task.name}: expected a seqio.SentencePieceVocabulary, found {found}')
-  if any(tokenizer != vocabularies[0] for tokenizer in vocabularies):
+  if any(vocabulary != vocabularies[0] for vocabulary in vocabularies):
     raise UserError(f'task {task.name}: expected one vocabulary for all features, found several')
   path = vocabularies[0].sentencepiece_model_file
   with in_a_sentence(f'task {task.name}, vocabulary {path}'), tf.io.gfile.GFile(path, 'rb') as file:

@@ -95,7 +95,7 @@ def write_bundle(
   Args:
     output: a folder that does not exist, or holds a bundle that is replaced; a link keeps leading there.
     content: all but the weights.
-    read: gives a float32 tensor of the unrolled model by name, once each.
+    read: gives a float32 tensor of the layerwise model by name, once each.
     progress: whether to show a progress bar.
 
   Raises:

@@ -62,7 +62,7 @@ def read_header(path: Path) -> Header:
     raise UserError(f'{path}: expected the config.json of a bundle, found one without the number of a format')
   if found != FORMAT:
     raise UserError(f'{path}: expected a bundle of format {FORMAT}, found format {found}; export it again')
-  tokenizer = _field(path, values, 'vocabulary', dict)
+  vocabulary = _field(path, values, 'vocabulary', dict)
   try:
     model = from_dict(_field(path, values, 'model', dict))
   except UserError as error:
@@ -79,8 +79,8 @@ def read_header(path: Path) -> Header:
   return Header(
     model=model,
     bfloat16=_field(path, values, 'bfloat16', bool),
-    sentinels=_within(path, tokenizer, 'sentinels', 0, model.vocab_size),
-    fingerprint=_field(path, tokenizer, 'fingerprint', str),
+    sentinels=_within(path, vocabulary, 'sentinels', 0, model.vocab_size),
+    fingerprint=_field(path, vocabulary, 'fingerprint', str),
     inputs_length=inputs_length,
     targets_length=targets_length,
     origin=_field(path, values, 'origin', dict),

@@ -93,11 +93,11 @@ class Attention(nnx.Module):
     return y_BxTxD, AttentionCache(KVCache.from_positions(k_BxTxHxK, v_BxTxHxK, capacity, COLUMNS), projection, output)
 
   def read(self, q_BxHxK: jax.Array, cache: AttentionCache, filled: FilledSlots) -> jax.Array:
-    """What queries BxHxK read of the filled places of the cache, BxHxK."""
+    """What queries BxHxK read of the filled slots of the cache, BxHxK."""
     return one_query_attention(q_BxHxK, cache.kv.k, cache.kv.v_GxPxK, filled.mask(cache.kv.capacity))
 
   def step(self, x_BxD: jax.Array, cache: AttentionCache, filled: FilledSlots) -> tuple[jax.Array, AttentionCache]:
-    """One position, which sees itself and the filled places of the cache, where there must be room for it."""
+    """One position, which sees itself and the filled slots of the cache, where there must be room for it."""
     (q_BxHxK, k_BxHxK, v_BxHxK), projection = self.projection.step(x_BxD, cache.projection)
     cache = dataclasses.replace(cache, kv=cache.kv.append(k_BxHxK, v_BxHxK, filled.next_slot), projection=projection)
     y_BxD, output = self.projection.output_step(self.read(q_BxHxK, cache, filled.advanced()), cache.output)

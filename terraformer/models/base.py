@@ -26,7 +26,7 @@ class DecodeState:
   """What decoding keeps between tokens.
 
   Attributes:
-    layers: the decoder layers' caches, each array with a leading axis of layers, or unrolled a cache for each layer.
+    layers: the decoder layers' caches, each array with a leading axis of layers, or layerwise a cache for each layer.
     filled: which places of these caches count.
     position_B: positions read so far, by the decoder's count.
   """
@@ -120,7 +120,7 @@ def tell_stacks(model: Model) -> None:
     tell(group, stack='decoder')
 
 
-def causal_masks(block: BlockConfig, real_BxT: jax.Array) -> jax.Array | None:
+def causal_padding_mask(block: BlockConfig, real_BxT: jax.Array) -> jax.Array | None:
   """The mask of a causal stack over right-padded sequences: full attention needs none, since nothing that counts sees
   what follows it; LSH attention must keep padding out of its chunks."""
   return real_BxT if block.attention.needs_padding_mask else None

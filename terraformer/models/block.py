@@ -67,7 +67,7 @@ class Block(nnx.Module):
     return streams, tuple(caches)
 
   def step(self, streams: Streams, caches: tuple, filled: FilledSlots) -> tuple[Streams, tuple]:
-    """One position of the streams BxD; `filled` says which places of the caches count."""
+    """One position of the streams BxD; `filled` says which slots of the caches count."""
     new_caches = []
     for sublayer, cache in zip(self.sublayers, caches, strict=True):
       delta_BxD, cache = sublayer.step(streams[-1], cache, filled)

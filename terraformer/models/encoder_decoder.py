@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from terraformer.config import EncoderDecoderConfig
 from terraformer.layers.make import make_norm, make_positions
-from terraformer.models.base import DecodeState, Model, causal_masks, n_tokens, tell_stacks
+from terraformer.models.base import DecodeState, Model, causal_padding_mask, n_tokens, tell_stacks
 from terraformer.models.stack import Stack
 from terraformer.models.sublayers import SequenceMasks
 from terraformer.ops.cache_slots import prompt_slots
@@ -62,7 +62,7 @@ class EncoderDecoder(Model):
     d_BxTxD = self.embed(shift_right(targets_BxT, segment_BxT), self.config.decoder.dropout, embed_key)
     d_BxTxD = self.decoder_positions(d_BxTxD, key=position_key, segment_BxT=segment_BxT)
     real_BxT = jnp.arange(targets_BxT.shape[1]) < n_tokens(targets_BxT)[:, None]
-    masks = SequenceMasks(causal_masks(self.config.decoder, real_BxT), inputs_BxS != 0, segment_BxT, segment_BxS)
+    masks = SequenceMasks(causal_padding_mask(self.config.decoder, real_BxT), inputs_BxS != 0, segment_BxT, segment_BxS)
     residual = self.decoder.residual
     return residual.merge_streams(self.decoder(residual.split_streams(d_BxTxD), masks, memory_BxSxD, key=decoder_key))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from terraformer.config import BlockConfig
-from terraformer.models.base import causal_masks, n_tokens
+from terraformer.models.base import causal_padding_mask, n_tokens
 from terraformer.models.sublayers import SequenceMasks
 from terraformer.ops.positions import read_after, write_after
 from terraformer.ops.segments import Interleaved, Segments
@@ -30,7 +30,7 @@ class OneSequence:
 
   def masks(self, block: BlockConfig) -> SequenceMasks:
     """Of a causal stack of these blocks."""
-    return SequenceMasks(causal_masks(block, self._real_BxP), segment_BxT=self.segment_BxP)
+    return SequenceMasks(causal_padding_mask(block, self._real_BxP), segment_BxT=self.segment_BxP)
 
   def write(self, first_BxSxD: jax.Array, second_BxTxD: jax.Array) -> jax.Array:
     """The sequence BxPxD of what belongs to the sources and to the targets."""

@@ -20,7 +20,7 @@ def split_module(module: nnx.Module) -> tuple[nnx.GraphDef, Params]:
 
 
 def merge_module(structure: nnx.GraphDef, params: Params) -> Any:
-  """The module of `split`; cheap enough for the inside of a jitted function."""
+  """The module of `split_module`; cheap enough for the inside of a jitted function."""
   return nnx.merge(structure, _rename(params, lambda key: int(key) if key.isdigit() else key))
 
 
@@ -43,7 +43,7 @@ def unflatten(flat: dict[str, Any]) -> Params:
 
 
 def stacked_name(name: str, facts: Facts) -> tuple[str, int | None]:
-  """Where a parameter of an unrolled model lies in the stacked one: its name, and its layer or None."""
+  """Where a parameter of a layerwise model lies in the stacked one: its name, and its layer or None."""
   if facts.stacked_path is None:
     return name, None
   layer, _, path = name[len(facts.stacked_path) + 1 :].partition('.')

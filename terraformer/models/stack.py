@@ -1,4 +1,4 @@
-"""A stack of layers: scanned over stacked parameters to train, unrolled layer by layer to decode.
+"""A stack of layers: scanned over stacked parameters to train, taken apart layer by layer to decode.
 
 B batch, T time, S time of the memory, D d_model, L layers.
 """
@@ -27,7 +27,7 @@ def _pick(tree: Any, layers: int | slice) -> Any:
 
 
 class BaseStack(nnx.Module):
-  """What the scanned and the unrolled form share: where layers forget."""
+  """What the scanned and the layerwise form share: where layers forget."""
 
   def segments(self) -> list[slice]:
     """The runs of layers between which the streams are merged."""
@@ -112,7 +112,7 @@ class Stack(BaseStack):
     return self.scan(lambda streams, block: block.prefill(streams, length_B, capacity), streams, self.blocks)
 
   def step(self, streams: Streams, caches, filled: FilledSlots):
-    """One position of the streams BxD; `filled` says which places of the caches count."""
+    """One position of the streams BxD; `filled` says which slots of the caches count."""
     return self.scan(lambda streams, layer: layer[0].step(streams, layer[1], filled), streams, (self.blocks, caches))
 
 
@@ -165,5 +165,5 @@ class LayerwiseStack(BaseStack):
     return self._each(lambda index, streams: _prefill_layer(self.blocks[index], streams, length_B, capacity), streams)
 
   def step(self, streams: Streams, caches: tuple, filled: FilledSlots) -> tuple[Streams, tuple]:
-    """One position of the streams BxD; `filled` says which places of the caches count."""
+    """One position of the streams BxD; `filled` says which slots of the caches count."""
     return self._each(lambda index, streams: self.blocks[index].step(streams, caches[index], filled), streams)

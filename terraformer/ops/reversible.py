@@ -96,7 +96,7 @@ def add(streams: Streams, delta: jax.Array) -> Streams:
 def apply_layer(
   spec: StackSpec, inputs: StackInputs, streams: Streams, *, alone: bool = False
 ) -> tuple[Streams, tuple]:
-  """One layer, whose inputs these are: the new streams and the choices of each sublayer; `alone` as in `_compute`."""
+  """One layer, whose inputs these are: the new streams and the choices of each sublayer; `alone` as in `_alone`."""
   routing = []
   for number in range(spec.n_sublayers):
     sublayer = partial(spec.sublayer, number=number)
