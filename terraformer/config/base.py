@@ -322,7 +322,8 @@ def _kind(name: Any) -> type:
     kind is not None or module is None or module in sys.modules,
     f'config: {name!r:.80} is defined outside of this package; import its module with --module {module!s:.80}',
   )
-  expect(kind is not None, f'config: expected a kind of this version, found {name!r:.80}')
+  # Gin derives classes from any that it is shown, and a base without fields is no kind of config.
+  expect(dataclasses.is_dataclass(kind), f'config: expected a kind of this version, found {name!r:.80}')
   return kind
 
 

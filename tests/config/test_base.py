@@ -5,6 +5,7 @@ import json
 import pytest
 
 from terraformer.config import BlockConfig, UserError, first_line, from_dict, to_dict
+from terraformer.config.base import Checked
 
 
 @pytest.mark.parametrize('found', ['a\nb', 'a\r\0b', '\x1b[2J', '\u2028', '\ud800', 'x' * 1_000_000])
@@ -37,6 +38,14 @@ def test_the_first_line_of_an_error_is_never_empty(error, line):
 def test_a_kind_that_is_none_is_refused(kind):
   with pytest.raises(UserError, match='expected a kind of this version, found'):
     from_dict(to_dict(BlockConfig()) | {'kind': kind})
+
+
+def test_a_class_without_fields_is_no_kind():
+  class Loose(Checked):  # as gin derives one from a base that it is shown
+    pass
+
+  with pytest.raises(UserError, match='expected a kind of this version, found'):
+    from_dict({'kind': f'{Loose.__module__}:Loose'})
 
 
 @pytest.mark.parametrize('depth', [20, 300, 900])
