@@ -40,12 +40,13 @@ def test_a_kind_that_is_none_is_refused(kind):
     from_dict(to_dict(BlockConfig()) | {'kind': kind})
 
 
-def test_a_class_without_fields_is_no_kind():
-  class Loose(Checked):  # as gin derives one from a base that it is shown
-    pass
+class _Loose(Checked):
+  """A class without fields, as gin derives one from a base that it is shown."""
 
+
+def test_a_class_without_fields_is_no_kind():
   with pytest.raises(UserError, match='expected a kind of this version, found'):
-    from_dict({'kind': f'{Loose.__module__}:Loose'})
+    from_dict({'kind': f'{__name__}:_Loose'})
 
 
 @pytest.mark.parametrize('depth', [20, 300, 900])
