@@ -12,7 +12,7 @@ Nothing that it writes belongs into a repository: the texts are others'. They ar
 
 `summarize:` writes the summary of a source. `fix:` mends mistakes (`mistakes.py`) in passages of one or a few
 sentences of the same texts. In training both come in several versions: every version of a passage has mistakes of its
-own, and of a source to be summarised all versions but the first leave out some sentences or have mistakes as well.
+own, and of a source to be summarized all versions but the first leave out some sentences or have mistakes as well.
 
 A text is held out by the name of the source package (of a docstring, of the top-level Python package) in small letters,
 without the numbers in it, so that `gcc-12` and `gcc-13` are one: the MD5 of that name, read as a number, modulo 100 is
@@ -212,7 +212,7 @@ def main() -> None:
   parser.add_argument('folder', type=Path)
   parser.add_argument('--releases', default='bookworm,trixie,sid', help='of Debian; held out are texts of the first')
   parser.add_argument('--no-docstrings', dest='docstrings', action='store_false', help='leave Python packages out')
-  parser.add_argument('--summaries', type=int, default=4, help='versions of each source to summarise, in training')
+  parser.add_argument('--summaries', type=int, default=4, help='versions of each source to summarize, in training')
   parser.add_argument('--fixes', type=int, default=3, help='versions of each passage to mend, in training')
   parser.add_argument('--processes', type=int, default=os.cpu_count())
   args = parser.parse_args()

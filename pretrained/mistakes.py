@@ -53,7 +53,7 @@ def mistype(word: str, rng: random.Random) -> str:
 
 
 def _repunctuated(words: list[str], rng: random.Random) -> list[str]:
-  """Commas, full stops and apostrophes left out, or commas typed for full stops."""
+  """Commas, periods and apostrophes left out, or commas typed for periods."""
   done = []
   for word in words:
     end = word[-1:]

@@ -50,7 +50,7 @@ def main() -> int:
   parser.add_argument('folder', type=Path, help='where it writes')
   folder, started = parser.parse_args().folder.resolve(), time.time()
   try:
-    results = mend_and_summarise()
+    results = mend_and_summarize()
     mend_what_is_typed()
     results += learn_to_copy(folder)
   except UserError as error:
@@ -72,7 +72,7 @@ def main() -> int:
 # --- A model that was trained before ---------------------------------------------------------------------------------
 
 
-def mend_and_summarise() -> list[Row]:
+def mend_and_summarize() -> list[Row]:
   """Shows the shipped model at work on texts of this machine."""
   heading('a model that comes with the package, on texts of this machine that it was not trained on')
   decoder = Decoder.open(NAME)
@@ -96,7 +96,7 @@ def mend_and_summarise() -> list[Row]:
   references = [pair['targets'] for pair in summaries]
   n_descriptions = sum(pair['inputs'] in described for pair in summaries)
   print(
-    f'It summarises {n_descriptions} descriptions of packages, which it was trained for, and '
+    f'It summarizes {n_descriptions} descriptions of packages, which it was trained for, and '
     f'{len(summaries) - n_descriptions} docstrings, at which it is poor\n(`summarize: `). The first of them:\n'
   )
   for pair, text in list(zip(summaries, written, strict=True))[:SHOWN]:
@@ -121,7 +121,7 @@ def held_out_rows() -> list[dict[str, str]]:
   rows = [*_installed_descriptions(), *docstring_rows(wanted=lambda package: split_of(package) == 'test')]
   rows = list({row['body']: row for row in rows}.values())
   random.Random(0).shuffle(rows)
-  return sorted(_in_turns(rows), key=lambda row: row['kind'])  # descriptions first: it learnt to summarise those
+  return sorted(_in_turns(rows), key=lambda row: row['kind'])  # descriptions first: it learned to summarize those
 
 
 def _installed_descriptions() -> Iterator[dict[str, str]]:

@@ -40,7 +40,7 @@ SKIPPED_FOLDERS = frozenset(
 _SKIPPED_FILE = re.compile(
   r'(^test_|_test\.py$|_tests\.py$|^conftest\.py$|_pb2(_grpc)?\.py$|_gen\.py$|_generated\.py$)'
 )
-# Lines that summarise nothing.
+# Lines that summarize nothing.
 _STUB = re.compile(
   r'deprecated|see (also )?(the )?(:|`|base class|docs|documentation)|please refer to|inherited from|todo|fixme'
   r'|^(same as|equivalent to|alias (of|for)|see|refer to|copyright|usage|example)\b',
@@ -115,7 +115,7 @@ class Corpus:
     return [{'targets': doc.text, RECORD: doc.name} for doc in self.splits[split]]
 
   def pairs(self, split: str) -> list[dict[str, str]]:
-    """Summarisation examples, body to summary, each with the same name."""
+    """Summarization examples, body to summary, each with the same name."""
     docs = (doc for doc in self.splits[split] if doc.summary)
     return [{'inputs': doc.body, 'targets': doc.summary, RECORD: doc.name} for doc in docs]
 
@@ -234,7 +234,7 @@ def _is_prose(text: str) -> bool:
 def _pair(text: str) -> dict[str, str]:
   """PEP 257's summary line and the body under it; empty where they make no good pair.
 
-  The summary is one line, ends in a full stop or stands before a blank line, and has 3 to 30 words; the body has 20
+  The summary is one line, ends in a period or stands before a blank line, and has 3 to 30 words; the body has 20
   words or more and does not contain the summary; neither is a stub that says to look elsewhere.
   """
   first, _, rest = text.partition('\n')

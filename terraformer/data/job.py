@@ -15,7 +15,7 @@ from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError, refused
 from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data import leaks, store
-from terraformer.data.addresses import normalised
+from terraformer.data.addresses import normalized
 from terraformer.data.report import bar
 from terraformer.data.scoring import Scoring
 from terraformer.data.source import Source, make_source
@@ -143,7 +143,7 @@ def find_text(config: DataConfig, show_progress: bool, lock: Callable) -> Text:
 
 def plan(config: DataConfig, text: Text) -> str:
   """A name for all that is known to bear on the result: parts of another plan are not gone on with."""
-  tokenizer = dataclasses.replace(config.tokenizer, path=normalised(config.tokenizer.path))
+  tokenizer = dataclasses.replace(config.tokenizer, path=normalized(config.tokenizer.path))
   what = config_lib.to_dict(dataclasses.replace(config, directory='-', tokenizer=tokenizer))
   brought = text.tokenizer.fingerprint if text.tokenizer else ''
   known = [store.FORMAT, what | {'source': text.source.plan()}, text.names, dataclasses.asdict(text.origin), brought]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from terraformer.config import LocalFilesConfig, LocalFolderConfig, TfdsConfig, UserError, to_dict, unreadable
-from terraformer.data.addresses import normalised
+from terraformer.data.addresses import normalized
 from terraformer.data.leaks import require_apart
 from terraformer.data.source import Example, HeldSource, fingerprint_of
 from terraformer.data.store import FEATURES, RECORD, SPLITS, Manifest, Origin, sha256_of
@@ -36,7 +36,7 @@ class LocalFiles(HeldSource):
   def plan(self) -> dict[str, Any]:
     return to_dict(
       dataclasses.replace(
-        self.config, **{split: tuple(map(normalised, getattr(self.config, split))) for split in SPLITS}
+        self.config, **{split: tuple(map(normalized, getattr(self.config, split))) for split in SPLITS}
       )
     )
 

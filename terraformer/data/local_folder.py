@@ -13,7 +13,7 @@ from typing import Any
 from etils import epath
 
 from terraformer.config import LocalFolderConfig, UserError, first_line, refused, to_dict, unreadable
-from terraformer.data.addresses import normalised
+from terraformer.data.addresses import normalized
 from terraformer.data.leaks import require_apart
 from terraformer.data.local_files import decode_utf8, fields_of, read_row
 from terraformer.data.report import bar
@@ -68,7 +68,7 @@ class LocalFolder(Source):
       yield from super().held_out(show_progress)
 
   def plan(self) -> dict[str, Any]:
-    return to_dict(dataclasses.replace(self.config, directory=normalised(self.config.directory)))
+    return to_dict(dataclasses.replace(self.config, directory=normalized(self.config.directory)))
 
   def is_as_prepared(self, manifest: Manifest) -> bool:
     try:

@@ -79,7 +79,7 @@ def _examples(
   # Nobody knows how many examples a part of a held-out split has, but its task.
   total = None if split != 'train' and parts > 1 else task.num_input_examples(split)
   of_task = f' of {task.name}' if len(job.components) > 1 else ''
-  what = f'tokenising {split}{of_task}' + (f', part {number + 1} of {parts}' if parts > 1 else '')
+  what = f'tokenizing {split}{of_task}' + (f', part {number + 1} of {parts}' if parts > 1 else '')
   examples = bar(show_progress, what, 'example', job.run(task, split, number, parts), total and -(-total // parts))
   for position, example in enumerate(examples):
     where = example.record or f'{split}{of_task}, part {number}, example {position}'

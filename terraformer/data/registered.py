@@ -103,7 +103,7 @@ def running_text(
   *,
   objective: ObjectiveConfig,
 ) -> tf.data.Dataset:
-  """A seqio preprocessor: tokenised documents become windows, and each window an example of the objective.
+  """A seqio preprocessor: tokenized documents become windows, and each window an example of the objective.
 
   It is what reading prepared data does, by the same function. Without lengths they are 512 and 114.
 

@@ -75,7 +75,7 @@ def mean_f1(scores: Sequence[dict[str, Score]]) -> dict[str, float]:
 
 
 def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-  """Per cent of the predictions that are the target, to the last digit; white space around them does not count."""
+  """Percentage of the predictions that are the target, to the last digit; white space around them does not count."""
   return {'exact_match': 100 * float(np.mean(exact_match_of_each(targets, predictions)))}
 
 

@@ -66,7 +66,7 @@ class Manifest:
     shards: file names with their sizes in bytes, by split.
     checksums: sha256 of each shard, and of the counts of tokens.
     vocabulary_size, sentinels, vocabulary_fingerprint: of the vocabulary.
-    corpus_fingerprint, sources: of the text before tokenising, as in `Origin`.
+    corpus_fingerprint, sources: of the text before tokenizing, as in `Origin`.
     longest: tokens that a feature was cut to when it was stored.
     dropped: what was left out or cut, counted by reason.
     first_dropped: which example was the first, by reason.

@@ -103,7 +103,7 @@ def training_texts(source: seqio.DataSource, fields: Mapping[str, str]) -> Itera
 
 
 @dataclasses.dataclass(frozen=True)
-class Tokenised:
+class Tokenized:
   """One example of a task.
 
   Attributes:
@@ -182,7 +182,7 @@ def weighted(task: seqio.Task | seqio.Mixture) -> list[tuple[seqio.Task, float]]
   return found
 
 
-def run(task: seqio.Task, split: str, part: int = 0, parts: int = 1) -> Iterator[Tokenised]:
+def run(task: seqio.Task, split: str, part: int = 0, parts: int = 1) -> Iterator[Tokenized]:
   """The examples of a part of a split, in the task's own order, once each.
 
   The source is divided by its files where it has as many, else by its examples; a split that is held out is small, and
@@ -205,7 +205,7 @@ def run(task: seqio.Task, split: str, part: int = 0, parts: int = 1) -> Iterator
       num_epochs=1,
       try_in_mem_cache=False,
     )
-    yield from _tokenised(dataset, sorted(task.output_features))
+    yield from _tokenized(dataset, sorted(task.output_features))
 
 
 @contextlib.contextmanager
@@ -227,7 +227,7 @@ def in_a_sentence(where: str) -> Iterator[None]:
     raise UserError(f'{where}: expected a source that can be read, found {found:.300}') from error
 
 
-def _tokenised(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokenised]:
+def _tokenized(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokenized]:
   texts = [f'{name}_pretokenized' for name in features]
   kinds = dataset.element_spec
   texts = [name for name in texts if name in kinds and kinds[name].dtype == tf.string and kinds[name].shape.rank == 0]
@@ -239,7 +239,7 @@ def _tokenised(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokeni
     strings = {name.removesuffix('_pretokenized'): batch[name].numpy() for name in texts}
     places = batch[RECORD].numpy() if records else None
     for row in range(len(tokens['targets'])):
-      yield Tokenised(
+      yield Tokenized(
         {name: _without_end(rows[row]) for name, rows in tokens.items()},
         {name: rows[row].decode('utf-8') for name, rows in strings.items()},
         places[row].decode('utf-8') if records else '',

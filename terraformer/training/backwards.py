@@ -1,4 +1,4 @@
-"""A step of the optimiser inside the backward pass: a layer of a reversible stack is updated as soon as its gradient is
+"""A step of the optimizer inside the backward pass: a layer of a reversible stack is updated as soon as its gradient is
 known, so that the gradient of a whole stack is never alive.
 
 L layers.
@@ -23,7 +23,7 @@ from terraformer.training.diagnostics import gradient_squares
 
 
 class _UpdatingStack(nnx.Module):
-  """A stack whose backward pass gives back its layers and the moments of `update` as the optimiser leaves them."""
+  """A stack whose backward pass gives back its layers and the moments of `update` as the optimizer leaves them."""
 
   def __init__(self, stack: Stack, update: LayerUpdate):
     self.stack, self.update = stack, nnx.data(update)

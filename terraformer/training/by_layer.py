@@ -1,4 +1,4 @@
-"""An optimiser that takes each layer of a stack for itself, as if its parameters were arrays of their own.
+"""An optimizer that takes each layer of a stack for itself, as if its parameters were arrays of their own.
 
 L layers.
 """
@@ -58,7 +58,7 @@ Optimizer = optax.GradientTransformation | ByLayer
 
 
 def map_moments(function: Callable, optimizer: Optimizer, state: Any, *trees: Params, other: Any) -> Any:
-  """The optimiser's state with something else in the place of each array.
+  """The optimizer's state with something else in the place of each array.
 
   Args:
     function: of a moment and, from each of `trees`, of what stands there for the parameter whose moment it is.

@@ -1,4 +1,4 @@
-"""Checkpoints by orbax: parameters, optimiser state, step, and the config that made them.
+"""Checkpoints by orbax: parameters, optimizer state, step, and the config that made them.
 
 A run's folder holds `checkpoints/STEP/{state,run,MANIFEST.json}`; `run` is JSON with the config, its gin text, and the
 fingerprints of data and vocabulary, the manifest has the checksums of all files. `vocabulary.model` beside it makes the

@@ -24,7 +24,7 @@ from terraformer.training.programs import Programs
 from terraformer.training.report import Report
 from terraformer.training.run_checkpoints import RunCheckpoints
 from terraformer.training.sharding import batch_sharding, make_mesh, require_divisible
-from terraformer.training.source_use import summarise_twice
+from terraformer.training.source_use import summarize_twice
 from terraformer.training.state import State
 from terraformer.training.summary import write_summary
 from terraformer.training.watchdog import watchdog
@@ -301,7 +301,7 @@ class _Training:
       if shuffled is not None:
         self.clock.alive()
         with_shuffled.append(self.programs.evaluate(state['params'], shuffled))
-    return summarise_twice(metrics, with_shuffled)
+    return summarize_twice(metrics, with_shuffled)
 
   def _samples(self, state: State, n: int = 2) -> list[tuple[str, str, str]]:
     """(source, reference, what the model wrote) of the first validation examples."""

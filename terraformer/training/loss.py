@@ -1,4 +1,4 @@
-"""What training minimises.
+"""What training minimizes.
 
 B batch, T time, D d_model, V vocabulary.
 """

@@ -44,7 +44,7 @@ class TrainMetrics(metrics.Collection):
   learning_rate: _of_step('learning_rate')
 
 
-def summarise(collections: list[metrics.Collection]) -> dict[str, float]:
+def summarize(collections: list[metrics.Collection]) -> dict[str, float]:
   """One dict of floats of the metrics of several steps, with perplexity; waits for the device."""
   total = collections[0]
   for collection in collections[1:]:
@@ -91,7 +91,7 @@ class MetricsLog(NoLog):
       self._tensorboard.add(step, summary.scalar(f'{split}/{name}', value))
     self._lines.write(json.dumps({'step': step, 'split': split} | scalars) + '\n')
     self._lines.flush()
-    os.fsync(self._lines.fileno())  # mounted object storage keeps what is synchronised, not what is flushed
+    os.fsync(self._lines.fileno())  # mounted object storage keeps what is synchronized, not what is flushed
 
   def write_text(self, step: int, name: str, text: str) -> None:
     """A text sample, in Markdown, for TensorBoard."""

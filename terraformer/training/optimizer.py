@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules, all from optax."""
+"""Optimizers and learning-rate schedules, all from optax."""
 
 import jax.numpy as jnp
 import optax
@@ -23,7 +23,7 @@ def make_schedule(config: ScheduleConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, facts: ModelFacts) -> Optimizer:
-  """The optimiser of a run.
+  """The optimizer of a run.
 
   Args:
     config: which, and its settings.

@@ -46,7 +46,7 @@ class Programs:
 
   @functools.cached_property
   def train(self) -> Program:
-    """One step of the optimiser, as `step.make_train_step` has it."""
+    """One step of the optimizer, as `step.make_train_step` has it."""
     step = make_train_step(self._structure, self._optimizer, self._schedule, self._noise_key, self._microbatches)
     return Program(step, self._clock, **step_options(self.state, self._mesh))
 

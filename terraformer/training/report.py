@@ -11,7 +11,7 @@ from terraformer.config import TrainConfig
 from terraformer.training.clock import Clock, StepTimes, goodput, overhead
 from terraformer.training.diagnostics import unit_usage
 from terraformer.training.divergence import Guard
-from terraformer.training.metrics import NoLog, TrainMetrics, summarise
+from terraformer.training.metrics import NoLog, TrainMetrics, summarize
 from terraformer.training.source_use import SHUFFLED
 from terraformer.training.step import Norms
 
@@ -75,7 +75,7 @@ class Report:
       return
     steps, collections = zip(*self._fetched, strict=True)
     self._fetched = []
-    scalars = summarise(list(collections))
+    scalars = summarize(list(collections))
     times = self._times.last(len(steps))
     if len(times):
       scalars |= {'step_time': float(times.mean()), 'tokens_per_second': self._tokens_a_step / float(times.mean())}

@@ -1,4 +1,4 @@
-"""One optimiser step, one evaluation step and one batch of samples, as pure functions of plain dicts.
+"""One optimizer step, one evaluation step and one batch of samples, as pure functions of plain dicts.
 
 B batch, S source time, T target time, A parts of a batch.
 """

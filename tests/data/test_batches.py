@@ -311,7 +311,7 @@ def _shorten(name, size):
     (_edit(longest=True), "expected the entry 'longest' as it was written, found True"),
     (_edit(vocabulary_size=10**9, sentinels=10**9), r'expected counts of tokens, int64\[1, 1000000000\]'),
     (_edit(sentinels=10**9), 'expected counts of the tokens of a vocabulary'),
-    (_counts(np.negative), 'expected counts of the tokens of a vocabulary, found numbers that are none'),
+    (_counts(np.negative), 'contains invalid token counts; prepare the data again'),
     (_counts(lambda x: np.full_like(x, 2**62)), 'expected counts of the tokens of a vocabulary, found numbers that'),
     (_counts(lambda x: x.astype(float)), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
     (_counts(lambda x: x.astype(object)), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
@@ -321,7 +321,7 @@ def _shorten(name, size):
     (_header(b'False', b'(9999'), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
     (_header(b'\x93NUMPY\x01', b'\x93NUMPY\x07'), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
     (_edit(examples={}), "expected int in the entry 'examples' of train, found None"),
-    (_edit(vocabulary_fingerprint='0'), 'expected the vocabulary of the manifest, found another'),
+    (_edit(vocabulary_fingerprint='0'), 'does not match the manifest; prepare the data again'),
   ],
 )
 def test_damaged_data_is_refused_in_a_sentence(config, change, expected, tmp_path):
