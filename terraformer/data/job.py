@@ -81,7 +81,7 @@ class Job:
     for component in self.components:
       task = component.task
       if 'train' not in task.splits:
-        raise UserError(f'task {task.name}: has no train split, only {", ".join(task.splits) or "none"}')
+        raise UserError(f'task {task.name}: needs the split train, but has {", ".join(task.splits) or "no splits"}')
       if component.is_text:
         config = self.config_of(component)
         lengths = config.inputs_length, config.targets_length

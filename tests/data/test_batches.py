@@ -272,7 +272,7 @@ def _shorten(name, size):
   'change, expected',
   [
     (lambda folder: (folder / store.MANIFEST).unlink(), 'found a folder without manifest.json'),
-    (_shorten('manifest.json', 50), 'manifest.json: expected a manifest of prepared data, found a file that is none'),
+    (_shorten('manifest.json', 50), 'manifest.json: not a valid manifest of prepared data; prepare it again'),
     (_edit(extra=1), 'expected a complete manifest'),
     (_edit(format=99), 'expected prepared data of format 7, found format 99; prepare it again'),
     (_shorten('train-*', 1000), 'array_record: expected [0-9]+ bytes, found 1000 bytes'),

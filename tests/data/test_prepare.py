@@ -175,7 +175,7 @@ def test_running_text_of_a_mixture_is_corrupted_when_it_is_read(really_prepared)
 def test_what_cannot_be_prepared_is_named_and_leaves_nothing(really_prepared):
   folder, said = really_prepared
   assert "found 'nobody'" in said['nobody'] and '--module' in said['nobody']
-  assert said['strangers'] == 'task strangers: expected one vocabulary for all features, found several'
+  assert said['strangers'] == 'task strangers: all features must have the same vocabulary'
   assert said['outside'].startswith('train, part 0, example 0: expected ids from 0 to ')
   assert said['outside'].endswith(' in inputs, found 9999')
   assert said['splitless'] == 'task splitless: expected the split train, found all'
