@@ -117,7 +117,7 @@ def test_a_run_without_checkpoint_is_named(capsys, tmp_path, command):
   more = [f'--output={tmp_path / "bundle"}'] if command == 'export' else []
   status, errors = said(capsys, command, f'--workdir={tmp_path}', *more)
   assert status == 2
-  assert errors == f'terraformer {command}: {tmp_path}: expected a run with at least one checkpoint, found none\n'
+  assert errors == f'terraformer {command}: {tmp_path}: there is no checkpoint; give the folder of a run that has one\n'
   assert not (tmp_path / 'bundle').exists()
 
 

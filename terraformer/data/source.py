@@ -57,7 +57,7 @@ class Source:
     return SPLITS
 
   def read(self, split: str, part: int, parts: int) -> Iterator[Example]:
-    """Yields the examples of every `parts`-th piece of a split, from number `part` on; all parts give each example once.
+    """Yields the examples of every `parts`-th piece of a split, from number `part` on. No two parts share an example.
 
     Raises:
       UserError: if they cannot be read.

@@ -237,7 +237,7 @@ def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
   wanted = max(config.inputs_length, config.targets_length)
   if wanted > manifest.longest and manifest.dropped.get('features cut', 0):
     raise UserError(
-      f'{folder}: features were cut to {manifest.longest} tokens when stored, but {wanted} are needed; prepare them again'
+      f'{folder}: features are cut to {manifest.longest} tokens, but {wanted} are needed; prepare the data again'
     )
 
 
