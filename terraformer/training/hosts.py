@@ -20,9 +20,9 @@ from terraformer.config import UserError
 from terraformer.files import NO_ROOM, UnwritableError
 
 _FAILED = -1
-_PATIENCE = 1800  # seconds: a machine that is replaced takes a while to come back
+_PATIENCE = 1800  # seconds: replacing a machine takes a while
 
-# What JAX and gloo say where another process is gone, or the network to it.
+# Messages of JAX and gloo when another process or the network to it is gone.
 _LOSSES = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'CANCELLED', 'eartbeat', 'onnection', 'Gloo', 'barrier')
 
 
