@@ -52,7 +52,7 @@ def test_real_pairs_hold_every_example_once(really_prepared):
   )
   changed = Path(folder / 'pairs.jsonl').read_text()
   (folder / 'pairs.jsonl').write_text(changed + '\n')
-  with pytest.raises(UserError, match='pairs.jsonl as it was prepared, found it changed'):
+  with pytest.raises(UserError, match='pairs.jsonl has changed since it was prepared'):
     child.ensure_prepared(config)
   (folder / 'pairs.jsonl').write_text(changed)
   assert child.ensure_prepared(config) == data.manifest
@@ -92,7 +92,7 @@ def test_a_vocabulary_may_lie_elsewhere_but_not_be_another(really_prepared, toke
   elsewhere = dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, path=str(moved)))
   assert child.ensure_prepared(elsewhere) == child.ensure_prepared(config)
   moved.write_bytes(tokenizer.model_bytes)
-  with pytest.raises(UserError, match=r'moved.model as it was prepared, found it changed'):
+  with pytest.raises(UserError, match=r'moved.model has changed since it was prepared'):
     child.ensure_prepared(elsewhere)
 
 
@@ -109,7 +109,7 @@ def test_a_users_task_and_mixture_are_prepared_with_their_vocabulary(really_prep
   assert sorted(data.eval_texts('validation', 9)) == [('blue hill', 'a road'), ('red tree', 'a door')]
   assert data.manifest.dropped['empty'] == 2 and data.size('test') == 0
   assert data.tokenizer.sentinels == 20
-  with pytest.raises(UserError, match='expected examples in the split test, found none'):
+  with pytest.raises(UserError, match='the split test has no examples'):
     next(data.eval_batches('test', 2))
 
 

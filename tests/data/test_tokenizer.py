@@ -212,6 +212,8 @@ def test_lines_that_sentencepiece_leaves_out_are_told(tokenizer):
   spoilt = '\n'.join([texts[0], *reserved])
   trained = train_vocabulary([spoilt, *texts[1:]], 450, 20, told.append)
   assert trained.fingerprint == tokenizer.fingerprint
-  assert told == ['lines left out of the training of the vocabulary, since they have the character U+2585: 12']
-  with pytest.raises(UserError, match=r'expected text .*, found the character U\+2585, .* in every line; remove it'):
+  assert told == ['lines omitted from vocabulary training because they contain the character U+2585: 12']
+  with pytest.raises(
+    UserError, match=r'cannot train a vocabulary, since every line contains the character U\+2585, .*; remove it'
+  ):
     train_vocabulary(reserved, 450, 20)

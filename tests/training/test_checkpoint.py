@@ -41,7 +41,7 @@ def test_the_newest_are_kept_with_the_config_and_the_fingerprints(finished_run):
 
 
 def test_no_checkpoint_is_named(tmp_path):
-  with pytest.raises(UserError, match='expected a run with at least one checkpoint, found none'):
+  with pytest.raises(UserError, match='there is no checkpoint; give the folder of a run that has one'):
     checkpoint.require_step(tmp_path)
 
 
