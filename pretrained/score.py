@@ -215,7 +215,7 @@ def markdown(result: dict) -> str:
       low, high = scores[kind]['difference_95']
       lines += [f'| {kind} | {scores[kind]["model"]:.1f} | {scores[kind]["lead"]:.1f} | {low:+.1f} to {high:+.1f} |']
     lines += ['']
-  lines += ['| nats a token | loss | sources shuffled | first token | first, shuffled |', '|---|---|---|---|---|']
+  lines += ['| nats per token | loss | shuffled sources | first token | first, shuffled |', '|---|---|---|---|---|']
   for name, task in result['tasks'].items():
     one = task['losses']
     figures = [value for key, value in one.items() if key != 'tokens']

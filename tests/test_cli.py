@@ -219,7 +219,7 @@ def test_an_evaluation_prints_examples_and_baselines_and_keeps_all_texts(capsys,
   assert text.count('--- example') == 2
   for words in ('perplexity', 'unigram model', 'token accuracy', 'ROUGE-1', 'ROUGE-2', 'ROUGE-Lsum', 'first ten words'):
     assert words in text
-  assert re.search(r"^loss .* nats a token, .* with another text's source: the model .*uses its source$", text, re.M)
+  assert re.search(r"^loss .* nats per token, .* with another text's source: the model .*uses its source$", text, re.M)
   assert re.search(r'^ *distinct texts +[0-9.]+% ', text, re.M)
   rows = [json.loads(line) for line in (finished_run / 'evaluation_test.jsonl').read_text().splitlines()]
   assert len(rows) == 7 and rows[0].keys() == {'source', 'reference', 'prediction'}

@@ -61,7 +61,7 @@ def prepare(config: DataConfig, show_progress: bool = True, share: Share = WHOLE
       unusable, or TensorFlow and seqio are not installed.
   """
   if share.count > config.parts:
-    raise UserError(f'DataConfig.parts: expected at least one a process ({share.count}), found {config.parts}')
+    raise UserError(f'DataConfig.parts: expected at least one part per process ({share.count}), found {config.parts}')
   if addresses.is_address(config.directory):
     return _prepare_elsewhere(config, show_progress, share)
   folder = target_of(store.folder_of(config))

@@ -172,7 +172,7 @@ def _require_types(manifest: Manifest, path: Path) -> None:
     raise UserError(f'{path}: expected the splits {", ".join(SPLITS)}, found {sorted(manifest.examples)}')
   for name in (name for shards in manifest.shards.values() for name in shards):
     if Path(name).name != name or '\0' in name:
-      raise UserError(f"{path}: expected names of files beside it in the entry 'shards', found {name!r:.80}")
+      raise UserError(f"{path}: the entry 'shards' must name files in the same folder, found {name!r:.80}")
   for split, count in manifest.examples.items():
     found = sum(task['examples'][split] for task in manifest.tasks.values())
     if found != count:

@@ -2,7 +2,7 @@
 
 from terraformer.training.metrics import EvalMetrics, summarize
 
-SHUFFLED = 'loss_with_shuffled_sources'  # in nats a token, among the figures of an evaluation
+SHUFFLED = 'loss_with_shuffled_sources'  # nats per token, one of the results of an evaluation
 # Nats per token: a model that ignores its source gains less, and one that has begun to use it gains more.
 _LEAST_GAIN = 0.05
 
@@ -15,4 +15,4 @@ def summarize_twice(metrics: list[EvalMetrics], shuffled: list[EvalMetrics]) -> 
 def source_use(loss: float, with_shuffled: float) -> str:
   """Describes the use of the source; both losses are in nats per token of the same targets."""
   uses = 'uses' if with_shuffled - loss >= _LEAST_GAIN else 'hardly uses'
-  return f"loss {loss:.2f} nats a token, {with_shuffled:.2f} with another text's source: the model {uses} its source"
+  return f"loss {loss:.2f} nats per token, {with_shuffled:.2f} with another text's source: the model {uses} its source"

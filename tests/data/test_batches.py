@@ -299,9 +299,9 @@ def _shorten(name, size):
     (_edit(shards=dict.fromkeys(store.SPLITS, {'a': '9'})), "expected the entry 'shards' as it was written, found '9'"),
     (
       _edit(shards=dict.fromkeys(store.SPLITS, {'../a': 9})),
-      "names of files beside it in the entry 'shards', found '../a'",
+      "the entry 'shards' must name files in the same folder, found '../a'",
     ),
-    (_edit(shards=dict.fromkeys(store.SPLITS, {'\0': 9})), "names of files beside it in the entry 'shards', found '"),
+    (_edit(shards=dict.fromkeys(store.SPLITS, {'\0': 9})), "the entry 'shards' must name files in the same folder, found '"),
     (_edit(dropped={'empty': []}), "expected the entry 'dropped' as it was written, found \\[\\]"),
     (_edit(scoring=[]), "expected dict in the entry 'scoring', found"),
     (_edit(scoring={'pairs': {'rouge': 1}}), "expected the entry 'scoring' as it was written, found 1"),

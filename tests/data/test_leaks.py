@@ -77,7 +77,7 @@ def test_a_training_text_that_is_held_out_is_counted_and_told(fake_prepared, has
   config = fake_prepared('leaky', has_inputs=has_inputs, held_out=leaks.keys([text, {'targets': 'of no example'}]))
   manifest = store.read_manifest(config)
   assert manifest.dropped['held out as well'] == 1
-  told = 'training examples that validation or test has as well, word for word: 1, first train, part 0, example 3'
+  told = 'training examples whose exact text is also in validation or test: 1, first train, part 0, example 3'
   assert told in list(report.skipped(manifest))
 
 

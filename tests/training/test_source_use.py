@@ -75,7 +75,7 @@ def test_a_model_whose_encoder_says_nothing_has_the_same_loss(copier):
 @pytest.mark.parametrize(('shuffled', 'uses'), [(1.0, False), (2.0, False), (2.04, False), (2.06, True), (6.0, True)])
 def test_a_higher_loss_with_shuffled_sources_is_said_to_be_use(shuffled, uses):
   said = source_use(2.0, shuffled)
-  assert said.startswith(f"loss 2.00 nats a token, {shuffled:.2f} with another text's source: the model ")
+  assert said.startswith(f"loss 2.00 nats per token, {shuffled:.2f} with another text's source: the model ")
   assert said.endswith('the model uses its source') == uses
 
 
