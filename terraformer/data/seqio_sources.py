@@ -117,5 +117,5 @@ class SeqioTask(Source):
     rates = {task.name: rate for task, rate in tasks.weighted(self._task)}
     prepared = {name: task['rate'] for name, task in manifest.tasks.items()}
     if rates != prepared:
-      raise UserError(f'{folder}: expected the tasks and rates {rates}, found {prepared}; remove the folder to prepare it again')
+      raise UserError(f'{folder}: expected the tasks and rates {rates}, found {prepared}; remove the folder')
     super().require_unchanged(folder, manifest)

@@ -59,7 +59,7 @@ def connect(
   given = {'--coordinator_address': coordinator, '--num_processes': processes, '--process_id': process}
   missing = [name for name, value in given.items() if value is None]
   if 0 < len(missing) < len(given):
-    raise UserError(f'{missing[0]} is missing; give it together with {", ".join(given.keys() - set(missing))}')
+    raise UserError(f'{missing[0]}: expected together with {", ".join(given.keys() - set(missing))}; add it')
   if not missing and process >= processes:
     raise UserError(f'--process_id: expected less than --num_processes ({processes}), found {process}')
   if not missing and not _has_port(coordinator):

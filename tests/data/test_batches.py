@@ -301,7 +301,10 @@ def _shorten(name, size):
       _edit(shards=dict.fromkeys(store.SPLITS, {'../a': 9})),
       "the entry 'shards' must name files in the same folder, found '../a'",
     ),
-    (_edit(shards=dict.fromkeys(store.SPLITS, {'\0': 9})), "the entry 'shards' must name files in the same folder, found '"),
+    (
+      _edit(shards=dict.fromkeys(store.SPLITS, {'\0': 9})),
+      "the entry 'shards' must name files in the same folder, found '",
+    ),
     (_edit(dropped={'empty': []}), "expected the entry 'dropped' as it was written, found \\[\\]"),
     (_edit(scoring=[]), "expected dict in the entry 'scoring', found"),
     (_edit(scoring={'pairs': {'rouge': 1}}), "expected the entry 'scoring' as it was written, found 1"),

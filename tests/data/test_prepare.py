@@ -174,12 +174,12 @@ def test_running_text_of_a_mixture_is_corrupted_when_it_is_read(really_prepared)
 
 def test_what_cannot_be_prepared_is_named_and_leaves_nothing(really_prepared):
   folder, said = really_prepared
-  assert "found 'nobody'" in said['nobody'] and '--module' in said['nobody']
+  assert "is registered as 'nobody'" in said['nobody'] and '--module' in said['nobody']
   assert said['strangers'] == 'task strangers: all features must have the same vocabulary'
   assert said['outside'].startswith('train, part 0, example 0: expected ids from 0 to ')
   assert said['outside'].endswith(' in inputs, found 9999')
-  assert said['splitless'] == 'task splitless: expected the split train, found all'
-  assert 'task failing, train, part 0: expected a source' in said['failing']
+  assert said['splitless'] == 'task splitless: needs the split train, but has all'
+  assert 'task failing, train, part 0: cannot read the source: ' in said['failing']
   assert 'assertion failed: [far' in said['failing']
   assert said['never'] == 'mixture never, rate of other: expected a positive number, found 0.0'
   assert {path.name for path in (folder / 'c').iterdir() if path.is_dir()} == {
