@@ -84,7 +84,7 @@ def test_errors_are_one_sentence(tmp_path, tokenizer):
   for path, found in [(junk, 'bytes that are none'), (tmp_path / 'none', 'no such file'), (tmp_path, 'is a directory')]:
     with pytest.raises(UserError, match=f'{path.name}.*{found}'):
       Tokenizer.open(path)
-  with pytest.raises(UserError, match='expected text'):
+  with pytest.raises(UserError, match='there is no text to train a vocabulary on'):
     train_vocabulary([' '], 400, 0)
   with pytest.raises(UserError, match='expected at least [0-9]+ for this text, found 265'):
     train_vocabulary(sentences(100), 265, 0)

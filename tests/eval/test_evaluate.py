@@ -104,7 +104,7 @@ def test_perplexity_alone_leaves_no_texts(run_folder):
 
 def test_the_best_checkpoint_is_evaluated_where_it_is_asked_for(run_folder):
   shutil.rmtree(run_folder / 'checkpoints')
-  with pytest.raises(UserError, match='expected a run with at least one checkpoint, found none'):
+  with pytest.raises(UserError, match='there is no checkpoint; give the folder of a run that has one'):
     evaluate(run_folder, show_progress=False)
   assert evaluate(run_folder, limit=2, show_progress=False, best=True).step in (12, 24)
 
