@@ -77,9 +77,9 @@ class TopTwoFF(nnx.Module):
   def _route(self, x_xD):
     return jax.nn.softmax(jnp.einsum('...D,DMN->...MN', x_xD, self.router_DxMxN[...]).astype(jnp.float32))
 
-  def __call__(self, x_BxTxD, *, key=None, choices=None):
+  def __call__(self, x_BxTxD, *, key=None, routing=None):
     gate_BxTxMxN = self._route(x_BxTxD)
-    units_BxTxMx2 = jax.lax.top_k(gate_BxTxMxN, 2)[1] if choices is None else choices
+    units_BxTxMx2 = jax.lax.top_k(gate_BxTxMxN, 2)[1] if routing is None else routing
     mask_BxTxMxN = jax.nn.one_hot(units_BxTxMx2, gate_BxTxMxN.shape[-1]).sum(-2)
     hidden_BxTxMxN = jax.nn.relu(jnp.einsum('BTD,MND->BTMN', x_BxTxD, self.w1_MxNxD[...])) * gate_BxTxMxN * mask_BxTxMxN
     y_BxTxD = jnp.einsum('BTMN,MND->BTD', hidden_BxTxMxN, self.w2_MxNxD[...]) + self.bias_D[...]

@@ -31,7 +31,7 @@ def flags_of(parser, path=()):
   """(command, flag) of every flag whose text is not taken as it is."""
   for action in parser._actions:
     if isinstance(action, argparse._SubParsersAction):
-      for name, command in action.routing.items():
+      for name, command in action.choices.items():
         yield from flags_of(command, (*path, name))
     elif action.type is not None:
       yield ' '.join(path), action
@@ -75,14 +75,14 @@ def test_the_flags_of_the_parser_are_all_that_take_a_number():
   """A flag of numbers without a `type` is a text for argparse, and nobody would look at it here."""
   texts_alone = 'gin_file gin_bindings module output workdir coordinator_address bundle input input_file field stop'
   for command, action in every_action(make_parser(_COMMANDS)):
-    if action.type is None and action.nargs != 0 and action.routing is None:
+    if action.type is None and action.nargs != 0 and action.choices is None:
       assert action.dest in (*texts_alone.split(), 'topology', 'scratch', 'chart'), (command, action.dest)
 
 
 def every_action(parser, path=()):
   for action in parser._actions:
     if isinstance(action, argparse._SubParsersAction):
-      for name, command in action.routing.items():
+      for name, command in action.choices.items():
         yield from every_action(command, (*path, name))
     else:
       yield ' '.join(path), action

@@ -217,7 +217,7 @@ def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
   """
   free = ['directory:', *(f'source.{name}:' for name in config.source.located_by)]
   if config.tokenizer.path and manifest.config.tokenizer.path:  # the fingerprint identifies it at any path
-    free.append('vocabulary.path:')
+    free.append('tokenizer.path:')
   has_windows = manifest.is_text or any(manifest.objectives)
   if manifest.is_text:
     is_as_stored = _windows(config, manifest) == _windows(manifest.config, manifest)

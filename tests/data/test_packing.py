@@ -151,7 +151,7 @@ def run(really_prepared, gin_file):
     'DataConfig.source': '@config.LocalFilesConfig()',
     'DataConfig.directory': repr(stored['directory']),
     'LocalFilesConfig.train': tuple(stored['source']['train']),
-    'TokenizerConfig.path': repr(stored['vocabulary']['path']),
+    'TokenizerConfig.path': repr(stored['tokenizer']['path']),
     'TokenizerConfig.sentinels': 20,
     'DataConfig.packing': '@config.PackingConfig()',
     **{f'DataConfig.{name}': length for name, length in LENGTHS.items()},

@@ -17,7 +17,7 @@ import json, sys, time, types
 import numpy as np
 from terraformer import config as c
 from terraformer.data import job, prepare, store
-from terraformer.data.tokenizer import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 config, share, pause = c.from_dict(json.loads(sys.argv[1])), prepare.Share(*json.loads(sys.argv[2])), float(sys.argv[4])
 def run(task, split, part, count):
   if task.name == 'other':
@@ -33,10 +33,10 @@ fakes = [
   job.Component(types.SimpleNamespace(
     name=name, output_features=features, splits=store.SPLITS, num_input_examples=lambda split: 20), rate)
   for name, rate in rates.items()]
-vocabulary = Vocabulary.open(sys.argv[3], 20)
+tokenizer = Tokenizer.open(sys.argv[3], 20)
 job.find_text = job.plan = lambda *_: 'text'
 job.make_job = lambda config, text, folder, progress: job.Job(
-  folder, config, fakes, features, run, vocabulary, store.Origin())
+  folder, config, fakes, features, run, tokenizer, store.Origin())
 print('started', flush=True)
 manifest = prepare.prepare(config, show_progress=False, share=share)
 print('whole' if manifest else 'part')

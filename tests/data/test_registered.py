@@ -141,7 +141,7 @@ def real(python, tmp_path_factory):
   rows = write_folders(folder)
   base = {
     'directory': str(folder / 'prepared'),
-    'vocabulary': VOCABULARY,
+    'tokenizer': VOCABULARY,
   }
   tfds = str(folder / 'tfds')
   c4 = TfdsConfig('c4/en:3.1.0', tfds)

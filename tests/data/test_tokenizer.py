@@ -157,8 +157,8 @@ def test_a_file_beside_the_model_is_told_for_what_it_is(tmp_path, content, found
 def article(n_bytes, space=' '):
   """Words of random letters."""
   rng = random.Random(0)
-  words = [''.join(rng.routing('etaoinshrdlu', k=rng.randint(2, 7))) for _ in range(300)]
-  return space.join(rng.routing(words, k=n_bytes // 5))[:n_bytes]
+  words = [''.join(rng.choices('etaoinshrdlu', k=rng.randint(2, 7))) for _ in range(300)]
+  return space.join(rng.choices(words, k=n_bytes // 5))[:n_bytes]
 
 
 def test_a_long_line_is_cut_at_spaces_and_teaches_what_its_words_do():
@@ -171,7 +171,7 @@ def test_a_long_line_is_cut_at_spaces_and_teaches_what_its_words_do():
 
 def test_a_line_is_long_by_its_bytes_and_may_have_no_spaces():
   rng = random.Random(0)
-  text = ''.join(rng.routing([chr(0x4E00 + i) for i in range(40)], k=360_000))
+  text = ''.join(rng.choices([chr(0x4E00 + i) for i in range(40)], k=360_000))
   assert len(text) < 1 << 20 < len(text.encode())
   tokenizer = train_vocabulary([text], 400, 0)
   assert len(tokenizer.encode(text[:100])) <= 101  # an id for each character, not one for each byte
