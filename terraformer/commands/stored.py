@@ -15,5 +15,5 @@ def stored_gin(workdir: str) -> str:
 
   stored = checkpoint.stored_gin(Path(workdir))
   if stored is None:
-    raise UserError(f'{workdir}: expected a run with at least one checkpoint, found none')
+    raise UserError(f'{workdir}: there is no checkpoint; give the folder of a run that has one')
   return stored

@@ -1,4 +1,4 @@
-"""From a record to an example of fixed lengths: pairs are cut and closed, windows of running text become an objective.
+"""Turns records into examples of fixed lengths: cuts pairs, and applies an objective to windows of running text.
 
 S inputs' length, T targets' length.
 """
@@ -17,14 +17,14 @@ Arrange = Callable[[dict[str, Any], np.random.Generator], Arranged]
 
 
 def make_arrange(config: DataConfig, is_text: bool, sentinel_ids: Sequence[int]) -> Arrange:
-  """The function that makes inputs int32[S] and targets int32[T] of a record; zeros fill up on the right.
+  """Returns a function that turns a record into inputs int32[S] and targets int32[T], padded with zeros on the right.
 
-  Each feature of a pair is cut to one token less than its length and closed by an end of sequence. Of text:
+  Each feature of a pair is cut to one token less than its length and gets an end of sequence. For text:
 
-  - prefix language modelling splits a window at a random point; up to S - 1 tokens before it, closed by an end of
-    sequence, are the inputs, and the T tokens after it the targets, in which only a document's own end is an end;
-  - language modelling takes the window as targets, in which the same holds;
-  - span corruption, whose sentinels have these ids, closes both features by an end of sequence.
+  - prefix language modeling splits a window at a random point. Up to S - 1 tokens before it and an end of sequence are
+    the inputs. The T tokens after it are the targets, which contain an end of sequence only where a document ends;
+  - language modeling takes the window as targets, with the same rule for ends of sequence;
+  - span corruption uses the sentinels with these ids and adds an end of sequence to both features.
   """
   inputs_length, targets_length = config.inputs_length, config.targets_length
   objective, sentinels_N = config.text_objective, np.asarray(sentinel_ids, np.int32)
@@ -49,7 +49,7 @@ def make_arrange(config: DataConfig, is_text: bool, sentinel_ids: Sequence[int])
 
 
 def target_counts(config: DataConfig, counts_V: np.ndarray, n_windows: int, sentinel_ids: Sequence[int]) -> np.ndarray:
-  """How often each id is a target, int64[V], where running text has these counts in so many windows."""
+  """Returns how often each id is a target, int64[V], given its counts in `n_windows` windows of running text."""
   objective = config.text_objective
   if not isinstance(objective, SpanCorruptionConfig):
     return counts_V
@@ -61,12 +61,12 @@ def target_counts(config: DataConfig, counts_V: np.ndarray, n_windows: int, sent
 
 
 def append_eos(ids: np.ndarray, length: int) -> np.ndarray:
-  """The ids, cut to one less than `length`, with an end of sequence after them."""
+  """Returns the ids, cut to one less than `length`, followed by an end of sequence."""
   return np.append(ids[: length - 1], EOS_ID)
 
 
 def end_and_pad(ids: np.ndarray, length: int) -> np.ndarray:
-  """The same, filled up."""
+  """Returns the same as `append_eos`, padded to `length`."""
   return pad(append_eos(ids, length), length)
 
 

@@ -1,10 +1,10 @@
-"""A sentencepiece vocabulary: text to ids, ids to text as they come, and training one on a task's own text.
+"""A sentencepiece tokenizer: encodes text, decodes ids as a stream, and trains a vocabulary on a task's text.
 
-Ids are laid out as in T5: 0 pads, 1 ends a sequence, 2 is unknown, and the sentinels `<extra_id_0>`, `<extra_id_1>` ...
-are the last ids, counted downwards. Most sentencepiece files hold no sentinels: they are added when one is opened, so
-their number travels beside the file (in the manifest of prepared data, and in a bundle). With the same number this is
-id for id `seqio.SentencePieceVocabulary(path, extra_ids=sentinels)`. Of a file that holds sentinels, as mT5's does,
-those serve, wherever they stand, and none are added.
+Ids follow T5: 0 is padding, 1 ends a sequence, 2 is unknown, and the sentinels `<extra_id_0>`, `<extra_id_1>` ... are
+the last ids, in descending order. Most sentencepiece files contain no sentinels. They are added when the file is
+opened, so their number is stored separately (in the manifest of prepared data, and in a bundle). With the same number,
+the ids equal those of `seqio.SentencePieceVocabulary(path, extra_ids=sentinels)`. If a file contains sentinels, as
+mT5's does, those are used, whatever their ids, and none are added.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ from terraformer.data import training_lines
 from terraformer.data.addresses import path_of, reaching
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
-TRAINING_CHARACTERS = 5_000_000  # of text that a vocabulary is trained on at most
-_THREADS = 4  # a constant, since the sums of sentencepiece's training depend on it
+TRAINING_CHARACTERS = 5_000_000  # most text for training a vocabulary
+_THREADS = 4  # a constant, since the result of sentencepiece's training depends on it
 _SPACE, _UNKNOWN_TEXT, _REPLACEMENT = '\u2581', ' \u2047 ', '\ufffd'
 
 
@@ -34,10 +34,10 @@ class Tokenizer:
   """Text to ids and back.
 
   Attributes:
-    size: ids in all, sentinels included.
-    sentinels: how many there are for span corruption.
-    sentinel_ids: their ids, that of `<extra_id_0>` first.
-    model_bytes: the sentencepiece file, without the sentinels that are added to it.
+    size: total number of ids, including sentinels.
+    sentinels: number of sentinels for span corruption.
+    sentinel_ids: ids of the sentinels, starting with `<extra_id_0>`.
+    model_bytes: the sentencepiece file, without added sentinels.
     fingerprint: sha256 of `model_bytes` and the number of sentinels.
   """
 
@@ -52,16 +52,16 @@ class Tokenizer:
       raise UserError(f'{name}: expected the ids 0, 1, 2 for padding, end of sequence and unknown, found {found}')
     self.size = self._processor.GetPieceSize()
     self._texts, self._bytes = _surfaces(self._processor)
-    # Such a model puts a space before a text when it encodes it; decoding takes the space away again.
+    # Such a model adds a space before a text when encoding, and removes it when decoding.
     self._adds_space = self._processor.EncodeAsPieces('a')[0].startswith(_SPACE)
 
   @classmethod
   def open(cls, path: str | Path, sentinels: int = 0) -> 'Tokenizer':
-    """The vocabulary in a sentencepiece file, which may lie at an address (`gs://`).
+    """Opens a sentencepiece file, which may be at an address (`gs://`).
 
     Raises:
-      UserError: if there is no such file, it is not a sentencepiece model with T5's first three ids, or it has some of
-        the sentinels itself but not all of them.
+      UserError: if the file does not exist, is not a sentencepiece model with T5's first three ids, or contains some
+        but not all of the sentinels.
     """
     try:
       with reaching(path):
@@ -72,28 +72,28 @@ class Tokenizer:
 
   @classmethod
   def from_bytes(cls, model_bytes: bytes, sentinels: int = 0) -> 'Tokenizer':
-    """The vocabulary in the bytes of a sentencepiece file; raises UserError as `open` does."""
+    """Makes a tokenizer from the bytes of a sentencepiece file; raises UserError as `open` does."""
     return cls(model_bytes, sentinels)
 
   def encode(self, text: str) -> list[int]:
-    """The ids of a text, without an end of sequence."""
+    """Returns the ids of a text, without an end of sequence."""
     return self._processor.EncodeAsIds(text)
 
   def decode(self, ids: Iterable[int]) -> str:
-    """The text of ids up to the first end of sequence, without padding."""
+    """Returns the text of ids up to the first end of sequence, without padding."""
     decoder = self.stream()
     return ''.join([decoder.feed(int(i)) for i in ids]) + decoder.finish()
 
   def stream(self, begins: bool = True) -> 'StreamDecoder':
-    """A decoder that takes ids one by one, those that begin a text or, with a space before them, go on with one."""
+    """Returns a decoder that takes ids one at a time; if not `begins`, the ids continue a text and keep their space."""
     return StreamDecoder(self._texts, self._bytes, self._adds_space and begins)
 
 
 class StreamDecoder:
-  """Turns ids, one by one, into pieces of text that concatenate to `Tokenizer.decode` of them all.
+  """Turns ids, one at a time, into pieces of text whose concatenation equals `Tokenizer.decode` of all ids.
 
-  A character that the vocabulary spells in bytes comes out with its last byte; bytes that are no character become one
-  replacement character each.
+  A character that is encoded as bytes is returned with its last byte. Each invalid byte becomes a replacement
+  character.
   """
 
   def __init__(self, texts: Sequence[str], byte_values: Sequence[int], drop_space: bool):
@@ -102,7 +102,7 @@ class StreamDecoder:
     self.ended = False
 
   def feed(self, token: int) -> str:
-    """The text that is certain with this id; empty after an end of sequence.
+    """Returns the text that this id completes; empty after an end of sequence.
 
     Raises:
       UserError: if the id is outside the vocabulary.
@@ -127,13 +127,13 @@ class StreamDecoder:
     return text
 
   def finish(self) -> str:
-    """What is left when no more ids come: replacement characters for the bytes of an unfinished character."""
+    """Returns the remaining text at the end: replacement characters for the bytes of an incomplete character."""
     text, self._pending = _characters(self._pending, final=True)
     return text
 
 
 def _opened(model_bytes: bytes, sentinels: int, name: str) -> tuple[sentencepiece.SentencePieceProcessor, list[int]]:
-  """An open model with so many sentinels, its own or else added ones, and their ids."""
+  """Opens a model with this many sentinels, its own or added ones; returns it and their ids."""
   if sentinels and sentinel_pieces.may_have(model_bytes):
     processor = _loaded(model_bytes, model_bytes, name)
     own = sentinel_pieces.ids_of(processor, sentinels)
@@ -160,10 +160,10 @@ def _loaded(data: bytes, model_bytes: bytes, name: str) -> sentencepiece.Sentenc
 
 
 def _other_file(data: bytes) -> str:
-  """What a file is that is no sentencepiece model, and what to give in its place."""
+  """Describes a file that is not a sentencepiece model, and says which file to give instead."""
   give = 'give the model itself, which is often named spiece.model, tokenizer.model or sentencepiece.model'
   if data.startswith(b'version https://git-lfs'):
-    return 'the pointer that Git LFS leaves in the place of a file; fetch the file with `git lfs pull`'
+    return 'a Git LFS pointer; fetch the file with `git lfs pull`'
   try:
     text = data.decode()
   except UnicodeDecodeError:
@@ -184,7 +184,7 @@ def _is_json(text: str) -> bool:
 
 
 def _characters(data: bytes, final: bool) -> tuple[str, bytes]:
-  """Decodes UTF-8 as sentencepiece does, one replacement a wrong byte, and returns the bytes that await more."""
+  """Decodes UTF-8 as sentencepiece does, with one replacement per invalid byte; also returns an incomplete tail."""
   text = ''
   while data:
     length = next((n for n in range(1, 5) if _is_character(data[:n])), 0)
@@ -203,7 +203,7 @@ def _is_character(data: bytes) -> bool:
 
 
 def _may_continue(data: bytes) -> bool:
-  """Whether these bytes are the beginning of a longer character."""
+  """Whether these bytes are the start of a longer character."""
   try:
     data.decode()
   except UnicodeDecodeError as error:
@@ -212,7 +212,7 @@ def _may_continue(data: bytes) -> bool:
 
 
 def _surfaces(processor: sentencepiece.SentencePieceProcessor) -> tuple[list[str], list[int]]:
-  """Each id's text, and the value of those that stand for a byte (-1 for the others)."""
+  """Returns the text of each id, and its byte value if it represents a byte (-1 if not)."""
   texts, values = [], []
   for i in range(processor.GetPieceSize()):
     piece = processor.IdToPiece(i)
@@ -227,24 +227,24 @@ def _surfaces(processor: sentencepiece.SentencePieceProcessor) -> tuple[list[str
 def train_vocabulary(
   texts: Iterable[str], size: int, sentinels: int, say: Callable[[str], None] = lambda line: None
 ) -> Tokenizer:
-  """Trains a unigram vocabulary of at most `size` ids, sentinels included; the same texts always give the same one.
+  """Trains a unigram vocabulary of at most `size` ids, including sentinels; the result is deterministic.
 
-  Characters that are too rare for an id are spelled in bytes, a newline always has its own id, and spaces are kept as
-  they are, so every text comes back from `decode(encode(text))`, except that U+2581 comes back as a space. A text that
-  is too small for `size` pieces gives a smaller vocabulary. About 5 MB are read, of texts drawn evenly.
+  Characters that are too rare for an id are encoded as bytes, a newline always has its own id, and spaces are kept. So
+  `decode(encode(text))` returns every text, except that U+2581 becomes a space. A text that is too small for `size`
+  pieces gives a smaller vocabulary. Training reads about 5 MB, sampled evenly from the texts.
 
   Args:
-    texts: to train on.
-    size: ids in all.
+    texts: the training texts.
+    size: total number of ids.
     sentinels: how many of them are sentinels.
-    say: is told, in a line, what training leaves out.
+    say: called with a line about texts that training omits.
 
   Raises:
-    UserError: if there is no text, or `size` does not hold the bytes and the common characters.
+    UserError: if there is no text, or `size` is too small for the bytes and the common characters.
   """
   texts = [text for text in texts if text.strip()]
   if not texts:
-    raise UserError('TokenizerConfig: expected text to train a vocabulary on, found none')
+    raise UserError('TokenizerConfig: there is no text to train a vocabulary on')
   random.Random(0).shuffle(texts)
   ends = itertools.accumulate(map(len, texts))
   texts = [text for text, end in zip(texts, ends, strict=True) if end - len(text) < TRAINING_CHARACTERS]
@@ -252,16 +252,16 @@ def train_vocabulary(
     lines, left_out = training_lines.lines_of(texts, most)
     if not lines:
       raise UserError(
-        'TokenizerConfig: expected text to train a vocabulary on, found the character U+2585, which sentencepiece '
-        'keeps for itself, in every line; remove it'
+        'TokenizerConfig: cannot train a vocabulary, since every line contains the character U+2585, which '
+        'sentencepiece reserves; remove it from the text'
       )
     try:
       trained = Tokenizer.from_bytes(_train(lines, size - sentinels), sentinels)
     except RuntimeError as error:
-      failed = error  # a word of 100,000 bytes and more makes sentencepiece fail: then longer lines are cut as well
+      failed = error  # sentencepiece fails on words of 100,000 bytes or more; retry with shorter lines
     else:
       if left_out:
-        say(f'lines left out of the training of the vocabulary, since they have the character U+2585: {left_out:,}')
+        say(f'lines omitted from vocabulary training because they contain the character U+2585: {left_out:,}')
       return trained
   needed = re.search(r'required_chars\D*\d+ vs (\d+)', str(failed))
   expected = f'at least {int(needed[1]) + sentinels}' if needed else 'one that sentencepiece can train'
@@ -269,7 +269,7 @@ def train_vocabulary(
 
 
 def _train(lines: list[str], size: int) -> bytes:
-  """The bytes of a sentencepiece model of at most so many ids; raises RuntimeError where sentencepiece does."""
+  """Returns the bytes of a sentencepiece model of at most `size` ids; raises RuntimeError if sentencepiece does."""
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(lines),

@@ -23,7 +23,7 @@ from terraformer.training import checkpoint, same_run
 from terraformer.training.best import chosen
 from terraformer.training.manifest import NAME
 from terraformer.training.metrics import EvalMetrics
-from terraformer.training.source_use import summarise_twice
+from terraformer.training.source_use import summarize_twice
 from terraformer.training.step import make_eval_step
 
 _GREEDY = DecodeConfig()
@@ -173,7 +173,7 @@ def _perplexity(
       with_shuffled.append(of_batch(shuffled))
     unigram_losses.append(data.unigram_losses(batch['targets']))
   unigram_perplexity = float(np.exp(np.concatenate(unigram_losses).mean()))
-  return summarise_twice(metrics, with_shuffled) | {'unigram_perplexity': unigram_perplexity}
+  return summarize_twice(metrics, with_shuffled) | {'unigram_perplexity': unigram_perplexity}
 
 
 def _decoder(folder: Path, step: int, run: RunConfig, data: Prepared) -> Decoder:

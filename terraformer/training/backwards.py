@@ -1,5 +1,5 @@
-"""A step of the optimiser inside the backward pass: a layer of a reversible stack is updated as soon as its gradient is
-known, so that the gradient of a whole stack is never alive.
+"""Runs the optimizer inside the backward pass: each layer of a reversible stack is updated as soon as its gradient is
+known, so the gradient of a whole stack never exists in memory.
 
 L layers.
 """
@@ -23,7 +23,7 @@ from terraformer.training.diagnostics import gradient_squares
 
 
 class _UpdatingStack(nnx.Module):
-  """A stack whose backward pass gives back its layers and the moments of `update` as the optimiser leaves them."""
+  """A stack whose backward pass returns its updated layers and the updated moments instead of gradients."""
 
   def __init__(self, stack: Stack, update: LayerUpdate):
     self.stack, self.update = stack, nnx.data(update)
@@ -36,7 +36,7 @@ class _UpdatingStack(nnx.Module):
 
 
 def can_update_backwards(model: Model, optimizer: Optimizer) -> bool:
-  """Whether an update needs the gradient of one layer alone, and every stack computes its own backward pass."""
+  """Whether updates need the gradient of only one layer, and every stack computes its own backward pass."""
   stacks = [part for part in vars(model).values() if isinstance(part, Stack)]
   return isinstance(optimizer, ByLayer) and all(stack.can_update for stack in stacks)
 
@@ -48,17 +48,17 @@ def update_backwards(
   state: ByLayerState,
   loss_of: Callable[[Model], tuple[jax.Array, Any]],
 ) -> tuple[Params, ByLayerState, Any, dict[str, jax.Array]]:
-  """One step, the same as `optimizer.update` with the whole gradient.
+  """Takes one step, equal to `optimizer.update` with the whole gradient.
 
   Args:
-    structure: of a model for which `can_update_backwards`.
-    optimizer: of which `state` is.
-    params: of the model.
-    state: before the step.
-    loss_of: the loss of a model, and whatever else is to be told of it.
+    structure: the graph of a model for which `can_update_backwards` is true.
+    optimizer: the optimizer.
+    params: the parameters of the model.
+    state: the optimizer's state before the step.
+    loss_of: returns the loss of a model and auxiliary values.
 
   Returns:
-    New parameters, new state, what `loss_of` told, and `diagnostics.gradient_squares`.
+    New parameters, new state, the auxiliary values of `loss_of`, and `diagnostics.gradient_squares`.
   """
   stacks, rest = partition_stacks(params, optimizer.stacks)
   counters = {name: _counters(of_stack) for name, of_stack in state.stacks.items()}
@@ -74,9 +74,9 @@ def update_backwards(
 
   moments = {name: (_moments(of_stack), squares_L[name]) for name, of_stack in state.stacks.items()}
   step = jax.grad(loss_of_params, argnums=(0, 1, 2), has_aux=True)
-  (d_rest, stacks, moments), aux = step(rest, stacks, moments)  # of stacks no gradients, but what has become of them
+  (d_rest, stacks, moments), aux = step(rest, stacks, moments)  # for stacks: new values, not gradients
   updates, rest_state = optimizer.inner.update(d_rest, state.rest, rest)
-  # Counters go on whatever the gradient: of this update nothing but them is computed.
+  # Counters advance whatever the gradient is; only they are computed from this update.
   _, counted = optimizer.update(params, state, params)
   new_state = ByLayerState(
     {name: _joined(moments, _counters(counted.stacks[name])) for name, (moments, _) in moments.items()}, rest_state
@@ -87,7 +87,7 @@ def update_backwards(
 
 
 def _layer_update(inner: optax.GradientTransformation):
-  """The function of a `LayerUpdate`, which also keeps the squared norm of each layer's gradient."""
+  """Returns the function of a `LayerUpdate`, which also stores the squared norm of each layer's gradient."""
 
   def update(block, moments, counters, d_block):
     (structure, params), (_, gradient) = split_module(block), split_module(d_block)
@@ -104,7 +104,7 @@ def _is_moment(x: jax.Array) -> bool:
 
 
 def _moments(state):
-  """The state without its counters, which are no floats and cannot take the place of a gradient."""
+  """Returns the state without its counters, which are integers and cannot replace a gradient."""
   return jax.tree.map(lambda x: x if _is_moment(x) else None, state)
 
 

@@ -1,4 +1,4 @@
-"""Global batches on the devices that compute with them; every process reads the examples of its own devices."""
+"""Loads global batches onto devices; each process reads the examples of its own devices."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from terraformer.training.step import Batch
 
 
 def batch_number(step: int, skipped: Sequence[int]) -> int:
-  """Which batch of the endless sequence step `step` (from 0) reads: the step-th of those that are not skipped."""
+  """Returns the number of the batch that step `step` (from 0) reads, not counting skipped batches."""
   for number in sorted(skipped):
     step += number <= step
   return step
@@ -23,7 +23,7 @@ class BatchLoader:
   """Batches of prepared data.
 
   Attributes:
-    skipped: numbers of the batches that are left out; more may be added between two steps.
+    skipped: numbers of the skipped batches; more may be added between steps.
   """
 
   def __init__(self, data: Prepared, config: TrainConfig, sharding: NamedSharding, skipped: list[int]):
@@ -34,10 +34,10 @@ class BatchLoader:
     self.skipped = skipped
 
   def train(self, step: int) -> tuple[np.ndarray, Batch]:
-    """The ids of all examples of a step's batch (from 0), and the batch.
+    """Returns the ids of all examples in the batch of a step (from 0), and the batch.
 
     Raises:
-      UserError: if the records that were read are not those.
+      UserError: if other records were read.
     """
     number = batch_number(step, self.skipped)
     ids_B, rows = self._batches.ids(number), self._batches.batch(number, self._rows)
@@ -46,13 +46,13 @@ class BatchLoader:
     return ids_B, self._place(rows)
 
   def held_out(self) -> Iterator[tuple[Batch, Batch | None]]:
-    """Batches of the validation split, the same at every call, each as it is and with shuffled sources, as
-    `Prepared.eval_batches_twice` has them."""
+    """Yields the same batches of the validation split in every call, each unchanged and with shuffled sources, as
+    `Prepared.eval_batches_twice` does."""
     for rows, shuffled in self._data.eval_batches_twice('validation', self._size, self._n_held_out, self._rows):
       yield self._place(rows), None if shuffled is None else self._place(shuffled)
 
   def baselines(self) -> dict[str, float]:
-    """Perplexities to hold the loss on `held_out` against, by name; none without a validation split."""
+    """Returns baseline perplexities on `held_out` by name; empty without a validation split."""
     if not self._data.size('validation'):
       return {}
     held_out = self._data.eval_batches('validation', self._size, self._n_held_out)
@@ -61,7 +61,7 @@ class BatchLoader:
 
   def _place(self, rows: dict[str, np.ndarray]) -> Batch:
     def place(local: np.ndarray) -> jax.Array:
-      # Rows of this process lie in the order of their global numbers.
+      # The rows of this process are in the order of their global numbers.
       return jax.make_array_from_callback(
         (self._size, *local.shape[1:]),
         self._sharding,
@@ -72,6 +72,6 @@ class BatchLoader:
 
 
 def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
-  """Numbers of the rows of a global batch that lie on this process's devices, in order."""
+  """Returns the numbers of the rows of a global batch on this process's devices, in order."""
   indices = sharding.addressable_devices_indices_map((batch_size,)).values()
   return np.unique(np.concatenate([np.arange(batch_size)[index[0]] for index in indices]))

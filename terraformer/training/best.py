@@ -1,4 +1,4 @@
-"""The checkpoint with the lowest validation loss, in `best` beside the newest ones."""
+"""Keeps the checkpoint with the lowest validation loss in `best`, next to the newest checkpoints."""
 
 import math
 import sys
@@ -12,42 +12,42 @@ from terraformer.training.state import State
 
 
 def folder(workdir: Path) -> Path:
-  """Where the best checkpoint of a run is; itself a folder that everything which reads checkpoints can be given."""
+  """Returns the folder of a run's best checkpoint, which any function that reads checkpoints accepts."""
   return Path(workdir) / 'best'
 
 
 def best_step(workdir: Path) -> int | None:
-  """The step with the lowest validation loss; None where none is kept. A damaged one is named and passed over."""
+  """Returns the step with the lowest validation loss, or None if none is kept. Reports and skips a damaged one."""
   losses = {}
   for step in checkpoint.steps(folder(workdir)):
     try:
       verify(checkpoint.folder(folder(workdir)) / str(step))
     except DamagedError as error:
-      print(f'{error}; going on without it', file=sys.stderr)
+      print(f'{error}; continuing without it', file=sys.stderr)
     else:
       losses[step] = validation_of(workdir, step)['loss']
   return min(losses, key=losses.__getitem__, default=None)
 
 
 def require_best(workdir: Path) -> int:
-  """The same.
+  """Returns the step with the lowest validation loss.
 
   Raises:
     UserError: if there is none.
   """
   step = best_step(workdir)
   if step is None:
-    raise UserError(f'{folder(workdir)}: expected the best checkpoint (CheckpointConfig.best = True), found none')
+    raise UserError(f'{folder(workdir)}: there is no best checkpoint; train with CheckpointConfig.best = True')
   return step
 
 
 def validation_of(workdir: Path, step: int) -> dict[str, float]:
-  """What the evaluation of a kept step gave."""
+  """Returns the evaluation metrics of a kept step."""
   return checkpoint.read_run(folder(workdir), step)[1]['validation']
 
 
 def chosen(workdir: Path, best: bool) -> tuple[Path, int]:
-  """The folder and the step of a run's newest checkpoint, or of its best one.
+  """Returns the folder and the step of a run's newest or best checkpoint.
 
   Raises:
     UserError: if there is none.
@@ -56,7 +56,7 @@ def chosen(workdir: Path, best: bool) -> tuple[Path, int]:
 
 
 class Best:
-  """Keeps the best checkpoint. What it knows is in the folder, so a run that goes on knows the best so far."""
+  """Keeps the best checkpoint. Its state is in the folder, so a resumed run knows the best so far."""
 
   def __init__(self, workdir: Path):
     self._step = hosts.broadcast_from_main(lambda: best_step(workdir) or 0)
@@ -64,7 +64,7 @@ class Best:
     self._checkpoints = checkpoint.Checkpoints(folder(workdir), None)
 
   def save_if_best(self, step: int, state: State, description: dict[str, Any], metrics: dict[str, float]) -> None:
-    """Keeps the state if its validation loss is the lowest so far; the one before goes when this one is on the disk."""
+    """Keeps the state if its validation loss is the lowest so far; removes the previous one after this is on disk."""
     if not metrics['loss'] < self._loss or self._checkpoints.has(step):
       return
     self._checkpoints.keep_only(self._step)
@@ -72,6 +72,6 @@ class Best:
     self._checkpoints.save(step, state, description | {'validation': metrics})
 
   def close(self) -> None:
-    """Waits, and leaves one step."""
+    """Waits for writes and leaves one step."""
     self._checkpoints.keep_only(self._step)
     self._checkpoints.close()

@@ -1,4 +1,4 @@
-"""An optimiser that takes each layer of a stack for itself, as if its parameters were arrays of their own.
+"""An optimizer that treats each layer of a stack separately, as if its parameters were separate arrays.
 
 L layers.
 """
@@ -17,8 +17,8 @@ class ByLayerState(NamedTuple):
   """State of `ByLayer`.
 
   Attributes:
-    stacks: that of each stack of layers by name (`decoder.blocks`), every array with a leading axis L.
-    rest: that of the parameters in no stack.
+    stacks: state of each stack of layers, by name (`decoder.blocks`); every array has a leading axis L.
+    rest: state of the parameters outside stacks.
   """
 
   stacks: dict[str, Any]
@@ -27,25 +27,25 @@ class ByLayerState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ByLayer:
-  """Used as an `optax.GradientTransformation` is.
+  """Has the interface of `optax.GradientTransformation`.
 
   Attributes:
-    inner: gets the parameters of one layer, or those in no stack; it treats every array apart from all others.
-    stacks: paths of the stacks of layers, as `models.parameters.stacks_of` has them.
+    inner: transforms the parameters of one layer, or those outside stacks; it must treat every array independently.
+    stacks: paths of the stacks of layers, as `models.parameters.stacks_of` returns them.
   """
 
   inner: optax.GradientTransformation
   stacks: tuple[str, ...]
 
   def init(self, params: Params) -> ByLayerState:
-    """The state at first."""
+    """Returns the initial state."""
     stacks, rest = partition_stacks(params, self.stacks)
     return ByLayerState(
       {name: jax.vmap(self.inner.init)(stack) for name, stack in stacks.items()}, self.inner.init(rest)
     )
 
   def update(self, gradients: Params, state: ByLayerState, params: Params) -> tuple[Params, ByLayerState]:
-    """What to add to the parameters, and the next state."""
+    """Returns the updates to add to the parameters, and the next state."""
     (d_stacks, d_rest), (stacks, rest) = (partition_stacks(tree, self.stacks) for tree in (gradients, params))
     update = jax.vmap(self.inner.update)
     found = {name: update(d_stacks[name], state.stacks[name], stack) for name, stack in stacks.items()}
@@ -58,14 +58,14 @@ Optimizer = optax.GradientTransformation | ByLayer
 
 
 def map_moments(function: Callable, optimizer: Optimizer, state: Any, *trees: Params, other: Any) -> Any:
-  """The optimiser's state with something else in the place of each array.
+  """Returns the optimizer's state with each array replaced.
 
   Args:
-    function: of a moment and, from each of `trees`, of what stands there for the parameter whose moment it is.
-    optimizer: of which the state is.
-    state: arrays or shapes.
-    trees: of the structure of the parameters.
-    other: what takes the place of an array that is no parameter's, as a counter.
+    function: called with a moment and, from each of `trees`, the value for the moment's parameter.
+    optimizer: the optimizer.
+    state: its state, as arrays or shapes.
+    trees: trees with the structure of the parameters.
+    other: replaces arrays that belong to no parameter, such as counters.
   """
   if not isinstance(optimizer, ByLayer):
     return optax.tree_utils.tree_map_params(optimizer, function, state, *trees, transform_non_params=lambda _: other)

@@ -1,8 +1,8 @@
-"""Checkpoints by orbax: parameters, optimiser state, step, and the config that made them.
+"""Orbax checkpoints: parameters, optimizer state, step, and the config of the run.
 
-A run's folder holds `checkpoints/STEP/{state,run,MANIFEST.json}`; `run` is JSON with the config, its gin text, and the
-fingerprints of data and vocabulary, the manifest has the checksums of all files. `vocabulary.model` beside it makes the
-folder all that decoding needs.
+A run's folder contains `checkpoints/STEP/{state,run,MANIFEST.json}`. `run` is JSON with the config, its gin text, and
+the fingerprints of data and vocabulary. The manifest has the checksums of all files. With `vocabulary.model`, the
+folder contains everything that decoding needs.
 """
 
 import contextlib
@@ -29,34 +29,34 @@ from terraformer.training.manifest import NAME, DamagedError, verify, write_mani
 from terraformer.training.state import State
 
 FORMAT = 6
-_READ = (4, 5, FORMAT)  # formats; the configs of older ones are migrated
-# Larger arrays are stored in pieces of their leading axis, so that a layer can be read alone.
+_READ = (4, 5, FORMAT)  # readable formats; the configs of older formats are migrated
+# Larger arrays are stored in chunks along their leading axis, so that one layer can be read.
 _PIECE_BYTES = 1 << 26
 
 
 def folder(workdir: Path) -> Path:
-  """Where the checkpoints of a run are: in `checkpoints`, or in a folder of permanent ones itself."""
+  """Returns the folder of a run's checkpoints: `checkpoints`, or the folder itself if it holds permanent ones."""
   path = Path(workdir).absolute()
   return path if any(path.glob('[0-9]*/' + NAME)) else path / 'checkpoints'
 
 
 def steps(workdir: Path) -> list[int]:
-  """The steps that were saved, newest first; a folder that was cut short has a temporary name and does not count."""
+  """Returns the saved steps, newest first, without incomplete ones, whose folders have temporary names."""
   return sorted(
     (int(path.name) for path in folder(workdir).glob('*') if path.is_dir() and path.name.isdigit()), reverse=True
   )
 
 
 def latest_step(workdir: Path, older_if_damaged: bool = True, before: int | None = None) -> int | None:
-  """The newest step whose files are those that were written, None where nothing was saved.
+  """Returns the newest undamaged step, or None if nothing was saved.
 
   Args:
-    workdir: of the run.
-    older_if_damaged: whether damaged steps are passed over, with a sentence about each on the standard error.
-    before: only steps before this one count; None for all.
+    workdir: folder of the run.
+    older_if_damaged: whether to skip damaged steps, with a message about each on standard error.
+    before: consider only earlier steps; None for all.
 
   Raises:
-    DamagedError: if the newest step is damaged and older ones are not wanted, or no step is whole.
+    DamagedError: if the newest step is damaged and `older_if_damaged` is false, or all steps are damaged.
   """
   damage = None
   for step in steps(workdir):
@@ -76,55 +76,55 @@ def latest_step(workdir: Path, older_if_damaged: bool = True, before: int | None
 
 
 def require_step(workdir: Path, step: int | None = None) -> int:
-  """The newest step that is whole, or the one that is asked for.
+  """Returns the newest undamaged step, or the requested one.
 
   Raises:
-    UserError: if there is none, or it is damaged.
+    UserError: if it is missing or damaged.
   """
   if step is not None:
     if step not in steps(workdir):
-      raise UserError(f'{folder(workdir)}: expected a checkpoint of step {step}, found those of {steps(workdir)}')
+      raise UserError(f'{folder(workdir)}: there is no checkpoint of step {step}, only of {steps(workdir)}')
     verify(folder(workdir) / str(step))
     return step
   step = latest_step(workdir)
   if step is None:
-    raise UserError(f'{workdir}: expected a run with at least one checkpoint, found none')
+    raise UserError(f'{workdir}: there is no checkpoint; give the folder of a run that has one')
   return step
 
 
 def what_is_safe(workdir: Path) -> str:
-  """In words, the newest step that is whole, for a run that must end."""
+  """Describes the newest undamaged step, for a run that must end."""
   for step in steps(workdir):
     with contextlib.suppress(DamagedError):
       verify(folder(workdir) / str(step))
-      return f'step {step} is safe, and the same command goes on from there'
+      return f'step {step} is saved; run the same command again to resume from it'
   return 'no step has been saved yet'
 
 
 def set_aside(workdir: Path, newer_than: int) -> None:
-  """Gives steps that are not to be used another name, out of the way of those that will be saved again."""
+  """Renames steps that must not be used, to make room for saving them again."""
   for step in steps(workdir):
     if step > newer_than:
       rename_to_free(folder(workdir) / str(step), (f'{step}.aside{n or ""}' for n in itertools.count()))
 
 
 def read_run(workdir: Path, step: int) -> tuple[RunConfig, dict[str, Any]]:
-  """The config of a checkpoint, and everything that was stored with it.
+  """Returns the config of a checkpoint and everything stored with it.
 
   Raises:
-    UserError: if it is of another format, or cannot be read.
+    UserError: if it has an unknown format or cannot be read.
   """
   path = folder(workdir) / str(step) / 'run'
   try:
     stored = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(paths.plain(path))
   except (ValueError, OSError) as error:
-    raise UserError(f'{path}: expected the JSON of a run, found {error}') from error
+    raise UserError(f'{path}: not a valid description of a run: {error}') from error
   found = stored.get('format') if isinstance(stored, dict) else None
   if found not in _READ:
     raise UserError(f'{path}: expected a checkpoint of format {FORMAT}, found {found}')
   missing = sorted({'config', 'gin', 'data_fingerprint', 'vocabulary'} - stored.keys())
   if missing:
-    raise UserError(f'{path}: expected the field {missing[0]}, found none')
+    raise UserError(f'{path}: the field {missing[0]} is missing')
   try:
     return from_dict(stored['config']), stored | {'gin': migrations.gin(stored['gin'])}
   except UserError as error:
@@ -132,7 +132,7 @@ def read_run(workdir: Path, step: int) -> tuple[RunConfig, dict[str, Any]]:
 
 
 def stored_gin(workdir: Path) -> str | None:
-  """The gin text of a run, the same in all of its checkpoints; None where there is none to be read."""
+  """Returns the gin text of a run, which is the same in all its checkpoints; None if it cannot be read."""
   failure = None
   for step in steps(workdir):
     try:
@@ -145,17 +145,17 @@ def stored_gin(workdir: Path) -> str | None:
 
 
 class _Manager(ocp.CheckpointManager):
-  """Orbax asks JAX whether to save before a preemption, with steps; the loop asks as well, and counts otherwise."""
+  """Keeps orbax from asking JAX about preemption by step, since the loop also asks and counts differently."""
 
   def reached_preemption(self, step: int) -> bool:
     return False
 
 
 class Checkpoints:
-  """Saves a run's state, asynchronously, and restores it."""
+  """Saves a run's state asynchronously and restores it."""
 
   def __init__(self, directory: Path, keep: int | None):
-    """`keep` newest steps stay in `directory`; None for all."""
+    """Keeps the `keep` newest steps in `directory`; None keeps all."""
     self._directory = Path(directory).absolute()
     paths.make_folder(self._directory)
     self._saving = 0
@@ -163,7 +163,7 @@ class Checkpoints:
       max_to_keep=keep,
       create=True,
       cleanup_tmp_directories=True,
-      # It is called by one process, when all have written and before the folder gets its final name.
+      # One process calls this after all have written and before the folder gets its final name.
       async_options=ocp.options.AsyncOptions(post_finalization_callback=self._write_manifest),
       multiprocessing_options=ocp.options.MultiprocessingOptions(
         barrier_sync_key_prefix=urllib.parse.quote(os.fsencode(self._directory))
@@ -172,10 +172,10 @@ class Checkpoints:
     self._manager = _Manager(paths.plain(self._directory), options=options, item_names=('state', 'run'))
 
   def save(self, step: int, state: State, run: dict[str, Any]) -> None:
-    """Starts to write a step; the state may be used, and donated, as soon as this returns.
+    """Starts writing a step; the state may be used and donated as soon as this returns.
 
     Raises:
-      UnwritableError: if the disk did not take the step before, as all that wait do.
+      UnwritableError: if the previous step could not be written; every method that waits raises this.
     """
     self.wait()
     self._saving = step
@@ -189,10 +189,10 @@ class Checkpoints:
       self._manager.save(step, args=items, force=True)
 
   def restore(self, step: int, abstract: State) -> State:
-    """The state of a step, placed as `abstract` says, on whatever devices.
+    """Returns the state of a step, placed on devices as `abstract` specifies.
 
     Raises:
-      UserError: if names, shapes or types are not those of `abstract`, or the files cannot be read.
+      UserError: if names, shapes or types differ from `abstract`, or the files cannot be read.
     """
     self.wait()
     path = self._directory / str(step) / 'state'
@@ -200,35 +200,35 @@ class Checkpoints:
     try:
       return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
     except (ValueError, KeyError) as error:
-      raise UserError(f'{path}: expected the state of this run, found {first_line(error)}') from error
+      raise UserError(f'{path}: cannot restore the state of this run: {first_line(error)}') from error
 
   def has(self, step: int) -> bool:
-    """Whether a step is here, or being written."""
+    """Whether a step is saved or being written."""
     return step in self._manager.all_steps()
 
   def keep_only(self, step: int) -> None:
-    """Waits, and removes all steps but one."""
+    """Waits for writes and removes all other steps."""
     self.wait()
     for other in set(self._manager.all_steps()) - {step}:
       self._manager.delete(other)
 
   def wait(self) -> None:
-    """Until nothing is being written any more."""
+    """Waits until all writes are complete."""
     with self._writing():
       self._manager.wait_until_finished()
 
   def reload(self) -> None:
-    """Looks at the folder again, where steps were set aside."""
+    """Rereads the folder after steps were set aside."""
     self._manager.reload()
 
   def close(self) -> None:
-    """Waits, and lets go of the folder."""
+    """Waits for writes and closes the folder."""
     with self._writing():
       self._manager.close()
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
-    """Tells of a full disk, and removes what it has of the step that it did not take."""
+    """Raises UnwritableError on a full disk, and removes the incomplete step."""
     try:
       with writing(self._directory):
         yield
@@ -246,10 +246,10 @@ class Checkpoints:
 
 
 def restore_params(workdir: Path, step: int, run: RunConfig) -> Params:
-  """The parameters alone, on this machine's default device.
+  """Returns only the parameters, on this machine's default device.
 
   Raises:
-    UserError: if names, shapes or types are not those of the run's model, or the files cannot be read.
+    UserError: if names, shapes or types differ from the run's model, or the files cannot be read.
   """
   sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   check_params(workdir, step, run)
@@ -259,22 +259,22 @@ def restore_params(workdir: Path, step: int, run: RunConfig) -> Params:
 
 
 def check_params(workdir: Path, step: int, run: RunConfig) -> None:
-  """Compares names, shapes and types of the stored parameters with those of the run's model.
+  """Compares the names, shapes and types of the stored parameters with the run's model.
 
   Raises:
-    UserError: if they differ, or cannot be read.
+    UserError: if they differ or cannot be read.
   """
   wanted = flatten(split_module(abstract_model(run.model))[1])
   _check(folder(workdir) / str(step) / 'state', wanted, stored_params(workdir, step))
 
 
 def stored_params(workdir: Path, step: int) -> dict[str, Any]:
-  """Shapes and types of a checkpoint's parameters, by name."""
+  """Returns the shapes and types of a checkpoint's parameters, by name."""
   return flatten(_stored_shapes(folder(workdir) / str(step) / 'state').get('params', {}))
 
 
 def restore_named(workdir: Path, step: int, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-  """Some parameters of a checkpoint by name, placed as `abstract` says; no others are read.
+  """Reads only the named parameters of a checkpoint, placed on devices as `abstract` specifies.
 
   Raises:
     UserError: if the files cannot be read.
@@ -287,12 +287,12 @@ def restore_named(workdir: Path, step: int, abstract: dict[str, jax.ShapeDtypeSt
       paths.plain(path), args=ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
     )
   except (ValueError, KeyError) as error:
-    raise UserError(f'{path}: expected the parameters of this run, found {first_line(error)}') from error
+    raise UserError(f'{path}: cannot read the parameters of this run: {first_line(error)}') from error
   return flatten(restored['params'])
 
 
 def read_layer(workdir: Path, step: int, name: str, layer: int | None) -> np.ndarray:
-  """One layer of a stacked parameter, or a whole one where `layer` is None; nothing else of it is kept in memory.
+  """Reads one layer of a stacked parameter, or all of it if `layer` is None; keeps nothing else in memory.
 
   Raises:
     UserError: if the files cannot be read.
@@ -304,7 +304,7 @@ def read_layer(workdir: Path, step: int, name: str, layer: int | None) -> np.nda
     array = tensorstore.open({'driver': 'zarr', 'kvstore': place}, open=True, read=True).result()
     return np.asarray((array if layer is None else array[layer]).read().result())
   except (ValueError, OSError) as error:
-    raise UserError(f'{path}: expected the parameter {name}, found {first_line(error)}') from error
+    raise UserError(f'{path}: cannot read the parameter {name}: {first_line(error)}') from error
 
 
 def _check(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> None:
@@ -313,14 +313,14 @@ def _check(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> None:
       raise UserError(f'{path}: expected {name} of {describe(expected)}, found {describe(stored.get(name))}')
   for name in stored:
     if name not in wanted:
-      raise UserError(f'{path}: expected no {name}, found {describe(stored[name])}')
+      raise UserError(f'{path}: the model has no parameter {name}, found {describe(stored[name])}')
 
 
 def _stored_shapes(path: Path) -> dict[str, Any]:
   try:
     return ocp.PyTreeCheckpointer().metadata(paths.plain(path)).item_metadata.tree
   except (ValueError, KeyError, OSError, AttributeError) as error:
-    raise UserError(f'{path}: expected a readable checkpoint, found {first_line(error)}') from error
+    raise UserError(f'{path}: cannot read the checkpoint: {first_line(error)}') from error
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

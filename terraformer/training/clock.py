@@ -1,4 +1,4 @@
-"""Where the wall time of a run goes."""
+"""Measures where the wall time of a run goes."""
 
 import collections
 import contextlib
@@ -8,18 +8,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# What a run does at one moment. Only `step` brings it forward; its time holds what waits for the device.
+# The phases of a run. Only `step` makes progress; its time includes waiting for the device.
 PHASES = ('start', 'compile', 'input', 'step', 'log', 'checkpoint', 'evaluation')
-# What the loop adds to a step.
+# The phases that the loop adds to a step.
 OVERHEADS = ('input', 'log', 'checkpoint')
 
 
 class Clock:
-  """Seconds a phase; at every moment one phase goes on.
+  """Seconds per phase; exactly one phase is current at any moment.
 
   Attributes:
-    now: the present one, and when it began or was last seen alive, by `time.monotonic`.
-    started: when the clock was made, in seconds since 1970.
+    now: the current phase, and when it began or was last seen alive, by `time.monotonic`.
+    started: creation time of the clock, in seconds since 1970.
   """
 
   def __init__(self):
@@ -28,18 +28,18 @@ class Clock:
     self._seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
 
   def enter(self, phase: str) -> None:
-    """Ends the present phase and begins another."""
+    """Ends the current phase and begins another."""
     (before, began), now = self.now, time.monotonic()
     self._seconds[before] += now - began
     self.now = phase, now
 
   def alive(self) -> None:
-    """Begins the present phase again, which tells the watchdog that it is not hung."""
+    """Restarts the current phase, which tells the watchdog that it is not hung."""
     self.enter(self.now[0])
 
   @contextlib.contextmanager
   def during(self, phase: str) -> Iterator[None]:
-    """A phase inside another one, which goes on afterwards."""
+    """Enters a phase inside another, which continues afterwards."""
     before, _ = self.now
     self.enter(phase)
     try:
@@ -48,43 +48,43 @@ class Clock:
       self.enter(before)
 
   def seconds(self) -> dict[str, float]:
-    """Of every phase, up to now."""
+    """Returns the seconds of every phase up to now."""
     self.alive()
     return dict(self._seconds)
 
 
 def goodput(seconds: dict[str, float]) -> dict[str, float]:
-  """Share of each phase in the wall time."""
+  """Returns the share of each phase in the wall time."""
   total = sum(seconds.values()) or 1.0
   return {phase: value / total for phase, value in seconds.items()}
 
 
 def overhead(seconds: dict[str, float]) -> float:
-  """Waiting for input, logging and checkpoints, as a share of the time in steps."""
+  """Returns the time for input, logging and checkpoints as a share of the time in steps."""
   return sum(seconds[phase] for phase in OVERHEADS) / max(seconds['step'], 1e-9)
 
 
 class StepTimes:
-  """Wall time from the end of each step to the end of the next; the last `capacity` of them."""
+  """Wall times from the end of each step to the end of the next, for the last `capacity` steps."""
 
   def __init__(self, capacity: int = 1_000_000):
     self._seconds: collections.deque[float] = collections.deque(maxlen=capacity)
     self._last: float | None = None
 
   def tick(self) -> None:
-    """A step has ended."""
+    """Records the end of a step."""
     now = time.monotonic()
     if self._last is not None:
       self._seconds.append(now - self._last)
     self._last = now
 
   def pause(self) -> None:
-    """What follows is not a step's time."""
+    """Excludes the time until the next `tick`."""
     self._last = None
 
   def __len__(self) -> int:
     return len(self._seconds)
 
   def last(self, n: int) -> np.ndarray:
-    """Seconds of the last `n` steps at most."""
+    """Returns the seconds of at most the last `n` steps."""
     return np.array(list(itertools.islice(reversed(self._seconds), n))[::-1])

@@ -1,6 +1,6 @@
-"""What a run shows of the inside of its model.
+"""Diagnostics of a model during a run.
 
-L layers, M blocks, N units a block.
+L layers, M blocks, N units per block.
 """
 
 import math
@@ -14,7 +14,7 @@ from terraformer.models.parameters import Params, flatten
 
 
 def gradient_squares(gradients: Params, facts: ModelFacts) -> dict[str, jax.Array]:
-  """Squared norms of the parts of the model: a number each, or a vector L for the layers of a stack."""
+  """Returns squared gradient norms by part of the model: a scalar, or a vector L for the layers of a stack."""
   squares: dict[str, list[jax.Array]] = {}
   for path, gradient in flatten(gradients).items():
     part = path.split('.')[0]
@@ -25,14 +25,14 @@ def gradient_squares(gradients: Params, facts: ModelFacts) -> dict[str, jax.Arra
 
 
 def unit_usage(counts_LxMxN: np.ndarray) -> dict[str, np.ndarray]:
-  """How a controller spreads its choices.
+  """Returns how evenly controllers select units.
 
   Args:
-    counts_LxMxN: how often each unit was picked.
+    counts_LxMxN: how often each unit was selected.
 
   Returns:
-    `entropy_L`, of a block's choices as a share of log N, the mean over blocks: 1 where all units are used alike, 0
-    where it is always the same; `dead_L`, the share of units that were never picked.
+    `entropy_L`, the entropy of a block's selections as a share of log N, averaged over blocks: 1 if all units are
+    equally likely, 0 if one is always selected; `dead_L`, the share of units that were never selected.
   """
   counts = np.asarray(counts_LxMxN, np.float64)
   share = counts / np.maximum(counts.sum(-1, keepdims=True), 1)

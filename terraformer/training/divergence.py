@@ -1,4 +1,4 @@
-"""Notices a run that has diverged."""
+"""Detects a run that has diverged."""
 
 import collections
 import math
@@ -9,10 +9,10 @@ from terraformer.config import DivergenceConfig
 
 
 class DivergedError(RuntimeError):
-  """The loss or the gradient is not a finite number, or the loss has jumped.
+  """The loss or the gradient norm is not finite, or the loss has jumped.
 
   Attributes:
-    step: at which; its batch is to blame, or the steps before it.
+    step: the step at which this happened; the cause is its batch or earlier steps.
   """
 
   def __init__(self, step: int, message: str):
@@ -21,11 +21,10 @@ class DivergedError(RuntimeError):
 
 
 class Guard:
-  """Looks at the loss and the gradient norm of every step.
+  """Checks the loss and the gradient norm of every step.
 
   Attributes:
-    recent: losses of the last steps, oldest first; they belong to a checkpoint, so that a run that is resumed sees the
-      same spikes.
+    recent: losses of the last steps, oldest first; checkpoints store them, so a resumed run detects the same jumps.
   """
 
   def __init__(self, config: DivergenceConfig, recent: list[float]):
@@ -35,16 +34,16 @@ class Guard:
   def check(
     self, step: int, loss: float, gradient_norm: float, examples: list[int], norms: dict[str, np.ndarray]
   ) -> None:
-    """Takes one step into account.
+    """Checks one step and remembers its loss.
 
     Args:
-      step: its number.
-      loss, gradient_norm: of the whole batch.
-      examples: ids of the batch.
-      norms: gradient norms of the parts of the model, as `step.make_train_step` gives them.
+      step: number of the step.
+      loss, gradient_norm: values for the whole batch.
+      examples: ids of the examples in the batch.
+      norms: gradient norms by part of the model, as `step.make_train_step` returns them.
 
     Raises:
-      DivergedError: if the run has diverged; the step is not taken into account then.
+      DivergedError: if the run has diverged; then the loss is not remembered.
     """
     expected = None
     if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
@@ -62,7 +61,7 @@ class Guard:
 
 
 def _largest(norms: dict[str, np.ndarray], n: int = 8) -> str:
-  """The parts with the largest norms, those that are not finite first."""
+  """Returns the parts with the largest norms, starting with those that are not finite."""
   parts = {}
   for name, values in norms.items():
     values = np.asarray(values)

@@ -1,7 +1,6 @@
-"""Events for TensorBoard, written by the thread that has them.
+"""Writes TensorBoard events from the calling thread.
 
-The writer of tensorboardX has a thread of its own, which dies where the disk is full, and then whoever has something to
-write waits for it for ever.
+The writer in tensorboardX uses its own thread, which dies if the disk is full; then the callers wait forever.
 """
 
 import socket
@@ -16,7 +15,7 @@ _FLUSH_SECONDS = 10
 
 
 class Events:
-  """A file of events, of which TensorBoard takes those in the place of earlier files' from `first_step` on."""
+  """A file of events, which replace the events of earlier files in TensorBoard from `first_step` on."""
 
   def __init__(self, directory: Path, first_step: int):
     directory.mkdir(parents=True, exist_ok=True)
@@ -26,7 +25,7 @@ class Events:
     self._add(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 
   def add(self, step: int, summary: Summary) -> None:
-    """Adds what `tensorboardX.summary` makes; it is on the disk some seconds later, and when the file is closed."""
+    """Adds a summary from `tensorboardX.summary`; it reaches the disk within seconds, or when the file is closed."""
     self._add(Event(step=step, summary=summary))
 
   def _add(self, event: Event) -> None:
@@ -37,5 +36,5 @@ class Events:
       self._records.flush()
 
   def close(self) -> None:
-    """Writes what is left."""
+    """Writes the remaining events."""
     self._records.close()

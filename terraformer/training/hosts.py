@@ -1,7 +1,7 @@
-"""Several processes that train as one: how they find each other, and how they agree.
+"""Connects several processes that train one model, and keeps them in agreement.
 
-Every process runs the same program in the same order; what one alone has seen, a damaged file or a signal, must be told
-to the others before they act on it.
+Every process runs the same program in the same order. If only one process sees something, such as a damaged file or a
+signal, it must tell the others before any process acts on it.
 """
 
 import importlib.util
@@ -20,9 +20,9 @@ from terraformer.config import UserError
 from terraformer.files import NO_ROOM, UnwritableError
 
 _FAILED = -1
-_PATIENCE = 1800  # seconds: a machine that is replaced takes a while to come back
+_PATIENCE = 1800  # seconds: replacing a machine takes a while
 
-# What JAX and gloo say where another process is gone, or the network to it.
+# Messages of JAX and gloo when another process or the network to it is gone.
 _LOSSES = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'CANCELLED', 'eartbeat', 'onnection', 'Gloo', 'barrier')
 
 
@@ -31,7 +31,7 @@ class LostError(RuntimeError):
 
 
 def is_loss(error: Exception) -> bool:
-  """Whether an error is what the end of another process, or of a disk that is mounted, looks like in this one."""
+  """Whether an error means that another process or a mounted disk is lost."""
   if isinstance(error, UnwritableError):
     return error.number not in NO_ROOM
   if isinstance(error, OSError):  # TimeoutError is one
@@ -42,24 +42,24 @@ def is_loss(error: Exception) -> bool:
 def connect(
   coordinator: str | None = None, processes: int | None = None, process: int | None = None, silence: int = 100
 ) -> None:
-  """Joins the processes of a run, before anything asks for a device; a process that runs alone is left alone.
+  """Joins the processes of a run before anything uses a device; does nothing for a single process.
 
-  On a Cloud TPU slice the arguments are not needed: every host finds the others by itself.
+  On a Cloud TPU slice, the arguments are not needed: the hosts find each other.
 
   Args:
     coordinator: HOST:PORT of process 0.
-    processes: how many there are.
-    process: which one this is, from 0.
-    silence: seconds after which a process that is not heard of counts as lost, and the others end.
+    processes: number of processes.
+    process: number of this process, from 0.
+    silence: seconds without a heartbeat after which a process counts as lost and the others exit.
 
   Raises:
-    UserError: if some of the three are given and others are not, there is no such process, or the address is not valid.
-    LostError: if the others do not come within half an hour.
+    UserError: if only some of the first three are given, the process number is too large, or the address is invalid.
+    LostError: if the others do not connect within half an hour.
   """
   given = {'--coordinator_address': coordinator, '--num_processes': processes, '--process_id': process}
   missing = [name for name, value in given.items() if value is None]
   if 0 < len(missing) < len(given):
-    raise UserError(f'{missing[0]}: expected a value beside {", ".join(given.keys() - set(missing))}, found none')
+    raise UserError(f'{missing[0]}: expected together with {", ".join(given.keys() - set(missing))}; add it')
   if not missing and process >= processes:
     raise UserError(f'--process_id: expected less than --num_processes ({processes}), found {process}')
   if not missing and not _has_port(coordinator):
@@ -74,9 +74,9 @@ def connect(
         coordinator, processes, process, initialization_timeout=_PATIENCE, heartbeat_timeout_seconds=silence
       )
   except ValueError as error:
-    raise UserError(f'--coordinator_address {coordinator}: expected HOST:PORT of process 0, found: {error}') from error
+    raise UserError(f'--coordinator_address {coordinator}: cannot use it as HOST:PORT of process 0: {error}') from error
   except RuntimeError as error:
-    raise LostError(f'expected to reach the other processes, found: {error}') from error
+    raise LostError(f'cannot connect to the other processes: {error}') from error
 
 
 def _has_port(address: str) -> bool:
@@ -90,39 +90,39 @@ def are_several() -> bool:
 
 
 def describe() -> str:
-  """On what a run runs: `8 cpu devices of 2 processes`."""
+  """Describes the devices of a run: `8 cpu devices of 2 processes`."""
   n, kind, processes = jax.device_count(), jax.devices()[0].device_kind, jax.process_count()
   return f'{n} {kind} device{"s" * (n > 1)}' + (f' of {processes} processes' if processes > 1 else '')
 
 
 def shutdown() -> None:
-  """An orderly end: waits until all processes are here."""
+  """Shuts down in order: waits for all processes."""
   jax.distributed.shutdown()
 
 
 def exit_now(status: int) -> NoReturn:
-  """Ends this process alone; an orderly end would wait for the others, which may be gone, or wait for this one."""
+  """Exits this process only; an orderly shutdown would wait for other processes, which may be gone."""
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(status)
 
 
 def is_main() -> bool:
-  """Whether this process writes what is written once."""
+  """Whether this process writes the shared files."""
   return jax.process_index() == 0
 
 
 def per_process_name(name: str) -> str:
-  """A file's name, with this process's number where there are several: they write to one folder."""
+  """Returns a file name, with the process number if there are several, since they write to one folder."""
   stem, _, suffix = name.rpartition('.')
   return f'{stem}.{jax.process_index()}.{suffix}' if are_several() else name
 
 
 def broadcast_from_main(find: Callable[[], int]) -> int:
-  """What process 0 finds, a number from 0, told to all; the others do not look.
+  """Returns to all processes the nonnegative number that `find` returns in process 0; only process 0 calls it.
 
   Raises:
-    UserError: of `find` in process 0; in the others one that says so.
+    UserError: in process 0 if `find` raises it, and then in the others too, with a reference to process 0.
   """
   if not are_several():
     return find()
@@ -137,7 +137,7 @@ def broadcast_from_main(find: Callable[[], int]) -> int:
   if failure is not None:
     raise failure
   if found == _FAILED:
-    raise UserError('expected process 0 to go on, found that it stopped; its message says why')
+    raise UserError('process 0 stopped with an error; see its log')
   return found
 
 

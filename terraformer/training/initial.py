@@ -1,4 +1,4 @@
-"""Beginning with the parameters of another run, and saying of each whether it was taken."""
+"""Initializes parameters from another run, and reports which ones were taken."""
 
 import dataclasses
 import fnmatch
@@ -14,14 +14,14 @@ from terraformer.training import checkpoint, hosts
 
 @dataclasses.dataclass(frozen=True)
 class InitReport:
-  """What became of every parameter.
+  """The outcome for every parameter.
 
   Attributes:
     source: the checkpoint's folder.
-    matched: names that were taken.
-    fresh: names of the new model that keep their random values.
-    left_over: names of the checkpoint that were not taken.
-    n_matched, n_fresh: numbers in those parameters.
+    matched: names of parameters that were taken.
+    fresh: names of parameters of the new model that keep their random values.
+    left_over: names of parameters of the checkpoint that were not taken.
+    n_matched, n_fresh: how many numbers those parameters contain.
   """
 
   source: Path
@@ -32,7 +32,7 @@ class InitReport:
   n_fresh: int
 
   def __str__(self) -> str:
-    """One sentence, with the names that were not matched."""
+    """Returns one sentence with the names that were not matched."""
 
     def names(those):
       return f' ({", ".join(those)})' if those else ''
@@ -44,10 +44,10 @@ class InitReport:
 
 
 def find_step(config: InitFromConfig) -> int:
-  """The step of the other run that is taken, the same for all processes; the main one sees that it is whole.
+  """Returns the step of the other run to use, the same for all processes; the main process verifies its files.
 
   Raises:
-    UserError: if there is none, or it is damaged.
+    UserError: if it is missing or damaged.
   """
   return hosts.broadcast_from_main(lambda: checkpoint.require_step(Path(config.workdir), config.step or None))
 
@@ -55,18 +55,18 @@ def find_step(config: InitFromConfig) -> int:
 def take_parameters(
   params: Params, facts: ModelFacts, config: InitFromConfig, step: int, tokenizer: str
 ) -> tuple[Params, InitReport]:
-  """The parameters of another run's checkpoint in the places of `params`.
+  """Returns the parameters of another run's checkpoint, placed on devices as `params` are.
 
   Args:
-    params: freshly made, wherever they lie.
-    facts: of their model.
-    config: which run, and what may not match.
-    step: of its checkpoint.
-    vocabulary: fingerprint of the tokens of this run.
+    params: fresh parameters on their devices.
+    facts: facts about their model.
+    config: which run to use, and which parameters may differ.
+    step: the step of its checkpoint.
+    tokenizer: fingerprint of this run's tokenizer.
 
   Raises:
-    UserError: if the other run has other tokens and its embedding is taken, or naming the first parameter that is
-      missing, left over or of another shape and not allowed to be, or a pattern that no parameter matches.
+    UserError: if the other run has another vocabulary and its embedding is taken; if a parameter is missing, left over
+      or has another shape, and the config does not allow that; or if a pattern matches no parameter.
   """
   workdir = Path(config.workdir)
   source = checkpoint.folder(workdir) / str(step)
@@ -77,22 +77,22 @@ def take_parameters(
   left_over |= {name for name in fresh if name in stored}
   if tokens != tokenizer and not any(facts[name].group == 'embedding' for name in fresh):
     raise UserError(
-      f'{source}: expected the vocabulary of this run ({tokenizer[:12]}), found another ({tokens[:12]}); name '
-      "'embedding.*' and 'output.*' in InitFromConfig.fresh to begin them anew"
+      f'{source}: expected the vocabulary of this run ({tokenizer[:12]}), found {tokens[:12]}; add '
+      "'embedding.*' and 'output.*' to InitFromConfig.fresh to initialize them randomly"
     )
   for name, array in wanted.items():
     if name not in fresh and describe(stored.get(name)) != describe(array):
       raise UserError(
         f'{source}: expected {name} of {describe(array)}, found {describe(stored.get(name))}; '
-        'name it in InitFromConfig.fresh to begin it anew'
+        'add it to InitFromConfig.fresh to initialize it randomly'
       )
     if name in left_over and name not in fresh:
-      raise UserError(f'InitFromConfig.left_over: expected no parameter that this model has, found {name}')
+      raise UserError(f'InitFromConfig.left_over: this model has the parameter {name}; remove it from the patterns')
   for name in stored:
     if name not in wanted and name not in left_over:
       raise UserError(
-        f'{source}: expected parameters of this model, found {name} of {describe(stored[name])}; '
-        'name it in InitFromConfig.left_over to do without'
+        f'{source}: this model has no parameter {name}, found {describe(stored[name])}; '
+        'add it to InitFromConfig.left_over to ignore it'
       )
   matched = {
     name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in wanted.items() if name not in fresh
@@ -114,6 +114,6 @@ def _matching(patterns: tuple[str, ...], names, field: str, where: str) -> set[s
   for pattern in patterns:
     matching = fnmatch.filter(names, pattern)
     if not matching:
-      raise UserError(f'{field}: expected patterns of parameters of {where}, found {pattern!r}')
+      raise UserError(f'{field}: the pattern {pattern!r} matches no parameter of {where}')
     found |= set(matching)
   return found

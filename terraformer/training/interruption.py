@@ -1,7 +1,7 @@
-"""Stopping a run without damage: the first signal asks, a second one insists.
+"""Stops a run cleanly: the first signal requests a stop, and a second one forces it.
 
-Several processes must stop at the same step. There JAX's preemption service takes SIGTERM, which is also how a cloud
-announces maintenance, and agrees on a step that all of them have yet to reach.
+Several processes must stop at the same step. For them, JAX's preemption service handles SIGTERM, by which a cloud also
+announces maintenance, and agrees on a step that no process has reached.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ from terraformer.training import hosts
 
 
 class Interruption:
-  """Whether somebody asked the run to stop."""
+  """Whether the run was asked to stop."""
 
   def __init__(self):
     self.signal: signal.Signals | None = None
-    self.pressed = False  # Ctrl-C, in this process of several
+    self.pressed = False  # Ctrl-C in this process, if there are several
     self._asked = 0
 
   def now(self) -> bool:
-    """Whether the run is to stop; of several processes each asks after every step, and all get the same answer."""
-    # The service counts: it stops all at the number after the highest that any has asked with. Steps would not do, for
-    # they go back where a run does, and of a run that goes on they begin beyond what is agreed before the first.
+    """Whether the run must stop; every process must ask after every step, and all get the same answer."""
+    # The service stops all processes after the highest count that any has passed. Steps would not work as counts: they
+    # decrease on a rollback, and in a resumed run they start beyond a stop agreed on before the first step.
     self._asked += 1
     if hosts.are_several() and multihost_utils.reached_preemption_sync_point(self._asked):
       self.signal = signal.SIGINT if self.pressed else signal.SIGTERM
@@ -35,7 +35,7 @@ class Interruption:
 
 @contextlib.contextmanager
 def interruption() -> Iterator[Interruption]:
-  """While it is open, SIGINT and SIGTERM are noted once, and do what they did before from then on."""
+  """Records the first SIGINT or SIGTERM, then restores the previous handlers."""
   asked = Interruption()
   if threading.current_thread() is not threading.main_thread():
     yield asked
@@ -49,7 +49,7 @@ def interruption() -> Iterator[Interruption]:
       signal.signal(number, handler)
 
   def note(number, _):
-    if several:  # the others are to hear of it
+    if several:  # notify the other processes
       asked.pressed = True
       os.kill(os.getpid(), signal.SIGTERM)
     else:

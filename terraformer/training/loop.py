@@ -1,4 +1,4 @@
-"""The training run, top to bottom in the order in which things happen."""
+"""The training run, in the order in which things happen."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ from terraformer.training.programs import Programs
 from terraformer.training.report import Report
 from terraformer.training.run_checkpoints import RunCheckpoints
 from terraformer.training.sharding import batch_sharding, make_mesh, require_divisible
-from terraformer.training.source_use import summarise_twice
+from terraformer.training.source_use import summarize_twice
 from terraformer.training.state import State
 from terraformer.training.summary import write_summary
 from terraformer.training.watchdog import watchdog
@@ -35,9 +35,9 @@ class TrainResult:
   """How a run ended.
 
   Attributes:
-    step: steps done.
+    step: number of steps done.
     interrupted: name of the signal that stopped it early, or None.
-    metrics: of the last evaluation; empty where there was none.
+    metrics: metrics of the last evaluation; empty if there was none.
     seconds: wall time of this process by phase (`clock.PHASES`).
   """
 
@@ -55,22 +55,22 @@ def train(
   show_progress: bool = True,
   profile: tuple[int, int] | None = None,
 ) -> TrainResult:
-  """Trains in `workdir`, from its newest checkpoint where it has one, to step `run.train.steps`.
+  """Trains in `workdir` to step `run.train.steps`, resuming from its newest checkpoint if it has one.
 
-  Where `hosts.connect` has joined several processes, each of them calls this with the same arguments.
+  If `hosts.connect` joined several processes, each calls this with the same arguments.
 
   Args:
     run: the whole configuration.
-    workdir: takes checkpoints, metrics, TensorBoard events, plots and a summary; the same for all processes.
-    gin_text: gin that makes `run` again, kept in every checkpoint: for people, and to resume without any gin file.
-    progress: whether to show a progress bar with an estimate on the standard error.
-    profile: first and last step of a profile, for TensorBoard.
+    workdir: folder for checkpoints, metrics, TensorBoard events, plots and a summary; the same for all processes.
+    gin_text: gin that recreates `run`; every checkpoint stores it for reading, and for resuming without gin files.
+    show_progress: whether to show a progress bar with an estimate on standard error.
+    profile: first and last step of a profile for TensorBoard.
 
   Raises:
-    UserError: if the data do not fit the model, or the folder holds a run of another configuration.
-    DivergedError: if the loss or the gradient's norm is not finite, or the loss jumps, and no more batches may be left
-      out; nothing is saved after that.
-    UnwritableError: if the disk is full; the message tells which step is safe.
+    UserError: if the data do not fit the model, or the folder contains a run of another configuration.
+    DivergedError: if the loss or the gradient norm is not finite, or the loss jumps, and no more batches may be
+      skipped; nothing is saved after that.
+    UnwritableError: if the disk is full; the message says which step is saved.
   """
   workdir = Path(workdir)
   make_folder(workdir)
@@ -122,13 +122,13 @@ def train(
 
 @dataclasses.dataclass(frozen=True)
 class _Due:
-  """What follows a step.
+  """The actions that follow a step.
 
   Attributes:
     last: whether it was the last step.
-    stopping: whether the run ends here because somebody asked for it.
-    saving, keeping: whether it gets a checkpoint, and one that is kept for good.
-    watching, evaluating, sampling: whether there is a look into the model, an evaluation, and samples.
+    stopping: whether the run ends here on request.
+    saving, keeping: whether to save a checkpoint, and a permanent one.
+    watching, evaluating, sampling: whether to record diagnostics, evaluate, and generate samples.
   """
 
   last: bool
@@ -142,21 +142,21 @@ class _Due:
 
 @dataclasses.dataclass(frozen=True)
 class _Training:
-  """A run at work in its folder; its methods stand in the order in which they are called.
+  """A run in its folder; the methods are in the order of their calls.
 
   Attributes:
-    config: how long it is, and what is done how often.
+    config: the length of the run, and how often it does what.
     workdir: its folder.
-    start: with what it begins.
-    programs: what it computes.
+    start: its initial state.
+    programs: its jitted functions.
     feed: its batches.
     kept: its checkpoints.
-    asked: whether somebody wants it to stop.
-    clock: where the time goes.
-    times: of its steps.
-    tokens_a_step: sources and targets of a whole batch.
+    asked: whether it was asked to stop.
+    clock: measures where the time goes.
+    times: times of its steps.
+    tokens_a_step: source and target tokens in a whole batch.
     profile: first and last step of a profile.
-    progress: whether people see how it goes on.
+    progress: whether to show progress.
   """
 
   config: TrainConfig
@@ -173,10 +173,10 @@ class _Training:
   show_progress: bool
 
   def to_its_end(self) -> tuple[int, dict[str, float]]:
-    """Trains until the last step or a signal, in one attempt or more: steps done, and the last evaluation.
+    """Trains until the last step or a signal, in one or more attempts; returns steps done and the last evaluation.
 
     Raises:
-      DivergedError: if the run diverges and no more batches may be left out.
+      DivergedError: if the run diverges and no more batches may be skipped.
     """
     first_step, recent_losses, diverged_at = self.start.step, self.start.recent_losses, None
     if self.show_progress and first_step < self.config.steps:
@@ -189,29 +189,29 @@ class _Training:
       try:
         return self._attempt(first_step, recent_losses)
       except DivergedError as error:
-        # The loss of a step shows what the steps before it did to the parameters. A run that diverges at the same step
-        # again, although that step reads another batch now, leaves out the batch of the step before as well.
+        # The loss of a step reflects the updates of earlier steps. If a run diverges again at the same step, which now
+        # reads another batch, the batch of the previous step is skipped too.
         again = error.step == diverged_at and error.step > 1
         numbers = [batch_number(error.step - 1 - back, self.batch_loader.skipped) for back in range(1 + again)]
         if len(self.batch_loader.skipped) + len(numbers) > self.config.divergence.max_skipped:
           raise
         diverged_at, message = error.step, str(error)
-      # The error is gone here, and the diverged state with it, which leaves its memory to the one that is restored.
+      # The error and its diverged state are freed here, to make room for the restored state.
       first_step, recent_losses = self._roll_back(numbers, before=diverged_at - 1 if again else None)
       if hosts.is_main():
         left_out = ' and '.join(map(str, numbers))
-        print(f'{message}\ngoing back to step {first_step}, and on without batch {left_out}', file=sys.stderr)
+        print(f'{message}\nresuming from step {first_step} without batch {left_out}', file=sys.stderr)
 
   def _attempt(self, first_step: int, recent_losses: list[float]) -> tuple[int, dict[str, float]]:
-    """Trains from a checkpoint, or from nothing, to the end or to a signal: steps done, and the last evaluation.
+    """Trains from a checkpoint or a fresh state to the end or a signal; returns steps done and the last evaluation.
 
     Raises:
-      DivergedError: where it must go back.
+      DivergedError: if the run must roll back.
     """
     state = self.kept.restore(first_step, self.programs.state) if first_step else self._fresh_state()
     guard = Guard(self.config.divergence, recent_losses)
     if first_step and self.kept.is_missing(first_step):
-      # A kill cut short its permanent copy. This is the last chance to make one: newer checkpoints push this one out.
+      # A kill interrupted its permanent copy. This is the last chance to make one before newer checkpoints replace it.
       self.kept.save_for_good(first_step, state, self._described(guard))
     log = MetricsLog(self.workdir, first_step) if hosts.is_main() else NoLog()
     report = Report(log, self.config, self.tokens_a_step, guard, self.clock, self.times, first_step, self.show_progress)
@@ -222,7 +222,7 @@ class _Training:
       contextlib.closing(Profiler(self.profile, self.workdir / 'tensorboard')) as profiler,
       contextlib.closing(prefetch(self.batch_loader.train, first_step, self.config.steps)) as batches,
     ):
-      self.clock.enter('input')  # and so again after each of the phases below
+      self.clock.enter('input')  # as after each of the phases below
       for step, (ids_B, batch) in enumerate(batches, first_step + 1):
         with self.clock.during('step'):
           profiler.before(step)
@@ -231,7 +231,7 @@ class _Training:
           report.record_step(step, metrics, norms, ids_B)
           due = self._due(step)
           if due.saving or due.keeping or due.watching:
-            report.flush()  # a state that has diverged must not replace a good one
+            report.flush()  # a diverged state must not replace a good one
         if due.stopping or due.last:
           with self.clock.during('log'):
             report.log()
@@ -254,11 +254,11 @@ class _Training:
             report.samples(step, self._samples(state))
       with self.clock.during('checkpoint'):
         self.kept.wait()
-      self.clock.enter('log')  # whose files are closed now
+      self.clock.enter('log')  # closes the log files
     return step, last_eval
 
   def _fresh_state(self) -> State:
-    """The state of a new run: random, or with the parameters of the run that it is to begin with."""
+    """Returns the state of a new run: random, or with parameters of another run."""
     state = self.programs.fresh_state()
     source = self.config.init_from
     if source is None:
@@ -270,11 +270,11 @@ class _Training:
     return state | {'params': params}
 
   def _described(self, guard: Guard) -> dict[str, Any]:
-    """What a checkpoint tells of the run up to now."""
+    """Returns the description of the run so far for a checkpoint."""
     return self.start.description | {'skipped': list(self.batch_loader.skipped), 'recent_losses': list(guard.recent)}
 
   def _due(self, step: int) -> _Due:
-    """What follows a step. Called once a step: that is how several processes agree on the step at which to stop."""
+    """Returns the actions after a step. Call it once per step, so that several processes agree on when to stop."""
     config = self.config
     last = step == config.steps
     stopping = self.asked.now() and not last
@@ -293,18 +293,18 @@ class _Training:
     )
 
   def _evaluate(self, state: State) -> dict[str, float]:
-    """The metrics of the validation split, and where there are sources the loss with shuffled ones beside them."""
+    """Returns the metrics of the validation split, and the loss with shuffled sources if there are sources."""
     metrics, with_shuffled = [], []
     for batch, shuffled in self.batch_loader.held_out():
-      self.clock.alive()  # the watchdog allows each batch as much time as anything else
+      self.clock.alive()  # gives each batch its own time limit in the watchdog
       metrics.append(self.programs.evaluate(state['params'], batch))
       if shuffled is not None:
         self.clock.alive()
         with_shuffled.append(self.programs.evaluate(state['params'], shuffled))
-    return summarise_twice(metrics, with_shuffled)
+    return summarize_twice(metrics, with_shuffled)
 
   def _samples(self, state: State, n: int = 2) -> list[tuple[str, str, str]]:
-    """(source, reference, what the model wrote) of the first validation examples."""
+    """Returns (source, reference, generated text) of the first validation examples."""
     data = self.start.data
     batch = next(iter(data.eval_batches('validation', n, n)))
     tokens_BxT = np.asarray(self.programs.sample(state['params'], batch['inputs']))
@@ -312,7 +312,7 @@ class _Training:
     return [(*pair, data.tokenizer.decode(tokens)) for pair, tokens in zip(texts, tokens_BxT.tolist(), strict=False)]
 
   def _roll_back(self, numbers: list[int], before: int | None) -> tuple[int, list[float]]:
-    """Leaves these batches out from now on: the step to go on from, and the losses before it."""
+    """Skips these batches from now on; returns the step to resume from and the losses before it."""
     self.times.pause()
     self.clock.enter('checkpoint')
     self.batch_loader.skipped += numbers

@@ -1,4 +1,4 @@
-"""What training minimises.
+"""The training loss.
 
 B batch, T time, D d_model, V vocabulary.
 """
@@ -20,16 +20,16 @@ def model_losses(
   segments: Segments | None = None,
   key: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
-  """The losses of a model on a batch, `loss_chunk` target positions at a time: logits of BxTxV are then never alive.
+  """Returns the losses of a model on a batch, computed in chunks of target positions so BxTxV logits never exist.
 
   Args:
-    model: of whose config `loss_chunk` is; 0 takes all positions at once.
-    inputs_BxS, targets_BxT: tokens, 0 is padding.
-    segments: of packed rows; else None.
-    key: of the model's noise; None is evaluation.
+    model: the model; its config's `loss_chunk` is the chunk length, where 0 means all positions at once.
+    inputs_BxS, targets_BxT: tokens; 0 is padding.
+    segments: segments of packed rows, or None.
+    key: random key for the model's noise; None for evaluation.
 
   Returns:
-    As `token_losses`.
+    The result of `token_losses`.
   """
   x_BxTxD = model.hidden(inputs_BxS, targets_BxT, segments=segments, key=key)
 
@@ -41,18 +41,18 @@ def model_losses(
 
 
 def token_losses(logits_BxTxV: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
-  """Cross-entropy of every target token, in nats and float32.
+  """Returns the cross-entropy of every target token, in nats, float32.
 
   Args:
-    logits_BxTxV: of the model.
-    targets_BxT: 0 is padding.
+    logits_BxTxV: logits of the model.
+    targets_BxT: target tokens; 0 is padding.
 
   Returns:
-    `loss_BxT`, `correct_BxT` (1 where the likeliest token is the target) and `mask` BxT (1 at real tokens).
+    `loss_BxT`, `correct_BxT` (1 if the most likely token is the target) and `mask` BxT (1 for real tokens).
   """
   logits_BxTxV = logits_BxTxV.astype(jnp.float32)
   log_normaliser_BxT = jax.nn.logsumexp(logits_BxTxV, axis=-1)
-  # Not a gather, whose gradient would be a scatter into an array of this size.
+  # Not a gather, because its gradient would be a scatter into an array of this size.
   is_target_BxTxV = jax.lax.broadcasted_iota(targets_BxT.dtype, logits_BxTxV.shape, 2) == targets_BxT[..., None]
   target_BxT = jnp.where(is_target_BxTxV, logits_BxTxV, 0).sum(-1)
   return {
@@ -63,5 +63,5 @@ def token_losses(logits_BxTxV: jax.Array, targets_BxT: jax.Array) -> dict[str, j
 
 
 def summed_loss(losses: dict[str, jax.Array]) -> jax.Array:
-  """Sum over the real tokens."""
+  """Returns the sum over the real tokens."""
   return (losses['loss_BxT'] * losses['mask']).sum()

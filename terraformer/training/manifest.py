@@ -1,6 +1,6 @@
-"""Checksums of a checkpoint's files: written before it is committed, verified before it is trusted.
+"""Checksums of a checkpoint's files: written before the checkpoint is committed, verified before it is used.
 
-Orbax restores a file in which a bit has flipped without a word, and takes an empty folder for a step.
+Orbax silently restores a file with a flipped bit, and accepts an empty folder as a step.
 """
 
 import concurrent.futures
@@ -13,17 +13,17 @@ from terraformer.config import UserError
 NAME = 'MANIFEST.json'
 _FORMAT = 1
 _AT_ONCE = 1 << 24  # bytes
-# Orbax writes these when the manifest is there already; they hold times, and of the second the form is checked.
+# Orbax writes these after the manifest. They contain times; the second is only checked to be valid JSON.
 _METADATA = '_CHECKPOINT_METADATA'
 _LATER = ('commit_success.txt', _METADATA)
 
 
 class DamagedError(UserError):
-  """A checkpoint is not what was written."""
+  """A checkpoint differs from what was written."""
 
 
 def write_manifest(folder: Path) -> None:
-  """Keeps size and sha256 of every file below `folder` in the manifest there."""
+  """Writes the size and sha256 of every file below `folder` to the manifest there."""
   files = sorted(path for path in folder.rglob('*') if path.is_file())
   files = [path for path in files if str(path.relative_to(folder)) not in (NAME, *_LATER)]
   with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -35,24 +35,24 @@ def write_manifest(folder: Path) -> None:
 
 
 def verify(folder: Path) -> None:
-  """Reads every file of a checkpoint.
+  """Verifies every file of a checkpoint.
 
   Raises:
-    DamagedError: naming the first file that is missing, cut, or changed.
+    DamagedError: if a file is missing, truncated or changed; names the first one.
   """
   if not any(folder.iterdir()):
-    raise DamagedError(f'{folder}: expected a checkpoint, found an empty folder')
+    raise DamagedError(f'{folder}: the checkpoint is an empty folder')
   if not (folder / NAME).exists():
-    raise DamagedError(f'{folder}: expected a checkpoint with its checksums, found no {NAME}')
+    raise DamagedError(f'{folder}: the checkpoint has no {NAME}')
   try:
     manifest = json.loads((folder / NAME).read_text())
     rows = {name: (int(size), str(checksum)) for name, (size, checksum) in manifest['files'].items()}
   except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise DamagedError(f'{folder / NAME}: expected checksums as JSON, found {error!r:.80}') from error
+    raise DamagedError(f'{folder / NAME}: cannot read the checksums: {error!r:.80}') from error
   try:
     json.loads((folder / _METADATA).read_text())
   except (ValueError, OSError) as error:
-    raise DamagedError(f'{folder / _METADATA}: expected a file of JSON, found {error!r:.80}') from error
+    raise DamagedError(f'{folder / _METADATA}: cannot read the JSON: {error!r:.80}') from error
   for name, (size, _) in rows.items():
     path = folder / name
     found = f'{path.stat().st_size:,}' if path.is_file() else 'no such file'

@@ -1,4 +1,4 @@
-"""Metrics: gathered by clu on the device, written for TensorBoard and as JSON lines."""
+"""Metrics: collected by clu on the device, written to TensorBoard and as JSON lines."""
 
 import contextlib
 import json
@@ -16,19 +16,19 @@ from terraformer.files import write_whole
 from terraformer.paths import plain
 from terraformer.training.events import Events
 
-_BINS = 30  # which is how many TensorBoard draws
+_BINS = 30  # as many as TensorBoard draws
 _Loss = metrics.Average.from_output('loss_BxT')
 _Accuracy = metrics.Average.from_output('correct_BxT')
 
 
 def _of_step(name: str) -> type[metrics.LastValue]:
-  """A number of the whole step: the mask of tokens that the collection is given with it is not about it."""
+  """Returns a metric for a value of the whole step, which ignores the collection's token mask."""
   return metrics.LastValue.from_fun(lambda **outputs: {'value': jnp.asarray(outputs[name]), 'mask': None})
 
 
 @flax.struct.dataclass
 class EvalMetrics(metrics.Collection):
-  """Means over real tokens, of what `loss.token_losses` returns."""
+  """Means over real tokens of the values that `loss.token_losses` returns."""
 
   loss: _Loss
   accuracy: _Accuracy
@@ -36,7 +36,7 @@ class EvalMetrics(metrics.Collection):
 
 @flax.struct.dataclass
 class TrainMetrics(metrics.Collection):
-  """Those and the step's own numbers; clu does not look at inherited fields."""
+  """The evaluation metrics and the step's own values; repeated here because clu ignores inherited fields."""
 
   loss: _Loss
   accuracy: _Accuracy
@@ -44,8 +44,8 @@ class TrainMetrics(metrics.Collection):
   learning_rate: _of_step('learning_rate')
 
 
-def summarise(collections: list[metrics.Collection]) -> dict[str, float]:
-  """One dict of floats of the metrics of several steps, with perplexity; waits for the device."""
+def summarize(collections: list[metrics.Collection]) -> dict[str, float]:
+  """Returns the metrics of several steps, with perplexity, as one dict of floats; waits for the device."""
   total = collections[0]
   for collection in collections[1:]:
     total = total.merge(collection)
@@ -54,7 +54,7 @@ def summarise(collections: list[metrics.Collection]) -> dict[str, float]:
 
 
 class NoLog:
-  """A log that keeps nothing: of processes beside the one that writes."""
+  """A log that discards everything, for processes other than the one that writes."""
 
   def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
     """Nothing."""
@@ -73,9 +73,9 @@ class NoLog:
 
 
 class MetricsLog(NoLog):
-  """Writes scalars and texts to TensorBoard, and scalars to `metrics.jsonl` as well.
+  """Writes scalars and texts to TensorBoard, and scalars also to `metrics.jsonl`.
 
-  Rows of steps after `first_step`, left by a run that was killed, are dropped: they will be written again.
+  Lines of steps after `first_step`, left by a killed run, are dropped because they will be written again.
   """
 
   def __init__(self, workdir: Path, first_step: int):
@@ -86,34 +86,34 @@ class MetricsLog(NoLog):
     self._tensorboard = Events(plain(workdir / 'tensorboard'), first_step + 1)
 
   def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
-    """Scalars of one split at one step."""
+    """Writes the scalars of one split at one step."""
     for name, value in scalars.items():
       self._tensorboard.add(step, summary.scalar(f'{split}/{name}', value))
     self._lines.write(json.dumps({'step': step, 'split': split} | scalars) + '\n')
     self._lines.flush()
-    os.fsync(self._lines.fileno())  # mounted object storage keeps what is synchronised, not what is flushed
+    os.fsync(self._lines.fileno())  # mounted object storage keeps synced data, not flushed data
 
   def write_text(self, step: int, name: str, text: str) -> None:
-    """A text sample, in Markdown, for TensorBoard."""
+    """Writes a text sample in Markdown to TensorBoard."""
     self._tensorboard.add(step, summary.text(name, text))
 
   def write_histogram(self, step: int, name: str, values: np.ndarray) -> None:
-    """A distribution, for TensorBoard."""
+    """Writes a distribution to TensorBoard."""
     self._tensorboard.add(step, summary.histogram(name, values, _BINS))
 
   def write_row(self, name: str, row: dict) -> None:
-    """A row of another file of the run, which is never cut."""
+    """Writes a line to another file of the run, which is never truncated."""
     with (self._workdir / f'{name}.jsonl').open('a') as file:
       file.write(json.dumps(row) + '\n')
 
   def close(self) -> None:
-    """Writes what is buffered."""
+    """Writes buffered data."""
     with contextlib.closing(self._tensorboard):
       self._lines.close()
 
 
 def read_metrics(workdir: Path, name: str = 'metrics') -> list[dict]:
-  """The rows of `metrics.jsonl`, or another file of rows, without a last line that a kill cut short; empty where there
+  """Reads the lines of `metrics.jsonl` or another such file, without a last line that a kill truncated; empty if there
   is no file."""
   path = Path(workdir) / f'{name}.jsonl'
   rows = []

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules, all from optax."""
+"""Optimizers and learning-rate schedules from optax."""
 
 import jax.numpy as jnp
 import optax
@@ -18,22 +18,22 @@ from terraformer.training.by_layer import ByLayer, Optimizer
 
 
 def make_schedule(config: ScheduleConfig) -> optax.Schedule:
-  """Step -> learning rate; the first step is number 0 and already moves."""
+  """Returns a function from step to learning rate; the rate of the first step, number 0, is not zero."""
   return maker(config)(config)
 
 
 def make_optimizer(config: OptimizerConfig, facts: ModelFacts) -> Optimizer:
-  """The optimiser of a run.
+  """Returns the optimizer of a run.
 
   Args:
-    config: which, and its settings.
-    facts: of the model: which parameters are stacked, and which weight decay is for.
+    config: the kind of optimizer and its settings.
+    facts: facts about the model: which parameters are stacked, and which get weight decay.
   """
   return maker(config)(config, facts)
 
 
 def rsqrt_schedule(config: RsqrtScheduleConfig) -> optax.Schedule:
-  """Up to the peak, then down by the inverse square root of the step."""
+  """Returns warmup to the peak, then decay with the inverse square root of the step."""
 
   def rsqrt(step):
     n = jnp.asarray(step, jnp.float32) + 1
@@ -43,7 +43,7 @@ def rsqrt_schedule(config: RsqrtScheduleConfig) -> optax.Schedule:
 
 
 def cosine_schedule(config: CosineScheduleConfig) -> optax.Schedule:
-  """Up to the peak, then half a cosine down to the floor."""
+  """Returns warmup to the peak, then a half cosine down to the floor."""
   return optax.schedules.warmup_cosine_decay_schedule(
     init_value=config.peak / config.warmup_steps,
     peak_value=config.peak,
@@ -54,7 +54,7 @@ def cosine_schedule(config: CosineScheduleConfig) -> optax.Schedule:
 
 
 def adafactor(config: AdafactorConfig, facts: ModelFacts) -> Optimizer:
-  """Adafactor without momentum, each layer with arrays of its own (paper, appendix)."""
+  """Returns Adafactor without momentum, applied to each layer separately (paper, appendix)."""
   return ByLayer(
     optax.adafactor(
       make_schedule(config.schedule),
@@ -71,7 +71,7 @@ def adafactor(config: AdafactorConfig, facts: ModelFacts) -> Optimizer:
 
 
 def adamw(config: AdamWConfig, facts: ModelFacts) -> Optimizer:
-  """AdamW; what the facts exempt is not decayed."""
+  """Returns AdamW; parameters that the facts exempt are not decayed."""
 
   def decayed(params: Params) -> Params:
     return unflatten({path: facts[path].decays for path in flatten(params)})

@@ -1,4 +1,4 @@
-"""Pictures of a run."""
+"""Plots of a run."""
 
 import io
 import math
@@ -19,14 +19,14 @@ _LOSSES = (
 
 
 def plot_loss(workdir: Path, baselines: dict[str, float] | None = None) -> Path:
-  """Draws training and validation loss over steps to `loss.png` in the run's folder, and that with shuffled sources.
+  """Plots training and validation loss, also with shuffled sources, over steps to `loss.png` in the run's folder.
 
   Args:
-    workdir: of the run; its `metrics.jsonl` is read.
-    baselines: name -> perplexity of a model to compare with, drawn as a level line.
+    workdir: folder of the run with `metrics.jsonl`.
+    baselines: name -> perplexity of a model to compare with, drawn as a horizontal line.
 
   Returns:
-    The picture's path.
+    The path of the plot.
   """
   plt = _pyplot()
   rows = read_metrics(workdir)
@@ -39,7 +39,7 @@ def plot_loss(workdir: Path, baselines: dict[str, float] | None = None) -> Path:
     axes.axhline(
       math.log(perplexity), linestyle='--', linewidth=1, color='gray', label=f'{name} (perplexity {perplexity:.0f})'
     )
-  axes.set(xlabel='step', ylabel='loss (nats a token)', title=_title(workdir, 'loss'))
+  axes.set(xlabel='step', ylabel='loss (nats per token)', title=_title(workdir, 'loss'))
   perplexity_axis = axes.secondary_yaxis('right', functions=(_exp, _log))
   perplexity_axis.set_ylabel('perplexity')
   perplexity_axis.set_yscale('log')
@@ -49,7 +49,7 @@ def plot_loss(workdir: Path, baselines: dict[str, float] | None = None) -> Path:
 
 
 def plot_step_times(workdir: Path, seconds: np.ndarray) -> Path:
-  """Draws how long steps took to `step_times.png`; `seconds` are those of each, at least one."""
+  """Plots a histogram of step times to `step_times.png`; `seconds` has the time of each step, at least one."""
   plt = _pyplot()
   figure, axes = plt.subplots(figsize=(8, 3), layout='constrained')
   axes.hist(seconds, bins=60, range=(0, float(np.quantile(seconds, 0.995)) * 1.1))
@@ -57,12 +57,13 @@ def plot_step_times(workdir: Path, seconds: np.ndarray) -> Path:
     value = float(np.quantile(seconds, share))
     axes.axvline(value, color='black', linestyle='--', linewidth=1)
     axes.annotate(f' {name} {value:.3g} s', (value, 0.98), xycoords=('data', 'axes fraction'), va='top')
-  axes.set(xlabel='seconds a step', ylabel='steps', title=_title(workdir, 'step times'))
+  axes.set(xlabel='seconds per step', ylabel='steps', title=_title(workdir, 'step times'))
   return _save(plt, figure, Path(workdir) / 'step_times.png')
 
 
 def plot_diagnostics(workdir: Path) -> list[Path]:
-  """Draws gradient norms by layer (`gradient_norms.png`), and what controllers pick (`units.png`), where known."""
+  """Plots gradient norms by layer (`gradient_norms.png`) and the units that controllers select (`units.png`), if
+  recorded."""
   rows = read_metrics(workdir)
   norms = [row for row in rows if row['split'] == 'gradient_norms']
   units = {row['split'].removeprefix('units_') for row in rows if row['split'].startswith('units_')}
@@ -95,7 +96,7 @@ _USAGE = (('entropy', 'entropy of a block, of log N'), ('dead', 'share of dead u
 
 
 def _draw_layers(plt, axes, rows: list[dict], part: str) -> None:
-  """One line a layer, from dark (the first) to light."""
+  """Draws one line per layer, from dark (the first) to light."""
   layers = sorted({name for row in rows for name in row if name.startswith(f'{part}/')}) or [part]
   for index, name in enumerate(layers):
     color = plt.get_cmap('viridis')(index / max(1, len(layers) - 1) * 0.9)
@@ -108,7 +109,7 @@ def _draw_layers(plt, axes, rows: list[dict], part: str) -> None:
 
 
 def _title(workdir: Path, what: str) -> str:
-  name = printable(Path(workdir).name).replace('$', r'\$')  # between two of them matplotlib reads a formula
+  name = printable(Path(workdir).name).replace('$', r'\$')  # matplotlib parses text between two `$` as a formula
   return f'{name}: {what}'
 
 

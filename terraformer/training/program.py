@@ -1,4 +1,4 @@
-"""Jitted functions whose compilation is told apart from their running."""
+"""Jitted functions whose compilation is timed separately from their execution."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from terraformer.training.clock import Clock
 
 
 class Program:
-  """A function that is compiled at its first call, for arguments of those shapes and places alone."""
+  """A function compiled on its first call, only for arguments with those shapes and shardings."""
 
   def __init__(self, function: Callable, clock: Clock, **options: Any):
     """`options` are those of `jax.jit`."""
@@ -17,7 +17,7 @@ class Program:
     self._compiled: Callable | None = None
 
   def __call__(self, *arguments: Any) -> Any:
-    """The function's result, which the device may still be computing."""
+    """Returns the function's result, which the device may still be computing."""
     if self._compiled is None:
       with self._clock.during('compile'):
         self._compiled = self._jitted.lower(*arguments).compile()

@@ -1,4 +1,4 @@
-"""What a run computes on its devices."""
+"""The jitted functions of a run."""
 
 import functools
 
@@ -18,16 +18,16 @@ from terraformer.training.step import make_eval_step, make_probe_step, make_samp
 
 
 class Programs:
-  """The jitted functions of a run, each made when it is first asked for and compiled when it is first called.
+  """The jitted functions of a run, each created on first use and compiled on its first call.
 
   Attributes:
-    facts: of the model's parameters.
-    n_parameters: numbers in all of them.
-    state: shapes, types and places of the train state; what a checkpoint is restored to.
+    facts: facts about the model's parameters.
+    n_parameters: total number of values in the parameters.
+    state: shapes, types and shardings of the train state, for restoring a checkpoint.
   """
 
   def __init__(self, model: ModelConfig, config: TrainConfig, mesh: Mesh, clock: Clock, sample_size: tuple[int, int]):
-    """`sample_size` are the tokens of a sample, and the ids of the vocabulary that it may have."""
+    """`sample_size` is the number of tokens in a sample, and the number of vocabulary ids that it may use."""
     self._model, self._microbatches = model, config.microbatches
     self._mesh, self._clock, self._sample_size = mesh, clock, sample_size
     abstract = abstract_model(model)
@@ -40,28 +40,28 @@ class Programs:
     self.state = abstract_state(shapes, self.facts, self._optimizer, mesh, config.mesh.rules)
 
   def fresh_state(self) -> State:
-    """A new state, with random parameters; what takes the time is its compilation."""
+    """Returns a new state with random parameters; most of the time is compilation."""
     with self._clock.during('compile'):
       return init_state(self._model, self._optimizer, self.state, self._init_key)
 
   @functools.cached_property
   def train(self) -> Program:
-    """One step of the optimiser, as `step.make_train_step` has it."""
+    """One optimizer step; see `step.make_train_step`."""
     step = make_train_step(self._structure, self._optimizer, self._schedule, self._noise_key, self._microbatches)
     return Program(step, self._clock, **step_options(self.state, self._mesh))
 
   @functools.cached_property
   def evaluate(self) -> Program:
-    """The metrics of a batch, as `step.make_eval_step` has it."""
+    """The metrics of a batch; see `step.make_eval_step`."""
     return Program(make_eval_step(self._structure), self._clock, out_shardings=replicated(self._mesh))
 
   @functools.cached_property
   def probe(self) -> Program:
-    """Which units the model's controllers pick, as `step.make_probe_step` has it."""
+    """The units that the model's controllers select; see `step.make_probe_step`."""
     return Program(make_probe_step(self._structure), self._clock, out_shardings=replicated(self._mesh))
 
   @functools.cached_property
   def sample(self) -> Program:
-    """Tokens that the model writes, as `step.make_sample_step` has it."""
+    """Tokens that the model generates; see `step.make_sample_step`."""
     step = make_sample_step(self._structure, *self._sample_size)
     return Program(step, self._clock, out_shardings=replicated(self._mesh))

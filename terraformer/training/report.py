@@ -1,4 +1,4 @@
-"""What people see of a run while it goes on."""
+"""Reports the progress of a run to the user."""
 
 import sys
 import zlib
@@ -11,13 +11,13 @@ from terraformer.config import TrainConfig
 from terraformer.training.clock import Clock, StepTimes, goodput, overhead
 from terraformer.training.diagnostics import unit_usage
 from terraformer.training.divergence import Guard
-from terraformer.training.metrics import NoLog, TrainMetrics, summarise
+from terraformer.training.metrics import NoLog, TrainMetrics, summarize
 from terraformer.training.source_use import SHUFFLED
 from terraformer.training.step import Norms
 
 
 class Report:
-  """Progress bar, log rows and samples; a step's metrics are fetched when the next one is already on its way."""
+  """Writes the progress bar, log lines and samples; fetches a step's metrics after the next step is dispatched."""
 
   def __init__(
     self,
@@ -40,15 +40,15 @@ class Report:
     self._bar: tqdm | None = None
 
   def close(self) -> None:
-    """Leaves the bar as it is."""
+    """Closes the bar and leaves it visible."""
     if self._bar is not None:
       self._bar.close()
 
   def record_step(self, step: int, metrics: TrainMetrics, norms: Norms, ids_B: np.ndarray) -> None:
-    """A step was dispatched; waits for the one before.
+    """Records a dispatched step; waits for the previous one.
 
     Raises:
-      DivergedError: if that one has diverged.
+      DivergedError: if the previous step has diverged.
     """
     self.flush()
     self._running = (step, metrics, norms, ids_B)
@@ -70,17 +70,17 @@ class Report:
         self.log()
 
   def log(self) -> None:
-    """Writes the means of the steps since the last time; `flush` does so by itself every `log_every` steps."""
+    """Writes the means over the steps since the last call; `flush` calls this every `log_every` steps."""
     if not self._fetched:
       return
     steps, collections = zip(*self._fetched, strict=True)
     self._fetched = []
-    scalars = summarise(list(collections))
+    scalars = summarize(list(collections))
     times = self._times.last(len(steps))
     if len(times):
       scalars |= {'step_time': float(times.mean()), 'tokens_per_second': self._tokens_a_step / float(times.mean())}
       self._log.write_histogram(steps[-1], 'train/step_times', times)
-    # The last step's examples, so that two runs can be held against each other.
+    # The last step's examples, so that two runs can be compared.
     scalars['examples_crc32'] = zlib.crc32(self._ids.astype('<i8').tobytes())
     self._log.write(steps[-1], 'train', scalars)
     seconds = self._clock.seconds()
@@ -91,13 +91,13 @@ class Report:
       self._bar.set_postfix_str(f'loss {scalars["loss"]:.3f}', refresh=False)
 
   def watch(self, step: int, counts: dict[str, np.ndarray]) -> None:
-    """Writes the last step's gradient norms by layer, and how often each unit was picked by its controller."""
+    """Writes the last step's gradient norms by layer, and how often its controller selected each unit."""
     rows = {}
     for part, values in self._norms.items():
       values = np.asarray(values)
       rows |= {f'{part}/{i:02d}': float(v) for i, v in enumerate(values)} if values.ndim else {part: float(values)}
     self._log.write(step, 'gradient_norms', rows)
-    self._times.pause()  # this, and what follows, is not part of the next step's time
+    self._times.pause()  # this and what follows are not part of the next step's time
     for stack, counts_LxMxN in counts.items():
       usage = unit_usage(counts_LxMxN)
       rows = {f'{name[:-2]}/{i:02d}': float(v) for name, values in usage.items() for i, v in enumerate(values)}
@@ -105,7 +105,7 @@ class Report:
       self._log.write(step, f'units_{stack}', means | rows)
 
   def evaluation(self, step: int, scalars: dict[str, float]) -> None:
-    """The validation split was read."""
+    """Reports an evaluation of the validation split."""
     self._log.write(step, 'validation', scalars)
     self._times.pause()
     beside = f' ({scalars[SHUFFLED]:.3f} with shuffled sources)' if SHUFFLED in scalars else ''
@@ -115,7 +115,7 @@ class Report:
     )
 
   def samples(self, step: int, samples: list[tuple[str, str, str]]) -> None:
-    """Texts were generated: (source, reference, what the model wrote)."""
+    """Reports samples: (source, reference, generated text)."""
     self._times.pause()
     rows = []
     for source, reference, written in samples:
@@ -128,7 +128,7 @@ class Report:
       tqdm.write(text, file=sys.stderr)
 
   def _advance(self, step: int) -> None:
-    if self._bar is None:  # begun after the first step, so that the estimate leaves compilation out
+    if self._bar is None:  # created after the first step, so that the estimate excludes compilation
       self._bar = tqdm(
         total=self._steps,
         initial=step,
@@ -142,7 +142,7 @@ class Report:
 
 
 def time_table(seconds: dict[str, float]) -> str:
-  """One line on where the time went; of a run that had no step left to do, on the time alone."""
+  """Returns one line on where the time went; only the total time if the run had no steps left."""
   shares = ', '.join(f'{phase} {share:.1%}' for phase, share in goodput(seconds).items())
   line = f'{sum(seconds.values()):.0f} s: {shares}'
   if not seconds['step']:

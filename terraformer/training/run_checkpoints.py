@@ -1,4 +1,4 @@
-"""All checkpoints of a run: the newest ones, those that are kept for good, and the best one."""
+"""All checkpoints of a run: the newest, the permanent and the best."""
 
 import contextlib
 from pathlib import Path
@@ -12,15 +12,15 @@ from terraformer.training.state import State
 
 
 def find_checkpoint(workdir: Path, older_if_damaged: bool, before: int | None = None) -> int:
-  """The step to go on from, the same for all processes, or 0; newer ones are set aside.
+  """Returns the step to resume from, the same for all processes, or 0; sets newer steps aside.
 
   Args:
-    workdir: of the run.
-    older_if_damaged: whether damaged checkpoints are passed over.
-    before: only steps before this one count; None for all.
+    workdir: folder of the run.
+    older_if_damaged: whether to skip damaged checkpoints.
+    before: consider only earlier steps; None for all.
 
   Raises:
-    UserError: if the newest is damaged and older ones are not wanted, or none is whole.
+    UserError: if the newest is damaged and `older_if_damaged` is false, or all are damaged.
   """
 
   def find() -> int:
@@ -32,10 +32,10 @@ def find_checkpoint(workdir: Path, older_if_damaged: bool, before: int | None = 
 
 
 class RunCheckpoints:
-  """Open for reading and writing; what writes returns at once, and raises UnwritableError if the last time failed."""
+  """A run's open checkpoints; writes return at once, and raise UnwritableError if the previous write failed."""
 
   def __init__(self, workdir: Path, permanent: Path, config: CheckpointConfig):
-    """`permanent` is the folder of those that are kept for good, if any are."""
+    """`permanent` is the folder for permanent checkpoints, if any."""
     self._workdir, self._config = workdir, config
     with contextlib.ExitStack() as stack:
       self._newest = stack.enter_context(contextlib.closing(Checkpoints(checkpoint.folder(workdir), config.keep)))
@@ -47,40 +47,40 @@ class RunCheckpoints:
       self._stack = stack.pop_all()
 
   def close(self) -> None:
-    """Waits, and lets go of the folders."""
+    """Waits for writes and closes the folders."""
     self._stack.close()
 
   def restore(self, step: int, abstract: State) -> State:
-    """The state of one of the newest steps; see `Checkpoints.restore`."""
+    """Returns the state of one of the newest steps; see `Checkpoints.restore`."""
     return self._newest.restore(step, abstract)
 
   def is_due(self, step: int) -> bool:
-    """Whether a step is to be among the newest by its number."""
+    """Whether the step number calls for a regular checkpoint."""
     return step % self._config.every == 0
 
   def save(self, step: int, state: State, description: dict[str, Any]) -> None:
-    """Adds a step to the newest ones; the oldest of them makes room."""
+    """Saves a step among the newest; removes the oldest of them."""
     self._newest.save(step, state, description)
 
   def is_missing(self, step: int) -> bool:
-    """Whether a step is to be kept for good, and is not; a run that went back comes by steps that are."""
+    """Whether a step should be permanent and is not yet saved; a run that rolled back may repeat saved steps."""
     return self._permanent is not None and step % self._config.permanent_every == 0 and not self._permanent.has(step)
 
   def save_for_good(self, step: int, state: State, description: dict[str, Any]) -> None:
-    """Keeps a step that `is_missing`."""
+    """Saves permanently a step that `is_missing`."""
     self._permanent.save(step, state, description)
 
   def save_if_best(self, step: int, state: State, description: dict[str, Any], metrics: dict[str, float]) -> None:
-    """Keeps a step as the best one if it is, and if the best one is kept."""
+    """Keeps a step as the best if it is, and if the config asks for the best."""
     if self._best is not None:
       self._best.save_if_best(step, state, description, metrics)
 
   def wait(self) -> None:
-    """Until the newest step is on the disk."""
+    """Waits until the newest step is on disk."""
     self._newest.wait()
 
   def roll_back(self, before: int | None) -> tuple[int, list[float]]:
-    """The step to go on from after a divergence, as `find_checkpoint` has it, and the losses of the steps before it."""
+    """Returns the step to resume from after a divergence, as `find_checkpoint` does, and the losses before it."""
     self.wait()
     step = find_checkpoint(self._workdir, self._config.older_if_damaged, before)
     self._newest.reload()

@@ -1,4 +1,4 @@
-"""What is checked and put in place before a run begins."""
+"""Checks and prepares everything before a run starts."""
 
 import contextlib
 import dataclasses
@@ -19,15 +19,15 @@ from terraformer.training.run_checkpoints import find_checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-  """With what a run begins, or goes on.
+  """The starting point of a new or resumed run.
 
   Attributes:
-    step: of the checkpoint that it goes on from; 0 for none.
-    data: that it trains on.
-    permanent: the folder of the checkpoints that it keeps for good, if any.
-    description: what each of its checkpoints tells of it.
-    skipped: numbers of the batches that are left out.
-    recent_losses: of the steps before, as `divergence.Guard` has them.
+    step: step of the checkpoint to resume from; 0 for none.
+    data: the training data.
+    permanent: the folder of permanent checkpoints, if any.
+    description: the description of the run in each checkpoint.
+    skipped: numbers of the skipped batches.
+    recent_losses: losses of earlier steps, for `divergence.Guard`.
   """
 
   step: int
@@ -39,10 +39,10 @@ class Start:
 
 
 def start(run: RunConfig, workdir: Path, gin_text: str, show_progress: bool) -> Start:
-  """Finds where to begin, opens the data, and refuses what does not fit together.
+  """Finds the starting point, opens the data, and checks that everything fits together.
 
   Raises:
-    UserError: if the data do not fit the model, or a folder holds a run of another configuration.
+    UserError: if the data do not fit the model, or a folder contains a run of another configuration.
   """
   newest = find_checkpoint(workdir, run.train.checkpoints.older_if_damaged)
   data = open_data(run, show_progress)
@@ -59,10 +59,10 @@ def start(run: RunConfig, workdir: Path, gin_text: str, show_progress: bool) -> 
 
 
 def open_data(run: RunConfig, show_progress: bool) -> Prepared:
-  """The prepared data, prepared now where they are missing and one process is alone.
+  """Opens the prepared data; prepares missing data if there is only one process.
 
   Raises:
-    UserError: if they are missing, damaged, or do not fit the model or what is asked of the run.
+    UserError: if the data are missing or damaged, or do not fit the model or the run's settings.
   """
   run.require_source()
   if not hosts.are_several():
@@ -78,21 +78,21 @@ def open_data(run: RunConfig, show_progress: bool) -> Prepared:
     )
   if (run.train.eval_every or run.train.sample_every) and not data.size('validation'):
     raise UserError(
-      f'task {run.data.task}: expected validation examples for evaluation and samples, found none; '
-      'set TrainConfig.eval_every and sample_every to 0 to train without'
+      f'task {run.data.task}: there are no validation examples for evaluation and samples; '
+      'set TrainConfig.eval_every and sample_every to 0'
     )
   return data
 
 
 def require_own(folder: Path, run: RunConfig, data: Prepared) -> None:
-  """Raises UserError where a folder of permanent checkpoints holds another run's, which would pass for this one's."""
+  """Raises UserError if a folder of permanent checkpoints contains another run's, which could pass for this run's."""
   for step in checkpoint.steps(folder)[:1]:
     stored_run, stored = checkpoint.read_run(folder, step)
     same_run.require_to_resume(folder, stored_run, run, stored, data)
 
 
 def describe_run(run: RunConfig, data: Prepared, gin_text: str) -> dict[str, Any]:
-  """What a checkpoint tells of the run that made it."""
+  """Returns the description of a run that its checkpoints store."""
   return {
     'config': to_dict(run),
     'gin': gin_text,
@@ -103,20 +103,20 @@ def describe_run(run: RunConfig, data: Prepared, gin_text: str) -> dict[str, Any
 
 
 def keep_vocabulary(path: Path, model_bytes: bytes) -> None:
-  """Writes the vocabulary unless it is there."""
+  """Writes the vocabulary unless it exists."""
   if not path.exists() or path.read_bytes() != model_bytes:
     write_whole(path, model_bytes)
 
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-  """One run a folder: a second one would clean away what the first is saving.
+  """Locks a folder for one run, because a second run would delete checkpoints that the first is writing.
 
-  Of several processes of one run the main one holds the lock.
+  If a run has several processes, the main one holds the lock.
   """
   if not hosts.is_main():
     yield
     return
-  taken = UserError(f'{workdir}: expected to be the only process that trains here, found another at work')
+  taken = UserError(f'{workdir}: another process is training in this folder; wait for it or choose another folder')
   with lock(workdir / '.lock', taken):
     yield

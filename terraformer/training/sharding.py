@@ -1,7 +1,7 @@
-"""Which device holds what: logical axis names to axes of the mesh.
+"""Sharding: maps logical axis names to mesh axes.
 
-The mesh has the axes `data` (batch), `fsdp` (parameters, and batch again) and `model` (wide dimensions); the rules are
-those of `ShardingConfig`.
+The mesh has the axes `data` (batch), `fsdp` (parameters, and also the batch) and `model` (wide dimensions).
+`ShardingConfig` has the rules.
 """
 
 import jax
@@ -15,7 +15,7 @@ AXIS_TYPES = (AxisType.Auto,) * 3
 
 
 def mesh_shape(config: MeshConfig, n_devices: int) -> tuple[int, int, int]:
-  """Devices along `data`, `fsdp` and `model`.
+  """Returns the number of devices along `data`, `fsdp` and `model`.
 
   Raises:
     UserError: if `fsdp * model` does not divide the number of devices.
@@ -27,12 +27,12 @@ def mesh_shape(config: MeshConfig, n_devices: int) -> tuple[int, int, int]:
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-  """The mesh over all devices; raises as `mesh_shape` does."""
+  """Returns the mesh over all devices; raises UserError as `mesh_shape` does."""
   return jax.make_mesh(mesh_shape(config, jax.device_count()), AXES, axis_types=AXIS_TYPES)
 
 
 def require_divisible(config: TrainConfig, mesh: Mesh) -> None:
-  """Raises UserError unless the devices that share a batch, or a part of it, get as many examples each."""
+  """Raises UserError unless the devices get equal shares of each batch or microbatch."""
   shares = mesh.shape['data'] * mesh.shape['fsdp']
   parts = config.microbatches
   if config.batch_size % (shares * parts):
@@ -46,7 +46,8 @@ def require_divisible(config: TrainConfig, mesh: Mesh) -> None:
 def parameter_sharding(
   mesh: Mesh, rules: ShardingConfig, axes: tuple[str | None, ...], shape: tuple[int, ...]
 ) -> NamedSharding:
-  """Where a parameter lies; a dimension without a rule, or that its mesh axis does not divide, is not split."""
+  """Returns the sharding of a parameter; a dimension is not split if it has no rule or its mesh axis does not divide
+  it."""
   spec, used = [], set()
   for name, size in zip(axes, shape, strict=True):
     axis = getattr(rules, name or '', None)
@@ -58,10 +59,10 @@ def parameter_sharding(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Examples are split over `data` and `fsdp`."""
+  """Returns the sharding that splits examples over `data` and `fsdp`."""
   return NamedSharding(mesh, P(('data', 'fsdp')))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The same on every device."""
+  """Returns the sharding that replicates an array on every device."""
   return NamedSharding(mesh, P())

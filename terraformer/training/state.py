@@ -1,4 +1,4 @@
-"""The train state: a plain dict of `params`, `optimizer` and `step`, made where it will live."""
+"""The train state: a plain dict of `params`, `optimizer` and `step`, created on its final devices."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ _RULES = ShardingConfig()
 
 
 def parameter_shardings(params: Params, facts: ModelFacts, mesh: Mesh, rules: ShardingConfig) -> Params:
-  """Where each parameter lies, as nested dicts."""
+  """Returns the sharding of each parameter, as nested dicts."""
 
   def place(path, shape):
     axes = facts[jax.tree_util.keystr(path, simple=True, separator='.')].axes
@@ -31,14 +31,14 @@ def parameter_shardings(params: Params, facts: ModelFacts, mesh: Mesh, rules: Sh
 def abstract_state(
   params: Params, facts: ModelFacts, optimizer: Optimizer, mesh: Mesh, rules: ShardingConfig = _RULES
 ) -> State:
-  """Shapes, types and places of the train state; what a checkpoint is restored to.
+  """Returns the shapes, types and shardings of the train state, for restoring a checkpoint.
 
   Args:
-    params: of the model; shapes are enough.
-    facts: of the same parameters.
-    optimizer: whose state is a part of it.
-    mesh: on which it will lie.
-    rules: which axes of a parameter are split over which axes of the mesh.
+    params: parameters of the model, or only their shapes.
+    facts: facts about the same parameters.
+    optimizer: the optimizer.
+    mesh: the mesh for the state.
+    rules: which parameter axes are split over which mesh axes.
   """
   shardings = parameter_shardings(params, facts, mesh, rules)
 
@@ -67,15 +67,15 @@ def abstract_state(
 
 
 def step_options(abstract: State, mesh: Mesh) -> dict[str, Any]:
-  """How `jax.jit` is to compile a training step: the new state takes the place of the old, and lies where it lay."""
+  """Returns `jax.jit` options for a training step: donate the old state, and keep its sharding for the new one."""
   places = jax.tree.map(lambda x: x.sharding, abstract)
   return {'donate_argnums': 0, 'out_shardings': (places, replicated(mesh), replicated(mesh))}
 
 
 class _Places:
-  """Where a moment may lie: as its parameter, without the dimension over which a factored one is a mean.
+  """The shardings that a moment may have: that of its parameter, minus the averaged dimension if it is factored.
 
-  Kept whole on every device, factored ones would be gathered at every step.
+  If factored moments were replicated, they would be gathered in every step.
   """
 
   def __init__(self, shape: tuple[int, ...], parameter: tuple[int, ...], sharding: NamedSharding):
@@ -85,13 +85,13 @@ class _Places:
     self._options = [sharding] if shape == parameter else without or [replicated(sharding.mesh)]
 
   def at(self, path: tuple) -> NamedSharding:
-    """Of a square matrix both dimensions may be the mean: optax's rows are means over the last, its columns over the
-    first."""
+    """Returns the sharding of the moment at this path. For a square matrix the path decides: optax's row moments are
+    means over the last dimension, its column moments over the first."""
     return self._options[-1 if any(getattr(key, 'name', None) == 'v_row' for key in path) else 0]
 
 
 def init_state(config: ModelConfig, optimizer: Optimizer, abstract: State, key: jax.Array) -> State:
-  """A fresh train state; every array is made on the devices that keep it, as `abstract` says."""
+  """Returns a fresh train state; every array is created on its own devices, as `abstract` specifies."""
 
   def init(key):
     _, params = split_module(make_model(config, key=key))

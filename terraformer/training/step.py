@@ -1,6 +1,6 @@
-"""One optimiser step, one evaluation step and one batch of samples, as pure functions of plain dicts.
+"""Training, evaluation, sampling and probe steps as pure functions of plain dicts.
 
-B batch, S source time, T target time, A parts of a batch.
+B batch, S source time, T target time, A microbatches of a batch.
 """
 
 from collections.abc import Callable
@@ -36,15 +36,15 @@ def make_train_step(
   key: jax.Array,
   microbatches: int = 1,
 ) -> Callable[[State, Batch], tuple[State, TrainMetrics, Norms]]:
-  """The function (state, batch of `inputs` BxS and `targets` BxT) -> (new state, metrics, norms of the gradient).
+  """Returns a function (state, batch of `inputs` BxS and `targets` BxT) -> (new state, metrics, gradient norms).
 
-  A batch of packed rows has `inputs_segments` BxS and `targets_segments` BxT as well.
+  A batch of packed rows also has `inputs_segments` BxS and `targets_segments` BxT.
 
-  Norms are those of the model's parts, the square roots of `diagnostics.gradient_squares`. Where possible, layers are
-  updated inside the backward pass (`training.backwards`), for the whole batch at once.
+  The norms by part of the model are the square roots of `diagnostics.gradient_squares`. If possible, layers are updated
+  inside the backward pass (`training.backwards`), for the whole batch at once.
 
-  Noise is drawn from `key` folded with the step, so a step is a function of its arguments alone. With several
-  microbatches the gradient is the same sum over all tokens, computed a part of the batch at a time.
+  Noise comes from `key` folded with the step, so a step is a function of its arguments. With several microbatches, the
+  gradient is the same sum over all tokens, computed one microbatch at a time.
   """
 
   def gradients_of(params: Params, batch: Batch, key: jax.Array, loss_of: Callable):
@@ -90,7 +90,7 @@ def make_train_step(
 
 
 def make_eval_step(structure: nnx.GraphDef) -> Callable[[Params, Batch], EvalMetrics]:
-  """The function (parameters, batch) -> metrics, without dropout or noise."""
+  """Returns a function (parameters, batch) -> metrics, without dropout or noise."""
 
   def eval_step(params: Params, batch: Batch) -> EvalMetrics:
     losses = model_losses(merge_module(structure, params), batch['inputs'], batch['targets'], segments=_segments(batch))
@@ -100,12 +100,12 @@ def make_eval_step(structure: nnx.GraphDef) -> Callable[[Params, Batch], EvalMet
 
 
 def make_sample_step(structure: nnx.GraphDef, n_tokens: int, n_ids: int) -> Callable[[Params, jax.Array], jax.Array]:
-  """The function (parameters, inputs BxS) -> greedy tokens BxT."""
+  """Returns a function (parameters, inputs BxS) -> greedy tokens BxT."""
   return lambda params, inputs_BxS: generate(merge_module(structure, params), inputs_BxS, n_tokens, n_ids)
 
 
 def make_probe_step(structure: nnx.GraphDef) -> Callable[[Params, Batch], dict[str, jax.Array]]:
-  """The function (parameters, batch) -> `models.probe.unit_counts`."""
+  """Returns a function (parameters, batch) -> `models.probe.unit_counts`."""
 
   def probe_step(params: Params, batch: Batch) -> dict[str, jax.Array]:
     return unit_counts(merge_module(structure, params), batch['inputs'], batch['targets'], segments=_segments(batch))

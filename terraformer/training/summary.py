@@ -1,4 +1,4 @@
-"""What a run was, as one page of Markdown with pictures."""
+"""Summarizes a run as a Markdown page with plots."""
 
 import collections
 from pathlib import Path
@@ -26,19 +26,19 @@ def write_summary(
   skipped: list[int],
   baselines: dict[str, float],
 ) -> Path:
-  """Writes `summary.md` and its pictures.
+  """Writes `summary.md` and its plots.
 
   Args:
-    workdir: of the run.
-    run: its configuration.
-    step: that was reached.
+    workdir: folder of the run.
+    run: configuration of the run.
+    step: the last step.
     seconds: wall time of this process by phase.
-    times: of this process's steps.
-    skipped: numbers of the batches that were left out.
-    baselines: name -> perplexity, drawn beside the loss.
+    times: step times of this process.
+    skipped: numbers of the skipped batches.
+    baselines: name -> perplexity, drawn with the loss.
 
   Returns:
-    Its path.
+    The path of `summary.md`.
   """
   rows = 'packs' if run.data.packing else 'examples'
   parts = [
@@ -60,7 +60,7 @@ def write_summary(
   if pictures := plot_diagnostics(workdir):
     parts += ['## Inside the model', *(f'![{path.stem}]({path.name})' for path in pictures)]
   if skipped:
-    parts += ['## Batches left out', f'At divergence: {", ".join(map(str, skipped))}.']
+    parts += ['## Skipped batches', f'At divergence: {", ".join(map(str, skipped))}.']
   parts += ['## Configuration', '\n'.join(['```', *_lines(to_dict(run)), '```'])]
   path = workdir / 'summary.md'
   write_whole(path, ('\n\n'.join(parts) + '\n').encode(errors='backslashreplace'))
@@ -71,7 +71,7 @@ _QUANTILES = (('median', 0.5), ('90%', 0.9), ('99%', 0.99), ('longest', 1.0))
 
 
 def _losses(workdir: Path) -> str:
-  """A table of losses, and below it whether the model uses its source, of one that has any."""
+  """Returns a table of losses, followed by whether the model uses its source, if it has one."""
   rows = read_metrics(workdir)
   splits = {split: [row for row in rows if row['split'] == split] for split in ('train', 'validation')}
   chosen = [each for split, of_split in splits.items() for each in _chosen(split, of_split)]
@@ -88,7 +88,7 @@ def _losses(workdir: Path) -> str:
 
 
 def _chosen(split: str, rows: list[dict]) -> list[tuple[str, dict]]:
-  """The last row of a split, and of evaluations the best one as well."""
+  """Returns the last line of a split, and for evaluations also the best one."""
   if not rows:
     return []
   chosen = [(f'{split}, last', rows[-1])]
@@ -98,7 +98,7 @@ def _chosen(split: str, rows: list[dict]) -> list[tuple[str, dict]]:
 
 
 def _wall_time(workdir: Path, seconds: dict[str, float]) -> str:
-  """A table of phases: of the last process, and of all that worked on the run, as far as each had logged."""
+  """Returns a table of phases for the last process, and for all processes of the run as far as they logged."""
   latest = {}
   for row in read_metrics(workdir, 'goodput'):
     latest[row['started']] = row['seconds']
@@ -113,7 +113,7 @@ def _wall_time(workdir: Path, seconds: dict[str, float]) -> str:
 
 
 def _lines(config: dict, indent: int = 0) -> list[str]:
-  """A nested config, a field a line."""
+  """Returns a nested config with one field per line."""
   found = []
   for name, value in config.items():
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Reports a step that does not end, and gives up on one that never will."""
+"""Reports a step that hangs, and exits if it does not recover."""
 
 import contextlib
 import faulthandler
@@ -13,18 +13,18 @@ from terraformer.config import WatchdogConfig
 from terraformer.training.clock import Clock
 from terraformer.training.status import RESTART
 
-# A large model compiles for many minutes, and reading a large checkpoint takes as long: so many times as much.
+# Compiling a large model or reading a large checkpoint takes many minutes: multiply their limits.
 _PATIENCE = {'start': 4, 'compile': 4}
 
 
 @contextlib.contextmanager
 def watchdog(config: WatchdogConfig, clock: Clock, report: Path) -> Iterator[None]:
-  """Watches `clock` from a thread of its own while it is open.
+  """Watches `clock` from a separate thread while the context is open.
 
   Args:
-    config: how long is too long.
-    clock: whose phase should change, or be entered again.
-    report: file that gets the stacks of all threads; a sentence goes to the standard error.
+    config: the time limits.
+    clock: clock whose phase should change or be restarted.
+    report: file for the stacks of all threads; a message goes to standard error.
   """
   done = threading.Event()
   interval = min(config.report_after / 10, 10.0)
@@ -37,13 +37,13 @@ def watchdog(config: WatchdogConfig, clock: Clock, report: Path) -> Iterator[Non
       seconds = time.monotonic() - since
       if seconds >= config.report_after * patience and reported != since:
         reported = since
-        # The disk may be what hangs.
+        # The disk itself may hang.
         threading.Thread(target=_report, args=(report, phase, seconds), daemon=True).start()
       if seconds >= config.exit_after * patience:
         try:
-          _say(f'{phase}: expected an end within {seconds:.0f} s, found none; exiting with status {RESTART}')
+          _say(f'{phase}: not finished within {seconds:.0f} s; exiting with status {RESTART}')
         finally:
-          os._exit(RESTART)  # whatever hangs would hang an orderly exit as well
+          os._exit(RESTART)  # the hang would also block an orderly exit
 
   thread = threading.Thread(target=watch, name='watchdog', daemon=True)
   thread.start()

@@ -72,7 +72,7 @@ def test_a_vocabulary_is_trained_by_itself_and_is_the_one_that_preparing_trains(
     == train_vocabulary([example['targets'] for example in held_out['train']], SMALL.size, SMALL.sentinels).fingerprint
   )
   assert tokenizer.sentinels == 20 and tokenizer.decode(tokenizer.encode(text)) == text
-  with pytest.raises(UserError, match='task mine: expected a source without a vocabulary, found a seqio task'):
+  with pytest.raises(UserError, match='task mine: cannot train a vocabulary for a seqio task'):
     child.write_vocabulary(DataConfig(SeqioTaskConfig('mine')), path)
   with pytest.raises(UserError, match='new: expected a file that can be written, found is a directory'):
     child.write_vocabulary(local, path.parent, show_progress=False)
@@ -102,7 +102,7 @@ def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeyp
   for name in ('one', 'two'):
     for split in ('validation', 'test'):
       Path(f'{name}-{split}.jsonl').write_bytes(Path(f'{name}.jsonl').read_bytes())
-  with pytest.raises(UserError, match='prepare it first by `terraformer prepare --module=MODULE`'):
+  with pytest.raises(UserError, match='first run `terraformer prepare --module=MODULE`'):
     child.ensure_prepared(DataConfig(SeqioTaskConfig('both')))
   with pytest.raises(UserError, match='--module broken: expected .*, found ModuleNotFoundError: No module named'):
     child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), show_progress=False, modules=['broken'])
@@ -119,7 +119,7 @@ def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeyp
     child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), show_progress=False, modules=['mine'])
   Path('mine.py').write_text(_MODULE)
   Path('one.jsonl').write_text('{"inputs": "red tree", "targets": "a hill"}\n')
-  with pytest.raises(UserError, match='expected one.jsonl as it was prepared, found it changed'):
+  with pytest.raises(UserError, match='one.jsonl has changed since it was prepared'):
     child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), show_progress=False, modules=['mine'])
 
 

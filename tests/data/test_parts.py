@@ -107,7 +107,7 @@ def test_one_process_of_two_leaves_its_parts_for_the_other(start, undisturbed, t
 
 
 def test_more_processes_than_parts_are_refused(tmp_path):
-  with pytest.raises(UserError, match=r'DataConfig.parts: expected at least one a process \(8\), found 6'):
+  with pytest.raises(UserError, match=r'DataConfig.parts: expected at least one part per process \(8\), found 6'):
     prepare.prepare(DataConfig(SeqioTaskConfig('fake'), str(tmp_path), parts=PARTS), share=prepare.Share(0, 8))
 
 

@@ -52,7 +52,7 @@ def test_real_pairs_hold_every_example_once(really_prepared):
   )
   changed = Path(folder / 'pairs.jsonl').read_text()
   (folder / 'pairs.jsonl').write_text(changed + '\n')
-  with pytest.raises(UserError, match='pairs.jsonl as it was prepared, found it changed'):
+  with pytest.raises(UserError, match='pairs.jsonl has changed since it was prepared'):
     child.ensure_prepared(config)
   (folder / 'pairs.jsonl').write_text(changed)
   assert child.ensure_prepared(config) == data.manifest
@@ -92,7 +92,7 @@ def test_a_vocabulary_may_lie_elsewhere_but_not_be_another(really_prepared, toke
   elsewhere = dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, path=str(moved)))
   assert child.ensure_prepared(elsewhere) == child.ensure_prepared(config)
   moved.write_bytes(tokenizer.model_bytes)
-  with pytest.raises(UserError, match=r'moved.model as it was prepared, found it changed'):
+  with pytest.raises(UserError, match=r'moved.model has changed since it was prepared'):
     child.ensure_prepared(elsewhere)
 
 
@@ -109,7 +109,7 @@ def test_a_users_task_and_mixture_are_prepared_with_their_vocabulary(really_prep
   assert sorted(data.eval_texts('validation', 9)) == [('blue hill', 'a road'), ('red tree', 'a door')]
   assert data.manifest.dropped['empty'] == 2 and data.size('test') == 0
   assert data.tokenizer.sentinels == 20
-  with pytest.raises(UserError, match='expected examples in the split test, found none'):
+  with pytest.raises(UserError, match='the split test has no examples'):
     next(data.eval_batches('test', 2))
 
 
@@ -174,12 +174,12 @@ def test_running_text_of_a_mixture_is_corrupted_when_it_is_read(really_prepared)
 
 def test_what_cannot_be_prepared_is_named_and_leaves_nothing(really_prepared):
   folder, said = really_prepared
-  assert "found 'nobody'" in said['nobody'] and '--module' in said['nobody']
-  assert said['strangers'] == 'task strangers: expected one vocabulary for all features, found several'
+  assert "is registered as 'nobody'" in said['nobody'] and '--module' in said['nobody']
+  assert said['strangers'] == 'task strangers: all features must have the same vocabulary'
   assert said['outside'].startswith('train, part 0, example 0: expected ids from 0 to ')
   assert said['outside'].endswith(' in inputs, found 9999')
-  assert said['splitless'] == 'task splitless: expected the split train, found all'
-  assert 'task failing, train, part 0: expected a source' in said['failing']
+  assert said['splitless'] == 'task splitless: needs the split train, but has all'
+  assert 'task failing, train, part 0: cannot read the source: ' in said['failing']
   assert 'assertion failed: [far' in said['failing']
   assert said['never'] == 'mixture never, rate of other: expected a positive number, found 0.0'
   assert {path.name for path in (folder / 'c').iterdir() if path.is_dir()} == {

@@ -318,12 +318,12 @@ def test_a_mixture_of_tasks_is_prepared_at_its_rates(real):
 
 def test_bad_sources_are_named_in_a_sentence(real):
   errors = real[1]['errors']
-  assert 'c4/en:3.1.0: expected TFDS to have or to build it in' in errors['no data']
-  assert 'c4/en:3.1.0: expected TFDS to have' in errors['no bucket of data']
+  assert 'c4/en:3.1.0: TFDS cannot find or build it in' in errors['no data']
+  assert 'c4/en:3.1.0: TFDS cannot find or build it in' in errors['no bucket of data']
   assert 'no-such-bucket/a.model: expected an address that can be reached, found' in errors['no bucket of a vocabulary']
   assert "train.parquet: expected the column 'inputs', found the columns" in errors['no column']
   assert "train.parquet, row 4: expected text in the field 'targets', found None" in errors['no text']
-  assert 'train.parquet: expected a whole Parquet file, found' in errors['cut off']
+  assert 'train.parquet: the Parquet file is damaged: ' in errors['cut off']
   assert 'LocalFolderConfig.directory: expected a folder, found' in errors['no folder']
   assert not any('\n' in message for message in errors.values())
 

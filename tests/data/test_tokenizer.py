@@ -84,7 +84,7 @@ def test_errors_are_one_sentence(tmp_path, tokenizer):
   for path, found in [(junk, 'bytes that are none'), (tmp_path / 'none', 'no such file'), (tmp_path, 'is a directory')]:
     with pytest.raises(UserError, match=f'{path.name}.*{found}'):
       Tokenizer.open(path)
-  with pytest.raises(UserError, match='expected text'):
+  with pytest.raises(UserError, match='there is no text to train a vocabulary on'):
     train_vocabulary([' '], 400, 0)
   with pytest.raises(UserError, match='expected at least [0-9]+ for this text, found 265'):
     train_vocabulary(sentences(100), 265, 0)
@@ -212,6 +212,8 @@ def test_lines_that_sentencepiece_leaves_out_are_told(tokenizer):
   spoilt = '\n'.join([texts[0], *reserved])
   trained = train_vocabulary([spoilt, *texts[1:]], 450, 20, told.append)
   assert trained.fingerprint == tokenizer.fingerprint
-  assert told == ['lines left out of the training of the vocabulary, since they have the character U+2585: 12']
-  with pytest.raises(UserError, match=r'expected text .*, found the character U\+2585, .* in every line; remove it'):
+  assert told == ['lines omitted from vocabulary training because they contain the character U+2585: 12']
+  with pytest.raises(
+    UserError, match=r'cannot train a vocabulary, since every line contains the character U\+2585, .*; remove it'
+  ):
     train_vocabulary(reserved, 450, 20)

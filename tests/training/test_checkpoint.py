@@ -41,7 +41,7 @@ def test_the_newest_are_kept_with_the_config_and_the_fingerprints(finished_run):
 
 
 def test_no_checkpoint_is_named(tmp_path):
-  with pytest.raises(UserError, match='expected a run with at least one checkpoint, found none'):
+  with pytest.raises(UserError, match='there is no checkpoint; give the folder of a run that has one'):
     checkpoint.require_step(tmp_path)
 
 
@@ -80,12 +80,12 @@ def _largest(folder):
 DAMAGES = {
   'flipped bit': (lambda step: flip(_largest(step / 'state')), r'expected sha256 .*, found'),
   'truncated file': (lambda step: cut(_largest(step / 'state')), 'bytes, found'),
-  'no metadata': (lambda step: (step / '_CHECKPOINT_METADATA').unlink(), 'expected a file of JSON'),
+  'no metadata': (lambda step: (step / '_CHECKPOINT_METADATA').unlink(), 'cannot read the JSON'),
   'no state': (lambda step: shutil.rmtree(step / 'state'), 'found no such file'),
   'no run': (lambda step: shutil.rmtree(step / 'run'), 'found no such file'),
-  'no manifest': (lambda step: (step / NAME).unlink(), f'expected a checkpoint with its checksums, found no {NAME}'),
-  'half a manifest': (lambda step: cut(step / NAME), 'expected checksums as JSON'),
-  'empty folder': (lambda step: (shutil.rmtree(step), step.mkdir()), 'found an empty folder'),
+  'no manifest': (lambda step: (step / NAME).unlink(), f'the checkpoint has no {NAME}'),
+  'half a manifest': (lambda step: cut(step / NAME), 'cannot read the checksums'),
+  'empty folder': (lambda step: (shutil.rmtree(step), step.mkdir()), 'the checkpoint is an empty folder'),
 }  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_damage_is_named_and_an_older_step_is_used(run_copy, damage, capsys):
 def test_where_no_step_is_whole_the_newest_is_named(run_copy):
   for step in checkpoint.steps(run_copy):
     (checkpoint.folder(run_copy) / str(step) / NAME).unlink()
-  with pytest.raises(DamagedError, match=f'24: expected a checkpoint with its checksums, found no {NAME}'):
+  with pytest.raises(DamagedError, match=f'24: the checkpoint has no {NAME}'):
     checkpoint.latest_step(run_copy)
 
 

@@ -39,7 +39,7 @@ def test_what_a_save_meets_is_told_with_the_folder_and_nothing_is_left_of_it(beg
   with pytest.raises(UnwritableError, match=f'^{tmp_path} cannot be written: {os.strerror(number).lower()}$'):
     checkpoints.wait()
   assert [path.name for path in tmp_path.iterdir()] == ['1']
-  assert checkpoint.what_is_safe(tmp_path) == 'step 1 is safe, and the same command goes on from there'
+  assert checkpoint.what_is_safe(tmp_path) == 'step 1 is saved; run the same command again to resume from it'
 
 
 @pytest.mark.parametrize('use', ['save', 'keep_only', 'close'])
@@ -64,7 +64,7 @@ def goes_wrong(process, workdir, reason):
   _, errors = process.communicate(timeout=200)
   assert errors == (
     f'terraformer train: {workdir / "checkpoints"} cannot be written: {reason}; '
-    'step 24 is safe, and the same command goes on from there\n'
+    'step 24 is saved; run the same command again to resume from it\n'
   )
   assert process.returncode == 1
   assert [path.name for path in (workdir / 'checkpoints').iterdir() if not path.name.isdigit()] == []

@@ -14,7 +14,7 @@ from terraformer.training.loop import train
 def test_evaluation_without_validation_examples_is_refused_at_once(gin_file, fake_prepared, tmp_path):
   run, _, _ = load_configs([str(gin_file)], [])
   data = fake_prepared('pairs', counts=(9, 0, 0), inputs_length=12, targets_length=6)
-  with pytest.raises(UserError, match='expected validation examples for evaluation and samples, found none'):
+  with pytest.raises(UserError, match='there are no validation examples for evaluation and samples'):
     train(dataclasses.replace(run, data=data), tmp_path / 'run', show_progress=False)
 
 
@@ -22,7 +22,7 @@ def test_a_second_process_is_kept_out(gin_file, tmp_path):
   run, _, _ = load_configs([str(gin_file)], [])
   with (tmp_path / '.lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    with pytest.raises(UserError, match='expected to be the only process that trains here'):
+    with pytest.raises(UserError, match='another process is training in this folder'):
       train(run, tmp_path, show_progress=False)
 
 

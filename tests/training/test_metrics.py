@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from terraformer.training.metrics import EvalMetrics, MetricsLog, read_metrics, summarise
+from terraformer.training.metrics import EvalMetrics, MetricsLog, read_metrics, summarize
 
 
 def collection(loss, correct, mask):
@@ -15,7 +15,7 @@ def collection(loss, correct, mask):
 def test_batches_are_weighted_by_their_real_tokens():
   one = collection([[1.0, 9.0]], [[1.0, 1.0]], [[1.0, 0.0]])
   other = collection([[2.0, 3.0]], [[0.0, 0.0]], [[1.0, 1.0]])
-  values = summarise([one, other])
+  values = summarize([one, other])
   assert values['loss'] == pytest.approx(2.0)
   assert values['accuracy'] == pytest.approx(1 / 3)
   assert values['perplexity'] == pytest.approx(np.exp(2.0))

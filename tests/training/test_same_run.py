@@ -55,5 +55,5 @@ def test_what_makes_another_run_depends_on_what_is_done_with_it():
 
 @pytest.mark.parametrize('require', [same_run.require_to_resume, same_run.require_to_evaluate])
 def test_other_data_are_those_of_another_run(require):
-  with pytest.raises(UserError, match='expected the data that the run .*, found others'):
+  with pytest.raises(UserError, match=r'expected the data of the run \(a{12}\), found b{12}'):
     require('place', RUN, RUN, STORED, types.SimpleNamespace(fingerprint='b' * 64))

@@ -23,7 +23,7 @@ from terraformer.models.parameters import split_module
 from terraformer.training import programs
 from terraformer.training.loop import train
 from terraformer.training.metrics import EvalMetrics, read_metrics
-from terraformer.training.source_use import SHUFFLED, source_use, summarise_twice
+from terraformer.training.source_use import SHUFFLED, source_use, summarize_twice
 from terraformer.training.step import make_eval_step, make_train_step
 from tests.prepared import DENSE_BLOCK, PLAIN
 
@@ -41,7 +41,7 @@ def copying(seed, size=32):
 def held_out(params, structure):
   """The loss of a model, and that with shuffled sources."""
   step, batch = jax.jit(make_eval_step(structure)), copying(1000)
-  found = summarise_twice([step(params, batch)], [step(params, batch | {'inputs': np.roll(batch['inputs'], 1, 0)})])
+  found = summarize_twice([step(params, batch)], [step(params, batch | {'inputs': np.roll(batch['inputs'], 1, 0)})])
   return found['loss'], found[SHUFFLED]
 
 
@@ -75,7 +75,7 @@ def test_a_model_whose_encoder_says_nothing_has_the_same_loss(copier):
 @pytest.mark.parametrize(('shuffled', 'uses'), [(1.0, False), (2.0, False), (2.04, False), (2.06, True), (6.0, True)])
 def test_a_higher_loss_with_shuffled_sources_is_said_to_be_use(shuffled, uses):
   said = source_use(2.0, shuffled)
-  assert said.startswith(f"loss 2.00 nats a token, {shuffled:.2f} with another text's source: the model ")
+  assert said.startswith(f"loss 2.00 nats per token, {shuffled:.2f} with another text's source: the model ")
   assert said.endswith('the model uses its source') == uses
 
 
@@ -84,9 +84,9 @@ def test_batches_with_shuffled_sources_do_not_count_in_other_figures():
     arrays = {'loss_BxT': loss, 'correct_BxT': 1.0, 'mask': 1.0}
     return EvalMetrics.single_from_model_output(**{name: np.full((1, 1), x, np.float32) for name, x in arrays.items()})
 
-  found = summarise_twice([one(1.0), one(2.0)], [one(5.0), one(7.0)])
+  found = summarize_twice([one(1.0), one(2.0)], [one(5.0), one(7.0)])
   assert found == {'loss': 1.5, 'accuracy': 1.0, 'perplexity': pytest.approx(np.exp(1.5)), SHUFFLED: 6.0}
-  assert SHUFFLED not in summarise_twice([one(1.0)], [])
+  assert SHUFFLED not in summarize_twice([one(1.0)], [])
 
 
 def test_training_gives_each_target_the_source_of_another_example(fake_prepared, tmp_path, monkeypatch):
