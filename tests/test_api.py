@@ -35,7 +35,7 @@ def test_every_kind_of_config_is_public():
 
 
 def test_type_checkers_see_the_names_that_are_there():
-  (branch,) = (node for node in ast.parse((ROOT / '__init__.py').read_text()).body if isinstance(node, ast.If))
+  branch, _ = (node for node in ast.parse((ROOT / '__init__.py').read_text()).body if isinstance(node, ast.If))
   imported = {}
   for node in branch.body:
     assert isinstance(node, ast.ImportFrom)
