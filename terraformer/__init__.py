@@ -175,13 +175,15 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-  if name not in __all__:
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  from importlib import import_module
+if not TYPE_CHECKING:  # to type checkers it would say that any name is there
 
-  value = globals()[name] = getattr(import_module(f'{__name__}.{_MODULES.get(name, "config")}'), name)
-  return value
+  def __getattr__(name: str) -> object:
+    if name not in __all__:
+      raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f'{__name__}.{_MODULES.get(name, "config")}'), name)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,10 @@
 They report what is wrong as exceptions and never end the process. Progress goes to the standard error.
 """
 
+import contextlib
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +19,19 @@ from terraformer.training import loop
 _GREEDY = DecodeConfig()
 
 
+@contextlib.contextmanager
+def _without_notices() -> Iterator[None]:
+  """Hides what libraries log about checkpoints; an error that they log is raised as well."""
+  logger = logging.getLogger('absl')
+  before = logger.level
+  logger.setLevel(logging.CRITICAL)
+  try:
+    yield
+  finally:
+    logger.setLevel(before)
+
+
+@_without_notices()
 def train(config: RunConfig, workdir: str | os.PathLike[str], *, show_progress: bool = True) -> loop.TrainResult:
   """Trains a model to step `config.train.steps`, resuming from the newest checkpoint of `workdir` if it has one.
 
@@ -38,6 +54,7 @@ def train(config: RunConfig, workdir: str | os.PathLike[str], *, show_progress: 
   return loop.train(config, Path(workdir), gin_text=as_gin(config), show_progress=show_progress)
 
 
+@_without_notices()
 def evaluate(
   workdir: str | os.PathLike[str],
   *,
@@ -73,6 +90,7 @@ def evaluate(
   )
 
 
+@_without_notices()
 def export(
   workdir: str | os.PathLike[str],
   output: str | os.PathLike[str],

@@ -8,8 +8,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import gin
+import gin.config
 
 from terraformer import config as config_lib
 from terraformer import gin_files
@@ -67,7 +68,8 @@ def _load(files: list[str], bindings: list[str], stored: str) -> tuple[RunConfig
   # The working folder, a checkout, and an installed wheel. Gin 0.5 has no public way to read files by other means than
   # its own, which take the locale's encoding and leave byte-order marks in the text.
   gin.config._LOCATION_PREFIXES[:] = ['', str(package.parent), str(package)]
-  gin.config._FILE_READERS[:] = [(gin_files.Reader().opened, gin_files.is_there)]
+  readers: Any = [(gin_files.Reader().opened, gin_files.is_there)]  # gin takes `open` for the type of the first
+  gin.config._FILE_READERS[:] = readers
   gin.parse_config(_HEADER + _default_references())
   if stored:
     _parse('the stored config', lambda: gin.parse_config(stored))

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import logging
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_every_kind_of_config_is_public():
 
 
 def test_type_checkers_see_the_names_that_are_there():
-  (branch,) = (node for node in ast.parse((ROOT / '__init__.py').read_text()).body if isinstance(node, ast.If))
+  branch, _ = (node for node in ast.parse((ROOT / '__init__.py').read_text()).body if isinstance(node, ast.If))
   imported = {}
   for node in branch.body:
     assert isinstance(node, ast.ImportFrom)
@@ -116,6 +117,12 @@ def test_a_run_is_exported_and_decoded(run, tmp_path):
   decoder = tf.Decoder.open(tmp_path / 'bundle')
   assert isinstance(decoder, Decoder)
   assert isinstance(''.join(decoder.generate('red green', tf.DecodeConfig(max_tokens=3))), str)
+
+
+def test_a_notebook_does_not_show_what_libraries_log(run, tmp_path, caplog):
+  level = logging.getLogger('absl').level
+  tf.export(run[0], tmp_path / 'bundle')
+  assert not caplog.records and logging.getLogger('absl').level == level
 
 
 @pytest.mark.parametrize('call', ['evaluate', 'export'])

@@ -26,6 +26,8 @@ class ProjectionConfig(Family):
 class _ByModule:
   """Of projections that cut d_model into modules."""
 
+  n_modules: int
+
   def check_block(self, d_model: int, n_heads: int) -> None:
     """The modules must be of one width."""
     divides('BlockConfig.d_model', d_model, f'{type(self).__name__}.n_modules', self.n_modules)

@@ -10,7 +10,6 @@ import re
 import sys
 import types
 import typing
-from collections import ChainMap
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -120,8 +119,8 @@ def _field_type(kind: type, field: dataclasses.Field) -> Any:
   if not _is_text(field.type):  # almost always; to read the others takes longer than to build a config
     return field.type
   owner = [base for base in kind.__mro__ if vars(base).get('__dataclass_fields__', {}).get(field.name) is field][-1]
-  # The class comes last, since a field may have the name of a type (`bytes: bytes = b''`).
-  names = ChainMap(vars(sys.modules.get(owner.__module__, builtins)), vars(builtins), vars(owner))
+  # The class counts least, since a field may have the name of a type (`bytes: bytes = b''`).
+  names = {**vars(owner), **vars(builtins), **vars(sys.modules.get(owner.__module__, builtins))}
   holder = type('holder', (), {'__annotations__': {field.name: field.type}})
   try:
     return typing.get_type_hints(holder, {}, names)[field.name]
@@ -140,6 +139,7 @@ class Checked:
   """
 
   _wide: ClassVar[tuple[str, ...]] = ()
+  __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # every kind of config is a dataclass
 
   def __post_init__(self):
     for name, annotation in _field_types(type(self)).items():
@@ -257,7 +257,7 @@ def shown(number: float) -> str:
   return str(number)
 
 
-def _int_range(number: int, is_wide: bool) -> str | None:
+def _int_range(number: float, is_wide: bool) -> str | None:
   """What is expected in the place of a whole number that is too large; None where it is not."""
   least, most = (-(2**63), 2**63 - 1) if is_wide else (_LEAST_INT, _MOST_INT)
   if number > most:
@@ -323,7 +323,8 @@ def _kind(name: Any) -> type:
     f'config: {name!r:.80} is defined outside of this package; import its module with --module {module!s:.80}',
   )
   # Gin derives classes from any that it is shown, and a base without fields is no kind of config.
-  expect(dataclasses.is_dataclass(kind), f'config: expected a kind of this version, found {name!r:.80}')
+  if kind is None or not dataclasses.is_dataclass(kind):
+    raise UserError(f'config: expected a kind of this version, found {name!r:.80}')
   return kind
 
 

@@ -42,7 +42,7 @@ def data_fields(fields: dict[str, Any]) -> dict[str, Any]:
   task = fields['task']
   expect(isinstance(task, str), f'DataConfig.task: expected str, found {task!r:.80}')
   source = dict(_SOURCES.get(task) or {'kind': 'SeqioTaskConfig', 'name': task})
-  settings = fields.get(_SETTINGS.get(source['kind']))
+  settings = fields.get(_SETTINGS.get(source['kind'], ''))
   if isinstance(settings, dict):
     source = settings | source
   migrated = {name: value for name, value in fields.items() if name not in _GONE} | {'source': source}

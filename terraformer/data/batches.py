@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -356,7 +356,7 @@ def _stack(rows: list[dict[str, np.ndarray]]) -> Batch:
   return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def prefetch(batch_at: Callable[[int], Any], start: int, stop: int, ahead: int = 2) -> Iterator[Any]:
+def prefetch(batch_at: Callable[[int], Any], start: int, stop: int, ahead: int = 2) -> Generator[Any]:
   """Yields `batch_at(step)` for start <= step < stop, computed up to `ahead` steps early in one background thread.
 
   An exception from `batch_at` is raised when its step is due; closing the generator stops the thread.

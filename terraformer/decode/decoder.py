@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from terraformer.config import DecodeConfig
 from terraformer.data.tokenizer import EOS_ID
@@ -26,8 +27,9 @@ from terraformer.decode.stops import until_stop
 from terraformer.models.loop import decode_loop, one_by_one
 from terraformer.models.parameters import flatten
 
+_Tokens = jax.Array | np.ndarray
 # The tokens of all texts or beams and the state behind those before them -> the next ones, and the state behind these.
-_Advance = Callable[[jax.Array, steps.SamplingState], tuple[jax.Array, steps.SamplingState]]
+_Advance = Callable[[_Tokens, steps.SamplingState], tuple[_Tokens, steps.SamplingState]]
 
 _GREEDY = DecodeConfig()
 # Tokens that a cache has room for at first; then it doubles, so that a step never reads much more than is filled.
@@ -176,7 +178,7 @@ class Decoder:
 
     tokens = self._steps(advance, prompts, config)
     # A token is looked at when the step behind it is under way: the machine need not wait for Python.
-    for token_B, _ in itertools.pairwise(itertools.chain(tokens, [None])):
+    for token_B, _ in itertools.pairwise(itertools.chain(tokens, [0])):
       yield self._fetched(token_B)
 
   def _search(self, text: str, config: DecodeConfig) -> tuple[int, ...]:
@@ -239,14 +241,14 @@ class Decoder:
     more = min(room, n_tokens - room)
     return dataclasses.replace(sampling, state=steps.extend_cache(sampling.state, more)), room + more
 
-  def _fetched(self, array: jax.Array) -> np.ndarray:
+  def _fetched(self, array: ArrayLike) -> np.ndarray:
     """The array as soon as it is there, and the time of that."""
-    array = np.asarray(array)
+    fetched = np.asarray(array)
     self.stats.steps += 1
     self.stats.seconds = time.perf_counter() - self._begun
     if self.stats.steps == 1:
       self.stats.first_token_seconds = self.stats.seconds
-    return array
+    return fetched
 
   def _read(self, texts: Sequence[str], config: DecodeConfig) -> Prompts:
     """The prompts of the texts; begins the statistics."""

@@ -127,7 +127,7 @@ def repeat_state(sampling: SamplingState, count: int) -> SamplingState:
   return jax.tree.map(lambda x: jnp.concatenate([x] * count) if x.ndim else x, sampling)
 
 
-def append_token(sampling: SamplingState, token_W: jax.Array) -> SamplingState:
+def append_token(sampling: SamplingState, token_W: jax.Array | np.ndarray) -> SamplingState:
   """The state with one more generated token for each text or beam, where those tokens are kept."""
   return dataclasses.replace(sampling, generated=sampling.generated and sampling.generated.append(token_W))
 

@@ -75,7 +75,8 @@ def counted(result: Evaluation) -> str:
   """Which tokenizer ROUGE was computed with, and why, and on which texts; of no ROUGE nothing."""
   others = without_rouge(result)
   left_out = f' It leaves out the texts of {", ".join(others)}.' if others else ''
-  return _COUNTED[result.rouge_tokenizer] + left_out if result.rouge else ''
+  tokenizer = result.rouge_tokenizer
+  return _COUNTED[tokenizer] + left_out if result.rouge and tokenizer else ''
 
 
 def without_rouge(result: Evaluation) -> list[str]:
