@@ -109,7 +109,7 @@ def test_decoding_refuses_what_a_bundle_fixes(capsys):
   status, errors = said(
     capsys, 'decode', '--bundle=none', '--input=x', '--gin_bindings', 'config.TrainConfig.steps = 3'
   )
-  assert status == 2 and 'expected a field of DecodeConfig' in errors
+  assert status == 2 and 'set only fields of DecodeConfig' in errors
 
 
 @pytest.mark.parametrize('command', ['evaluate', 'export'])
@@ -192,10 +192,17 @@ def test_a_bad_input_file_is_named(capsys, bundle, tmp_path, name, data, words):
   assert words in errors and name in errors and errors.count('\n') == 1
 
 
-@pytest.mark.parametrize('arguments', [[], ['--input=a', '-'], ['--input= ']])
-def test_exactly_one_text_is_expected(capsys, arguments):
-  status, errors = said(capsys, 'decode', '--bundle=none', *arguments)
-  assert status == 2 and 'expected' in errors and errors.count('\n') == 1
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    ([], 'give exactly one of --input, --input_file and - (standard input); 0 were given'),
+    (['--input=a', '-'], 'give exactly one of --input, --input_file and - (standard input); 2 were given'),
+    (['--input= '], 'the text is empty'),
+  ],
+)
+def test_exactly_one_text_is_expected(capsys, bundle, arguments, words):
+  status, errors = said(capsys, 'decode', f'--bundle={bundle}', *arguments)
+  assert status == 2 and words in errors and errors.count('\n') == 1
 
 
 @pytest.mark.parametrize('share', ['2/2', '-1/2', '1', 'a/b'])

@@ -1,7 +1,7 @@
-"""Decoding on a CPU: milliseconds a token of a sparse model and its dense twin, beside what the memory allows.
+"""Compares decoding of a sparse model and its dense twin on a CPU: milliseconds per token, and the share of bandwidth.
 
-Weights are random, so that the controllers pick all units alike: the worst case for a cache. The encoder is left out,
-since decoding does not read it.
+Weights are random, so that the controllers pick all units equally often, the worst case for a cache. The encoder is
+omitted, since decoding does not read it.
 
 B batch, S source time, D d_model, V vocabulary.
 """
@@ -39,27 +39,28 @@ from terraformer.ops.cache_slots import FilledSlots, prompt_slots
 from terraformer.ops.recent_keys import RecentKeys, keys_of
 
 VARIANTS = ('dense', 'ff', 'ff_qkv', 'ff_qkv_output')
-_TURN = 6  # tokens that a variant writes before it is another's turn
-_SETTLE = 20  # tokens, at least, after which resident memory is read
-_ROOM = _TURN + 2  # places behind the context: a turn's tokens; a turn begins behind the context again
+_TURN = 6  # tokens that a variant generates in one turn
+_SETTLE = 20  # minimum number of tokens before resident memory is measured
+_ROOM = _TURN + 2  # slots after the context for the tokens of one turn; each turn overwrites them
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodeTime:
-  """One variant at one context and batch.
+  """Measurements of one variant at one context and batch.
 
   Attributes:
-    variant: what is sparse: feed-forward, projections, output.
-    layers: of the decoder, of how many; fewer than all are a slice of the model.
-    context, batch, dtype: positions behind which tokens are written, texts side by side, type of the rows.
-    params: of the model, or of the slice of it, without the encoder.
-    ms_per_token, min_ms: of a step, which writes a token of each text; median and least.
-    tokens: that were measured.
-    bytes_per_token: that a step must touch: parameters, keys and values.
-    bandwidth: bytes a second that the machine reads, mean of the begin and the end of the run.
-    bandwidth_share: of it that the median step reaches.
-    resident_bytes: of the process after some tokens of this variant alone.
-    parts: milliseconds of a step's parts, each as a program of its own, without what a call takes; and that as `call`.
+    variant: one of `VARIANTS`, which name the sparse parts: feed-forward, projections, output.
+    layers: the number of measured decoder layers, and of all decoder layers of the model.
+    context, batch, dtype: positions before the new tokens, texts in the batch, type of the rows.
+    params: number of parameters of the model, or of its slice, without the encoder.
+    ms_per_token, min_ms: median and minimum time of a step, which generates one token for each text.
+    tokens: number of measured steps.
+    bytes_per_token: bytes that a step must read: parameters, keys and values.
+    bandwidth: bytes per second that the machine reads, the mean of measurements at the beginning and the end.
+    bandwidth_share: share of `bandwidth` that the median step reaches.
+    resident_bytes: resident memory of the process after several tokens of this variant alone.
+    parts: milliseconds of a step's parts, each run as a separate program, without the overhead of a call, which is
+      under `call`.
   """
 
   variant: str
@@ -79,7 +80,7 @@ class DecodeTime:
 
   @property
   def tokens_per_second(self) -> float:
-    """Of all texts together."""
+    """Tokens per second of all texts together."""
     return 1000 * self.batch / self.ms_per_token
 
 
@@ -96,17 +97,17 @@ class _Case:
 
 
 def variants_of(config: ModelConfig, names: Sequence[str]) -> dict[str, ModelConfig]:
-  """The models to compare: the dense twin, and more and more of its layers replaced by those of `config`."""
+  """Returns the models to compare: the dense twin, and models in which more and more layers come from `config`."""
   twin = dense_twin(config)
   block, dense_block = config.blocks['decoder'], twin.blocks['decoder']
   if not block.feed_forward.picks_units:
-    raise UserError('bench decode: expected a model with sparse feed-forward blocks, found one without')
+    raise UserError('bench decode: the model has no sparse feed-forward blocks; set BlockConfig.feed_forward')
   size = block.feed_forward.block_size
   d_ff = max(1, round(dense_block.feed_forward.d_ff / size)) * size
   sparse_ff = dataclasses.replace(block.feed_forward, d_ff=d_ff)
   for name in names:
     if name not in VARIANTS:
-      raise UserError(f'--variants: expected some of {", ".join(VARIANTS)}, found {name!r}')
+      raise UserError(f'--variants: expected names from {", ".join(VARIANTS)}, found {name!r}')
   all_variants = {
     'dense': twin,
     'ff': dataclasses.replace(twin, decoder=dataclasses.replace(dense_block, feed_forward=sparse_ff)),
@@ -127,22 +128,22 @@ def bench_decode(
   scratch: str | None = None,
   say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[DecodeTime]:
-  """Measures all variants at every context and batch; of one context and batch, in turns.
+  """Measures all variants at every context and batch, in turns, and yields the results.
 
   Args:
-    config: of the sparse model.
-    variants: of `VARIANTS`.
-    layers: of encoder and decoder, for a slice of the model; None for all.
-    bfloat16: whether rows are stored in half the space.
-    contexts: positions of the cache that are filled.
-    batches: texts side by side.
-    tokens: measured of each, at least.
-    scratch: folder of the file that stands for the weights; None for the system's.
-    say: is told what is under way.
+    config: the configuration of the sparse model.
+    variants: names from `VARIANTS`.
+    layers: numbers of encoder and decoder layers, for a slice of the model; None for all.
+    bfloat16: whether rows are stored as bfloat16, in half the space.
+    contexts: numbers of filled cache slots.
+    batches: numbers of texts in a batch.
+    tokens: minimum number of measured steps per case.
+    scratch: folder for the temporary file with the weights; None for the system's.
+    say: called with a line of text about the current work.
 
   Raises:
-    UserError: if the model has no sparse feed-forward blocks, fewer positions than a context, or
-      this machine no room for it.
+    UserError: if the model has no sparse feed-forward blocks or fewer positions than a context, or if this machine has
+      too little memory or disk space for it.
   """
   models = {name: steps.decoding_form(model, model.max_length) for name, model in variants_of(config, variants).items()}
   whole = config.decoder_shape[0]
@@ -193,12 +194,12 @@ def bench_decode(
 
 
 def _step_shapes(config: ModelConfig, facts: ModelFacts, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
-  """What a step reads, by name."""
+  """Returns the shapes of the tensors that a step reads, by name."""
   return {name: x for name, x in stored_shapes(config, bfloat16).items() if facts[name].in_step}
 
 
 def _n_decoding(config: ModelConfig, facts: ModelFacts) -> int:
-  """Parameters without those that read the source alone, of whose keys and values the decoder makes its own."""
+  """Returns the number of parameters, without those that only read the source and whose output the decoder caches."""
   shapes = stored_shapes(config, bfloat16=False)
   return sum(x.size for name, x in shapes.items() if facts[name].in_step or facts[name].stack == 'decoder')
 
@@ -220,7 +221,7 @@ def _make_case(
 
 
 def filled_state(config: ModelConfig, context: int, batch: int, room: int) -> DecodeState:
-  """The state behind `context` random positions, with places for `room` more."""
+  """Returns the state after `context` random positions, with slots for `room` more."""
   model = abstract_layerwise(config)
   inputs_BxS = jax.ShapeDtypeStruct((batch, context), jnp.int32)
   shapes = jax.eval_shape(lambda model, inputs_BxS: model.prefill(inputs_BxS, room), model, inputs_BxS)
@@ -241,11 +242,11 @@ def filled_state(config: ModelConfig, context: int, batch: int, room: int) -> De
     return jnp.resize(numbers, shape.shape)
 
   state = jax.tree.map(fill, shapes, is_leaf=lambda node: isinstance(node, (FilledSlots, RecentKeys)))
-  return jax.tree.map(jnp.copy, state)  # a step takes the buffers, and none of them may be two arrays'
+  return jax.tree.map(jnp.copy, state)  # a step donates the buffers, so no two arrays may share one
 
 
 def _take_turn(case: _Case) -> None:
-  """Writes tokens as the decoder does, a step ahead of what it looks at, and keeps the time between them."""
+  """Generates tokens and records the time between them; starts each step before it fetches the previous token."""
   params = SamplingParams.from_config(DecodeConfig())
   state = case.sampling.state
   filled = dataclasses.replace(state.filled, next_slot=state.filled.first_new.copy())
@@ -266,7 +267,7 @@ def _take_turn(case: _Case) -> None:
 
 
 def _parts(case: _Case) -> dict[str, float]:
-  """Median milliseconds of each part of a step."""
+  """Returns the median milliseconds of each part of a step."""
   programs = part_programs(case.config, case.weights, case.sampling.state, case.batch)
   seconds: dict[str, list[float]] = {name: [] for name in programs}
   for _ in range(10):
@@ -287,7 +288,7 @@ def _resident(case: _Case, pool: Pool) -> int:
 
 
 def by_context_and_batch(results: Sequence[DecodeTime]) -> dict[tuple[int, int], list[DecodeTime]]:
-  """The variants that were measured side by side."""
+  """Returns the results, grouped by context and batch."""
   groups: dict[tuple[int, int], list[DecodeTime]] = {}
   for result in results:
     groups.setdefault((result.context, result.batch), []).append(result)
@@ -295,7 +296,7 @@ def by_context_and_batch(results: Sequence[DecodeTime]) -> dict[tuple[int, int],
 
 
 def as_table(results: Sequence[DecodeTime]) -> str:
-  """Measurements for people, a paragraph each, with what each takes in its parts."""
+  """Returns the results as text, one paragraph per result, with the time of each part."""
   groups = by_context_and_batch(results).values()
   return '\n'.join(_paragraph(result, group) for group in groups for result in group)
 
@@ -306,13 +307,13 @@ def _paragraph(result: DecodeTime, group: Sequence[DecodeTime]) -> str:
   part = '' if some == whole else f', a slice: {some} of {whole} decoder layers'
   parts = ', '.join(f'{name} {ms:.2f}' for name, ms in result.parts.items())
   lines = (
-    f'{result.variant}: {result.ms_per_token:.2f} ms a step, {times_faster:.1f} times as fast as the slowest',
+    f'{result.variant}: {result.ms_per_token:.2f} ms per step, {times_faster:.1f} times as fast as the slowest',
     f'  context {result.context:,}, batch {result.batch}, {result.dtype}, {result.params / 1e6:,.1f} million parameters'
     f'{part}',
-    f'  least {result.min_ms:.2f} ms of {result.tokens} steps, {result.tokens_per_second:,.1f} tokens a second',
-    f'  touches {result.bytes_per_token / 1e6:,.1f} MB, {result.bandwidth_share:.0%} of what the machine reads, '
+    f'  minimum {result.min_ms:.2f} ms of {result.tokens} steps, {result.tokens_per_second:,.1f} tokens per second',
+    f'  reads {result.bytes_per_token / 1e6:,.1f} MB per step, {result.bandwidth_share:.0%} of the read bandwidth, '
     f'{result.bandwidth / 1e9:.1f} GB/s',
-    f'  {result.resident_bytes / 1e6:,.0f} MB resident after some {_SETTLE} tokens',
-    f'  parts alone, in ms: {parts}',
+    f'  {result.resident_bytes / 1e6:,.0f} MB resident after about {_SETTLE} tokens',
+    f'  parts run separately, in ms: {parts}',
   )
   return '\n'.join(lines)

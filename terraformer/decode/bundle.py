@@ -1,7 +1,7 @@
 """The bundle: a folder with all that decoding needs.
 
-`config.json` (format, model, vocabulary, where it comes from), `model.safetensors` (one tensor a parameter, the layers
-taken apart; of large models several files) and `vocabulary.model` (sentencepiece).
+It holds `config.json` (format, model, vocabulary and origin), `model.safetensors` (one tensor per parameter and layer;
+several files for a large model) and `vocabulary.model` (sentencepiece).
 """
 
 import dataclasses
@@ -25,21 +25,21 @@ from terraformer.models.make import abstract_model, layerwise
 from terraformer.models.parameters import Params, describe, flatten, split_module, unflatten
 from terraformer.paths import make_folder, target_of
 
-# A bundle of no more bytes is compared with its checksums whenever it is opened.
+# The checksums of a bundle of at most this many bytes are always verified when it is opened.
 _VERIFIED_BYTES = 1 << 28
 _FILES = {'config.json', 'vocabulary.model'}
-# Bundles that come with the package, each with a model card beside it.
+# Bundles that come with the package, each with a model card next to it.
 SHIPPED = Path(__file__).parents[1] / 'pretrained'
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-  """What a bundle is made of, but for its weights.
+  """The content of a bundle except its weights.
 
   Attributes:
-    model, vocabulary, inputs_length, targets_length, origin: as `Bundle` has them; the origin is step, gin text and
+    model, tokenizer, inputs_length, targets_length, origin: as in `Bundle`; the origin holds the step, the gin text and
       fingerprints, or other JSON values.
-    bfloat16: whether tensors that are read row by row are stored in half the space.
+    bfloat16: whether tensors that are read row by row are stored as bfloat16, in half the space.
   """
 
   model: ModelConfig
@@ -55,12 +55,12 @@ class Bundle:
   """An open bundle.
 
   Attributes:
-    model: its configuration.
-    weights: nested dicts of arrays, layers apart, mapped from the files.
-    vocabulary: its tokens.
-    inputs_length, targets_length: tokens that the model was trained on; no inputs for a language model that goes on
-      from a prompt.
-    origin: where it comes from, as it was written.
+    model: the model's configuration.
+    weights: nested dicts of arrays with unstacked layers, mapped from the files.
+    tokenizer: the model's tokenizer.
+    inputs_length, targets_length: maximum numbers of tokens in training; `inputs_length` is 0 for a language model that
+      continues a prompt.
+    origin: where the weights come from, as stored in the bundle.
   """
 
   model: ModelConfig
@@ -72,37 +72,40 @@ class Bundle:
 
   @property
   def continues(self) -> bool:
-    """Whether the model goes on from a prompt; else it reads a source."""
+    """Whether the model continues a prompt; otherwise it reads a source."""
     return not self.inputs_length
 
 
-@functools.lru_cache(maxsize=8)  # to open a bundle and to decode with it, it is asked for again and again
+@functools.lru_cache(maxsize=8)  # opening a bundle and decoding with it call this many times
 def abstract_layerwise(config: ModelConfig):
-  """The decoder's form of a model, with shapes in the place of arrays; nobody may change it."""
+  """Returns a model with unstacked layers, as the decoder uses it, and with shapes instead of arrays.
+
+  The returned module is cached: do not change it.
+  """
   return jax.eval_shape(layerwise, abstract_model(config))
 
 
 def layerwise_facts(config: ModelConfig) -> ModelFacts:
-  """What is known of the parameters of the decoder's form of a model, by their names in a bundle."""
+  """Returns the facts of a model's parameters, by their names in a bundle."""
   return facts_of(abstract_layerwise(config))
 
 
 def write_bundle(
   output: Path, content: Content, read: Callable[[str], np.ndarray], show_progress: bool = False
 ) -> None:
-  """Writes a bundle; the folder appears whole or not at all, and one tensor at a time is in memory.
+  """Writes a bundle. The folder appears complete or not at all, and only one tensor at a time is in memory.
 
   Args:
-    output: a folder that does not exist, or holds a bundle that is replaced; a link keeps leading there.
-    content: all but the weights.
-    read: gives a float32 tensor of the layerwise model by name, once each.
-    progress: whether to show a progress bar.
+    output: a new folder, or a bundle to replace; a symbolic link is kept, and its target replaced.
+    content: everything but the weights.
+    read: returns a float32 tensor of the layerwise model by name; called once for each name.
+    show_progress: whether to show a progress bar.
 
   Raises:
     UserError: if `output` holds anything but a bundle, or cannot be written.
   """
   output = target_of(Path(output).absolute())
-  model = dataclasses.replace(content.model, bfloat16=False)  # which a CPU is slow at
+  model = dataclasses.replace(content.model, bfloat16=False)  # a CPU computes slowly in bfloat16
   _require_replaceable(output)
   shapes = stored_shapes(model, content.bfloat16)
   try:
@@ -134,14 +137,14 @@ def write_bundle(
           output.rename(replaced)
         new.rename(output)
       finally:
-        if replaced.exists() and not output.exists():  # interrupted between the two: the old one comes back
+        if replaced.exists() and not output.exists():  # interrupted between the renames: restore the old bundle
           replaced.rename(output)
   except OSError as error:
     raise refused(output, 'a folder that can be written', error) from error
 
 
 def stored_shapes(model: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shape and type of every tensor of a bundle, by name."""
+  """Returns the shape and type of every tensor of a bundle, by name."""
 
   facts = layerwise_facts(model)
   return {
@@ -150,43 +153,43 @@ def stored_shapes(model: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtyp
 
 
 def _stored(x: jax.ShapeDtypeStruct, facts: Facts, bfloat16: bool) -> jax.ShapeDtypeStruct:
-  # A few rows cost much the same in either type. XLA multiplies by whole bfloat16 matrices ten times slower on a CPU,
-  # so these are float32.
+  # Reading a few rows costs about the same in either type. On a CPU, XLA multiplies by a whole bfloat16 matrix ten
+  # times slower, so all other tensors stay float32.
   small = bfloat16 and facts.row_axis is not None and not facts.stays_float32
   return jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) if small else x
 
 
 def _require_replaceable(output: Path) -> None:
-  """Only an empty folder, or one with a bundle's files and no others, makes way."""
+  """Raises UserError unless `output` is missing, empty, or holds only the files of a bundle."""
   if not output.exists():
     return
   if not output.is_dir():
-    raise UserError(f'{output}: expected a bundle to replace or a new folder, found a file')
+    raise UserError(f'{output} is a file; give a new folder, or a bundle to replace')
   names = [path.name for path in output.iterdir()]
   others = sorted({*names} - _FILES - {*tensor_files(names)})
   if others:
-    raise UserError(f'{output}: expected a bundle to replace or a new folder, found one with {others[0]}')
+    raise UserError(f'{output} holds {others[0]}, which is not part of a bundle; give a new folder')
 
 
 def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
-  """Opens a bundle, whose weights are mapped and not read.
+  """Opens a bundle and maps its weights into memory without reading them.
 
   Args:
-    path: its folder, or the name of one in `SHIPPED`; a file or folder of that name comes first.
-    verify: whether to read all weights and compare them with their checksums; None for bundles of up to 256 MB.
+    path: the bundle's folder, or the name of a bundle in `SHIPPED`; a file or folder of that name takes precedence.
+    verify: whether to read all weights and compare them with their checksums; None does so up to 256 MB.
 
   Raises:
-    UserError: if it is missing, of another format, or its files are damaged or do not belong together.
+    UserError: if the bundle is missing or of another format, or its files are damaged or do not belong together.
   """
   path = Path(path)
   if len(path.parts) == 1 and not path.exists() and (SHIPPED / path).is_dir():
     path = SHIPPED / path
   if not path.is_dir():
-    found = 'a file' if path.exists() else 'nothing'
+    problem = 'is a file, not a bundle' if path.exists() else 'does not exist'
     shipped = ', '.join(sorted(each.stem for each in SHIPPED.glob('*.md')))
-    raise UserError(f'{path}: expected the folder of a bundle, or {shipped}, found {found}')
+    raise UserError(f'{path} {problem}; give the folder of a bundle, or {shipped}')
   if not (path / 'config.json').exists():
-    raise UserError(f'{path}: expected a bundle, found a folder without config.json')
+    raise UserError(f'{path} is not a bundle: it has no config.json')
   header = read_header(path / 'config.json')
   tensors = _map_weights(path, header)
   n_bytes = sum(tensor.nbytes for tensor in tensors.values())
@@ -194,37 +197,37 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
     _verify(path, tensors, header.checksums)
   tokenizer = Tokenizer.open(path / 'vocabulary.model', header.sentinels)
   if tokenizer.fingerprint != header.fingerprint:
-    raise UserError(f'{path / "vocabulary.model"}: expected the vocabulary of config.json, found another')
+    raise UserError(f'{path / "vocabulary.model"} does not match config.json; export the bundle again')
   lengths = header.inputs_length, header.targets_length
   return Bundle(header.model, unflatten(tensors), tokenizer, *lengths, header.origin)
 
 
 def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
   tensors = map_tensors(path)
-  # The shapes of a model are found layer by layer, which takes hours where a config asks for billions of them.
+  # Computing shapes layer by layer would take hours for a config with billions of layers, so this comes first.
   if header.model.n_sublayers > len(tensors):
-    found = f'the {len(tensors):,} in {_names(path, tensors)}'
+    found = f'{len(tensors):,} tensors in {_names(path, tensors)}'
     raise UserError(
-      f'{path / "config.json"}: expected a tensor or more of each of {header.model.n_sublayers:,} layers, found {found}'
+      f'{path / "config.json"}: expected at least {header.model.n_sublayers:,} tensors, one per sublayer, found {found}'
     )
   expected, facts = stored_shapes(header.model, header.bfloat16), layerwise_facts(header.model)
-  # Mapped again, now that the facts are known; no byte is read. Tensors that the model does not have are found below.
+  # Mapped again, now that the facts are known; this reads nothing. Extra tensors are reported below.
   tensors = map_tensors(path, rows=lambda name: name in facts and facts[name].row_axis is not None)
   for name, shape in expected.items():
     if name not in tensors:
-      raise UserError(f'{path}: expected the tensor {name} in {_names(path, tensors)}, found none')
+      raise UserError(f'{path}: the tensor {name} is missing from {_names(path, tensors)}; export the bundle again')
     if describe(tensors[name]) != describe(shape):
       where = files_of(path, tensors)[name]
       raise UserError(f'{where}: expected the tensor {name} of {describe(shape)}, found {describe(tensors[name])}')
   for name in tensors:
     if name not in expected:
       where = files_of(path, tensors).get(name, path)
-      raise UserError(f'{where}: expected the tensors of config.json alone, found {name} as well')
+      raise UserError(f'{where} has the tensor {name}, which the model in config.json does not have')
   return {name: tensors[name] for name in expected}
 
 
 def _names(path: Path, tensors: dict[str, np.ndarray]) -> str:
-  names = sorted({file.name for file in files_of(path, tensors).values()}) or ['no file']  # where an index names none
+  names = sorted({file.name for file in files_of(path, tensors).values()}) or ['no file']  # if the index is empty
   return names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'
 
 
@@ -232,4 +235,4 @@ def _verify(path: Path, tensors: dict[str, np.ndarray], checksums: dict[str, int
   for name, tensor in tensors.items():
     if checksum(tensor) != checksums.get(name):
       where = files_of(path, tensors)[name]
-      raise UserError(f'{where}: expected the tensor {name} as it was exported, found it altered')
+      raise UserError(f'{where}: the tensor {name} does not match its checksum; export the bundle again')

@@ -1,6 +1,6 @@
-"""The compiled functions of decoding: weights and cache are arguments, the cache is donated.
+"""The compiled functions of decoding. Weights and cache are arguments; the cache is donated.
 
-B batch, S source time, T tokens there is room for, W beams, V vocabulary.
+B batch, S source time, T slots for new tokens, W beams, V vocabulary.
 """
 
 import dataclasses
@@ -22,23 +22,23 @@ from terraformer.models.generate import mask_reserved_ids
 from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
 from terraformer.ops import kv_cache
 
-# Positions of a source whose scores, or units of a feed-forward block, are alive at one time.
+# Source positions that attention and feed-forward blocks process at a time, which bounds their memory.
 _CHUNK = 512
-# Numbers of a tensor that is not worth an argument of its own.
+# A float32 tensor of at most this many numbers is not worth an argument of its own.
 _SMALL = 1 << 12
 
-# A step is many small operations in a row: XLA then orders them so that independent ones run on several cores.
+# A step is a sequence of many small operations; with this scheduler, XLA runs independent ones on several cores.
 COMPILER_OPTIONS = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED'}
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SamplingState:
-  """What decoding keeps from one token to the next.
+  """The state that decoding keeps between two tokens.
 
   Attributes:
     state: the model's decode state.
-    generated: the tokens so far, where a logits processor needs them; else None.
+    generated: the tokens so far if a logits processor needs them; otherwise None.
   """
 
   state: DecodeState
@@ -53,11 +53,11 @@ class SamplingState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepWeights:
-  """The weights that a step reads; an argument of a compiled program costs time, however small it is.
+  """The weights that a step reads. Small ones are joined, because each argument of a compiled program costs time.
 
   Attributes:
-    large: name -> tensor, where it lies.
-    small: all others, float32, one behind the other.
+    large: name -> tensor, not copied.
+    small: all others, float32, concatenated.
   """
 
   large: dict[str, jax.Array]
@@ -65,11 +65,11 @@ class StepWeights:
 
 
 def decoding_form(config: ModelConfig, longest: int) -> ModelConfig:
-  """The same model as it is decoded with: float32, and long sources a chunk at a time; results do not change.
+  """Returns the config for decoding: float32, and long sources in chunks. The results are the same.
 
   Args:
-    config: of the model.
-    longest: tokens of an example that it was trained on, source and target together.
+    config: the model's configuration.
+    longest: maximum number of tokens of an example in training, source and target together.
   """
 
   def bounded(block):
@@ -81,12 +81,12 @@ def decoding_form(config: ModelConfig, longest: int) -> ModelConfig:
 
 
 def can_grow(config: ModelConfig, n_slots: int) -> bool:
-  """Whether a cache that will have so many places may begin small."""
+  """Returns whether a cache that will need `n_slots` slots can start smaller."""
   return config.blocks['decoder'].attention.can_grow(n_slots)
 
 
 def step_weights(tensors: dict[str, np.ndarray], facts: ModelFacts) -> StepWeights:
-  """Those of a model's tensors that a step reads, by the facts of each; large ones are not copied."""
+  """Returns the tensors that a step reads, selected by their facts; large ones are not copied."""
   read = {name: tensor for name, tensor in tensors.items() if facts[name].in_step}
   small = {name for name, tensor in read.items() if tensor.size <= _SMALL and tensor.dtype == np.float32}
   joined = np.concatenate([np.ravel(read[name]) for name in sorted(small)] or [np.zeros(0, np.float32)])
@@ -95,23 +95,23 @@ def step_weights(tensors: dict[str, np.ndarray], facts: ModelFacts) -> StepWeigh
 
 
 def prefill(config: ModelConfig, weights: Params, prompts: Prompts, room: int, bfloat16: bool) -> DecodeState:
-  """Reads the prompts and makes room for `room` tokens; each kind of layer is compiled once."""
+  """Returns the state after the prompts, with slots for `room` new tokens; compiles each kind of layer once."""
   state = prompts.prefill(merge_module(split_module(abstract_layerwise(config))[0], weights), room)
   if bfloat16:
     state = kv_cache.cast_caches(state, jnp.bfloat16)
-  # A step takes the state's buffers for its own, and none of them may be two arrays'.
+  # A step donates the state's buffers, so no two arrays may share one.
   return jax.tree.map(jnp.copy, state)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def extend_cache(state: DecodeState, more: int) -> DecodeState:
-  """The state with cache slots for `more` additional tokens."""
+  """Returns the state with cache slots for `more` additional tokens."""
   return kv_cache.extend_caches(state, more)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def reorder_beams(sampling: SamplingState, parent_W: jax.Array) -> SamplingState:
-  """Gives each beam the state of its parent; the leading axis of an array may also be beams times heads."""
+  """Returns the state with each beam replaced by its parent; the leading axis of an array may be beams times heads."""
 
   def take(x):
     if not x.ndim:
@@ -123,12 +123,12 @@ def reorder_beams(sampling: SamplingState, parent_W: jax.Array) -> SamplingState
 
 
 def repeat_state(sampling: SamplingState, count: int) -> SamplingState:
-  """The state of one example, repeated for `count` beams."""
+  """Returns the state of one example, repeated for `count` beams."""
   return jax.tree.map(lambda x: jnp.concatenate([x] * count) if x.ndim else x, sampling)
 
 
 def append_token(sampling: SamplingState, token_W: jax.Array | np.ndarray) -> SamplingState:
-  """The state with one more generated token for each text or beam, where those tokens are kept."""
+  """Returns the state with one more generated token for each text or beam, if it keeps generated tokens."""
   return dataclasses.replace(sampling, generated=sampling.generated and sampling.generated.append(token_W))
 
 
@@ -136,9 +136,9 @@ def append_token(sampling: SamplingState, token_W: jax.Array | np.ndarray) -> Sa
 def compile_step(
   config: ModelConfig, n_ids: int
 ) -> Callable[[StepWeights, SamplingState, jax.Array, SamplingParams], tuple[jax.Array, SamplingState]]:
-  """step(weights, sampling, token_B, params) -> (next_B, sampling), compiled at its first call for each shape.
+  """Returns step(weights, sampling, token_B, params) -> (next_B, sampling), compiled at its first call for each shape.
 
-  Only ids from 1 to `n_ids` - 1 are chosen: neither padding nor ids that the vocabulary does not have.
+  It chooses only ids from 1 to `n_ids` - 1: neither padding nor ids that the vocabulary does not have.
   """
 
   @functools.partial(jax.jit, donate_argnames='sampling', compiler_options=COMPILER_OPTIONS)
@@ -152,9 +152,9 @@ def compile_step(
 
 @functools.lru_cache(maxsize=16)
 def compile_beam_step(config: ModelConfig, n_ids: int) -> Callable:
-  """step(weights, sampling, token_W, score_W, processors) -> ((scores, parents, tokens), sampling).
+  """Returns step(weights, sampling, token_W, score_W, processors) -> ((scores, parents, tokens), sampling).
 
-  Returns the 2 W best continuations. A score is the sum of a hypothesis' log-probabilities. `token_W` is already among
+  It returns the 2 W best continuations. A score is the sum of a hypothesis's log-probabilities. `token_W` is already in
   `sampling.generated`.
   """
 
@@ -171,7 +171,7 @@ def compile_beam_step(config: ModelConfig, n_ids: int) -> Callable:
 
 
 def step_model(config: ModelConfig, weights: StepWeights):
-  """The model as a step sees it, with shapes in the place of what it does not read; for compiled programs."""
+  """Returns the model with the weights that a step reads, and shapes instead of all others; for compiled programs."""
   model = abstract_layerwise(config)
   (structure, shapes), facts = split_module(model), facts_of(model)
   flat, at = flatten(shapes), 0
