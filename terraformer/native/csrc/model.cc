@@ -69,7 +69,7 @@ const Variant* find_variant(const std::string& name) {
 
 Model::Model(Plan plan, int n_threads, const std::string& variant) : plan_(std::move(plan)) {
   variant_ = find_variant(variant);
-  n_threads_ = std::max(1, std::min(n_threads > 0 ? n_threads : n_cores(), n_cores()));
+  n_threads_ = std::max(1, std::min({n_threads > 0 ? n_threads : n_cores(), n_cores(), kMostThreads}));
 }
 
 Model::~Model() { std::free(memory_); }
@@ -168,13 +168,12 @@ void Model::run(const Call& call) {
   struct Both {
     const Step* step;
     Run run;
-    int n_threads;
-  } both{&step, variant_->run, n_threads_};
+  } both{&step, variant_->run};
   run_on_threads(
       n_threads_,
-      [](void* context, int thread, Meeting& meeting) {
+      [](void* context, int thread, Team& team) {
         auto& both = *static_cast<Both*>(context);
-        both.run(*both.step, thread, both.n_threads, meeting);
+        both.run(*both.step, thread, team);
       },
       &both);
   if (call.units) std::copy_n(units_.begin(), call.batch * plan_.unit_limits.size(), call.units);

@@ -16,12 +16,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto kAwake = std::chrono::microseconds(100);  // that a thread looks for work before it sleeps
-constexpr int64_t kPatience = 4000;                      // turns after which a waiting thread lets others have its core
+constexpr int64_t kPatience = 400;                       // turns after which a waiting thread lets others have its core
 
 struct Job {
-  void (*work)(void*, int, Meeting&);
+  void (*work)(void*, int, Team&);
   void* context;
-  Meeting* meeting;
+  Team* team;
 };
 
 // One thread and its letter box.
@@ -35,37 +35,49 @@ class Worker {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 
-  void start(const Job& job) {
+  void give(const Job& job) {
     job_ = job;
-    given_.fetch_add(1, std::memory_order_seq_cst);
+    box_.store(kGiven, std::memory_order_seq_cst);
     if (!asleep_.load(std::memory_order_seq_cst)) return;
     { std::lock_guard<std::mutex> lock(mutex_); }
     wake_.notify_one();
   }
 
+  // Takes the job back unless it has begun, and else waits for its end.
+  void end() {
+    int given = kGiven;
+    if (box_.compare_exchange_strong(given, kEmpty, std::memory_order_acq_rel)) return;
+    for (int64_t turn = 0; box_.load(std::memory_order_acquire) != kEmpty; turn++) pause_briefly(turn);
+  }
+
  private:
+  enum { kEmpty, kGiven, kBegun };
+
   void live() {
-    for (uint32_t seen = 0;; seen++) {
-      await(seen);
-      job_.work(job_.context, number_, *job_.meeting);
+    while (true) {
+      await();
+      int given = kGiven;
+      if (!box_.compare_exchange_strong(given, kBegun, std::memory_order_acq_rel)) continue;
+      job_.work(job_.context, number_, *job_.team);
+      box_.store(kEmpty, std::memory_order_release);
     }
   }
 
-  void await(uint32_t seen) {
+  void await() {
     auto begun = Clock::now();
-    for (int64_t turn = 1; given_.load(std::memory_order_acquire) == seen; turn++) {
+    for (int64_t turn = 1; box_.load(std::memory_order_acquire) != kGiven; turn++) {
       pause_briefly(turn);
       if (turn % 64 || Clock::now() - begun < kAwake) continue;
       std::unique_lock<std::mutex> lock(mutex_);
       asleep_.store(true, std::memory_order_seq_cst);
-      wake_.wait(lock, [&] { return given_.load(std::memory_order_seq_cst) != seen; });
+      wake_.wait(lock, [&] { return box_.load(std::memory_order_seq_cst) == kGiven; });
       asleep_.store(false, std::memory_order_relaxed);
     }
   }
 
   const int number_;
   Job job_{};
-  alignas(64) std::atomic<uint32_t> given_{0};
+  alignas(64) std::atomic<int> box_{kEmpty};
   std::atomic<bool> asleep_{false};
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -103,26 +115,16 @@ void pause_briefly(int64_t turn) {
 #endif
 }
 
-void run_on_threads(int n, void (*work)(void*, int, Meeting&), void* context) {
-  Meeting meeting(n);
-  if (n == 1) return work(context, 0, meeting);
-  struct Whole {
-    void (*work)(void*, int, Meeting&);
-    void* context;
-    std::atomic<int> left;
-  } whole{work, context, {n}};
+void run_on_threads(int n, void (*work)(void*, int, Team&), void* context) {
+  Team team(n);
+  if (n == 1) return work(context, 0, team);
   Pool& threads = the_pool();
   std::lock_guard<std::mutex> lock(threads.turn);
   while (static_cast<int>(threads.workers.size()) < n - 1)
     threads.workers.push_back(new Worker(static_cast<int>(threads.workers.size()) + 1));
-  auto part = [](void* given, int thread, Meeting& meeting) {
-    auto& whole = *static_cast<Whole*>(given);
-    whole.work(whole.context, thread, meeting);
-    whole.left.fetch_sub(1, std::memory_order_acq_rel);
-  };
-  for (int i = 0; i < n - 1; i++) threads.workers[i]->start({part, &whole, &meeting});
-  part(&whole, 0, meeting);
-  for (int64_t turn = 0; whole.left.load(std::memory_order_acquire); turn++) pause_briefly(turn);
+  for (int i = 0; i < n - 1; i++) threads.workers[i]->give({work, context, &team});
+  work(context, 0, team);
+  for (int i = 0; i < n - 1; i++) threads.workers[i]->end();
 }
 
 int n_cores() {

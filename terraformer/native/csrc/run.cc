@@ -1,5 +1,4 @@
-// See run.h. A group of operations, up to the next one behind which threads meet, is one list of tasks, of which each
-// thread takes a contiguous share of about equal cost: what a task computes does not depend on who takes it.
+// See run.h. What a task computes does not depend on who computes it, nor on the tasks beside it.
 #include "run.h"
 
 #include "feed_forward.h"
@@ -187,29 +186,73 @@ void perform(const Step& step, const Operation& op, Range range, char* scratch) 
     }
 }
 
-void run(const Step& step, int thread, int n_threads, Meeting& meeting) {
+// Operations up to one behind which threads meet: their tasks, one operation's after the other's.
+struct Group {
+  const Operation *first, *last;  // the latter included
+  int64_t tasks;
+
+  void perform_some(const Step& step, Share share, char* scratch) const {
+    int64_t at = 0;
+    for (const Operation* op = first; op <= last; op++) {
+      int64_t n = n_tasks(step, *op), begin = share.begin - at, end = share.end - at;
+      Range range{begin < 0 ? 0 : begin, end > n ? n : end};
+      if (range.begin < range.end) perform(step, *op, range, scratch);
+      at += n;
+    }
+  }
+
+  // The tasks of one of `n` threads, by cost.
+  Share share(const Step& step, int64_t total, int thread, int n) const {
+    return {task_at(step, total * thread / n), task_at(step, total * (thread + 1) / n)};
+  }
+  int64_t cost_of_all(const Step& step) const {
+    int64_t total = 0;
+    for (const Operation* op = first; op <= last; op++) total += n_tasks(step, *op) * cost(*op);
+    return total;
+  }
+
+ private:
+  int64_t task_at(const Step& step, int64_t paid) const {
+    int64_t task = 0;
+    for (const Operation* op = first; op <= last; op++) {
+      int64_t n = n_tasks(step, *op), each = cost(*op), some = (paid + each / 2) / each;
+      if (some < n) return task + some;
+      task += n;
+      paid -= n * each;
+      if (paid < 0) paid = 0;
+    }
+    return task;
+  }
+};
+
+// Tasks that a thread begins at one time: half of its share, but of a matrix as many panels as a tile has at least.
+int64_t at_one_time(Share share) { return round_up((share.end - share.begin + 1) / 2, kChunkPanels); }
+
+void run(const Step& step, int thread, Team& team) {
   const Operation* op = step.plan->operations.data();
   const Operation* end = op + step.plan->operations.size();
-  while (op != end) {
-    const Operation* last = op;
-    int64_t total = 0;
-    for (;; last++) {
-      total += n_tasks(step, *last) * cost(*last);
-      if (last->meets || last + 1 == end) break;
+  char* scratch = step.scratch[thread];
+  int n = team.n_threads();
+  for (uint64_t number = 1; op != end; number++) {
+    Group group{op, op, n_tasks(step, *op)};
+    while (!group.last->meets && group.last + 1 != end) group.tasks += n_tasks(step, *++group.last);
+    op = group.last + 1;
+    if (n == 1) {
+      group.perform_some(step, {0, group.tasks}, scratch);
+      continue;
     }
-    int64_t from = total * thread / n_threads, to = total * (thread + 1) / n_threads, at = 0;
-    for (; op <= last; op++) {
-      int64_t tasks = n_tasks(step, *op), each = cost(*op);
-      // A task is whose share its middle is in.
-      auto bound = [&](int64_t x) {
-        int64_t n = (x - at + each / 2) / each;
-        return x <= at || n < 0 ? 0 : n > tasks ? tasks : n;
-      };
-      Range range{bound(from), bound(to)};
-      if (range.begin < range.end) perform(step, *op, range, step.scratch[thread]);
-      at += tasks * each;
+    int64_t total = group.cost_of_all(step);
+    for (int i = 0; i < n; i++) {
+      int owner = (thread + i) % n;
+      Share all = group.share(step, total, owner, n);
+      while (true) {
+        Share some = team.claim(number, owner, all, at_one_time(all));
+        if (some.begin == some.end) break;
+        group.perform_some(step, some, scratch);
+        team.finish(number, some.end - some.begin);
+      }
     }
-    meeting.wait();
+    team.wait(number, group.tasks);
   }
 }
 

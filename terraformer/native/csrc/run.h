@@ -5,7 +5,7 @@
 
 namespace native {
 
-using Run = void (*)(const Step& step, int thread, int n_threads, Meeting& meeting);
+using Run = void (*)(const Step& step, int thread, Team& team);
 
 struct Variant {
   const char* name;
