@@ -160,7 +160,8 @@ void perform(const Step& step, const Operation& op, Range range, char* scratch) 
   for (int64_t task = range.begin; task < range.end; task++) switch (op.kind) {
       case Kind::kNorm: {
         const Buffer& from = step.buffers[op.source];
-        const float* other = op.second < 0 ? nullptr : step.buffers[op.second].floats + task * from.stride;
+        const float* other = nullptr;
+        if (op.second >= 0) other = step.buffers[op.second].floats + task * step.buffers[op.second].stride;
         normalise(from.floats + task * from.stride, other, op.scale, op.bias, !op.root_mean_square,
                   target.floats + task * target.stride, target.width);
         if (target.segment) row_to_shorts(target, task);
