@@ -164,5 +164,3 @@ def head_bytes(kind: str, width: int) -> int:
   """Bytes of a head of the cache in a page of 64 positions; see `csrc/types.h`."""
   numbers = 2 * math.ceil(width / 2) * PAGE + PAGE * math.ceil(width / PANEL) * PANEL
   return (8 * PAGE if kind == 'int8' else 0) + numbers * _NUMPY[kind].itemsize
-
-

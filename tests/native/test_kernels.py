@@ -10,7 +10,11 @@ from tests.native.plans import close, dense_plan, kept, opened, random, run
 # Sizes that fill no vector, no panel, no pair, and several stretches.
 SIZES = [(1, 1), (7, 5), (48, 33), (600, 20), (300, 300)]
 BATCHES = [1, 3, 17]
-TYPES = {'float32': 2e-6, 'bfloat16': 2e-6, 'int8': 4e-4}  # beside the rounded weights, for 8 bits with activations in 16
+TYPES = {
+  'float32': 2e-6,
+  'bfloat16': 2e-6,
+  'int8': 4e-4,
+}  # beside the rounded weights, for 8 bits with activations in 16
 
 
 @pytest.mark.parametrize('kind', TYPES)
@@ -56,9 +60,7 @@ def test_normalisation_is_of_the_mean_of_two_streams(variant, width, root_mean_s
   plan.add('dense', source=double, target=double, addend=INPUT, matrix=_identity(plan, width))  # 2 x
   scale, bias = random(width, seed=3), random(width, seed=4)
   columns = {'scale': plan.vector('scale', width, lambda: scale), 'bias': plan.vector('bias', width, lambda: bias)}
-  plan.add(
-    'norm', source=INPUT, second=double, target=OUTPUT, root_mean_square=root_mean_square, **columns
-  )
+  plan.add('norm', source=INPUT, second=double, target=OUTPUT, root_mean_square=root_mean_square, **columns)
   x = random(3, width)
   mean = 1.5 * x.astype(np.float64)
   centred = mean if root_mean_square else mean - mean.mean(1, keepdims=True)

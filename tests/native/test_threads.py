@@ -31,9 +31,7 @@ def test_two_models_in_two_threads_give_what_each_gives_alone():
 def test_one_model_may_be_called_from_several_threads():
   model = opened(dense_plan(WEIGHTS))
   alone, found = run(model, X, 400), []
-  threads = [
-    threading.Thread(target=lambda: found.append(np.array_equal(run(model, X, 400), alone))) for _ in range(8)
-  ]
+  threads = [threading.Thread(target=lambda: found.append(np.array_equal(run(model, X, 400), alone))) for _ in range(8)]
   for thread in threads:
     thread.start()
   for thread in threads:

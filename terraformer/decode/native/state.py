@@ -1,6 +1,7 @@
 """The cache as the native library keeps it, from the model's own after the prompt.
 
-B batch, P places of the model's cache, Q pages of 64 places, C positions that a convolution sees, H heads, K head width.
+B batch, P places of the model's cache, Q pages of 64 places, C positions that a convolution sees, H heads, K head
+width.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from terraformer.decode.kernels import Description
+from terraformer.decode.native.description import Description
 from terraformer.native import layout
 from terraformer.ops.kv_cache import COLUMNS
 
@@ -87,7 +88,7 @@ def _keys_and_values(kv: Any, batch: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _pages(description: Description, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array) -> jax.Array:
-  """Keys and values of a layer in pages, uint8 Q x B x bytes: keys as packed matrices of 64 outputs, values of 64 inputs."""
+  """Of a layer in pages, uint8 Q x B x bytes: keys as packed matrices of 64 outputs, values as some of 64 inputs."""
   kind = description.types.cache
   batch, n_heads, n_places, width = k_BxHxPxK.shape
   padding = -n_places % layout.PAGE
@@ -135,5 +136,3 @@ def _history(before_BxCxD: jax.Array, length_B: jax.Array) -> jax.Array:
   at_BxC = (slot_C - (length_B[:, None] - n_before)) % (n_before + 1)
   padded_BxCxD = jnp.pad(before_BxCxD, ((0, 0), (0, 1), (0, 0)))
   return jnp.take_along_axis(padded_BxCxD, at_BxC[..., None], axis=1).reshape(batch, -1)
-
-
