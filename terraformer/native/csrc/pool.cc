@@ -24,6 +24,19 @@ struct Job {
   Team* team;
 };
 
+// Where all cores are busy, the system lets a thread that wakes wait for the one that woke it, which works on.
+void keep_off_this_core(pthread_t thread) {
+#if defined(__linux__)
+  cpu_set_t cores;
+  int own = sched_getcpu();
+  if (own < 0 || sched_getaffinity(0, sizeof cores, &cores) || CPU_COUNT(&cores) < 2) return;
+  CPU_CLR(own, &cores);
+  pthread_setaffinity_np(thread, sizeof cores, &cores);
+#else
+  (void)thread;
+#endif
+}
+
 // One thread and its letter box.
 class Worker {
  public:
@@ -31,14 +44,18 @@ class Worker {
     sigset_t every, before;  // signals are for the threads of the program
     sigfillset(&every);
     pthread_sigmask(SIG_SETMASK, &every, &before);
-    std::thread([this] { live(); }).detach();
+    std::thread thread([this] { live(); });
+    handle_ = thread.native_handle();
+    thread.detach();
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    keep_off_this_core(handle_);
   }
 
   void give(const Job& job) {
     job_ = job;
     box_.store(kGiven, std::memory_order_seq_cst);
     if (!asleep_.load(std::memory_order_seq_cst)) return;
+    keep_off_this_core(handle_);
     { std::lock_guard<std::mutex> lock(mutex_); }
     wake_.notify_one();
   }
@@ -76,6 +93,7 @@ class Worker {
   }
 
   const int number_;
+  pthread_t handle_{};
   Job job_{};
   alignas(64) std::atomic<int> box_{kEmpty};
   std::atomic<bool> asleep_{false};
