@@ -93,7 +93,7 @@ def test_a_sparse_block_reads_the_rows_that_it_picks(variant, kind, block, n_blo
   no_bias = plan.vector('no bias', n_blocks * padded, lambda: np.zeros(n_blocks * padded))
   blocks = {'n_blocks': n_blocks, 'block': block, 'pick': 0}
   plan.add('mix', source=INPUT, second=INPUT, target=x)
-  plan.add('dense', source=INPUT, target=low, matrix=first)
+  plan.add('dense', source=x, target=low, matrix=first)
   if segment:
     plan.add('quantise', target=x)
     plan.add('quantise', target=low)

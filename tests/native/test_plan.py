@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from terraformer.native.plan import Model, NativeError
+from terraformer.native import layout
+from terraformer.native.plan import INPUT, OUTPUT, Model, NativeError, Plan
 from tests.native.plans import dense_plan, opened, random, run
 
 _HEAD = 10  # numbers before the tables
@@ -63,3 +64,11 @@ def test_an_argument_that_does_not_fit_is_refused(arrays, sentence):
 def test_code_for_another_processor_is_refused():
   with pytest.raises(NativeError, match='does not run the code for abacus'):
     opened(dense_plan(random(8, 8)), 'abacus')
+
+
+def test_an_odd_input_is_not_read_in_pairs():
+  plan = Plan(7, 4)
+  matrix = plan.matrix('w', layout.Matrix('float32', 7, 4, 7), lambda: random(7, 4))
+  plan.add('dense', source=INPUT, target=OUTPUT, matrix=matrix)
+  with pytest.raises(NativeError, match='expected an even number of inputs'):
+    opened(plan)

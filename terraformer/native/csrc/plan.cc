@@ -273,6 +273,8 @@ class Builder {
     if (op.addend >= 0) row(op.addend, op.rows * m.n, "expected an addend of the target's width");
     if (!op.step) {
       in_.need(op.second < 0 && from.rows == op.rows && from.width == m.k, "expected a source of the matrix's inputs");
+      // Inputs are read in pairs, and behind what the caller gives there may be nothing.
+      in_.need(op.source != kInput || m.k % 2 == 0, "expected an even number of inputs that are given by the caller");
       in_shorts(m.type, from, m.stretch);
       op.apart = m.n_stretches() > 1 && m.n_panels() <= kMostPanelsApart;
       int64_t partial = op.apart ? m.n_stretches() * op.rows * m.n_panels() * kPanel : 0;
@@ -286,6 +288,7 @@ class Builder {
       const Buffer& b = plan_.buffers[i];
       int64_t first = i == op.source ? op.offset : op.second_offset;
       in_.need(b.rows * n_sources == m.n_stretches(), "expected a stretch for each row of the sources");
+      in_.need(i != kInput, "expected windows of other than what is given by the caller");
       in_.need(op.step <= b.width && first + (op.rows - 1) * op.step + m.stretch <= b.width,
                "expected windows within the source");
       in_.need(m.type != Type::kInt8 || b.segment == b.width, "expected a segment a row for a matrix in 8 bits");

@@ -55,7 +55,7 @@ INLINE void gate(const Step& step, const Operation& op, int64_t task) {
 // A row of what a convolution sees: the positions before from the state, the last one from the source.
 void history(const Step& step, const Operation& op, int64_t task) {
   const Buffer &from = step.buffers[op.source], &to = step.buffers[op.target];
-  int64_t text = task / to.rows, row = task % to.rows, slot = (step.lengths[text] + 1 + row) % to.rows;
+  int64_t text = task / to.rows, row = task % to.rows, slot = (row + 1 + step.lengths[text]) % to.rows;
   float* state = step.state + text * step.plan->state_numbers + op.state_offset + slot * from.width;
   const float* now = from.floats + text * from.numbers();
   if (row == to.rows - 1) memcpy(state, now, static_cast<size_t>(from.width) * 4);
