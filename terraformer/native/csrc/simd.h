@@ -39,7 +39,8 @@ typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
 typedef int16_t Shorts __attribute__((vector_size(4 * kLanes)));
 typedef int8_t Bytes __attribute__((vector_size(2 * kLanes)));
 
-// f(0), f(1) ... f(N - 1) with constants: an array that is indexed by anything else does not stay in registers.
+// Calls f once for each index below N, as a constant expression. Compilers keep small arrays in registers only where they
+// see every index before they inline; loops over them end up in memory.
 template <int... I, class F>
 INLINE void each_of(std::integer_sequence<int, I...>, F&& f) {
   (f(std::integral_constant<int, I>{}), ...);
@@ -112,7 +113,8 @@ INLINE Ints add_pairs(Ints sum, Shorts a, Shorts b) {
   sum += ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
 #endif
 #if defined(__x86_64__)
-  asm("" : "+x"(sum));  // or GCC adds up the products of several steps first, for which there are no registers
+  // Whole numbers may be added in any order, and GCC chooses one that needs more registers than there are; this pins it.
+  asm("" : "+x"(sum));
 #endif
   return sum;
 #endif
