@@ -28,9 +28,9 @@ from terraformer.config import (
   LSHAttentionConfig,
 )
 from terraformer.models.make import abstract_model, make_model
-from terraformer.models.parameters import merge, split
+from terraformer.models.parameters import merge_module, split_module
 from terraformer.models.twin import n_parameters
-from terraformer.train.loss import model_losses
+from terraformer.training.loss import model_losses
 
 VOCABULARY = 128
 
@@ -68,8 +68,8 @@ def batch(key: jax.Array, size: int, length: int) -> jax.Array:
 
 def train(config: LanguageModelConfig, n_steps: int, size: int, length: int, every: int) -> dict[int, float]:
   """Accuracy in the second half by steps done."""
-  structure, _ = split(abstract_model(config))
-  params = jax.jit(lambda key: split(make_model(config, key=key))[1])(jax.random.key(0))
+  structure, _ = split_module(abstract_model(config))
+  params = jax.jit(lambda key: split_module(make_model(config, key=key))[1])(jax.random.key(0))
   # Token embeddings as large as axial positions are, or the model sees little but positions for a long time.
   table_VxD = params['embedding']['table_VxD']
   params['embedding']['table_VxD'] = table_VxD / jnp.std(table_VxD)
@@ -78,7 +78,7 @@ def train(config: LanguageModelConfig, n_steps: int, size: int, length: int, eve
   no_inputs = jnp.zeros((size, 0), jnp.int32)
 
   def second_half(params, targets, key):
-    losses = model_losses(merge(structure, params), no_inputs, targets, key=key)
+    losses = model_losses(merge_module(structure, params), no_inputs, targets, key=key)
     return losses['loss_BxT'][:, length // 2 :].mean(), losses['correct_BxT'][:, length // 2 :].mean()
 
   @jax.jit

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from terraformer.train.metrics import read_metrics
+from terraformer.training.metrics import read_metrics
 
 _PRETRAIN = 'gin_configs/runs/pretrain_docstrings.gin'
 _FINETUNE = 'gin_configs/runs/finetune_docstrings.gin'
@@ -79,7 +79,7 @@ def main():
   folder = flags.folder.absolute()
   folder.mkdir(parents=True, exist_ok=True)
   data = {'DataConfig.directory': f'{folder}/data'}
-  pairs = data | {'VocabularyConfig.path': f'{folder}/data/docstring_text/vocabulary.model'}
+  pairs = data | {'TokenizerConfig.path': f'{folder}/data/docstring_text/vocabulary.model'}
   begin = {'pairs alone': {'TrainConfig.init_from': None}}
   begin['pre-trained'] = {'InitFromConfig.workdir': f'{folder}/pretrained'}
   terraformer('train', _PRETRAIN, data | length(flags.pretrain, flags.pretrain // 4), folder / 'pretrained')

@@ -51,11 +51,11 @@ from terraformer.config import (
 )
 from terraformer.data import job, local_files, local_folder, parts, store
 from terraformer.data.batches import open_prepared
-from terraformer.data.vocabulary import Vocabulary, train_vocabulary
+from terraformer.data.tokenizer import Tokenizer, train_vocabulary
 from terraformer.decode import bundle as bundle_module
 from terraformer.decode.bundle import Content, open_bundle, stored_shapes, write_bundle
 from terraformer.decode.tensors import write_tensors
-from terraformer.models.parameters import flatten, merge, split, unflatten
+from terraformer.models.parameters import flatten, merge_module, split_module, unflatten
 
 SECONDS, HANG_SECONDS = 1.0, 60
 LONGEST_MESSAGE = 2000  # characters
@@ -462,18 +462,18 @@ _MODEL = (
 )
 
 
-def _trained() -> Vocabulary:
+def _trained() -> Tokenizer:
   return train_vocabulary([f'The {a} {b} is {c}.' for a in _WORDS for b in _WORDS for c in _WORDS], 420, 20)
 
 
-def _written_bundle(folder: Path, vocabulary: Vocabulary) -> tuple[Path, Path]:
+def _written_bundle(folder: Path, tokenizer: Tokenizer) -> tuple[Path, Path]:
   """A bundle, and one whose weights are in several files."""
   run, _, _ = load_configs([], [f'config.{binding}' for binding in _MODEL])
   rng, shapes = np.random.default_rng(0), stored_shapes(run.model, False)
   tensors = {name: rng.normal(size=shape.shape).astype(np.float32) for name, shape in shapes.items()}
   one, several = folder / 'one', folder / 'several'
   origin = {'step': 24, 'gin': _GIN, 'data_fingerprint': 'f'}
-  write_bundle(one, Content(run.model, vocabulary, 12, 6, origin), tensors.__getitem__)
+  write_bundle(one, Content(run.model, tokenizer, 12, 6, origin), tensors.__getitem__)
   shutil.copytree(one, several)
   (several / 'model.safetensors').unlink()
   write_tensors(several, shapes, tensors.__getitem__, shard_bytes=20_000)
@@ -489,14 +489,14 @@ def _check_bundle(opened: Any) -> None:
   shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in flatten(opened.weights).items()}
   assert shapes == bundle_module.stored_shapes(opened.model, False)
   assert all(isinstance(x, np.ndarray) for x in flatten(opened.weights).values())
-  assert 1 <= opened.inputs_length <= opened.model.max_length and opened.vocabulary.size <= opened.model.vocab_size
+  assert 1 <= opened.inputs_length <= opened.model.max_length and opened.tokenizer.size <= opened.model.vocab_size
   _trace(opened.model, min(opened.inputs_length, 64), min(opened.targets_length, 64))
 
 
 @functools.cache
 def _trace(model: config_lib.ModelConfig, source: int, room: int) -> None:
   def step(tensors):
-    made = merge(split(bundle_module.abstract_unrolled(model))[0], unflatten(tensors))
+    made = merge_module(split_module(bundle_module.abstract_layerwise(model))[0], unflatten(tensors))
     return made.step(jnp.zeros(1, jnp.int32), made.prefill(jnp.ones((1, source), jnp.int32), room))[0]
 
   assert jax.eval_shape(step, stored_shapes(model, False)).shape == (1, model.vocab_size)
@@ -600,7 +600,7 @@ def tensors_subject(folder: Path) -> Subject:
   return Subject(('several', {}), inputs, lambda given: copies[given[0]].change(given[1]), _opened, _check_bundle)
 
 
-def _prepare(folder: Path, task: str, features: tuple[str, ...], vocabulary: Vocabulary, **fields: Any) -> DataConfig:
+def _prepare(folder: Path, task: str, features: tuple[str, ...], tokenizer: Tokenizer, **fields: Any) -> DataConfig:
   """Prepares random sentences, with a stand-in for seqio."""
   sizes = {'train': 40, 'validation': 11, 'test': 7}
   config = DataConfig(SeqioTaskConfig(task), str(folder), **fields)
@@ -609,7 +609,7 @@ def _prepare(folder: Path, task: str, features: tuple[str, ...], vocabulary: Voc
     rng = np.random.default_rng(len(split_name))
     for at in range(sizes[split_name]):
       texts = {name: f'The {at} ' + ' '.join(rng.choice(_WORDS, 12)) for name in features}
-      tokens = {name: np.array(vocabulary.encode(text), np.int32) for name, text in texts.items()}
+      tokens = {name: np.array(tokenizer.encode(text), np.int32) for name, text in texts.items()}
       yield types.SimpleNamespace(tokens=tokens, texts=texts, record='')
 
   stand_ins = [
@@ -619,8 +619,8 @@ def _prepare(folder: Path, task: str, features: tuple[str, ...], vocabulary: Voc
   work = folder / f'.{task}'
   work.mkdir(parents=True)
   components = [job.Component(one, rate) for one, rate in zip(stand_ins, (1.0, 2.0), strict=True)]
-  whole = job.Job(work, config, components, features, run, vocabulary, store.Origin('c'))
-  parts.write_part(whole, 0, progress=False)
+  whole = job.Job(work, config, components, features, run, tokenizer, store.Origin('c'))
+  parts.write_part(whole, 0, show_progress=False)
   parts.assemble(whole, store.folder_of(config))
   return config
 
@@ -665,11 +665,11 @@ def _changed_prepared(draw, files: dict[str, bytes]) -> dict[str, bytes | Path |
 
 def prepared_subject(folder: Path) -> Subject:
   """Prepared data of pairs and of running text."""
-  vocabulary = _trained()
+  tokenizer = _trained()
   lengths = {'inputs_length': 12, 'targets_length': 6}
   sources = {
-    'pairs': _prepare(folder / 'made', 'pairs', ('inputs', 'targets'), vocabulary, **lengths),
-    'text': _prepare(folder / 'made', 'text', ('targets',), vocabulary, **lengths),
+    'pairs': _prepare(folder / 'made', 'pairs', ('inputs', 'targets'), tokenizer, **lengths),
+    'text': _prepare(folder / 'made', 'text', ('targets',), tokenizer, **lengths),
   }
   copies, inputs = {}, []
   for task, config in sources.items():
@@ -684,7 +684,7 @@ def prepared_subject(folder: Path) -> Subject:
     return dataclasses.replace(sources[task], directory=str(folder / 'copy'))
 
   def check(data):
-    size = data.vocabulary.size
+    size = data.tokenizer.size
     train = data.train_batches(4, 0)
     batches = [train.batch(0), train.batch(data.size('train') // 4)]
     for name in ('validation', 'test'):

@@ -23,8 +23,8 @@ import jax
 import numpy as np
 
 from terraformer.models.parameters import flatten
-from terraformer.train import checkpoint
-from terraformer.train.metrics import read_metrics
+from terraformer.training import checkpoint
+from terraformer.training.metrics import read_metrics
 
 EVERY = 5
 STEPS = 400
@@ -46,11 +46,11 @@ config.SparseFFConfig.rank = 4
 config.DataConfig.source = @config.LocalFilesConfig()
 config.DataConfig.inputs_length = 24
 config.DataConfig.targets_length = 8
-config.VocabularyConfig.size = 450
+config.TokenizerConfig.size = 450
 config.TrainConfig.batch_size = 8
 config.TrainConfig.eval_every = 0
 config.TrainConfig.sample_every = 0
-config.TrainConfig.watch_every = 0
+config.TrainConfig.diagnostics_every = 0
 config.TrainConfig.log_every = 1
 """
 

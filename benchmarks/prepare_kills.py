@@ -26,7 +26,7 @@ from terraformer import config
 config.DataConfig.source = @config.LocalFolderConfig()
 config.DataConfig.inputs_length = 64
 config.DataConfig.targets_length = 16
-config.VocabularyConfig.size = 1000
+config.TokenizerConfig.size = 1000
 """
 
 

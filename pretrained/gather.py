@@ -1,23 +1,23 @@
-"""Gathers real technical English that any machine gets by its package managers, and makes the pairs of two tasks of it.
+"""Gathers technical English that any machine can get from its package managers, and makes pairs for two tasks.
 
   python pretrained/gather.py texts FOLDER      # FOLDER/texts.jsonl, from Debian's package index and installed packages
   python pretrained/gather.py pairs FOLDER      # FOLDER/{train,validation,test}.jsonl, for `local_files`
 
-Nothing that it writes belongs into a repository: the texts are others'. They are
+Do not commit its output to a repository, because others own the texts. They are
 
-- descriptions of Debian's packages: `apt-get update` of the releases in `--releases` into a folder of its own (about 50
-  MB; the system's lists stay as they are). The long description is a source, the synopsis its summary;
-- docstrings of the standard library and of the Python packages that are installed here, as `make demo` mines them. The
-  body is a source, the first line its summary.
+- descriptions of Debian packages: `apt-get update` of the releases in `--releases` into a separate folder (about 50 MB;
+  the system's lists do not change). The long description is a source, and the synopsis its summary;
+- docstrings of the standard library and of the installed Python packages, as `make demo` mines them. The body is a
+  source, and the first line its summary.
 
-`summarize:` writes the summary of a source. `fix:` mends mistakes (`mistakes.py`) in passages of one or a few
-sentences of the same texts. In training both come in several versions: every version of a passage has mistakes of its
-own, and of a source to be summarised all versions but the first leave out some sentences or have mistakes as well.
+`summarize:` writes the summary of a source. `fix:` corrects mistakes (`mistakes.py`) in passages of one or a few
+sentences of the same texts. Training has several versions of both: every version of a passage has different mistakes,
+and every version of a source except the first omits some sentences or also has mistakes.
 
-A text is held out by the name of the source package (of a docstring, of the top-level Python package) in small letters,
-without the numbers in it, so that `gcc-12` and `gcc-13` are one: the MD5 of that name, read as a number, modulo 100 is
-0, 1 or 2 for test and 3 or 4 for validation. That holds for both tasks. Held-out pairs are those of the first
-release alone; a training text that equals a held-out one is left out.
+The name of the source package (for a docstring, of the top-level Python package) decides the split of a text in both
+tasks. The name is in lower case without numbers, so that `gcc-12` and `gcc-13` are one: its MD5, as a number, modulo
+100 is 0, 1 or 2 for test and 3 or 4 for validation. Held-out pairs come only from the first release; training texts
+that equal a held-out text are omitted.
 """
 
 import argparse
@@ -36,13 +36,13 @@ from mistakes import spoil
 from terraformer.data.docstrings import mine
 
 SPLITS = ('train', 'validation', 'test')
-LEAST_BODY = 60  # characters of a description that says more than its synopsis
+LEAST_BODY = 60  # characters in a description that says more than its synopsis
 PASSAGE = (30, 320)  # characters
-CHUNK = 2000  # texts that a process takes at one time
+CHUNK = 2000  # texts that a process takes at a time
 
 
 def split_of(package: str) -> str:
-  """The split of all texts of a source package."""
+  """Returns the split of all texts of a source package."""
   family = re.sub(r'[-.]?\d+(\.\d+)*', '', package.lower()) or package
   place = int(hashlib.md5(family.encode()).hexdigest(), 16) % 100
   return 'test' if place < 3 else 'validation' if place < 5 else 'train'
@@ -52,7 +52,7 @@ def split_of(package: str) -> str:
 
 
 def write_texts(folder: Path, releases: list[str], docstrings: bool) -> None:
-  """Writes `texts.jsonl`: rows of `kind`, `package`, `split`, `body`, and `summary`, which may be empty."""
+  """Writes `texts.jsonl`: lines with `kind`, `package`, `split`, `body`, and `summary`, which may be empty."""
   rows = list(_descriptions(folder, releases))
   if docstrings:
     rows += docstring_rows()
@@ -111,7 +111,7 @@ def _update(lists: Path, release: str) -> None:
 
 def _stanzas(lists: Path, pattern: str) -> Iterator[str]:
   for path in sorted(lists.glob(pattern)):
-    # Whatever apt keeps the file compressed with.
+    # Reads any compression that apt uses.
     read = subprocess.run(['/usr/lib/apt/apt-helper', 'cat-file', path], capture_output=True, check=True)
     yield from read.stdout.decode().split('\n\n')
 
@@ -119,8 +119,8 @@ def _stanzas(lists: Path, pattern: str) -> Iterator[str]:
 def docstring_rows(
   roots: list[Path] | None = None, wanted: Callable[[str], bool] = lambda package: True
 ) -> Iterator[dict[str, str]]:
-  """The rows of the docstrings under these folders; by default of the standard library and all installed packages.
-  `wanted` chooses packages by their top-level names."""
+  """Returns the rows of the docstrings under these folders; by default, of the standard library and all installed
+  packages. `wanted` selects packages by their top-level names."""
   found = [one for of_split in mine(roots, wanted=wanted).splits.values() for one in of_split]
   for docstring in sorted(found, key=lambda one: (one.name, one.text)):
     body = _prose(docstring.body or docstring.text)
@@ -129,7 +129,7 @@ def docstring_rows(
 
 
 def _prose(text: str) -> str:
-  """The paragraphs of a docstring that are sentences: no examples, lists of arguments, or code."""
+  """Returns the paragraphs of a docstring that are sentences, without examples, lists of arguments, or code."""
   paragraphs = [' '.join(paragraph.split()) for paragraph in re.split(r'\n\s*\n', text)]
   return ' '.join(one for one in paragraphs if re.match(r'[A-Z][^>=`|]{20,}', one) and one[-1:] in '.:!?')
 
@@ -143,7 +143,7 @@ def _row(kind: str, package: str, split: str, body: str, summary: str) -> dict[s
 
 
 def write_pairs(folder: Path, summaries: int, fixes: int, processes: int) -> None:
-  """Writes the pairs of both tasks in every split: so many versions of each in training, one in the others."""
+  """Writes the pairs of both tasks for every split: the given numbers of versions in training, one in the others."""
   rows = [json.loads(line) for line in (folder / 'texts.jsonl').read_text(encoding='utf-8').split('\n') if line]
   held_out = {passage for row in rows if row['split'] != 'train' for passage in passages(row['body'])}
   with concurrent.futures.ProcessPoolExecutor(processes) as pool:
@@ -168,7 +168,7 @@ def write_pairs(folder: Path, summaries: int, fixes: int, processes: int) -> Non
 
 
 def passages(body: str) -> list[str]:
-  """The sentences of a text, some of them joined: each sentence is in one passage."""
+  """Returns the sentences of a text as passages, some of several sentences; each sentence is in one passage."""
   rng, found, passage, most = random.Random(body), [], '', 0
   for sentence in re.split(r'(?<=[.!?:])\s+(?=[A-Z*"(])', body):
     if passage and len(passage) + 1 + len(sentence) > most:
@@ -192,7 +192,7 @@ def _summaries(rows: list[dict[str, str]], version: int) -> list[dict[str, str]]
 
 
 def _varied(body: str, version: int) -> str:
-  """A source in another version: without some of its sentences, or with mistakes; the first version is as it was."""
+  """Returns another version of a source, with fewer sentences or with mistakes; the first version is unchanged."""
   rng = random.Random(f'{version} {body}')
   if not version:
     return body
@@ -210,10 +210,12 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('what', choices=('texts', 'pairs'))
   parser.add_argument('folder', type=Path)
-  parser.add_argument('--releases', default='bookworm,trixie,sid', help='of Debian; held out are texts of the first')
-  parser.add_argument('--no-docstrings', dest='docstrings', action='store_false', help='leave Python packages out')
-  parser.add_argument('--summaries', type=int, default=4, help='versions of each source to summarise, in training')
-  parser.add_argument('--fixes', type=int, default=3, help='versions of each passage to mend, in training')
+  parser.add_argument(
+    '--releases', default='bookworm,trixie,sid', help='Debian releases; only texts of the first are held out'
+  )
+  parser.add_argument('--no-docstrings', dest='docstrings', action='store_false', help='omit Python packages')
+  parser.add_argument('--summaries', type=int, default=4, help='training versions of each source to summarize')
+  parser.add_argument('--fixes', type=int, default=3, help='training versions of each passage to correct')
   parser.add_argument('--processes', type=int, default=os.cpu_count())
   args = parser.parse_args()
   args.folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Mistakes as people type them, drawn from a seed: with them the sources of the task `fix:` are made of its targets.
+"""Typing mistakes sampled from a seed, which turn the targets of the task `fix:` into its sources.
 
-A text gets few mistakes, or many, or none: a model that never saw a text without mistakes would mend what is right.
+A text gets few, many or no mistakes: a model that never saw a text without mistakes would change correct text.
 """
 
 import random
@@ -8,16 +8,16 @@ import string
 
 _ROWS = ('qwertyuiop', 'asdfghjkl', 'zxcvbnm')
 _NEAR = {key: row[max(0, at - 1) : at] + row[at + 1 : at + 2] for row in _ROWS for at, key in enumerate(row)}
-_RATES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)  # of the words with a typing error, one of them for a text
-_SHORT = 4  # letters of a word under which one more error would leave nothing to know it by
+_RATES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)  # share of words with a typing error; each text gets one rate
+_SHORT = 4  # a word with fewer letters would be unrecognizable with another error
 
 
 def spoil(text: str, seed: str) -> str:
-  """The text with mistakes in spelling, case, punctuation and spacing; the same for the same seed.
+  """Returns the text with mistakes in spelling, case, punctuation and spacing; deterministic for a seed.
 
   Args:
     text: words with single spaces between them.
-    seed: of all draws.
+    seed: seed for all random choices.
   """
   rng = random.Random(seed)
   rate = rng.choice(_RATES)
@@ -32,7 +32,7 @@ def spoil(text: str, seed: str) -> str:
 
 
 def mistype(word: str, rng: random.Random) -> str:
-  """One typing error among the letters of a word, two in some long ones; a word of few letters stays as it is."""
+  """Returns a word with one typing error, or two in some long words; short words are unchanged."""
   places = [at for at, letter in enumerate(word) if letter.isalpha()]
   if len(places) < _SHORT:
     return word
@@ -53,7 +53,7 @@ def mistype(word: str, rng: random.Random) -> str:
 
 
 def _repunctuated(words: list[str], rng: random.Random) -> list[str]:
-  """Commas, full stops and apostrophes left out, or commas typed for full stops."""
+  """Omits commas, periods and apostrophes, or replaces periods with commas."""
   done = []
   for word in words:
     end = word[-1:]
@@ -66,7 +66,7 @@ def _repunctuated(words: list[str], rng: random.Random) -> list[str]:
 
 
 def _recased(words: list[str], rng: random.Random) -> list[str]:
-  """All letters small, or the first letters of some words of the other case."""
+  """Makes all letters lower case, or swaps the case of the first letters of some words."""
   if rng.random() < 0.5:
     return [word.lower() for word in words]
   done = []
@@ -77,7 +77,7 @@ def _recased(words: list[str], rng: random.Random) -> list[str]:
 
 
 def _respaced(words: list[str], rng: random.Random) -> list[str]:
-  """A few spaces lost or gained, and a few short words typed twice."""
+  """Removes or adds a few spaces, and repeats a few short words."""
   done: list[str] = []
   for word in words:
     kind = rng.random()

@@ -1,14 +1,13 @@
-"""Scores a bundle on the held-out pairs of `gather.py`, beside what costs nothing: texts as they are, and first words.
+"""Scores a bundle on the held-out pairs of `gather.py`, with trivial baselines: unchanged texts, and first words.
 
   python pretrained/score.py BUNDLE FOLDER --output=RESULT      # RESULT.json and RESULT.md
 
-- `fix:` words that are wrong before and after (substituted, missing or too many, by the least number of edits to the
-  text as it was), those of them that are wrong without case and punctuation, and the share of the words that were
-  right before and are not after.
-- `summarize:` ROUGE-1 and ROUGE-L beside those of the source's first words, as many as are best on the validation
-  split, with the 95% interval of the difference by a paired bootstrap.
-- both: the loss of the target tokens, of the first one alone, and the loss with sources that belong to other targets.
-  A model that does not read its source has the same loss with any.
+- `fix:` wrong words before and after (substituted, missing or extra, by the fewest edits to the original text), those
+  that are wrong even without case and punctuation, and the share of correct words that became wrong.
+- `summarize:` ROUGE-1 and ROUGE-L compared with the first words of the source (as many as score best on the validation
+  split), with the 95% interval of the difference from a paired bootstrap.
+- both: the loss of all target tokens and of the first one, each also with sources of other targets. The loss of a model
+  that ignores its source does not change.
 
 B batch, S source time, T target time.
 """
@@ -26,21 +25,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from terraformer.config import DecodeConfig
-from terraformer.data.objectives import ended, padded
+from terraformer.data.objectives import append_eos, pad
 from terraformer.data.scores import rouge_of_each
-from terraformer.decode.bundle import Bundle, abstract_unrolled, open_bundle
+from terraformer.decode.bundle import Bundle, abstract_layerwise, open_bundle
 from terraformer.decode.decoder import Decoder
-from terraformer.models.parameters import merge, split
-from terraformer.train.loss import model_losses
+from terraformer.models.parameters import merge_module, split_module
+from terraformer.training.loss import model_losses
 
 KINDS = {'fix': 'fix', 'summarize': 'description', 'summarize docstrings': 'docstring'}
 LEADS = range(4, 21)  # words
 RESAMPLES = 1000
-ROUNDED = 64  # tokens: so that few shapes are compiled
+ROUNDED = 64  # tokens: lengths are rounded up to multiples, so that few shapes are compiled
 
 
 def read_pairs(path: Path, kind: str, most: int) -> list[dict[str, str]]:
-  """The first pairs of a kind; the file is in a mixed order."""
+  """Returns the first pairs of a kind; the file is shuffled."""
   with path.open(encoding='utf-8') as file:
     pairs = (json.loads(line) for line in file)
     return list(itertools.islice((pair for pair in pairs if pair['kind'] == kind), most))
@@ -50,10 +49,10 @@ def read_pairs(path: Path, kind: str, most: int) -> list[dict[str, str]]:
 
 
 def losses(bundle: Bundle, pairs: Sequence[dict[str, str]], batch_size: int) -> dict[str, float]:
-  """Nats a target token: all, the first of each text, and both with the sources of a batch moved on by one."""
-  structure = split(abstract_unrolled(bundle.model))[0]
+  """Returns nats per target token, for all and for the first of each text, and both with rotated sources in a batch."""
+  structure = split_module(abstract_layerwise(bundle.model))[0]
   weights = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), bundle.weights)
-  of_batch = jax.jit(lambda weights, *batch: model_losses(merge(structure, weights), *batch))
+  of_batch = jax.jit(lambda weights, *batch: model_losses(merge_module(structure, weights), *batch))
   sums: dict[str, float] = collections.defaultdict(float)
   for inputs_BxS, targets_BxT in _batches(bundle, pairs, batch_size):
     for name, sources_BxS in (('', inputs_BxS), (' shuffled', np.roll(inputs_BxS, 1, axis=0))):
@@ -72,10 +71,10 @@ def losses(bundle: Bundle, pairs: Sequence[dict[str, str]], batch_size: int) -> 
 
 
 def _batches(bundle: Bundle, pairs: Sequence[dict[str, str]], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Texts of like length side by side, padded no further than to a multiple of `ROUNDED`."""
+  """Yields batches of texts of similar length, padded to a multiple of `ROUNDED`."""
   names = {'inputs': bundle.inputs_length, 'targets': bundle.targets_length}
   rows = [
-    {name: ended(np.array(bundle.vocabulary.encode(pair[name])), most) for name, most in names.items()}
+    {name: append_eos(np.array(bundle.tokenizer.encode(pair[name])), most) for name, most in names.items()}
     for pair in pairs
   ]
   rows.sort(key=lambda row: (len(row['inputs']), len(row['targets'])))
@@ -83,14 +82,14 @@ def _batches(bundle: Bundle, pairs: Sequence[dict[str, str]], size: int) -> Iter
     batch = rows[first : first + size]
     longest = {name: max(len(row[name]) for row in batch) for name in names}
     rounded = {name: min(most, -(-longest[name] // ROUNDED) * ROUNDED) for name, most in names.items()}
-    yield tuple(np.stack([padded(row[name], rounded[name]) for row in batch]) for name in names)
+    yield tuple(np.stack([pad(row[name], rounded[name]) for row in batch]) for name in names)
 
 
 # --- Texts -----------------------------------------------------------------------------------------------------------
 
 
 def write_texts(decoder: Decoder, pairs: Sequence[dict[str, str]], batch_size: int, config: DecodeConfig) -> list[str]:
-  """What the model makes of every source; sources of like length are decoded side by side."""
+  """Returns the model's output for every source; decodes sources of similar length together."""
   order = sorted(range(len(pairs)), key=lambda at: len(pairs[at]['inputs']))
   written = [''] * len(pairs)
   for first in range(0, len(order), batch_size):
@@ -101,8 +100,8 @@ def write_texts(decoder: Decoder, pairs: Sequence[dict[str, str]], batch_size: i
 
 
 def word_errors(reference: str, text: str) -> tuple[int, set[int]]:
-  """The least number of words to change, insert or leave out to make the reference of a text, and the numbers of the
-  reference's words that are right in it."""
+  """Returns the fewest words to change, insert or delete to turn a text into the reference, and the indices of the
+  reference's words that are correct in the text."""
   want, have = reference.split(), text.split()
   cost = np.zeros((len(want) + 1, len(have) + 1), int)
   cost[:, 0], cost[0, :] = np.arange(len(want) + 1), np.arange(len(have) + 1)
@@ -123,7 +122,7 @@ def word_errors(reference: str, text: str) -> tuple[int, set[int]]:
 
 
 def fix_scores(pairs: Sequence[dict[str, str]], written: Sequence[str]) -> dict[str, float]:
-  """Wrong words before and after, and right words spoilt, of all texts together; `misspelt` are those that are wrong
+  """Returns totals of wrong words before and after, and of correct words made wrong; `misspelt` words are wrong even
   without case and punctuation."""
   sums: dict[str, int] = collections.Counter()
   for pair, text in zip(pairs, written, strict=True):
@@ -155,7 +154,7 @@ def _plain(text: str) -> str:
 def summary_scores(
   pairs: Sequence[dict[str, str]], written: Sequence[str], validation: Sequence[dict[str, str]]
 ) -> dict[str, object]:
-  """ROUGE of the summaries, of the best lead, and the interval of the difference."""
+  """Returns ROUGE of the summaries and of the best lead, and the interval of the difference."""
   best = max(LEADS, key=lambda k: _rouge(validation, leads(validation, k))['rouge1'].mean())
   of_model, of_lead = _rouge(pairs, written), _rouge(pairs, leads(pairs, best))
   rng = np.random.default_rng(0)
@@ -172,7 +171,7 @@ def summary_scores(
 
 
 def leads(pairs: Sequence[dict[str, str]], n_words: int) -> list[str]:
-  """The first words of every source."""
+  """Returns the first words of every source."""
   return [' '.join(pair['inputs'].removeprefix('summarize: ').split()[:n_words]) for pair in pairs]
 
 
@@ -185,7 +184,7 @@ def _rouge(pairs: Sequence[dict[str, str]], texts: Sequence[str]) -> dict[str, n
 
 
 def markdown(result: dict) -> str:
-  """The result as a page."""
+  """Returns the result as a Markdown page."""
   decoding = 'greedy decoding' if result['beams'] == 1 else f'{result["beams"]} beams'
   lines = [f'# {result["bundle"]} on the {result["split"]} split, {decoding}', '']
   fix = result['tasks'].get('fix', {}).get('scores')
@@ -216,7 +215,7 @@ def markdown(result: dict) -> str:
       low, high = scores[kind]['difference_95']
       lines += [f'| {kind} | {scores[kind]["model"]:.1f} | {scores[kind]["lead"]:.1f} | {low:+.1f} to {high:+.1f} |']
     lines += ['']
-  lines += ['| nats a token | loss | sources shuffled | first token | first, shuffled |', '|---|---|---|---|---|']
+  lines += ['| nats per token | loss | shuffled sources | first token | first, shuffled |', '|---|---|---|---|---|']
   for name, task in result['tasks'].items():
     one = task['losses']
     figures = [value for key, value in one.items() if key != 'tokens']
@@ -235,11 +234,11 @@ def main() -> None:
   parser.add_argument('folder', type=Path)
   parser.add_argument('--output', type=Path, required=True)
   parser.add_argument('--split', choices=('validation', 'test'), default='test')
-  parser.add_argument('--texts', type=int, default=1000, help='of each task that are decoded; 0 for losses alone')
-  parser.add_argument('--losses', type=int, default=512, help='texts of each task whose losses are computed')
+  parser.add_argument('--texts', type=int, default=1000, help='texts of each task to decode; 0 computes only losses')
+  parser.add_argument('--losses', type=int, default=512, help='texts of each task for losses')
   parser.add_argument('--batch_size', type=int, default=32)
   parser.add_argument('--beams', type=int, default=4)
-  parser.add_argument('--shown', type=int, default=0, help="texts of each task in the result; they are others'")
+  parser.add_argument('--shown', type=int, default=0, help='texts of each task to show in the result; others own them')
   args = parser.parse_args()
   started, bundle = time.time(), open_bundle(args.bundle)
   decoder, config = Decoder(bundle), DecodeConfig(beams=args.beams)

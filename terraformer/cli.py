@@ -18,7 +18,7 @@ from terraformer.configure import load_configs
 from terraformer.files import UnwritableError, writing
 from terraformer.flags import PATH_FLAGS, make_parser
 from terraformer.modules import import_modules
-from terraformer.train import status as status_lib
+from terraformer.training import status as status_lib
 
 __all__ = ['load_configs', 'main']
 

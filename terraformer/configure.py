@@ -6,16 +6,32 @@ import importlib.util  # noqa: F401 (gin 0.5 uses it without importing it)
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import gin
+import gin.config
 
 from terraformer import config as config_lib
 from terraformer import gin_files
 from terraformer.config import DecodeConfig, RunConfig, UserError, first_line, migrations
 
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
+
+
+def load_config(*gin_files: str | os.PathLike[str], bindings: str | Sequence[str] = ()) -> RunConfig:
+  """The configuration of a run that gin files and bindings make.
+
+  Args:
+    gin_files: the later ones win; looked up in the working folder, then in the files that come with the package
+      (`gin_configs/runs/demo.gin`).
+    bindings: text of the form `config.TrainConfig.steps = 100`, which wins over the files.
+
+  Raises:
+    UserError: for a file, name or value that is not valid, and for a binding that nothing uses.
+  """
+  lines = [bindings] if isinstance(bindings, str) else list(bindings)
+  return load_configs([os.fspath(path) for path in gin_files], lines)[0]
 
 
 def load_configs(files: list[str], bindings: list[str], stored: str = '') -> tuple[RunConfig, DecodeConfig, str]:
@@ -52,12 +68,14 @@ def _load(files: list[str], bindings: list[str], stored: str) -> tuple[RunConfig
   # The working folder, a checkout, and an installed wheel. Gin 0.5 has no public way to read files by other means than
   # its own, which take the locale's encoding and leave byte-order marks in the text.
   gin.config._LOCATION_PREFIXES[:] = ['', str(package.parent), str(package)]
-  gin.config._FILE_READERS[:] = [(gin_files.Reader().opened, gin_files.is_there)]
+  readers: Any = [(gin_files.Reader().opened, gin_files.is_there)]  # gin takes `open` for the type of the first
+  gin.config._FILE_READERS[:] = readers
   gin.parse_config(_HEADER + _default_references())
   if stored:
     _parse('the stored config', lambda: gin.parse_config(stored))
   for path in files:
     _parse(f'--gin_file {path}', lambda path=path: gin.parse_config_file(path))
+  bindings = [gin_files.with_present_names(each, f'--gin_bindings {each!r:.200}') for each in bindings]
   for binding in bindings:
     _parse(f'--gin_bindings {binding!r:.200}', lambda binding=binding: gin.parse_config(_HEADER + binding))
   try:

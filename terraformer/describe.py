@@ -4,10 +4,10 @@ import dataclasses
 import json
 
 from terraformer.config import ModelConfig
-from terraformer.models.cost import Cost, Part, cost
+from terraformer.models.cost import Cost, GroupCost, cost
 from terraformer.models.twin import dense_twin
 
-_NONE = Part(0, 0)
+_NONE = GroupCost(0, 0)
 
 
 def as_json(config: ModelConfig, context: int) -> str:
@@ -31,7 +31,7 @@ def as_table(config: ModelConfig, context: int) -> str:
   twin = dense_twin(config)
   ours, dense = cost(config, context), cost(twin, context)
   d_ff = ' and '.join(sorted({f'{block.feed_forward.d_ff:,}' for block in twin.blocks.values()}))
-  names = sorted({*ours.parts, *dense.parts}, key=_place)
+  names = sorted({*ours.parts, *dense.parts}, key=_order)
   lines = [
     f'{type(config).__name__.removesuffix("Config")}, beside its dense twin (d_ff {d_ff}); millions of parameters',
     '',
@@ -39,7 +39,7 @@ def as_table(config: ModelConfig, context: int) -> str:
   ]
   for name in names:
     lines.append(_row(name, (ours.parts.get(name, _NONE), ours), (dense.parts.get(name, _NONE), dense)))
-  total = Part(ours.parameters, ours.read), Part(dense.parameters, dense.read)
+  total = GroupCost(ours.parameters, ours.read), GroupCost(dense.parameters, dense.read)
   lines += ['-' * 100, _row('all', (total[0], ours), (total[1], dense)), '']
   lines += [
     _pair(f'key-value cache at {context:,} tokens, MB', ours.cache_numbers * 4 / 1e6, dense.cache_numbers * 4 / 1e6),
@@ -53,7 +53,7 @@ def as_table(config: ModelConfig, context: int) -> str:
   return '\n'.join(lines)
 
 
-def _place(name: str) -> tuple[int, int]:
+def _order(name: str) -> tuple[int, int]:
   """Sorts stacks and parts as a token passes them."""
   stacks = ('embedding', 'positions', 'encoder', 'merging', 'decoder', 'normalisation', 'output')
   parts = ('positions', 'QKV', 'attention output', 'controller', 'feed-forward', 'recurrence', 'merging', 'normal')
@@ -61,7 +61,7 @@ def _place(name: str) -> tuple[int, int]:
   return stack, next((index for index, part in enumerate(parts) if part in name), len(parts))
 
 
-def _row(name: str, *columns: tuple[Part, Cost]) -> str:
+def _row(name: str, *columns: tuple[GroupCost, Cost]) -> str:
   cells = (
     f'{part.parameters / 1e6:12,.3f}{part.parameters / of.parameters:8.1%}{part.read / 1e6:14,.3f}'
     for part, of in columns

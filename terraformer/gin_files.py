@@ -3,14 +3,21 @@
 import contextlib
 import io
 import os
+import sys
 from collections.abc import Iterator
 
 from terraformer.config import UserError, unreadable
+from terraformer.config.renames import present_names
 
 
 def is_there(path: str) -> bool:
   """Whether something has this name, be it a file or not: what is wrong with it is then said by `opened`."""
   return os.path.lexists(path)
+
+
+def with_present_names(text: str, where: str) -> str:
+  """Gin text with the present names; for each old one the standard error gets a line that begins with `where`."""
+  return present_names(text, lambda line: print(f'{where}: {line}', file=sys.stderr))
 
 
 class Reader:
@@ -29,7 +36,7 @@ class Reader:
     known = os.path.realpath(path)
     if known in self._open:
       raise UserError(f'{path} includes itself, directly or through another file; remove that include')
-    lines = io.StringIO(_text(path), newline=None)
+    lines = io.StringIO(with_present_names(_text(path), path), newline=None)
     lines.name = path
     self._open.append(known)
     try:

@@ -12,6 +12,10 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
 _QUICK_COMPILATION = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
 os.environ['XLA_FLAGS'] = f'{_QUICK_COMPILATION} {os.environ.get("XLA_FLAGS", "")}'
 
+from tests import shapes  # noqa: E402
+
+shapes.install()  # before the package is imported
+
 from tests.prepared import (  # noqa: E402, F401
   bundle,
   fake_prepared,
@@ -20,7 +24,7 @@ from tests.prepared import (  # noqa: E402, F401
   made_once,
   python,
   terraformer,
-  vocabulary,
+  tokenizer,
 )
 
 # Of a minute and more: begun last, one of these would keep a process busy while the others have nothing left to do.

@@ -18,8 +18,8 @@ from terraformer.config import DecodeConfig, RunConfig
 from terraformer.data.batches import open_prepared
 from terraformer.decode.decoder import Decoder
 from terraformer.models.parameters import flatten
-from terraformer.train import best, checkpoint
-from terraformer.train.metrics import read_metrics
+from terraformer.training import best, checkpoint
+from terraformer.training.metrics import read_metrics
 
 FORMATS = Path(__file__).parent / 'fixtures' / 'formats'
 RUN, BUNDLE = Path('run'), Path('bundle')
@@ -69,7 +69,7 @@ def tokens(decoder: Decoder, prompt: str) -> list[int]:
 def resume(folder: Path, steps: int) -> tuple[dict[str, np.ndarray], list[float]]:
   """Goes on with the run in a folder to so many steps, by what its checkpoint says of it and no other configuration:
   the parameters, and the loss of each step."""
-  more = (f'steps = {steps}', 'log_every = 1', 'sample_every = 0', 'watch_every = 0')
+  more = (f'steps = {steps}', 'log_every = 1', 'sample_every = 0', 'diagnostics_every = 0')
   bindings = (f'config.TrainConfig.{field}' for field in more)
   with contextlib.chdir(folder):
     first = checkpoint.require_step(RUN)

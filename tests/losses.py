@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from terraformer.train.loss import summed_loss
+from terraformer.training.loss import summed_loss
 
 
 def mean_loss(losses):

@@ -41,9 +41,9 @@ class Window(Attention):
   def read(self, q_BxHxK, cache, filled):
     place_P = jnp.arange(cache.kv.capacity)
     prompt_Bx1 = filled.prompt_B[:, None]
-    position_BxP = jnp.where(place_P < filled.behind, place_P, prompt_Bx1 + place_P - filled.behind)
-    now_Bx1 = prompt_Bx1 + filled.place - filled.behind - 1
-    sees_BxP = filled.places(cache.kv.capacity) & (now_Bx1 - position_BxP < self.config.window)
+    position_BxP = jnp.where(place_P < filled.first_new, place_P, prompt_Bx1 + place_P - filled.first_new)
+    now_Bx1 = prompt_Bx1 + filled.next_slot - filled.first_new - 1
+    sees_BxP = filled.mask(cache.kv.capacity) & (now_Bx1 - position_BxP < self.config.window)
     return one_query_attention(q_BxHxK, cache.kv.k, cache.kv.v_GxPxK, sees_BxP)
 
 
@@ -68,7 +68,7 @@ class TopTwoFF(nnx.Module):
     keys = jax.random.split(key, 4)
     axes = ('ff_block', 'ff_unit', 'embed')
     self.router_DxMxN = parameter(
-      glorot_uniform(keys[0], (d, m, n), d, config.d_ff), ('embed', 'ff_block', 'ff_unit'), part='controller'
+      glorot_uniform(keys[0], (d, m, n), d, config.d_ff), ('embed', 'ff_block', 'ff_unit'), group='controller'
     )
     self.w1_MxNxD = parameter(glorot_uniform(keys[1], (m, n, d), d, config.d_ff), axes, row_axis=-2, rows=2)
     self.w2_MxNxD = parameter(glorot_uniform(keys[2], (m, n, d), config.d_ff, d), axes, row_axis=-2, rows=2)
@@ -77,9 +77,9 @@ class TopTwoFF(nnx.Module):
   def _route(self, x_xD):
     return jax.nn.softmax(jnp.einsum('...D,DMN->...MN', x_xD, self.router_DxMxN[...]).astype(jnp.float32))
 
-  def __call__(self, x_BxTxD, *, key=None, choices=None):
+  def __call__(self, x_BxTxD, *, key=None, routing=None):
     gate_BxTxMxN = self._route(x_BxTxD)
-    units_BxTxMx2 = jax.lax.top_k(gate_BxTxMxN, 2)[1] if choices is None else choices
+    units_BxTxMx2 = jax.lax.top_k(gate_BxTxMxN, 2)[1] if routing is None else routing
     mask_BxTxMxN = jax.nn.one_hot(units_BxTxMx2, gate_BxTxMxN.shape[-1]).sum(-2)
     hidden_BxTxMxN = jax.nn.relu(jnp.einsum('BTD,MND->BTMN', x_BxTxD, self.w1_MxNxD[...])) * gate_BxTxMxN * mask_BxTxMxN
     y_BxTxD = jnp.einsum('BTMN,MND->BTD', hidden_BxTxMxN, self.w2_MxNxD[...]) + self.bias_D[...]
@@ -133,8 +133,8 @@ config.RunConfig.data = @config.DataConfig()
 config.DataConfig.source = @{NAME}.CountingConfig()
 config.DataConfig.inputs_length = 16
 config.DataConfig.targets_length = 12
-config.VocabularyConfig.size = 300
-config.VocabularyConfig.sentinels = 0
+config.TokenizerConfig.size = 300
+config.TokenizerConfig.sentinels = 0
 
 config.RunConfig.model = @config.TerraformerConfig()
 config.TerraformerConfig.vocab_size = 300

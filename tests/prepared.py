@@ -23,7 +23,7 @@ from terraformer.config import (
 )
 from terraformer.data import job, parts, store
 from terraformer.data.scoring import Scoring
-from terraformer.data.vocabulary import train_vocabulary
+from terraformer.data.tokenizer import train_vocabulary
 
 ROOT = Path(__file__).parents[1]
 _WORDS = 'red green blue tall small quick slow old bright tree river stone house bird road cloud hill door fire'
@@ -59,7 +59,7 @@ def made_once(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def vocabulary():
+def tokenizer():
   return train_vocabulary(sentences(300) + ['one\n\n  two'], size=450, sentinels=20)
 
 
@@ -86,7 +86,7 @@ def with_own_sentinels(names, **options):
 
 
 @pytest.fixture(scope='session')
-def fake_prepared(vocabulary, tmp_path_factory):
+def fake_prepared(tokenizer, tmp_path_factory):
   """Returns write(task, has_inputs, ...) -> DataConfig: prepares a folder with a stand-in for seqio."""
 
   def write(
@@ -95,7 +95,7 @@ def fake_prepared(vocabulary, tmp_path_factory):
     counts=(40, 11, 7),
     directory=None,
     held_out=frozenset(),
-    words=vocabulary,
+    words=tokenizer,
     scoring=USUAL,
     **fields,
   ):
@@ -119,7 +119,7 @@ def fake_prepared(vocabulary, tmp_path_factory):
     work.mkdir(parents=True)
     components = [job.Component(fake, scoring=scoring)]
     whole = job.Job(work, config, components, features, run, words, store.Origin('c'), held_out)
-    parts.write_part(whole, 0, progress=False)
+    parts.write_part(whole, 0, show_progress=False)
     parts.assemble(whole, store.folder_of(config))
     return config
 
@@ -223,6 +223,6 @@ def finished_run(gin_file, terraformer, made_once, tmp_path_factory):
 @pytest.fixture(scope='session')
 def bundle(finished_run, made_once):
   """The bundle of that run."""
-  from terraformer.export import export
+  from terraformer.exporting import export
 
   return made_once('bundles', lambda path: export(finished_run, path / 'tiny')) / 'tiny'

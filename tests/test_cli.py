@@ -117,7 +117,7 @@ def test_a_run_without_checkpoint_is_named(capsys, tmp_path, command):
   more = [f'--output={tmp_path / "bundle"}'] if command == 'export' else []
   status, errors = said(capsys, command, f'--workdir={tmp_path}', *more)
   assert status == 2
-  assert errors == f'terraformer {command}: {tmp_path}: expected a run with at least one checkpoint, found none\n'
+  assert errors == f'terraformer {command}: {tmp_path}: there is no checkpoint; give the folder of a run that has one\n'
   assert not (tmp_path / 'bundle').exists()
 
 
@@ -174,7 +174,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(capsys, gin_fi
   ('name', 'data', 'words'),
   [
     ('missing.txt', None, 'found no such file'),
-    ('empty.txt', b'', 'expected text, found nothing'),
+    ('empty.txt', b'', 'empty.txt: the file is empty'),
     ('latin.txt', b'caf\xe9', 'expected UTF-8, found the byte 0xe9 at offset 3'),
     (
       'rows.jsonl',
@@ -219,7 +219,7 @@ def test_an_evaluation_prints_examples_and_baselines_and_keeps_all_texts(capsys,
   assert text.count('--- example') == 2
   for words in ('perplexity', 'unigram model', 'token accuracy', 'ROUGE-1', 'ROUGE-2', 'ROUGE-Lsum', 'first ten words'):
     assert words in text
-  assert re.search(r"^loss .* nats a token, .* with another text's source: the model .*uses its source$", text, re.M)
+  assert re.search(r"^loss .* nats per token, .* with another text's source: the model .*uses its source$", text, re.M)
   assert re.search(r'^ *distinct texts +[0-9.]+% ', text, re.M)
   rows = [json.loads(line) for line in (finished_run / 'evaluation_test.jsonl').read_text().splitlines()]
   assert len(rows) == 7 and rows[0].keys() == {'source', 'reference', 'prediction'}

@@ -13,9 +13,9 @@ from terraformer.config import UserError
 from terraformer.data.parts import ShardWriter
 from terraformer.eval.predictions import Predictions
 from terraformer.files import NO_ROOM, UnwritableError, as_os_errors, lock, rename_to_free, write_whole, writing
-from terraformer.train import events, hosts
-from terraformer.train.metrics import MetricsLog
-from terraformer.train.plot import plot_loss
+from terraformer.training import events, hosts
+from terraformer.training.metrics import MetricsLog
+from terraformer.training.plot import plot_loss
 
 FAILURES = (*NO_ROOM, errno.EIO)
 

@@ -147,8 +147,8 @@ def test_a_number_that_is_taken_has_a_meaning(capsys, least, command, action):
   ('flags', 'words'),
   [
     (['--num_processes=2', '--process_id=2'], '--process_id: expected less than --num_processes (2), found 2'),
-    (['--num_processes=2'], '--process_id: expected a value beside'),
-    (['--process_id=0'], '--num_processes: expected a value beside'),
+    (['--num_processes=2'], '--process_id: expected together with --'),
+    (['--process_id=0'], '--num_processes: expected together with --'),
     *(
       ([f'--coordinator_address={address}', '--num_processes=1', '--process_id=0'], 'expected HOST:PORT with a port')
       for address in ('', 'host', 'host:', 'host:x', 'host:0', 'host:65536', ':1', f'host:{"9" * 5000}')

@@ -20,13 +20,13 @@ from terraformer.data.batches import open_prepared
 from terraformer.decode.decoder import Decoder
 from terraformer.decode.tensors import map_tensors
 from terraformer.eval.evaluate import evaluate
-from terraformer.export import export
+from terraformer.exporting import export
 from terraformer.layers.parameter import facts_of
 from terraformer.models.make import abstract_model
-from terraformer.models.parameters import flatten, split
-from terraformer.train import best, checkpoint
-from terraformer.train.initial import take_parameters
-from terraformer.train.metrics import read_metrics
+from terraformer.models.parameters import flatten, split_module
+from terraformer.training import best, checkpoint
+from terraformer.training.initial import take_parameters
+from terraformer.training.metrics import read_metrics
 from tests import formats
 from tests.formats import BUNDLE, RUN
 
@@ -57,6 +57,10 @@ def stored(request, tmp_path, monkeypatch):
   return Stored(format_name, name, json.loads((formats.FORMATS / format_name / f'{name}.json').read_text()))
 
 
+# What has had another name since then.
+RENAMED = {'vocabulary': 'tokenizer', 'VocabularyConfig': 'TokenizerConfig', 'watch_every': 'diagnostics_every'}
+
+
 def differing(config, values, path='config'):
   """The fields of a config that are not the stored ones, by name; fields that are new since then do not count."""
   if not isinstance(values, dict):
@@ -64,10 +68,10 @@ def differing(config, values, path='config'):
   if values['kind'] == 'DataConfig' and 'task' in values:
     values, moved = _without_source(config, values, path)
     return moved + differing(config, values, path)
-  if type(config).__name__ != values['kind']:
+  if type(config).__name__ != RENAMED.get(values['kind'], values['kind']):
     return [path]
-  fields = [name for name in values if name != 'kind']
-  return [each for name in fields for each in differing(getattr(config, name, None), values[name], f'{path}.{name}')]
+  fields = {RENAMED.get(name, name): value for name, value in values.items() if name != 'kind'}
+  return [each for name in fields for each in differing(getattr(config, name, None), fields[name], f'{path}.{name}')]
 
 
 def _without_source(config, values, path):
@@ -108,10 +112,10 @@ def test_every_checkpoint_has_its_parameters_bit_for_bit(stored):
 
 def test_another_run_begins_with_its_parameters(stored):
   step = checkpoint.require_step(RUN)
-  vocabulary = open_prepared(stored.config.data).vocabulary.fingerprint
+  tokenizer = open_prepared(stored.config.data).tokenizer.fingerprint
   model = abstract_model(stored.config.model)
-  fresh = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), split(model)[1])
-  taken, _ = take_parameters(fresh, facts_of(model), InitFromConfig(str(RUN)), step, vocabulary)
+  fresh = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), split_module(model)[1])
+  taken, _ = take_parameters(fresh, facts_of(model), InitFromConfig(str(RUN)), step, tokenizer)
   arrays = {name: np.asarray(array) for name, array in flatten(taken).items()}
   assert formats.checksums(arrays) == stored.expected['checkpoints'][str(RUN)][str(step)]
 
@@ -119,7 +123,7 @@ def test_another_run_begins_with_its_parameters(stored):
 def test_an_evaluation_gives_the_same_loss_and_goes_on_with_its_predictions(stored):
   files = {path: path.read_bytes() for path in RUN.glob('evaluation*.jsonl')}
   assert len(files) == bool(stored.expected['predictions'])
-  result = evaluate(RUN, 'test', formats.TEXTS, progress=False, decode=DecodeConfig() if files else None)
+  result = evaluate(RUN, 'test', formats.TEXTS, show_progress=False, decode=DecodeConfig() if files else None)
   assert result.loss == pytest.approx(stored.expected['evaluation']['loss'], rel=TOLERANCE)
   assert result.accuracy == pytest.approx(stored.expected['evaluation']['accuracy'], rel=TOLERANCE)
   assert [text for _, _, text in result.texts] == stored.expected['predictions']

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from terraformer.train import checkpoint
-from terraformer.train.metrics import read_metrics
+from terraformer.training import checkpoint
+from terraformer.training.metrics import read_metrics
 from tests import outside
 
 

@@ -10,10 +10,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from terraformer.cli import main
-from terraformer.export import export
+from terraformer.exporting import export
 from terraformer.flags import PATH_FLAGS
 from terraformer.paths import cache_folder, make_folder, plain, printable
-from terraformer.train import checkpoint
+from terraformer.training import checkpoint
 from tests.prepared import TINY_GIN, sentences
 
 # Of patterns, URLs, shells, formulas and escapes, of another script, of two lines, and a byte that is not UTF-8.
@@ -46,7 +46,7 @@ def said(capsys):
   return run
 
 
-def test_every_command_takes_every_name_and_folders_behind_links(tmp_path, said, monkeypatch, vocabulary, own_cache):
+def test_every_command_takes_every_name_and_folders_behind_links(tmp_path, said, monkeypatch, tokenizer, own_cache):
   place = tmp_path / NAME
   (place / 'texts').mkdir(parents=True)
   links = [place / name for name in ('run', 'data', 'bundle')]
@@ -57,13 +57,13 @@ def test_every_command_takes_every_name_and_folders_behind_links(tmp_path, said,
   for split, count in (('train', 60), ('validation', 9), ('test', 5)):
     rows = [f'{{"inputs": "{text}", "targets": "{text[:9]}"}}\n' for text in sentences(count, seed=count)]
     (place / 'texts' / f'{split}.jsonl').write_text(''.join(rows))
-  (place / 'words.model').write_bytes(vocabulary.model_bytes)
+  (place / 'words.model').write_bytes(tokenizer.model_bytes)
   (place / 'tiny.gin').write_text(
     TINY_GIN
     + 'config.DataConfig.source = @config.LocalFilesConfig()\n'
     + 'config.TrainConfig.steps = 4\nconfig.TrainConfig.eval_every = 0\nconfig.TrainConfig.sample_every = 0\n'
     + f'config.DataConfig.directory = {ascii(str(place / "data"))}\n'
-    + f'config.VocabularyConfig.path = {ascii(str(place / "words.model"))}\nconfig.VocabularyConfig.sentinels = 20\n'
+    + f'config.TokenizerConfig.path = {ascii(str(place / "words.model"))}\nconfig.TokenizerConfig.sentinels = 20\n'
     + f'config.LocalFilesConfig.train = ({ascii(str(place / "texts" / "train.jsonl"))},)\n'
     + f'config.LocalFilesConfig.validation = ({ascii(str(place / "texts" / "vali*.jsonl"))},)\n'
     + f'config.LocalFilesConfig.test = ({ascii(str(place / "texts" / "test.jsonl"))},)\n'

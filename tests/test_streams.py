@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 from terraformer.decode.bundle import open_bundle
 from tests.prepared import sentences
 
@@ -43,7 +43,7 @@ def ended(terraformer):
 def text_bindings(tmp_path):
   """Flags of a small task of local files."""
   (tmp_path / 'text.txt').write_text('\n\n'.join(sentences(300)))
-  values = {'LocalFilesConfig.train': (str(tmp_path / 'text.txt'),), 'VocabularyConfig.size': 450}
+  values = {'LocalFilesConfig.train': (str(tmp_path / 'text.txt'),), 'TokenizerConfig.size': 450}
   bindings = [f'--gin_bindings=config.{name} = {value!r}' for name, value in values.items()]
   return ['--gin_file=gin_configs/data/local_files.gin', *bindings]
 
@@ -146,6 +146,6 @@ def test_input_that_cannot_be_read_is_told_in_a_sentence(ended, bundle, state):
 def test_no_message_goes_to_a_file_that_is_written(ended, text_bindings, finished_run, tmp_path):
   closed = dict.fromkeys(CLOSED, 'closed')
   assert ended(['vocab', *text_bindings, f'--output={tmp_path / "v.model"}'], **closed)[0] == 1
-  assert Vocabulary.open(tmp_path / 'v.model', 0).size > 300
+  assert Tokenizer.open(tmp_path / 'v.model', 0).size > 300
   assert ended(['export', f'--workdir={finished_run}', f'--output={tmp_path / "out"}'], **closed)[0] == 1
   open_bundle(tmp_path / 'out', verify=True)

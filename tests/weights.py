@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from terraformer.ops.places import Filled, prompted
+from terraformer.ops.cache_slots import FilledSlots, prompt_slots
 
 Module = TypeVar('Module')
 
@@ -45,12 +45,12 @@ def step(module, *args):
   return module.step(*args)
 
 
-def nothing_filled(batch: int) -> Filled:
+def nothing_filled(batch: int) -> FilledSlots:
   """The places of an empty cache."""
-  return prompted(jnp.zeros(batch, jnp.int32), 0)
+  return prompt_slots(jnp.zeros(batch, jnp.int32), 0)
 
 
-def steps(layer, x_BxTxD, cache, filled: Filled):
+def steps(layer, x_BxTxD, cache, filled: FilledSlots):
   """`layer.step` position by position, from a cache and its filled places on: BxTxD, and the cache after them."""
 
   def advance(carry, x_BxD):

@@ -1,4 +1,4 @@
-"""What `make demo` runs: a trained model on this machine's own texts, and a small one trained before your eyes.
+"""The script behind `make demo`: runs a trained model on texts of this machine, and trains a small model.
 
   python tools/demo.py FOLDER
 
@@ -34,61 +34,61 @@ from terraformer.data.scores import rouge  # noqa: E402
 from terraformer.decode.decoder import Decoder  # noqa: E402
 
 NAME = 'technical_english'
-TEXTS, SHOWN = 60, 4  # of each task
+TEXTS, SHOWN = 60, 4  # per task
 SENTENCE = re.compile(r"[A-Z][A-Za-z0-9 ,;'()/-]{40,160}[.!]")  # or two; without code in it
-DPKG = Path('/var/lib/dpkg/status')  # descriptions of the installed packages, on Debian and its like
+DPKG = Path('/var/lib/dpkg/status')  # descriptions of the installed packages, on Debian and its derivatives
 COPY = '--gin_file=gin_configs/runs/decimal_copy.gin'
 _WIDTH = 100
 
 Pair = dict[str, str]
-Row = tuple[str, str, str]  # of the table at the end: what, how much, beside what
+Row = tuple[str, str, str]  # of the final table: measure, value, value to compare with
 
 
 def main() -> int:
   """Reads the command line."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('folder', type=Path, help='where it writes')
+  parser.add_argument('folder', type=Path, help='output folder')
   folder, started = parser.parse_args().folder.resolve(), time.time()
   try:
-    results = mend_and_summarise()
-    mend_what_is_typed()
+    results = fix_and_summarize()
+    fix_typed_text()
     results += learn_to_copy(folder)
   except UserError as error:
     print(f'demo: {error}', file=sys.stderr)
     return 2
-  except subprocess.CalledProcessError as error:  # it has said why
+  except subprocess.CalledProcessError as error:  # the command printed the reason
     return error.returncode
   except KeyboardInterrupt:
-    print('\ndemo: interrupted; the same command goes on', file=sys.stderr)
+    print('\ndemo: interrupted; run the same command again to resume', file=sys.stderr)
     return 130
-  heading(f'what you have seen, in {(time.time() - started) / 60:.1f} minutes')
+  heading(f'summary, after {(time.time() - started) / 60:.1f} minutes')
   for what, figure, beside in results:
     print(f'{what:<56}{figure:>9}   {beside}')
-  print(f'\nHow the first model was trained, and what it cannot do: terraformer/pretrained/{NAME}.md')
-  print(f'The second one is in {folder.name}/copy; {folder.name}/copy/summary.md has its curves.')
+  print(f'\nFor the training and the limits of the first model, see terraformer/pretrained/{NAME}.md')
+  print(f'The second model is in {folder.name}/copy; {folder.name}/copy/summary.md has its curves.')
   return 0
 
 
-# --- A model that was trained before ---------------------------------------------------------------------------------
+# --- The pretrained model --------------------------------------------------------------------------------------------
 
 
-def mend_and_summarise() -> list[Row]:
-  """Shows the shipped model at work on texts of this machine."""
-  heading('a model that comes with the package, on texts of this machine that it was not trained on')
+def fix_and_summarize() -> list[Row]:
+  """Runs the model that comes with the package on texts of this machine."""
+  heading('the model that comes with the package, on texts of this machine that it was not trained on')
   decoder = Decoder.open(NAME)
   rows = held_out_rows()
   packages = sorted({row['package'] for row in rows})
   print(
-    f'{NAME}: 4.4 million parameters, 10.8 MB, every layer sparse. Held out, by a rule that its card states, is\n'
-    f'whatever belongs to these {len(packages)} packages: {textwrap.shorten(", ".join(packages), 250)}'
+    f'{NAME}: 4.4 million parameters, 10.8 MB, every layer sparse. The rule on its model card holds out\n'
+    f'the texts of these {len(packages)} packages: {textwrap.shorten(", ".join(packages), 250)}'
   )
   fixes = _fixes(rows)
-  mended = write_texts(decoder, fixes, 20, DecodeConfig())
-  scores = fix_scores(fixes, mended)
-  print(f'\nMistakes were typed into {len(fixes)} sentences, and it mends them (`fix: `). The first of them:\n')
-  spoilt = [each for each in zip(fixes, mended, strict=True) if _source(each[0]) != each[0]['targets']]
+  fixed = write_texts(decoder, fixes, 20, DecodeConfig())
+  scores = fix_scores(fixes, fixed)
+  print(f'\nThe model corrects {len(fixes)} sentences with typing mistakes (`fix: `). The first ones:\n')
+  spoilt = [each for each in zip(fixes, fixed, strict=True) if _source(each[0]) != each[0]['targets']]
   for pair, text in spoilt[:SHOWN]:
-    show(('typed', _source(pair)), ('mended', text), ('right', pair['targets']))
+    show(('typed', _source(pair)), ('fixed', text), ('correct', pair['targets']))
 
   summaries = _summaries(rows)
   described = {f'summarize: {row["body"]}' for row in rows if row['kind'] == 'description'}
@@ -96,8 +96,8 @@ def mend_and_summarise() -> list[Row]:
   references = [pair['targets'] for pair in summaries]
   n_descriptions = sum(pair['inputs'] in described for pair in summaries)
   print(
-    f'It summarises {n_descriptions} descriptions of packages, which it was trained for, and '
-    f'{len(summaries) - n_descriptions} docstrings, at which it is poor\n(`summarize: `). The first of them:\n'
+    f'It summarizes {n_descriptions} package descriptions, for which it was trained, and '
+    f'{len(summaries) - n_descriptions} docstrings, which it summarizes poorly\n(`summarize: `). The first ones:\n'
   )
   for pair, text in list(zip(summaries, written, strict=True))[:SHOWN]:
     show(('text', textwrap.shorten(_source(pair), 240)), ('summary', text), ('its own', pair['targets']))
@@ -106,22 +106,22 @@ def mend_and_summarise() -> list[Row]:
   lost, right = scores['right_words_spoilt'], scores['right_words_before']
   return [
     (
-      f'wrong words in {len(fixes)} sentences, mended',
+      f'wrong words in {len(fixes)} sentences after correction',
       f'{after:,}',
       f'{before:,} before, of {scores["words"]:,}',
     ),
-    ('right words that it spoilt', f'{lost:,}', f'of {right:,}'),
+    ('correct words that it made wrong', f'{lost:,}', f'of {right:,}'),
     (f'ROUGE-1 of {len(summaries)} summaries', f'{model:.1f}', f"{lead:.1f} for the text's first 12 words"),
     ('different summaries among them', f'{len(set(written))}', f'of {len(written)}'),
   ]
 
 
 def held_out_rows() -> list[dict[str, str]]:
-  """Descriptions of Debian's packages, where there are any, and docstrings; those of held-out packages, in turns."""
+  """Returns Debian package descriptions, if any, and docstrings of held-out packages, interleaved by package."""
   rows = [*_installed_descriptions(), *docstring_rows(wanted=lambda package: split_of(package) == 'test')]
   rows = list({row['body']: row for row in rows}.values())
   random.Random(0).shuffle(rows)
-  return sorted(_in_turns(rows), key=lambda row: row['kind'])  # descriptions first: it learnt to summarise those
+  return sorted(_in_turns(rows), key=lambda row: row['kind'])  # descriptions first: the model was trained on those
 
 
 def _installed_descriptions() -> Iterator[dict[str, str]]:
@@ -149,7 +149,7 @@ def _summaries(rows: Sequence[dict[str, str]]) -> list[Pair]:
 
 
 def _in_turns(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-  """The rows of all packages in turns: some have a hundred times as many as others."""
+  """Interleaves the rows of all packages, since some have a hundred times as many as others."""
   of_package: dict[str, list[dict[str, str]]] = collections.defaultdict(list)
   for row in rows:
     of_package[row['package']].append(row)
@@ -157,31 +157,31 @@ def _in_turns(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _source(pair: Pair) -> str:
-  """What a pair begins with, without the name of its task."""
+  """Returns the inputs of a pair without the name of the task."""
   return pair['inputs'].partition(': ')[2]
 
 
-def mend_what_is_typed() -> None:
-  """Lets a user try it, where there is one."""
+def fix_typed_text() -> None:
+  """Lets the user try the model if there is a terminal."""
   heading('yours')
   print(f"$ terraformer decode --bundle={NAME} --input='fix: helo wrld, tihs is a tets.'")
   if not sys.stdin.isatty():
-    print('(On a terminal you would be asked for a text here.)')
+    print('(In a terminal, you could type your own text here.)')
     return
   decoder = Decoder.open(NAME)
-  print('Type English with mistakes, or `summarize: ` and a description of software; an empty line goes on.')
+  print('Type English with mistakes, or `summarize: ` and a description of software; an empty line continues.')
   while text := input('> ').strip():
     for piece in decoder.generate(text if text.startswith(('fix: ', 'summarize: ')) else f'fix: {text}'):
       print(piece, end='', flush=True)
     print()
 
 
-# --- A model that is trained now -------------------------------------------------------------------------------------
+# --- A model trained here --------------------------------------------------------------------------------------------
 
 
 def learn_to_copy(folder: Path) -> list[Row]:
-  """Trains a model from random values to copy numbers, and tries it."""
-  heading('a model that is trained now, from random values: it is to copy numbers of up to 8 digits')
+  """Trains a model from scratch to copy numbers, and tests it."""
+  heading('a model trained from scratch to copy numbers of up to 8 digits')
   data = f"--gin_bindings=config.DataConfig.directory = '{folder / 'data'}'"
   run, bundle = folder / 'copy', folder / 'copy_bundle'
   command('train', COPY, data, f'--workdir={run}')
@@ -190,22 +190,20 @@ def learn_to_copy(folder: Path) -> list[Row]:
   exact = sum(text.strip() == reference.strip() for _, reference, text in texts)
   for source, _, text in texts[:SHOWN]:
     print(f'  {source:>9} -> {text}')
-  print(
-    f'{exact} of {len(texts)} held-out numbers are copied to the last digit. (Short numbers occur in training too.)\n'
-  )
+  print(f'{exact} of {len(texts)} held-out numbers are copied exactly. (Short numbers also occur in training.)\n')
   command('export', f'--workdir={run}', f'--output={bundle}')
   command('decode', f'--bundle={bundle}', '--input=31415926')
-  # A number of n digits is guessed right in one of 9 * 10**(n - 1) cases.
+  # The chance of guessing a number of n digits is one in 9 * 10**(n - 1).
   chance = sum(1 / (9 * 10**n) for n in range(8)) / 8
   share = f'{100 * exact / max(1, len(texts)):.1f}%'
   return [(f'of {len(texts)} held-out numbers copied exactly', share, f'{100 * chance:.1f}% by guessing')]
 
 
 def command(*arguments: str, quiet: bool = False) -> str:
-  """Runs a command of the package as a user would, and shows it; returns what it printed where it is to be `quiet`.
+  """Prints and runs a command of the package as a user would; if `quiet`, returns its output instead of printing it.
 
   Raises:
-    CalledProcessError: if it fails.
+    CalledProcessError: if the command fails.
   """
   shown = ' '.join(f'"{each}"' if ' ' in each else each for each in arguments)
   print(f'$ terraformer {shown.replace(f"{ROOT}/", "")}', flush=True)
@@ -214,16 +212,16 @@ def command(*arguments: str, quiet: bool = False) -> str:
   return done.stdout or ''
 
 
-# --- On the terminal -------------------------------------------------------------------------------------------------
+# --- Terminal output -------------------------------------------------------------------------------------------------
 
 
 def heading(text: str) -> None:
-  """A line between two parts."""
+  """Prints a heading between two sections."""
   print(f'\n== {text} '.ljust(_WIDTH, '='), flush=True)
 
 
 def show(*parts: tuple[str, str]) -> None:
-  """Texts under each other, each behind its name."""
+  """Prints texts below each other, each after its name."""
   for name, text in parts:
     lead = f'  {name + ":":<9}'
     print(textwrap.fill(text, _WIDTH, initial_indent=lead, subsequent_indent=' ' * len(lead)))

@@ -29,13 +29,13 @@ from terraformer.bench.machine import (
 from terraformer.bench.parts import EMPTY, part_programs
 from terraformer.config import DecodeConfig, ModelConfig, UserError
 from terraformer.decode import step as steps
-from terraformer.decode.bundle import abstract_unrolled, stored_shapes, unrolled_facts
-from terraformer.decode.sample import draw_of, rules_of
+from terraformer.decode.bundle import abstract_layerwise, layerwise_facts, stored_shapes
+from terraformer.decode.sampling import SamplingParams
 from terraformer.layers.parameter import ModelFacts
 from terraformer.models.base import DecodeState
 from terraformer.models.cost import cache_numbers, n_read
 from terraformer.models.twin import dense_twin
-from terraformer.ops.places import Filled, prompted
+from terraformer.ops.cache_slots import FilledSlots, prompt_slots
 from terraformer.ops.recent_keys import RecentKeys, keys_of
 
 VARIANTS = ('dense', 'ff', 'ff_qkv', 'ff_qkv_output')
@@ -90,7 +90,7 @@ class _Case:
   config: ModelConfig
   weights: steps.StepWeights
   step: Callable
-  progress: steps.Progress
+  sampling: steps.SamplingState
   batch: int
   seconds: list[float]
 
@@ -148,7 +148,7 @@ def bench_decode(
   whole = config.decoder_shape[0]
   if layers is not None:
     models = {name: model.with_layers(*layers) for name, model in models.items()}
-  facts = {name: unrolled_facts(model) for name, model in models.items()}
+  facts = {name: layerwise_facts(model) for name, model in models.items()}
   shapes = {name: _step_shapes(model, facts[name], bfloat16) for name, model in models.items()}
   n_bytes = max(map(bytes_of, shapes.values()))
   for context, batch in itertools.product(contexts, batches):
@@ -211,9 +211,9 @@ def _bytes_read(config: ModelConfig, facts: ModelFacts, shapes: dict[str, Any], 
 def _make_case(
   config: ModelConfig, facts: ModelFacts, tensors: dict[str, np.ndarray], context: int, batch: int
 ) -> _Case:
-  step = steps.compile_step(config, config.vocab_size, rules_of(DecodeConfig()))
-  progress = steps.Progress(filled_state(config, context, batch, _ROOM), None)
-  case = _Case(config, steps.step_weights(tensors, facts), step, progress, batch, [])
+  step = steps.compile_step(config, config.vocab_size)
+  sampling = steps.SamplingState(filled_state(config, context, batch, _ROOM), None)
+  case = _Case(config, steps.step_weights(tensors, facts), step, sampling, batch, [])
   _take_turn(case)
   case.seconds.clear()
   return case
@@ -221,7 +221,7 @@ def _make_case(
 
 def filled_state(config: ModelConfig, context: int, batch: int, room: int) -> DecodeState:
   """The state behind `context` random positions, with places for `room` more."""
-  model = abstract_unrolled(config)
+  model = abstract_layerwise(config)
   inputs_BxS = jax.ShapeDtypeStruct((batch, context), jnp.int32)
   shapes = jax.eval_shape(lambda model, inputs_BxS: model.prefill(inputs_BxS, room), model, inputs_BxS)
   rng = np.random.default_rng(0)
@@ -229,8 +229,8 @@ def filled_state(config: ModelConfig, context: int, batch: int, room: int) -> De
   numbers = rng.standard_normal(1 << 20, np.float32)
 
   def fill(shape):
-    if isinstance(shape, Filled):
-      return prompted(context_B, context)
+    if isinstance(shape, FilledSlots):
+      return prompt_slots(context_B, context)
     if isinstance(shape, RecentKeys):
       *lead, n_buckets, n_slots = shape.position_BxHxRxNxS.shape
       return keys_of(jnp.asarray(rng.integers(0, n_buckets, (*lead, context))), context_B, n_buckets, n_slots - 1)
@@ -240,21 +240,21 @@ def filled_state(config: ModelConfig, context: int, batch: int, room: int) -> De
       return jnp.ones(shape.shape, bool)
     return jnp.resize(numbers, shape.shape)
 
-  state = jax.tree.map(fill, shapes, is_leaf=lambda node: isinstance(node, (Filled, RecentKeys)))
+  state = jax.tree.map(fill, shapes, is_leaf=lambda node: isinstance(node, (FilledSlots, RecentKeys)))
   return jax.tree.map(jnp.copy, state)  # a step takes the buffers, and none of them may be two arrays'
 
 
 def _take_turn(case: _Case) -> None:
   """Writes tokens as the decoder does, a step ahead of what it looks at, and keeps the time between them."""
-  draw = draw_of(DecodeConfig())
-  state = case.progress.state
-  filled = dataclasses.replace(state.filled, place=state.filled.behind.copy())
-  case.progress = dataclasses.replace(case.progress, state=dataclasses.replace(state, filled=filled))
+  params = SamplingParams.from_config(DecodeConfig())
+  state = case.sampling.state
+  filled = dataclasses.replace(state.filled, next_slot=state.filled.first_new.copy())
+  case.sampling = dataclasses.replace(case.sampling, state=dataclasses.replace(state, filled=filled))
   token_B = jnp.asarray(np.random.default_rng(len(case.seconds)).integers(2, case.config.vocab_size, case.batch))
   token_B, pending = token_B.astype(jnp.int32), []
   last = None
   for _ in range(_TURN + 2):
-    token_B, case.progress = case.step(case.weights, case.progress, token_B, draw)
+    token_B, case.sampling = case.step(case.weights, case.sampling, token_B, params)
     pending.append(token_B)
     if len(pending) > 1:
       np.asarray(pending.pop(0))
@@ -267,7 +267,7 @@ def _take_turn(case: _Case) -> None:
 
 def _parts(case: _Case) -> dict[str, float]:
   """Median milliseconds of each part of a step."""
-  programs = part_programs(case.config, case.weights, case.progress.state, case.batch)
+  programs = part_programs(case.config, case.weights, case.sampling.state, case.batch)
   seconds: dict[str, list[float]] = {name: [] for name in programs}
   for _ in range(10):
     for name, program in programs.items():

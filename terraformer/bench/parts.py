@@ -51,7 +51,7 @@ def _qkv(model, state, x_BxD):
     for half, kept in zip(block.attentions, caches, strict=False):
       projection = half.attention.projection
       (q_BxHxK, k_BxHxK, v_BxHxK), _ = projection.step(x_BxD, kept.projection)
-      x_BxD += projection.merge_step(q_BxHxK + k_BxHxK + v_BxHxK, kept.merge)[0] * _SMALL
+      x_BxD += projection.output_step(q_BxHxK + k_BxHxK + v_BxHxK, kept.output)[0] * _SMALL
   return x_BxD
 
 

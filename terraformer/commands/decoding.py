@@ -6,35 +6,27 @@ import dataclasses
 from terraformer import values
 from terraformer.config import DecodeConfig
 
-# Flags that are fields of DecodeConfig by the same name.
-DECODE_FLAGS = (
-  'max_tokens',
-  'temperature',
-  'top_k',
-  'top_p',
-  'seed',
-  'beams',
-  'length_penalty',
-  'no_repeat_ngram',
-  'bfloat16_cache',
-)
+# Flags that are fields of DecodeConfig by the same name: the type of each, and its help.
+_FIELD_FLAGS = {
+  'max_tokens': (values.whole, 'maximum number of new tokens'),
+  'temperature': (values.number, 'sampling temperature; 0, the default, takes the likeliest token'),
+  'top_k': (values.whole, 'sample from the K likeliest tokens; 0, the default, samples from all'),
+  'top_p': (values.number, 'sample from the likeliest tokens whose probabilities add up to P'),
+  'seed': (values.whole, 'seed of the random tokens; every text starts from it'),
+  'beams': (values.whole, 'number of beams of beam search; the text is printed when it is complete'),
+  'length_penalty': (values.number, 'of beam search: a higher penalty favors longer texts'),
+  'no_repeat_ngram': (values.whole, 'block tokens that would repeat a sequence of N tokens'),
+}
+DECODE_FLAGS = (*_FIELD_FLAGS, 'bfloat16_cache')
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-  """The flags of `DECODE_FLAGS`, and `stop`."""
-  parser.add_argument('--max_tokens', type=values.whole, help='tokens to write at most (DecodeConfig.max_tokens)')
+  """Adds the flags of `DECODE_FLAGS`, and `--stop`."""
+  for name, (kind, text) in _FIELD_FLAGS.items():
+    parser.add_argument(f'--{name}', type=kind, help=f'{text} (DecodeConfig.{name})')
+  parser.add_argument('--stop', action='append', metavar='TEXT', help='end the text before this string; repeatable')
   parser.add_argument(
-    '--temperature', type=values.number, help='0 takes the likeliest token (DecodeConfig.temperature)'
-  )
-  parser.add_argument('--top_k', type=values.whole, help='draw from so many likeliest tokens (DecodeConfig.top_k)')
-  parser.add_argument('--top_p', type=values.number, help='draw from the likeliest that have this probability together')
-  parser.add_argument('--seed', type=values.whole, help='of the draws, which each text begins anew (DecodeConfig.seed)')
-  parser.add_argument('--beams', type=values.whole, help='hypotheses of beam search; the text comes in one piece')
-  parser.add_argument('--length_penalty', type=values.number, help='of beam search: higher for longer texts')
-  parser.add_argument('--no_repeat_ngram', type=values.whole, metavar='N', help='write no sequence of N tokens twice')
-  parser.add_argument('--stop', action='append', metavar='TEXT', help='end before this text; repeatable')
-  parser.add_argument(
-    '--bfloat16_cache', action='store_const', const=True, help='keep keys and values in half the memory; slower'
+    '--bfloat16_cache', action='store_const', const=True, help='store the KV cache in bfloat16: half the memory, slower'
   )
 
 

@@ -42,7 +42,7 @@ def _evaluate(flags: argparse.Namespace) -> None:
   decode = None if flags.perplexity else decode_config(decode, flags)
   libraries.cache_compilations()
   chosen = {'decode': decode, 'batch_size': flags.batch_size, 'best': flags.best}
-  result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, progress=not flags.json, **chosen)
+  result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, show_progress=not flags.json, **chosen)
   try:
     print(_as_json(dataclasses.asdict(result)) if flags.json else as_text(result, flags.examples))
   finally:  # what took long is not lost because nobody takes its figures

@@ -24,8 +24,8 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(flags: argparse.Namespace) -> None:
-  from terraformer.export import export
-  from terraformer.train import same_run
+  from terraformer.exporting import export
+  from terraformer.training import same_run
 
   stored = stored_gin(flags.workdir)
   if flags.gin_file or flags.gin_bindings:

@@ -5,7 +5,7 @@ import sys
 
 from terraformer.config import first_line
 from terraformer.streams import OutputError
-from terraformer.train import status as status_lib
+from terraformer.training import status as status_lib
 
 
 def fail(command: str, what: object, status: int) -> int:

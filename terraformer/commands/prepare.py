@@ -72,16 +72,16 @@ def _vocab(flags: argparse.Namespace) -> None:
   from terraformer.data.child import write_vocabulary
 
   run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
-  vocabulary = write_vocabulary(run.data, Path(flags.output))
+  tokenizer = write_vocabulary(run.data, Path(flags.output))
   output = paths.printable(flags.output)
-  print(f'{output}: {vocabulary.size:,} ids, {vocabulary.sentinels} of them sentinels that the file leaves out')
+  print(f'{output}: {tokenizer.size:,} ids, {tokenizer.sentinels} of them sentinels that the file leaves out')
 
 
 VOCAB = Command(
   'vocab',
   "Train a sentencepiece vocabulary on a task's training text.",
-  'VocabularyConfig.size says how many ids it has at most, .sentinels how many of them are added when it is read.\n'
-  'Name the file in VocabularyConfig.path to prepare several tasks with it. Needs the extra `data`.',
+  'TokenizerConfig.size says how many ids it has at most, .sentinels how many of them are added when it is read.\n'
+  'Name the file in TokenizerConfig.path to prepare several tasks with it. Needs the extra `data`.',
   _vocab_flags,
   _vocab,
 )

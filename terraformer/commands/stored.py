@@ -11,9 +11,9 @@ def stored_gin(workdir: str) -> str:
   Raises:
     UserError: if there is no run, or no checkpoint of it can be read.
   """
-  from terraformer.train import checkpoint
+  from terraformer.training import checkpoint
 
   stored = checkpoint.stored_gin(Path(workdir))
   if stored is None:
-    raise UserError(f'{workdir}: expected a run with at least one checkpoint, found none')
+    raise UserError(f'{workdir}: there is no checkpoint; give the folder of a run that has one')
   return stored

@@ -12,7 +12,7 @@ from terraformer.configure import load_configs
 from terraformer.files import UnwritableError
 from terraformer.flags import Command, add_configuration
 from terraformer.streams import OutputError
-from terraformer.train import status as status_lib
+from terraformer.training import status as status_lib
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def _span(text: str) -> tuple[int, int]:
 
 
 def _train(flags: argparse.Namespace) -> int:
-  from terraformer.train import hosts
+  from terraformer.training import hosts
 
   try:
     hosts.connect(flags.coordinator_address, flags.num_processes, flags.process_id, silence=flags.heartbeat_timeout)
@@ -55,7 +55,7 @@ def _train(flags: argparse.Namespace) -> int:
   status = status_lib.FAILED
   try:
     status = _train_here(flags)
-    hosts.part()
+    hosts.shutdown()
     sys.stdout.flush()
   except UserError as error:
     status = fail(flags.command, error, status_lib.BAD_INPUT)
@@ -71,21 +71,21 @@ def _train(flags: argparse.Namespace) -> int:
       status = fail(flags.command, error, status_lib.FAILED)
     else:
       traceback.print_exc()
-  return hosts.leave(status)
+  return hosts.exit_now(status)
 
 
 def _train_here(flags: argparse.Namespace) -> int:
-  from terraformer.train import checkpoint
-  from terraformer.train.divergence import DivergedError
-  from terraformer.train.loop import train
-  from terraformer.train.report import time_table
+  from terraformer.training import checkpoint
+  from terraformer.training.divergence import DivergedError
+  from terraformer.training.loop import train
+  from terraformer.training.report import time_table
 
   workdir = Path(flags.workdir)
   stored = '' if flags.gin_file else checkpoint.stored_gin(workdir) or ''
   run, _, gin_text = load_configs(flags.gin_file, flags.gin_bindings, stored)
   paths.require_folder(workdir)
   try:
-    result = train(run, workdir, gin_text=gin_text, progress=not flags.quiet, profile=flags.profile)
+    result = train(run, workdir, gin_text=gin_text, show_progress=not flags.quiet, profile=flags.profile)
   except DivergedError as error:
     return fail(flags.command, error, status_lib.DIVERGED)
   name = paths.printable(workdir)

@@ -23,7 +23,7 @@ from terraformer.config.base import (
   to_dict,
   unreadable,
 )
-from terraformer.config.data import DataConfig, PackingConfig, VocabularyConfig
+from terraformer.config.data import DataConfig, PackingConfig, TokenizerConfig
 from terraformer.config.layers import (
   BlockSparseFFConfig,
   DenseFFConfig,
@@ -149,7 +149,7 @@ __all__ = [
   'TfdsConfig',
   'TrainConfig',
   'UserError',
-  'VocabularyConfig',
+  'TokenizerConfig',
   'WatchdogConfig',
   'differences',
   'first_line',

@@ -26,6 +26,8 @@ class ProjectionConfig(Family):
 class _ByModule:
   """Of projections that cut d_model into modules."""
 
+  n_modules: int
+
   def check_block(self, d_model: int, n_heads: int) -> None:
     """The modules must be of one width."""
     divides('BlockConfig.d_model', d_model, f'{type(self).__name__}.n_modules', self.n_modules)
@@ -110,15 +112,15 @@ class AttentionConfig(Family):
   Attributes:
     dropout: probability that an attention weight is dropped in training; a kind that has it makes it a field.
     needs_shared_qk: whether keys have to be the queries.
-    needs_padding: whether a causal layer has to be told which positions are padding, though none that counts sees what
-      follows it.
+    needs_padding_mask: whether a causal layer has to be told which positions are padding, though no real position sees
+      what follows it.
     reads_whole_cache: whether a step reads all keys and values of its cache, by the layer's method `read`.
     cross_chunk: queries of cross-attention whose scores are alive at one time; 0 for all of them.
   """
 
   dropout = 0.0  # without an annotation, as `ProjectionConfig.share_qk`
   needs_shared_qk: ClassVar[bool] = False
-  needs_padding: ClassVar[bool] = True
+  needs_padding_mask: ClassVar[bool] = True
   reads_whole_cache: ClassVar[bool] = False
 
   @property
@@ -132,7 +134,7 @@ class AttentionConfig(Family):
       f'{type(projection).__name__}.share_qk: expected True with {type(self).__name__}, found False',
     )
 
-  def can_grow(self, n_places: int) -> bool:
+  def can_grow(self, n_slots: int) -> bool:
     """Whether a cache that will have so many places may begin with fewer."""
     return False
 
@@ -164,7 +166,7 @@ class FullAttentionConfig(AttentionConfig):
   query_chunk: int = 0
   dropout: float = 0.0
 
-  needs_padding: ClassVar[bool] = False
+  needs_padding_mask: ClassVar[bool] = False
   reads_whole_cache: ClassVar[bool] = True
 
   def check(self):
@@ -175,7 +177,7 @@ class FullAttentionConfig(AttentionConfig):
   def cross_chunk(self) -> int:
     return self.query_chunk
 
-  def can_grow(self, n_places: int) -> bool:
+  def can_grow(self, n_slots: int) -> bool:
     """Always."""
     return True
 
@@ -237,9 +239,9 @@ class LSHAttentionConfig(AttentionConfig):
     """As long as those that attend to each other, which has no meaning there but is of a size that fits."""
     return self.chunk_length
 
-  def can_grow(self, n_places: int) -> bool:
+  def can_grow(self, n_slots: int) -> bool:
     """Not where positions are hashed, by the cache's final size."""
-    return n_places <= self.full_below
+    return n_slots <= self.full_below
 
   def keys_seen(self, context: int) -> int:
     """All as far as the cache is seen in whole; else the window of each round."""

@@ -10,9 +10,10 @@ import re
 import sys
 import types
 import typing
-from collections import ChainMap
 from collections.abc import Callable
 from typing import Any, ClassVar
+
+from terraformer.config import renames
 
 # What arrays hold, and what JAX counts steps, positions and places of an array in.
 _LEAST_INT, _MOST_INT = -(2**31), 2**31 - 1
@@ -118,8 +119,8 @@ def _field_type(kind: type, field: dataclasses.Field) -> Any:
   if not _is_text(field.type):  # almost always; to read the others takes longer than to build a config
     return field.type
   owner = [base for base in kind.__mro__ if vars(base).get('__dataclass_fields__', {}).get(field.name) is field][-1]
-  # The class comes last, since a field may have the name of a type (`bytes: bytes = b''`).
-  names = ChainMap(vars(sys.modules.get(owner.__module__, builtins)), vars(builtins), vars(owner))
+  # The class counts least, since a field may have the name of a type (`bytes: bytes = b''`).
+  names = {**vars(owner), **vars(builtins), **vars(sys.modules.get(owner.__module__, builtins))}
   holder = type('holder', (), {'__annotations__': {field.name: field.type}})
   try:
     return typing.get_type_hints(holder, {}, names)[field.name]
@@ -138,6 +139,7 @@ class Checked:
   """
 
   _wide: ClassVar[tuple[str, ...]] = ()
+  __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # every kind of config is a dataclass
 
   def __post_init__(self):
     for name, annotation in _field_types(type(self)).items():
@@ -255,7 +257,7 @@ def shown(number: float) -> str:
   return str(number)
 
 
-def _int_range(number: int, is_wide: bool) -> str | None:
+def _int_range(number: float, is_wide: bool) -> str | None:
   """What is expected in the place of a whole number that is too large; None where it is not."""
   least, most = (-(2**63), 2**63 - 1) if is_wide else (_LEAST_INT, _MOST_INT)
   if number > most:
@@ -314,13 +316,15 @@ def _kinds(base: type) -> dict[str, type]:
 
 def _kind(name: Any) -> type:
   """The config of this name."""
-  kind = _kinds(Checked).get(name) if isinstance(name, str) else None
+  kind = _kinds(Checked).get(renames.RENAMED_KINDS.get(name, name)) if isinstance(name, str) else None
   module = name.partition(':')[0] if isinstance(name, str) and ':' in name else None
   expect(
     kind is not None or module is None or module in sys.modules,
     f'config: {name!r:.80} is defined outside of this package; import its module with --module {module!s:.80}',
   )
-  expect(kind is not None, f'config: expected a kind of this version, found {name!r:.80}')
+  # Gin derives classes from any that it is shown, and a base without fields is no kind of config.
+  if kind is None or not dataclasses.is_dataclass(kind):
+    raise UserError(f'config: expected a kind of this version, found {name!r:.80}')
   return kind
 
 
@@ -345,7 +349,7 @@ def _built(values: dict[str, Any], levels: int) -> Any:
   expect(levels > 0, f'config: expected at most {_DEEPEST} configs within each other, found more')
   fields = dict(values)
   kind = _kind(fields.pop('kind', None))
-  fields = kind.migrated(fields)
+  fields = kind.migrated(renames.renamed_fields(kind.__name__, fields))
   known = {f.name: f for f in dataclasses.fields(kind)}
   for name in fields:
     expect(name in known, f'{kind.__name__}: expected fields {sorted(known)}, found {name!r}')

@@ -13,7 +13,7 @@ _MOST_PARTS = 100_000  # each is a folder
 
 
 @dataclasses.dataclass(frozen=True)
-class VocabularyConfig(Checked):
+class TokenizerConfig(Checked):
   """A sentencepiece vocabulary, read from a file or trained on the task's own text.
 
   Attributes:
@@ -32,7 +32,7 @@ class VocabularyConfig(Checked):
     self._at_most(_MOST_IDS, 'size')
     expect(
       self.size >= 300 + self.sentinels,
-      f'VocabularyConfig.size: expected at least {300 + self.sentinels} (sentinels included), found {self.size}',
+      f'TokenizerConfig.size: expected at least {300 + self.sentinels} (sentinels included), found {self.size}',
     )
 
 
@@ -79,7 +79,7 @@ class DataConfig(Checked):
   inputs_length: int = 128
   targets_length: int = 32
   objective: ObjectiveConfig | None = None
-  vocabulary: VocabularyConfig = VocabularyConfig()
+  tokenizer: TokenizerConfig = TokenizerConfig()
   max_examples: int = 0
   packing: PackingConfig | None = None
   parts: int = 1
@@ -100,7 +100,7 @@ class DataConfig(Checked):
       f'DataConfig.name, or else the name of its source: expected one that a folder can have, found {self.task!r}',
     )
     expect(bool(self.directory), 'DataConfig.directory: expected a folder, found an empty string')
-    self.text_objective.check_lengths(self.inputs_length, self.targets_length, self.vocabulary.sentinels)
+    self.text_objective.check_lengths(self.inputs_length, self.targets_length, self.tokenizer.sentinels)
     if self.packing and self.objective:
       self.check_packed_text()
 

@@ -81,7 +81,7 @@ class BlockSparseFFConfig(FeedForwardConfig):
     hard_probability: share of the training calls that use the straight-through one-hot choice, not the soft mask.
   """
 
-  made_by: ClassVar = 'terraformer.layers.expert_ff:BlockSparseFF'
+  made_by: ClassVar = 'terraformer.layers.mixture_of_experts:BlockSparseFF'
 
   d_ff: int = 2048
   n_experts: int = 64
@@ -105,7 +105,7 @@ class SwitchFFConfig(FeedForwardConfig):
     temperature: scale of the Gumbel noise that is added to the router's log-softmax in training.
   """
 
-  made_by: ClassVar = 'terraformer.layers.expert_ff:SwitchFF'
+  made_by: ClassVar = 'terraformer.layers.mixture_of_experts:SwitchFF'
 
   d_ff: int = 2048
   n_experts: int = 64

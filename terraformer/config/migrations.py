@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from terraformer.config.base import expect
+from terraformer.config.renames import present_names
 
 _C4 = {'kind': 'TfdsConfig', 'dataset': 'c4/en:3.1.0', 'inputs_field': '', 'targets_field': 'text'}
 _PAPERS = {'kind': 'TfdsConfig', 'inputs_field': 'article', 'targets_field': 'abstract'}
@@ -41,7 +42,7 @@ def data_fields(fields: dict[str, Any]) -> dict[str, Any]:
   task = fields['task']
   expect(isinstance(task, str), f'DataConfig.task: expected str, found {task!r:.80}')
   source = dict(_SOURCES.get(task) or {'kind': 'SeqioTaskConfig', 'name': task})
-  settings = fields.get(_SETTINGS.get(source['kind']))
+  settings = fields.get(_SETTINGS.get(source['kind'], ''))
   if isinstance(settings, dict):
     source = settings | source
   migrated = {name: value for name, value in fields.items() if name not in _GONE} | {'source': source}
@@ -54,7 +55,8 @@ def data_fields(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def gin(text: str) -> str:
-  """The same of gin text as gin itself writes it, a binding a line."""
+  """Gin text that is stored with a run, as gin itself writes it (a binding a line), in its present form."""
+  text = present_names(text)
   binding = re.compile(r'^(?P<prefix>[\w./]*)DataConfig\.(?P<field>\w+) = (?P<value>.*)\n', re.MULTILINE)
   found = {each['field']: each['value'] for each in binding.finditer(text)}
   if not found.keys() & set(_GONE):

@@ -98,7 +98,7 @@ class SpanCorruptionConfig(Checked):
       f'DataConfig.targets_length: expected at least {needed} for the spans of {inputs_length} inputs, '
       f'found {targets_length}',
     )
-    expect(sentinels >= n_spans, f'VocabularyConfig.sentinels: expected one a span ({n_spans}), found {sentinels}')
+    expect(sentinels >= n_spans, f'TokenizerConfig.sentinels: expected one a span ({n_spans}), found {sentinels}')
 
 
 ObjectiveConfig = PrefixLMConfig | LMConfig | SpanCorruptionConfig

@@ -18,7 +18,7 @@ class RsqrtScheduleConfig(ScheduleConfig):
   The defaults suit a short run, of whatever length; the paper warms up for 10,000 of its 524,288 steps.
   """
 
-  made_by: ClassVar = 'terraformer.train.optimizer:rsqrt_schedule'
+  made_by: ClassVar = 'terraformer.training.optimizer:rsqrt_schedule'
 
   peak: float = 0.02
   warmup_steps: int = 100
@@ -32,7 +32,7 @@ class RsqrtScheduleConfig(ScheduleConfig):
 class CosineScheduleConfig(ScheduleConfig):
   """Linear warm-up to `peak`, then a half cosine down to `floor` at step `decay_steps`."""
 
-  made_by: ClassVar = 'terraformer.train.optimizer:cosine_schedule'
+  made_by: ClassVar = 'terraformer.training.optimizer:cosine_schedule'
 
   peak: float = 1e-3
   warmup_steps: int = 100
@@ -74,7 +74,7 @@ class AdafactorConfig(OptimizerConfig):
       the blocks of a sparse feed-forward layer, and with them most of the model, unfactored.
   """
 
-  made_by: ClassVar = 'terraformer.train.optimizer:adafactor'
+  made_by: ClassVar = 'terraformer.training.optimizer:adafactor'
 
   schedule: ScheduleConfig = RsqrtScheduleConfig()
   decay: float = 0.8
@@ -94,7 +94,7 @@ class AdafactorConfig(OptimizerConfig):
 class AdamWConfig(OptimizerConfig):
   """AdamW with gradients clipped to a global norm; biases and normalisation are not decayed."""
 
-  made_by: ClassVar = 'terraformer.train.optimizer:adamw'
+  made_by: ClassVar = 'terraformer.training.optimizer:adamw'
 
   schedule: ScheduleConfig = CosineScheduleConfig()
   beta1: float = 0.9

@@ -75,7 +75,8 @@ class FixedBasePositionsConfig(PositionsConfig):
     self._between(1, _MOST_DIGITS, 'n_digits')
     self._probability('start_from_zero', 'drop')
     expect(
-      self.bases and min(self.bases) >= 2, f'FixedBasePositionsConfig.bases: expected bases from 2, found {self.bases}'
+      min(self.bases, default=0) >= 2,
+      f'FixedBasePositionsConfig.bases: expected bases from 2, found {self.bases}',
     )
 
   def n_positions(self, max_length: int) -> int:

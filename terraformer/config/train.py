@@ -121,7 +121,8 @@ class TrainConfig(Checked):
     divergence: what happens when the loss is not finite, or jumps.
     watchdog: what happens when nothing happens.
     log_every, eval_every, sample_every: steps between two of each; 0 turns evaluation or samples off.
-    watch_every: steps between two looks into the model: gradient norms by layer, and which units its controllers pick.
+    diagnostics_every: steps between two reports on the inside of the model: gradient norms by layer, and which units
+      its controllers pick.
     eval_batches: batches of the validation split that an evaluation reads at most.
   """
 
@@ -139,13 +140,13 @@ class TrainConfig(Checked):
   eval_every: int = 200
   eval_batches: int = 8
   sample_every: int = 500
-  watch_every: int = 200
+  diagnostics_every: int = 200
 
   _wide = ('seed',)
 
   def check(self):
     self._at_least(1, 'steps', 'batch_size', 'microbatches', 'log_every', 'eval_batches')
-    self._at_least(0, 'eval_every', 'sample_every', 'watch_every')
+    self._at_least(0, 'eval_every', 'sample_every', 'diagnostics_every')
     self._seed('seed')
     expect(
       self.eval_every > 0 or not self.checkpoints.best,

@@ -1,7 +1,7 @@
-"""Folders that may lie at an address, such as `gs://bucket/data`: they are read in place, and written by copying.
+"""Folders that may be at an address such as `gs://bucket/data`: they are read in place and written by copying.
 
-A bucket is reached by etils.epath, through TensorFlow where that is installed, else through fsspec (for `gs://` the
-package gcsfs).
+etils.epath accesses a bucket through TensorFlow if it is installed, otherwise through fsspec (`gs://` needs the package
+gcsfs).
 """
 
 import contextlib
@@ -14,52 +14,52 @@ from terraformer.config import UserError, first_line
 from terraformer.paths import cache_folder
 
 
-def is_address(place: str | os.PathLike) -> bool:
-  """Whether it is an address and not a path of this machine."""
-  return '://' in os.fspath(place)
+def is_address(address: str | os.PathLike) -> bool:
+  """Whether this is an address rather than a local path."""
+  return '://' in os.fspath(address)
 
 
-def place_of(place: str | os.PathLike) -> Path:
-  """A path of this machine, or what behaves like one."""
-  if not is_address(place):
-    return Path(place)
+def path_of(address: str | os.PathLike) -> Path:
+  """Returns a local path, or an epath for an address."""
+  if not is_address(address):
+    return Path(address)
   from etils import epath  # not above: decoding starts sooner without it
 
-  return epath.Path(place)
+  return epath.Path(address)
 
 
-def plainly(place: str) -> str:
-  """`a/b` for `./a//b`; an empty one stays empty."""
-  return str(place_of(place)) if place else ''
+def normalized(address: str) -> str:
+  """Returns `a/b` for `./a//b`; an empty address stays empty."""
+  return str(path_of(address)) if address else ''
 
 
 def size_of(path: Path) -> int:
-  """Bytes of a file."""
+  """Returns the size of a file in bytes."""
   found = path.stat()
   return found.length if is_address(path) else found.st_size
 
 
 @contextlib.contextmanager
-def reaching(place: str | os.PathLike) -> Iterator[None]:
-  """Turns whatever goes wrong on the way to an address into a UserError that names it; of a path nothing is changed."""
+def reaching(address: str | os.PathLike) -> Iterator[None]:
+  """Turns any error in accessing an address into a UserError that names it; errors of local paths pass unchanged."""
   try:
     yield
   except UserError:
     raise
-  except Exception as error:  # of whichever library: no network, no credentials, no such bucket, no package
-    if not is_address(place):
+  except Exception as error:  # from any library: no network, no credentials, no such bucket, no package
+    if not is_address(address):
       raise
     found = first_line(error)
-    raise UserError(f'{os.fspath(place)}: expected an address that can be reached, found {found:.300}') from error
+    raise UserError(f'{os.fspath(address)}: expected an address that can be reached, found {found:.300}') from error
 
 
-def staging_folder(place: str) -> Path:
-  """A folder of this machine that stands for an address until what is written there is whole."""
-  return cache_folder() / 'staging' / hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
+def staging_folder(address: str) -> Path:
+  """Returns a local folder that holds the files for an address until they are complete."""
+  return cache_folder() / 'staging' / hashlib.sha256(os.fsencode(address)).hexdigest()[:16]
 
 
 def copy_folder(source: Path, target: Path, last: str) -> None:
-  """Copies the files of a folder, the one named `last` after all others; what is there in full is left alone."""
+  """Copies the files of a folder, the one named `last` after all others; skips files that were already copied."""
   from etils import epath
 
   target.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Prepares in a child process, which imports TensorFlow and the user's own modules, so that this one never does."""
+"""Prepares data in a child process, so that only the child imports TensorFlow and the user's modules."""
 
 import contextlib
 import dataclasses
@@ -20,13 +20,13 @@ from terraformer.data import job, store
 from terraformer.data.prepare import WHOLE, Share, is_prepared, prepare, reuse
 from terraformer.data.source import make_source
 from terraformer.data.store import Manifest
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 from terraformer.modules import import_modules
 
 _INTERRUPTED = 130  # exit status
-_TO_CLEAN_UP = 10  # seconds that a child has when it is interrupted
+_TO_CLEAN_UP = 10  # seconds that an interrupted child has to clean up
 _PACKAGE = str(Path(__file__).parents[1])
-# Not `-m`: this package is to be the parent's, also where that is the one of the working folder.
+# Not `-m`: the child must import the parent's package, even if the working folder contains another.
 _START = """
 import sys
 terminal, answer, package, *sys.path = sys.argv[1:]
@@ -40,27 +40,27 @@ sys.exit(child.main(int(terminal), int(answer)))
 
 
 def ensure_prepared(
-  config: DataConfig, progress: bool = True, share: Share = WHOLE, modules: Sequence[str] = ()
+  config: DataConfig, show_progress: bool = True, share: Share = WHOLE, modules: Sequence[str] = ()
 ) -> Manifest | None:
-  """Prepares a task if need be, in a child process, so that this one never imports TensorFlow.
+  """Prepares a task if necessary, in a child process, so that this one never imports TensorFlow.
 
-  Arguments and result are those of `prepare`; `modules` are names of Python modules that register a user's own tasks.
-  Where they are given, what is prepared already is compared with what they register.
+  The arguments and the result are those of `prepare`. `modules` are the names of Python modules that register the
+  user's tasks; if given, data that are already prepared are compared with the registered tasks.
 
   Raises:
-    UserError: if the task is a user's own and no module is given, a module cannot be imported, or as `prepare` does.
+    UserError: if the task is the user's and no module is given, a module cannot be imported, or `prepare` fails.
     interrupts.Terminated: on SIGTERM and SIGHUP.
   """
   if is_prepared(config) and not modules:
     return reuse(config)
   if config.source.needs_module and not modules:
     raise UserError(
-      f'{store.folder_of(config)}: expected the prepared data of {config.task}, found none; prepare it first by '
-      '`terraformer prepare --module=MODULE`, with the Python module that registers that seqio task'
+      f'{store.folder_of(config)}: {config.task} is not prepared; first run `terraformer prepare --module=MODULE` with '
+      'the Python module that registers this seqio task'
     )
   what = {
     'config': config_lib.to_dict(config),
-    'progress': progress,
+    'progress': show_progress,
     'share': dataclasses.astuple(share),
     'modules': [*modules, *config_lib.outside_modules(config)],
   }
@@ -68,34 +68,34 @@ def ensure_prepared(
   return store.read_manifest(config) if is_prepared(config) else None
 
 
-def write_vocabulary(config: DataConfig, path: Path, progress: bool = True) -> Vocabulary:
-  """Trains a vocabulary on the text of a source, in a child process, and writes it to `path`.
+def write_vocabulary(config: DataConfig, path: Path, show_progress: bool = True) -> Tokenizer:
+  """Trains a vocabulary on the text of a source in a child process and writes it to `path`.
 
   Raises:
-    UserError: if the source brings a vocabulary, it cannot be read, or the vocabulary cannot be trained or written.
+    UserError: if the source has its own vocabulary or cannot be read, or the vocabulary cannot be trained or written.
     interrupts.Terminated: on SIGTERM and SIGHUP.
   """
   if config.source.needs_module:
     raise UserError(
-      f'task {config.task}: expected a source without a vocabulary, found a seqio task, which brings its own'
+      f'task {config.task}: cannot train a vocabulary for a seqio task, which has its own; use another data source'
     )
   what = {
     'config': config_lib.to_dict(config),
-    'progress': progress,
+    'progress': show_progress,
     'modules': config_lib.outside_modules(config),
     'vocabulary': str(path),
   }
   _in_child(what, f'training a vocabulary on {config.task}')
-  return Vocabulary.open(path, config.vocabulary.sentinels)
+  return Tokenizer.open(path, config.tokenizer.sentinels)
 
 
 def _in_child(request: dict[str, Any], what: str) -> None:
-  """Does what `main` is asked for; raises UserError where the child does."""
-  # Not multiprocessing: that would import the caller's main module again. A session of its own gets no Ctrl-C from the
-  # terminal, so that the child is interrupted exactly once, below, and cleans up.
+  """Sends a request to `main` in a child process and waits; raises UserError if the child does."""
+  # Not multiprocessing, which would import the caller's main module again. In its own session the child gets no Ctrl-C
+  # from the terminal, so it is interrupted exactly once, below, and cleans up.
   environment = {'JAX_PLATFORMS': 'cpu', 'CUDA_VISIBLE_DEVICES': ''}
   with (
-    _scratch() as noise,  # of TensorFlow and of the user's modules
+    _scratch() as noise,  # output of TensorFlow and of the user's modules
     _scratch() as answer,
     os.fdopen(os.dup(2)) as terminal,
   ):
@@ -112,7 +112,7 @@ def _in_child(request: dict[str, Any], what: str) -> None:
     try:
       with _terminable(), contextlib.suppress(BrokenPipeError):
         child.stdin.write(json.dumps(request) + '\n')
-        child.stdin.flush()  # it stays open: where this process is killed, the child hears that it is closed
+        child.stdin.flush()  # it stays open: if this process is killed, the child sees it close
         child.wait()
     finally:
       if child.poll() is None:
@@ -136,22 +136,21 @@ def _in_child(request: dict[str, Any], what: str) -> None:
 
 
 def _scratch() -> BinaryIO:
-  """A file without a name; in memory where the system can, so that a child on a full disk can still say so."""
+  """Returns an unnamed file, in memory if the system allows, so that a child can report a full disk."""
   if hasattr(os, 'memfd_create'):
     return os.fdopen(os.memfd_create('terraformer'), 'w+b')
   return tempfile.TemporaryFile()
 
 
 def _import_path() -> list[str]:
-  """Where the child finds modules: as this process does, but last in the working folder, whose files may have the names
-  of libraries."""
+  """Returns this process's import path with the working folder moved last, since its files may shadow libraries."""
   here = os.path.abspath('')  # noqa: PTH100
   return [*(path for path in sys.path if os.path.abspath(path) != here), here]  # noqa: PTH100
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-  """SIGTERM and SIGHUP raise Terminated, so that no child is left at work."""
+  """Makes SIGTERM and SIGHUP raise Terminated, so that no child keeps running."""
 
   def interrupt(*_):
     raise interrupts.Terminated
@@ -171,22 +170,22 @@ def _terminable() -> Iterator[None]:
 
 
 def main(terminal: int, answer: int) -> int:
-  """Does what a line of the standard input asks for, and writes the answer; only Python writes to the terminal."""
-  # A shell that starts a command in the background has it ignore this, but then this process would not end.
+  """Serves the request on standard input and writes the answer; only Python writes to the terminal."""
+  # A shell makes background commands ignore SIGINT, but then the parent could not interrupt this process.
   signal.signal(signal.SIGINT, signal.default_int_handler)
   sys.stdout, sys.stderr = streams.messages(1), streams.messages(terminal)
   request = json.loads(sys.stdin.readline())
   threading.Thread(target=_end_with_parent, daemon=True).start()
-  progress = request['progress']
+  show_progress = request['progress']
   said = {'done': True}
   try:
     with interrupts.heard():
-      _import_modules(request['modules'], progress)
+      _import_modules(request['modules'], show_progress)
       config = config_lib.from_dict(request['config'])
       if 'vocabulary' in request:
-        job.write_vocabulary(config, Path(request['vocabulary']), progress)
+        job.write_vocabulary(config, Path(request['vocabulary']), show_progress)
       else:
-        _prepare(config, progress, Share(*request['share']))
+        _prepare(config, show_progress, Share(*request['share']))
   except UserError as error:
     said = {'error': str(error)}
   except KeyboardInterrupt:
@@ -196,22 +195,22 @@ def main(terminal: int, answer: int) -> int:
   return 0
 
 
-def _prepare(config: DataConfig, progress: bool, share: Share) -> None:
-  """Prepares, or compares what is prepared with what the user's modules define."""
+def _prepare(config: DataConfig, show_progress: bool, share: Share) -> None:
+  """Prepares the data, or compares prepared data with the definitions in the user's modules."""
   is_new = not is_prepared(config)
-  manifest = prepare(config, progress, share)
+  manifest = prepare(config, show_progress, share)
   if not is_new and (config.source.needs_module or config_lib.outside_modules(config.source)):
-    job.import_seqio(progress)
+    job.import_seqio(show_progress)
     make_source(config.source).require_unchanged(store.folder_of(config), manifest)
 
 
 def _end_with_parent() -> None:
-  """Interrupts this process, as Ctrl-C does, when the one that asked for it is no more."""
+  """Interrupts this process, as Ctrl-C does, when its parent dies."""
   os.read(sys.stdin.fileno(), 1)  # not sys.stdin.read(), whose lock would be held when Python ends
   os.kill(os.getpid(), signal.SIGINT)
 
 
-def _import_modules(names: list[str], progress: bool) -> None:
+def _import_modules(names: list[str], show_progress: bool) -> None:
   if names:
-    job.import_seqio(progress)
+    job.import_seqio(show_progress)
   import_modules(names)

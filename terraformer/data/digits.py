@@ -1,4 +1,4 @@
-"""The paper's algorithmic tasks: numbers to copy and to add, every example a function of its index."""
+"""The paper's algorithmic tasks: copying and adding numbers; each example is a function of its index."""
 
 import decimal
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ from terraformer.data.store import SPLITS
 
 
 class _Digits(Source):
-  """Numbers are of `config.train_digits` digits in training and validation, of `config.test_digits` in test.
+  """Numbers have `config.train_digits` digits in training and validation, and `config.test_digits` in test.
 
-  Exact match alone is their score, without a baseline: the source is the number itself, or no number at all.
+  The only score is exact match, without a baseline: the source is either the number itself or not a number.
   """
 
   scoring = Scoring(rouge=False, lead=False)
 
   def example(self, split: str, index: int) -> Example:
-    """An example. The split and the index seed the draws, so that no split repeats another."""
+    """Returns an example. The split and the index are the seed, so no split repeats another."""
     rng = np.random.default_rng((self.config.seed, SPLITS.index(split), index))
     return self._drawn(rng, *(self.config.test_digits if split == 'test' else self.config.train_digits))
 
@@ -32,8 +32,8 @@ class _Digits(Source):
   def count(self, split: str) -> int:
     return self.config.train_examples if split == 'train' else self.config.held_out_examples
 
-  def held_out(self, progress: bool) -> tuple[Example, ...]:
-    return ()  # short numbers are in all splits
+  def held_out(self, show_progress: bool) -> tuple[Example, ...]:
+    return ()  # short numbers occur in all splits
 
 
 class DecimalCopy(_Digits):
@@ -45,7 +45,7 @@ class DecimalCopy(_Digits):
 
 
 class LongAddition(_Digits):
-  """`58+427` to `485`; both numbers are drawn alike."""
+  """`58+427` to `485`; both numbers have the same distribution."""
 
   def _drawn(self, rng: np.random.Generator, least: int, most: int) -> Example:
     one, other = (_number(rng, least, most) for _ in range(2))
@@ -53,13 +53,13 @@ class LongAddition(_Digits):
 
 
 def _number(rng: np.random.Generator, least: int, most: int) -> str:
-  """A number without leading zeros whose length is drawn evenly."""
+  """Returns a number without leading zeros, of uniformly random length."""
   digits = rng.integers(0, 10, rng.integers(least, most + 1))
   digits[0] = rng.integers(1, 10)
   return ''.join(map(str, digits.tolist()))
 
 
 def _sum(one: str, other: str, most: int) -> str:
-  """Of numbers of at most `most` digits; Python reads and writes its own integers only up to some thousands of them."""
+  """Returns the sum of numbers of at most `most` digits; Python converts integers only up to a few thousand digits."""
   context = decimal.Context(prec=most + 1)
   return str(context.add(decimal.Decimal(one), decimal.Decimal(other)))

@@ -1,9 +1,8 @@
-"""Real English text that every machine has: the docstrings of the standard library and of the installed packages.
+"""Real English text that is on every machine: the docstrings of the standard library and of installed packages.
 
-Source files are parsed, never imported, and nothing is copied out of the environment but into the prepared data of its
-own user. Two corpora come of one mining: the docstrings as text, and pairs of what PEP 257 separates in them, the body
-and the one-line summary before it. What is mined depends on the packages that are installed; `Corpus.fingerprint` says
-whether two environments gave the same.
+Source files are parsed, never imported, and their text is copied only into the user's own prepared data. One pass gives
+two corpora: the docstrings as text, and pairs of a docstring's body and its one-line summary (PEP 257). The result
+depends on the installed packages; compare `Corpus.fingerprint` to see whether two environments gave the same corpus.
 """
 
 import ast
@@ -26,13 +25,13 @@ from terraformer.data.report import bar
 from terraformer.data.source import Example, HeldSource
 from terraformer.data.store import FEATURES, RECORD, SPLITS, Origin
 
-NO_PAIR = 'docstrings without a summary and a body'  # a reason to leave one out of the pairs
-HELD_OUT = 0.05  # of the text in each of validation and test
-QUOTED = 0.1  # of a file must be in triple quotes for it to be parsed: saves a fifth of the time for 3% of the pairs
+NO_PAIR = 'docstrings without a summary and a body'  # a reason to omit a docstring from the pairs
+HELD_OUT = 0.05  # share of the text in each of validation and test
+QUOTED = 0.1  # least share of a file in triple quotes to parse it: saves a fifth of the time, costs 3% of the pairs
 LEAST_WORDS, MOST_CHARACTERS = 12, 50_000  # of a docstring
 SUMMARY_WORDS, BODY_WORDS = (3, 30), 20
 
-# Tests, copies of other packages, and files that programs wrote: what they say is said better elsewhere.
+# Tests, vendored packages and generated files, whose docstrings are poor or duplicates.
 SKIPPED_FOLDERS = frozenset(
   {'test', 'tests', 'testing', '_test', '_tests', 'idle_test', 'testdata', '__pycache__', 'site-packages'}
   | {'_vendor', 'vendor', '_vendored_packages', 'third_party', 'externals', 'extern', '_api', '_legacy'}
@@ -40,13 +39,13 @@ SKIPPED_FOLDERS = frozenset(
 _SKIPPED_FILE = re.compile(
   r'(^test_|_test\.py$|_tests\.py$|^conftest\.py$|_pb2(_grpc)?\.py$|_gen\.py$|_generated\.py$)'
 )
-# Lines that summarise nothing.
+# Lines that are not summaries.
 _STUB = re.compile(
   r'deprecated|see (also )?(the )?(:|`|base class|docs|documentation)|please refer to|inherited from|todo|fixme'
   r'|^(same as|equivalent to|alias (of|for)|see|refer to|copyright|usage|example)\b',
   re.IGNORECASE,
 )
-_SURROGATE = re.compile('[\ud800-\udfff]')  # half a character, which is not to be written as UTF-8
+_SURROGATE = re.compile('[\ud800-\udfff]')  # half a character, which cannot be written as UTF-8
 _LETTERS = string.ascii_letters.encode() + b' \n'
 
 
@@ -55,10 +54,10 @@ class Docstring:
   """A docstring.
 
   Attributes:
-    package: the top-level package; of the standard library, the top-level module.
-    name: dotted name of the module, class or function, the package's name first.
-    text: all of it, indentation removed.
-    summary, body: its first line and the rest, both empty where they make no good pair (see `_pair`).
+    package: the top-level package; in the standard library, the top-level module.
+    name: dotted name of the module, class or function, starting with the package.
+    text: the whole docstring without indentation.
+    summary, body: its first line and the rest; both are empty if they make no good pair (see `_pair`).
   """
 
   package: str
@@ -71,8 +70,8 @@ class Docstring:
 class Summaries(HeldSource):
   """Pairs of body and summary."""
 
-  def _load(self, progress: bool) -> tuple[dict[str, list[Example]], Origin]:
-    corpus = _mine_here(progress)
+  def _load(self, show_progress: bool) -> tuple[dict[str, list[Example]], Origin]:
+    corpus = _mine_here(show_progress)
     return {split: corpus.pairs(split) for split in SPLITS}, Origin(corpus.fingerprint, dropped=corpus.dropped)
 
 
@@ -83,27 +82,27 @@ class Text(HeldSource):
   def features(self) -> tuple[str, ...]:
     return FEATURES[1:]
 
-  def _load(self, progress: bool) -> tuple[dict[str, list[Example]], Origin]:
-    corpus = _mine_here(progress)
+  def _load(self, show_progress: bool) -> tuple[dict[str, list[Example]], Origin]:
+    corpus = _mine_here(show_progress)
     dropped = {reason: count for reason, count in corpus.dropped.items() if reason != NO_PAIR}
     return {split: corpus.texts(split) for split in SPLITS}, Origin(corpus.fingerprint, dropped=dropped)
 
 
-def _mine_here(progress: bool) -> 'Corpus':
-  with bar(progress, 'mining docstrings', 'file') as shown:
+def _mine_here(show_progress: bool) -> 'Corpus':
+  with bar(show_progress, 'mining docstrings', 'file') as shown:
     return mine(
-      progress=lambda done, total: shown.reset(total) if shown.total != total else shown.update(done - shown.n)
+      show_progress=lambda done, total: shown.reset(total) if shown.total != total else shown.update(done - shown.n)
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-  """What was mined.
+  """The mined docstrings.
 
   Attributes:
     splits: docstrings by split, in the order of a hash of their text.
-    fingerprint: sha256 of all of them, whatever the order of files on disk.
-    dropped: docstrings left out, by reason.
+    fingerprint: sha256 of all docstrings; it does not depend on the order of files on disk.
+    dropped: number of omitted docstrings, by reason.
   """
 
   splits: dict[str, list[Docstring]]
@@ -111,32 +110,32 @@ class Corpus:
   dropped: dict[str, int]
 
   def texts(self, split: str) -> list[dict[str, str]]:
-    """Language-modelling examples, each with the dotted name of what it documents."""
+    """Returns language-modeling examples, each with the dotted name of the documented object."""
     return [{'targets': doc.text, RECORD: doc.name} for doc in self.splits[split]]
 
   def pairs(self, split: str) -> list[dict[str, str]]:
-    """Summarisation examples, body to summary, each with the same name."""
+    """Returns summarization examples, body to summary, each with the dotted name of the documented object."""
     docs = (doc for doc in self.splits[split] if doc.summary)
     return [{'inputs': doc.body, 'targets': doc.summary, RECORD: doc.name} for doc in docs]
 
 
 def installed_roots() -> list[Path]:
-  """Folders to mine: the standard library, and those of installed packages."""
+  """Returns the folders to mine: those of the standard library and of installed packages."""
   paths = sysconfig.get_paths()
   return [Path(path) for path in dict.fromkeys([paths['stdlib'], paths['purelib'], paths['platlib']])]
 
 
 def mine(
   roots: list[Path] | None = None,
-  progress: Callable[[int, int], None] = lambda done, total: None,
+  show_progress: Callable[[int, int], None] = lambda done, total: None,
   wanted: Callable[[str], bool] = lambda package: True,
 ) -> Corpus:
-  """Mines docstrings, removes near duplicates over all packages, and splits them by package.
+  """Mines docstrings, removes near duplicates across all packages, and splits the rest by package.
 
   Args:
-    roots: folders that hold top-level packages and modules; those of this environment if None.
-    progress: called with the files that are done and the files in all.
-    wanted: whether a package, by its top-level name, is to be mined.
+    roots: folders with top-level packages and modules; those of this environment if None.
+    progress: called with the number of files done and the total number of files.
+    wanted: says whether to mine a package, given its top-level name.
   """
   files = sorted({file for root in roots or installed_roots() for file in source_files(root)})
   files = [(root, path) for root, path in files if wanted(Path(path).parts[0].removesuffix('.py'))]
@@ -145,7 +144,7 @@ def mine(
     found += docstrings
     seen += number
     read += chunk
-    progress(read, len(files))
+    show_progress(read, len(files))
   found.sort(key=lambda doc: (doc.package, doc.name, doc.text))
   kept = duplicates.keep_first([doc.text for doc in found])
   dropped = {
@@ -161,24 +160,24 @@ def mine(
 
 
 def source_files(root: Path) -> Iterator[tuple[str, str]]:
-  """Python files under a folder that are worth mining, as (folder, path in it)."""
+  """Yields the Python files under a folder that are worth mining, as (folder, path in it)."""
   for folder, folders, files in os.walk(root):
     folders[:] = [f for f in folders if f not in SKIPPED_FOLDERS and f.isidentifier()]
     if folder == str(root) and 'terraformer' in folders:
-      folders.remove('terraformer')  # or the corpus would change with this library
+      folders.remove('terraformer')  # otherwise the corpus would change with this library
     for file in files:
       if file.endswith('.py') and not _SKIPPED_FILE.search(file):
         yield str(root), os.path.relpath(Path(folder, file), root)
 
 
 def _in_processes(files: list[tuple[str, str]], chunk: int = 64) -> Iterator[tuple[int, list[Docstring], int]]:
-  """Docstrings chunk by chunk: the number of files, what was kept of them, and how many there were."""
+  """Yields, for each chunk, the number of files, the docstrings kept and the number of docstrings seen."""
   chunks = [files[i : i + chunk] for i in range(0, len(files), chunk)]
   workers = min(os.cpu_count() or 1, len(chunks))
   if workers <= 1:
     yield from ((len(part), *_read_files(part)) for part in chunks)
     return
-  # Not forked: the caller may have threads.
+  # Not `fork`: the caller may have threads.
   pool = concurrent.futures.ProcessPoolExecutor(
     workers, multiprocessing.get_context('spawn'), signal.signal, (signal.SIGINT, signal.SIG_IGN)
   )
@@ -195,7 +194,7 @@ def _read_files(files: list[tuple[str, str]]) -> tuple[list[Docstring], int]:
 
 
 def read_docstrings(root: Path, path: str) -> Iterator[Docstring]:
-  """The docstrings of one file; none if it is not UTF-8, does not parse, or is mostly code."""
+  """Yields the docstrings of one file; none if it is not UTF-8, does not parse, or is mostly code."""
   try:
     source = Path(root, path).read_text(encoding='utf-8')
     if sum(map(len, source.split('"""')[1::2])) < QUOTED * len(source):
@@ -222,7 +221,7 @@ def read_docstrings(root: Path, path: str) -> Iterator[Docstring]:
 
 
 def _is_prose(text: str) -> bool:
-  """Whether a docstring is of a sensible length and mostly of letters and spaces, not a table or a drawing."""
+  """Whether a docstring has a sensible length and consists mostly of letters and spaces, unlike a table or drawing."""
   if len(text) > MOST_CHARACTERS or len(text.split()) < LEAST_WORDS:
     return False
   if _SURROGATE.search(text):
@@ -232,10 +231,10 @@ def _is_prose(text: str) -> bool:
 
 
 def _pair(text: str) -> dict[str, str]:
-  """PEP 257's summary line and the body under it; empty where they make no good pair.
+  """Returns the summary line and the body of a docstring (PEP 257); both empty if they make no good pair.
 
-  The summary is one line, ends in a full stop or stands before a blank line, and has 3 to 30 words; the body has 20
-  words or more and does not contain the summary; neither is a stub that says to look elsewhere.
+  The summary is one line of 3 to 30 words that ends in a period or precedes a blank line. The body has at least 20
+  words and does not contain the summary. Neither is a stub that refers the reader elsewhere.
   """
   first, _, rest = text.partition('\n')
   summary, body = ' '.join(first.split()), inspect.cleandoc(rest)
@@ -243,7 +242,7 @@ def _pair(text: str) -> dict[str, str]:
   sized = SUMMARY_WORDS[0] <= len(summary.split()) <= SUMMARY_WORDS[1] and len(body.split()) >= BODY_WORDS
   if not alone or not sized or not summary[0].isalpha() or not summary.isascii():
     return {}
-  if body[0].islower() and not summary.endswith('.'):  # the first line goes on in the body
+  if body[0].islower() and not summary.endswith('.'):  # the first line continues in the body
     return {}
   if _STUB.search(summary) or _STUB.match(body) or summary.rstrip('.').lower() in ' '.join(body.split()).lower():
     return {}
@@ -251,10 +250,10 @@ def _pair(text: str) -> dict[str, str]:
 
 
 def split_by_package(docstrings: list[Docstring]) -> dict[str, list[Docstring]]:
-  """Splits so that no package is in two of them.
+  """Splits the docstrings so that no package is in two splits.
 
-  Packages are taken in the order of a hash of their name, first for test, then for validation, until each has a
-  twentieth of the characters; a package that would take a split a third beyond that is passed over. The rest is train.
+  Packages are taken in the order of a hash of their names, first for test, then for validation, until each has a
+  twentieth of the characters. A package that would exceed that size by a third is skipped. The rest is for training.
   """
   sizes: dict[str, int] = {}
   for doc in docstrings:

@@ -1,4 +1,4 @@
-"""Removes near duplicates from a list of texts: MinHash over shingles of words, banded, all in numpy."""
+"""Removes near duplicates from a list of texts with banded MinHash over word shingles, in numpy."""
 
 import array
 import re
@@ -8,17 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 
 SHINGLE = 3  # words
-BANDS, ROWS = 8, 4  # of a signature; texts that share a whole band are compared
-SIMILAR = 0.7  # share of equal signature entries (an estimate of the Jaccard similarity) from which a text is dropped
+BANDS, ROWS = 8, 4  # shape of a signature; texts that share a whole band are compared
+SIMILAR = 0.7  # drop a text with at least this share of equal signature entries (it estimates Jaccard similarity)
 
 _WORD = re.compile(r'\w+')
 _SEED = 20211124
 
 
 def keep_first(texts: Sequence[str]) -> np.ndarray:
-  """Marks the texts to keep, bool[len(texts)]: those that are no near copy of an earlier one.
+  """Returns which texts to keep, bool[len(texts)]: those that are not near copies of an earlier text.
 
-  Case, white space and punctuation do not count. The result depends on the texts and their order alone.
+  Case, white space and punctuation are ignored. The result depends only on the texts and their order.
   """
   if not texts:
     return np.zeros(0, bool)
@@ -35,7 +35,7 @@ def keep_first(texts: Sequence[str]) -> np.ndarray:
 
 
 def _keep_first(signatures: np.ndarray) -> np.ndarray:
-  """One round: compares every text with the earliest that shares a band with it."""
+  """Runs one round: compares each text with the earliest text that shares a band with it."""
   kept = np.ones(len(signatures), bool)
   for band in np.split(signatures, BANDS, axis=1):
     _, first, group = np.unique(_mix(band), return_index=True, return_inverse=True)
@@ -46,7 +46,7 @@ def _keep_first(signatures: np.ndarray) -> np.ndarray:
 
 
 def _signatures(texts: Sequence[str]) -> np.ndarray:
-  """MinHash signatures, uint64[len(texts), BANDS * ROWS]."""
+  """Returns MinHash signatures, uint64[len(texts), BANDS * ROWS]."""
   hashes = _WordHashes()
   words, lengths = array.array('L'), []
   for text in texts:
@@ -56,7 +56,7 @@ def _signatures(texts: Sequence[str]) -> np.ndarray:
     words.extend(map(hashes.__getitem__, found))
   words = np.array(words, np.uint64)
   starts = np.cumsum([0] + lengths[:-1])
-  # Shingles are hashed over the whole concatenation; those that cross from one text into the next are left out below.
+  # Shingles are hashed over the whole concatenation; those that cross a boundary between texts are removed below.
   shingles = _mix(np.stack([words[i : len(words) - SHINGLE + 1 + i] for i in range(SHINGLE)], axis=1))
   inside = np.ones(len(words), bool)
   ends = np.append(starts[1:], len(words))
@@ -77,7 +77,7 @@ class _WordHashes(dict):
 
 
 def _mix(x_NxK: np.ndarray) -> np.ndarray:
-  """One hash a row."""
+  """Returns one hash per row."""
   mixed = np.zeros(len(x_NxK), np.uint64)
   for column in x_NxK.T:
     mixed = _scramble(mixed * np.uint64(0x9E3779B97F4A7C15) + column)

@@ -1,4 +1,4 @@
-"""What is to be prepared: the text is found, its vocabulary is read or trained, and all parts share the rest."""
+"""The job of preparing a task: finds the text, reads or trains its vocabulary, and holds what all parts share."""
 
 import dataclasses
 import hashlib
@@ -15,27 +15,27 @@ from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError, refused
 from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data import leaks, store
-from terraformer.data.addresses import plainly
+from terraformer.data.addresses import normalized
 from terraformer.data.report import bar
 from terraformer.data.scoring import Scoring
 from terraformer.data.source import Source, make_source
 from terraformer.data.store import Origin
-from terraformer.data.vocabulary import Vocabulary, train_vocabulary
+from terraformer.data.tokenizer import Tokenizer, train_vocabulary
 from terraformer.files import write_whole
 from terraformer.paths import make_folder
 
-LONGEST = 65_536  # tokens of a feature that are stored, unless the configuration asks for more
+LONGEST = 65_536  # most tokens of a feature to store, unless the configuration asks for more
 
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-  """A task of a mixture, or one alone.
+  """A task of a mixture, or a task by itself.
 
   Attributes:
-    task: a seqio task, which does the same every time.
-    rate: of the mixture.
-    objective: what its text trains when it is read, of a task that gives documents where the others give pairs.
-    scoring: of the texts of a registered task, whose source the config does not name.
+    task: a deterministic seqio task.
+    rate: its rate in the mixture.
+    objective: the objective for its text, if the task gives documents while others give pairs.
+    scoring: the scoring of a registered task, whose source is not in the config.
   """
 
   task: Any
@@ -45,27 +45,27 @@ class Component:
 
   @property
   def is_text(self) -> bool:
-    """Whether its records are windows of running text."""
+    """Whether the records are windows of running text."""
     return 'inputs' not in self.task.output_features
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What all parts of a task share.
+  """The settings that all parts of a task share.
 
   Attributes:
-    folder: where the parts are, until they are assembled.
-    config: what is prepared.
-    components: of the mixture, or the task alone.
-    features: of its examples when they are read.
-    run: of the tasks module: the examples of (task, split, part, parts).
-    vocabulary: the tasks'.
-    origin: what is known of the text beforehand.
-    held_out: `leaks.keys` of the examples of validation and test, of a source that is compared with them.
+    folder: where the parts are until they are assembled.
+    config: the configuration to prepare.
+    components: the tasks of the mixture, or the one task.
+    features: the features of its examples as read.
+    run: `tasks.run`, which gives the examples of (task, split, part, parts).
+    tokenizer: the tokenizer of the tasks.
+    origin: what is known about the text before reading it.
+    held_out: `leaks.keys` of the validation and test examples, if the source supports the comparison.
 
   Raises:
-    UserError: if a task has no training split, or is one of running text that cannot be packed, and is to be, or whose
-      spans want more sentinels than the vocabulary has.
+    UserError: if a task has no training split, its running text is to be packed but cannot be, or its spans need more
+      sentinels than the vocabulary has.
   """
 
   folder: Path
@@ -73,7 +73,7 @@ class Job:
   components: Sequence[Component]
   features: Sequence[str]
   run: Callable[[Any, str, int, int], Iterator[Any]]
-  vocabulary: Vocabulary
+  tokenizer: Tokenizer
   origin: Origin
   held_out: frozenset[bytes] = frozenset()
 
@@ -81,11 +81,11 @@ class Job:
     for component in self.components:
       task = component.task
       if 'train' not in task.splits:
-        raise UserError(f'task {task.name}: expected the split train, found {", ".join(task.splits) or "none"}')
+        raise UserError(f'task {task.name}: needs the split train, but has {", ".join(task.splits) or "no splits"}')
       if component.is_text:
         config = self.config_of(component)
         lengths = config.inputs_length, config.targets_length
-        config.text_objective.check_lengths(*lengths, self.vocabulary.sentinels)
+        config.text_objective.check_lengths(*lengths, self.tokenizer.sentinels)
         if config.packing:
           config.check_packed_text()
 
@@ -94,102 +94,102 @@ class Job:
 
   @property
   def longest(self) -> int:
-    """Tokens that a feature of a pair is cut to."""
+    """The number of tokens to which a feature of a pair is cut."""
     return max(LONGEST, self.config.inputs_length, self.config.targets_length)
 
   def part(self, number: int) -> Path:
     return self.folder / f'part-{number:05d}'
 
   def missing(self) -> list[int]:
-    """Numbers of the parts that are not written yet."""
+    """Returns the numbers of the parts that are not written yet."""
     return [number for number in range(self.config.parts) if not self.part(number).exists()]
 
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-  """The text of a task, which has been found.
+  """The text of a task, after its source was opened.
 
   Attributes:
-    source: where it comes from.
-    origin: what is known of it.
-    names: of the seqio tasks that it has.
-    vocabulary: that it brings or that the config names; None where one is to be trained.
+    source: the data source.
+    origin: what is known about the text.
+    names: the names of its seqio tasks.
+    tokenizer: the source's own or the configured tokenizer; None if a vocabulary must be trained.
     held_out: as in `Job`.
   """
 
   source: Source
   origin: Origin
   names: tuple[str, ...]
-  vocabulary: Vocabulary | None
+  tokenizer: Tokenizer | None
   held_out: frozenset[bytes] = frozenset()
 
 
-def find_text(config: DataConfig, progress: bool, lock: Callable) -> Text:
-  """Finds the text of a task; what is small is read. `lock` lets one process at a time do what is within.
+def find_text(config: DataConfig, show_progress: bool, lock: Callable) -> Text:
+  """Finds the text of a task, and reads it if it is small. Inside `lock`, one process runs at a time.
 
   Raises:
-    UserError: if it is not there or not usable, or TensorFlow and seqio are not installed.
+    UserError: if the text is missing or unusable, or TensorFlow and seqio are not installed.
   """
   require_tensorflow()
-  given = Vocabulary.open(config.vocabulary.path, config.vocabulary.sentinels) if config.vocabulary.path else None
+  given = Tokenizer.open(config.tokenizer.path, config.tokenizer.sentinels) if config.tokenizer.path else None
   source = make_source(config.source)
-  source.open(progress)
-  import_seqio(progress)
+  source.open(show_progress)
+  import_seqio(show_progress)
   with lock():
     source.build()
-  vocabulary, origin = source.vocabulary(given), source.origin()
-  return Text(source, origin, source.names(config), vocabulary, leaks.keys(source.held_out(progress)))
+  tokenizer, origin = source.tokenizer(given), source.origin()
+  return Text(source, origin, source.names(config), tokenizer, leaks.keys(source.held_out(show_progress)))
 
 
 def plan(config: DataConfig, text: Text) -> str:
-  """A name for all that is known to bear on the result: parts of another plan are not gone on with."""
-  vocabulary = dataclasses.replace(config.vocabulary, path=plainly(config.vocabulary.path))
-  what = config_lib.to_dict(dataclasses.replace(config, directory='-', vocabulary=vocabulary))
-  brought = text.vocabulary.fingerprint if text.vocabulary else ''
+  """Returns a name for everything known to affect the result; parts of another plan are not reused."""
+  tokenizer = dataclasses.replace(config.tokenizer, path=normalized(config.tokenizer.path))
+  what = config_lib.to_dict(dataclasses.replace(config, directory='-', tokenizer=tokenizer))
+  brought = text.tokenizer.fingerprint if text.tokenizer else ''
   known = [store.FORMAT, what | {'source': text.source.plan()}, text.names, dataclasses.asdict(text.origin), brought]
   return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def make_job(config: DataConfig, text: Text, folder: Path, progress: bool) -> Job:
-  """What all parts share; the vocabulary is kept in the folder for the processes that go on.
+def make_job(config: DataConfig, text: Text, folder: Path, show_progress: bool) -> Job:
+  """Returns the job that all parts share; keeps the vocabulary in the folder for processes that resume.
 
   Raises:
     UserError: if the vocabulary cannot be trained, or the config does not fit the text.
   """
-  path, sentinels = folder / store.VOCABULARY, config.vocabulary.sentinels
+  path, sentinels = folder / store.VOCABULARY, config.tokenizer.sentinels
   if path.exists():
-    vocabulary = Vocabulary.open(path, text.vocabulary.sentinels if text.vocabulary else sentinels)
+    tokenizer = Tokenizer.open(path, text.tokenizer.sentinels if text.tokenizer else sentinels)
   else:
-    vocabulary = text.vocabulary or _trained(config, text.source.samples(), progress)
+    tokenizer = text.tokenizer or _trained(config, text.source.samples(), show_progress)
     aside = path.with_suffix('.partial')
-    aside.write_bytes(vocabulary.model_bytes)
+    aside.write_bytes(tokenizer.model_bytes)
     aside.rename(path)
-  components, run = text.source.components(config, path), import_seqio(progress).tasks.run
-  return Job(folder, config, components, text.source.features, run, vocabulary, text.origin, text.held_out)
+  components, run = text.source.components(config, path), import_seqio(show_progress).tasks.run
+  return Job(folder, config, components, text.source.features, run, tokenizer, text.origin, text.held_out)
 
 
-def _trained(config: DataConfig, samples: Iterable[str], progress: bool) -> Vocabulary:
-  with bar(progress, f'training a vocabulary of {config.vocabulary.size}'):
+def _trained(config: DataConfig, samples: Iterable[str], show_progress: bool) -> Tokenizer:
+  with bar(show_progress, f'training a vocabulary of {config.tokenizer.size}'):
     said = []
-    trained = train_vocabulary(samples, config.vocabulary.size, config.vocabulary.sentinels, said.append)
-  for line in said:  # after the bar, which would write over it
+    trained = train_vocabulary(samples, config.tokenizer.size, config.tokenizer.sentinels, said.append)
+  for line in said:  # after the bar, which would overwrite it
     print(line, file=sys.stderr)
   return trained
 
 
-def write_vocabulary(config: DataConfig, path: Path, progress: bool) -> None:
-  """Trains a vocabulary on the text of a source, in this process, and writes it.
+def write_vocabulary(config: DataConfig, path: Path, show_progress: bool) -> None:
+  """Trains a vocabulary on the text of a source in this process and writes it.
 
   Raises:
     UserError: if the source cannot be read, or the vocabulary cannot be trained or written.
   """
   source = make_source(config.source)
-  source.open(progress)
+  source.open(show_progress)
   source.build()
-  vocabulary = _trained(config, source.samples(), progress)
+  tokenizer = _trained(config, source.samples(), show_progress)
   try:
     make_folder(path.parent)
-    write_whole(path, vocabulary.model_bytes)
+    write_whole(path, tokenizer.model_bytes)
   except OSError as error:
     raise refused(path, 'a file that can be written', error) from error
 
@@ -201,12 +201,12 @@ class Seqio(NamedTuple):
   tasks: types.ModuleType
 
 
-def import_seqio(progress: bool) -> Seqio:
-  """Imports them, quietly; raises UserError as `require_tensorflow`."""
+def import_seqio(show_progress: bool) -> Seqio:
+  """Imports these modules quietly; raises UserError as `require_tensorflow` does."""
   require_tensorflow()
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  with bar(progress and 'tensorflow' not in sys.modules, 'loading TensorFlow'):
+  with bar(show_progress and 'tensorflow' not in sys.modules, 'loading TensorFlow'):
     from terraformer.data import registered, tasks
   return Seqio(registered, tasks)
 
@@ -214,4 +214,4 @@ def import_seqio(progress: bool) -> Seqio:
 def require_tensorflow() -> None:
   """Raises UserError unless TensorFlow and seqio are installed."""
   if not all(importlib.util.find_spec(name) for name in ('seqio', 'tensorflow')):
-    raise UserError("preparing data: expected seqio and TensorFlow, found none; pip install 'terraformer-jax[data]'")
+    raise UserError("preparing data needs seqio and TensorFlow: pip install 'terraformer-jax[data]'")

@@ -1,4 +1,4 @@
-"""Keeps what is held out apart from what is trained on: the same file is refused, the same text is counted."""
+"""Keeps held-out data apart from training data: rejects shared files and counts shared texts."""
 
 import hashlib
 import json
@@ -10,28 +10,25 @@ from terraformer.data.store import RECORD
 
 
 def require_apart(files: Mapping[str, Sequence[os.PathLike]], where: str) -> None:
-  """Refuses a file of `train` that another split reads as well, under whatever name, by links too.
+  """Rejects a file of `train` that another split also reads, even under another name or through a link.
 
   Args:
-    files: of each split.
-    where: they are named, which begins the sentence.
+    files: the files of each split.
+    where: where they are named; it begins the message.
 
   Raises:
-    UserError: if there is such a file.
+    UserError: if two splits share a file.
   """
   trained = {known: path for path in files.get('train', ()) if (known := _identity(path))}
   for split, paths in files.items():
     for path in paths if split != 'train' else ():
       if (same := trained.get(_identity(path))) is not None:
-        as_named = '' if str(same) == str(path) else f', there named {same}'
-        raise UserError(
-          f'{where}: expected files of {split} that training does not read, found {path} in train as well{as_named}; '
-          'take it out of one of them'
-        )
+        as_named = '' if str(same) == str(path) else f', named {same} in train'
+        raise UserError(f'{where}: {split} and train share the file {path}{as_named}; remove it from one of them')
 
 
 def _identity(path: os.PathLike) -> tuple[int, int] | None:
-  """By what two names of a file are told to be of the same; None of one that is not on this machine."""
+  """Returns an identity that is equal for all names of a local file; None for a file that is not on this machine."""
   try:
     status = os.stat(path)  # noqa: PTH116
   except OSError:
@@ -40,11 +37,11 @@ def _identity(path: os.PathLike) -> tuple[int, int] | None:
 
 
 def key(texts: Mapping[str, str]) -> bytes:
-  """Equal for two examples with the same text in each feature, wherever they stand."""
+  """Returns a key that is equal for two examples with the same text in each feature, wherever they are."""
   values = {name: text for name, text in texts.items() if name != RECORD}
   return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:16]
 
 
 def keys(examples: Iterable[Mapping[str, str]]) -> frozenset[bytes]:
-  """The keys of examples that are held out."""
+  """Returns the keys of held-out examples."""
   return frozenset(map(key, examples))

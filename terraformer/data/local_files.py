@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from terraformer.config import LocalFilesConfig, LocalFolderConfig, TfdsConfig, UserError, to_dict, unreadable
-from terraformer.data.addresses import plainly
+from terraformer.data.addresses import normalized
 from terraformer.data.leaks import require_apart
 from terraformer.data.source import Example, HeldSource, fingerprint_of
 from terraformer.data.store import FEATURES, RECORD, SPLITS, Manifest, Origin, sha256_of
 
-_HELD_OUT = 20  # one example in so many
-# Not str.splitlines, which ends a line at a form feed, where PDFs end a page, and at Unicode's separators as well.
+_HELD_OUT = 20  # one example in this many is held out
+# Not str.splitlines, which also ends a line at form feeds (the page breaks of PDFs) and Unicode separators.
 _LINE_END = re.compile(r'\r\n|\n|\r')
 
 
 class LocalFiles(HeldSource):
   """The files that a `LocalFilesConfig` names."""
 
-  def _load(self, progress: bool) -> tuple[dict[str, list[Example]], Origin]:
+  def _load(self, show_progress: bool) -> tuple[dict[str, list[Example]], Origin]:
     paths, examples = source_paths(self.config), local_files(self.config)
     digests = {str(path): sha256_of(path) for found in paths.values() for path in found}
     return examples, Origin(fingerprint_of(examples), digests)
@@ -35,7 +35,9 @@ class LocalFiles(HeldSource):
 
   def plan(self) -> dict[str, Any]:
     return to_dict(
-      dataclasses.replace(self.config, **{split: tuple(map(plainly, getattr(self.config, split))) for split in SPLITS})
+      dataclasses.replace(
+        self.config, **{split: tuple(map(normalized, getattr(self.config, split))) for split in SPLITS}
+      )
     )
 
   def is_as_prepared(self, manifest: Manifest) -> bool:
@@ -48,20 +50,20 @@ class LocalFiles(HeldSource):
 
 
 def local_files(config: LocalFilesConfig) -> dict[str, list[Example]]:
-  """The examples of each split: `targets`, with an `inputs_field` also `inputs`, and where it stands (`record`).
+  """Returns the examples of each split: `targets`, `inputs` if there is an `inputs_field`, and `record`, the location.
 
-  A `.txt` file gives one example for every paragraph (lines up to a blank one), a `.jsonl` one for every line, in which
-  a text may be empty. Where `validation` or `test` is not given, a twentieth of the training examples takes its place,
-  chosen by a hash of their text; equal texts stay together, and at least one example is moved unless training would be
-  left without any.
+  A `.txt` file gives one example per paragraph (lines up to a blank line). A `.jsonl` file gives one per line, whose
+  texts may be empty. If `validation` or `test` is not given, a twentieth of the training examples is used for it,
+  chosen by a hash of the text. Equal texts stay together, and at least one example is moved unless training would be
+  left without examples.
 
   Raises:
-    UserError: in one sentence, for whatever is wrong with a file.
+    UserError: if anything is wrong with a file.
   """
   paths = source_paths(config)
   kinds = {path.suffix for found in paths.values() for path in found}
   if len(kinds) > 1:
-    raise UserError(f'LocalFilesConfig: expected files of one kind, found {" and ".join(sorted(kinds))}')
+    raise UserError(f'LocalFilesConfig: all files must be of one kind, found {" and ".join(sorted(kinds))}')
   read = _read_paragraphs if kinds == {'.txt'} else _read_json_lines
   splits = {split: [example for path in found for example in read(path, config)] for split, found in paths.items()}
   for split in ('validation', 'test'):
@@ -71,25 +73,25 @@ def local_files(config: LocalFilesConfig) -> dict[str, list[Example]]:
 
 
 def source_paths(config: LocalFilesConfig) -> dict[str, list[Path]]:
-  """The files of each split, sorted.
+  """Returns the files of each split, sorted.
 
   Raises:
-    UserError: if a path does not exist, a pattern matches nothing, a file is of another kind, or one that is trained on
-      is in another split as well.
+    UserError: if a path does not exist, a pattern matches nothing, a file is of another kind, or a training file is
+      also in another split.
   """
   if not config.train:
-    raise UserError('LocalFilesConfig.train: expected paths or patterns of .txt or .jsonl files, found none')
+    raise UserError('LocalFilesConfig.train is empty; set it to paths or patterns of .txt or .jsonl files')
   paths = {}
   for split in ('train', 'validation', 'test'):
-    found = {}  # by absolute path: however it is named, a file is read once, and has the same place among the others
+    found = {}  # by absolute path: a file is read once and at the same position, however it is named
     for pattern in getattr(config, split):
       matches = _matches(pattern)
       if not matches:
-        raise UserError(f'LocalFilesConfig.{split}: expected a file or a pattern that matches, found none at {pattern}')
+        raise UserError(f'LocalFilesConfig.{split}: no file matches {pattern}')
       found = {Path(match).absolute(): Path(match) for match in matches} | found
     for path in found.values():
       if path.is_dir() or path.suffix not in ('.txt', '.jsonl'):
-        kind = 'a folder' if path.is_dir() else f'{path.suffix or "a name without ending"}'
+        kind = 'a folder' if path.is_dir() else f'{path.suffix or "a name without an extension"}'
         raise UserError(f'{path}: expected a .txt or .jsonl file, found {kind}')
     paths[split] = [path for _, path in sorted(found.items())]
   require_apart(paths, 'LocalFilesConfig')
@@ -97,7 +99,7 @@ def source_paths(config: LocalFilesConfig) -> dict[str, list[Path]]:
 
 
 def _matches(pattern: str) -> list[str]:
-  """The files of a pattern; what exists by its very name, a file or a folder above, is meant by it."""
+  """Returns the files that match a pattern; existing files and parent folders are matched literally."""
   path = Path(pattern)
   if path.exists():
     return [pattern]
@@ -107,10 +109,10 @@ def _matches(pattern: str) -> list[str]:
 
 
 def read_text(path: Path, may_be_empty: bool = False) -> str:
-  """A whole UTF-8 file.
+  """Reads a whole UTF-8 file.
 
   Raises:
-    UserError: if it cannot be read, is not UTF-8, or is empty where it may not be.
+    UserError: if it cannot be read, is not UTF-8, or is empty and must not be.
   """
   try:
     data = path.read_bytes()
@@ -120,9 +122,9 @@ def read_text(path: Path, may_be_empty: bool = False) -> str:
 
 
 def decode_utf8(data: bytes, name: str, may_be_empty: bool = False) -> str:
-  """The text of bytes that came from `name`; raises UserError as `read_text`."""
+  """Decodes bytes that came from `name`; raises UserError as `read_text` does."""
   if not data.strip() and not may_be_empty:
-    raise UserError(f'{name}: expected text, found nothing')
+    raise UserError(f'{name}: the file is empty')
   try:
     return data.decode('utf-8-sig')
   except UnicodeDecodeError as error:
@@ -131,11 +133,11 @@ def decode_utf8(data: bytes, name: str, may_be_empty: bool = False) -> str:
 
 
 def read_rows(path: Path, fields: dict[str, str], may_be_empty: bool = False) -> Iterator[tuple[dict[str, str], str]]:
-  """The rows of a file with one JSON object a line, and where each stands: for each name in `fields`, the text in the
-  field it names.
+  """Yields each line of a file with one JSON object per line, and its location: for each name in `fields`, the text in
+  the field it names.
 
   Raises:
-    UserError: if a line is not an object, or lacks a field, or has no text there; or as `read_text`.
+    UserError: if a line is not an object, lacks a field, or has no text there; or as `read_text` does.
   """
   for number, line in enumerate(read_text(path).split('\n'), 1):
     if line.strip():
@@ -144,15 +146,15 @@ def read_rows(path: Path, fields: dict[str, str], may_be_empty: bool = False) ->
 
 
 def read_row(line: str, fields: dict[str, str], where: str, may_be_empty: bool = False) -> dict[str, str]:
-  """The texts of one line, white space alone as an empty one where that `may_be_empty`.
+  """Returns the texts of one line; if `may_be_empty`, a text of white space alone becomes empty.
 
   Raises:
-    UserError: as `read_rows`, of the line that `where` names.
+    UserError: as `read_rows` does; `where` names the line.
   """
   try:
     value = json.loads(line)
   except json.JSONDecodeError as error:
-    found = 'the beginning of a list' if line.strip() == '[' else f'at character {error.colno}: {error.msg}'
+    found = 'the start of a list' if line.strip() == '[' else f'at character {error.colno}: {error.msg}'
     raise UserError(f'{where}: expected a JSON object, found {found}') from error
   except (ValueError, RecursionError) as error:
     raise UserError(f'{where}: expected a JSON object, found {error}') from error
@@ -184,13 +186,13 @@ def _read_json_lines(path: Path, config: LocalFilesConfig) -> list[Example]:
 
 
 def fields_of(config: LocalFilesConfig | LocalFolderConfig | TfdsConfig) -> dict[str, str]:
-  """The field of each feature; `targets` always has one."""
+  """Returns the field of each feature; `targets` always has one."""
   fields = {'inputs': config.inputs_field, 'targets': config.targets_field}
   return {name: field for name, field in fields.items() if field or name == 'targets'}
 
 
 def _hold_out(examples: list[Example], split: str) -> tuple[list[Example], list[Example]]:
-  """Moves about a twentieth of the examples to a split, equal ones together."""
+  """Moves about a twentieth of the examples to a split, keeping equal examples together."""
   texts = [sorted((name, text) for name, text in example.items() if name != RECORD) for example in examples]
   keys = [hashlib.sha256(f'{split}\0{text}'.encode()).digest() for text in texts]
   distinct = sorted(set(keys))

@@ -1,4 +1,4 @@
-"""Streams a folder of Parquet or JSONL files that is laid out as Hugging Face `datasets` lays them out."""
+"""Streams a folder of Parquet or JSONL files in the layout of Hugging Face `datasets`."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 from etils import epath
 
 from terraformer.config import LocalFolderConfig, UserError, first_line, refused, to_dict, unreadable
-from terraformer.data.addresses import plainly
+from terraformer.data.addresses import normalized
 from terraformer.data.leaks import require_apart
 from terraformer.data.local_files import decode_utf8, fields_of, read_row
 from terraformer.data.report import bar
@@ -29,10 +29,10 @@ _SPLITS = {word: split for split, words in _WORDS.items() for word in words}
 _SPLIT = re.compile(rf'(?<![a-z])({"|".join(_SPLITS)})(?![a-z])')  # between digits, dots, dashes and underscores
 _READ = ('.parquet', '.jsonl', '.json', '.jsonl.gz', '.json.gz')
 _KNOWN = (*_READ, '.csv', '.tsv', '.txt', '.arrow', '.gz', '.zst', '.xz', '.bz2', '.zip', '.tar')
-# What Hugging Face's libraries write beside data.
+# Files that Hugging Face libraries write next to the data.
 _NO_DATA = re.compile(r'(state|dataset_infos?|dataset_dict|training_args|trainer_state|.*_results)\.json')
-_ROWS = 1024  # of a Parquet file that are held at a time
-_SOON_READ = 100_000_000  # bytes
+_ROWS = 1024  # rows of a Parquet file in memory at a time
+_SOON_READ = 100_000_000  # bytes that can be read quickly
 
 
 class LocalFolder(Source):
@@ -52,7 +52,7 @@ class LocalFolder(Source):
   def splits(self) -> list[str]:
     return list(self._files.of_split)
 
-  def open(self, progress: bool) -> None:
+  def open(self, show_progress: bool) -> None:
     _ = self._files
 
   def read(self, split: str, part: int, parts: int) -> Iterator[Example]:
@@ -63,12 +63,12 @@ class LocalFolder(Source):
     first = {reason: str(paths[0]) for reason, paths in self._files.passed_over.items() if paths}
     return Origin(version_of(self.config), dropped=dropped, first_dropped=first)
 
-  def held_out(self, progress: bool) -> Iterator[Example]:
-    with bar(progress, 'reading what is held out'):
-      yield from super().held_out(progress)
+  def held_out(self, show_progress: bool) -> Iterator[Example]:
+    with bar(show_progress, 'reading held-out examples'):
+      yield from super().held_out(show_progress)
 
   def plan(self) -> dict[str, Any]:
-    return to_dict(dataclasses.replace(self.config, directory=plainly(self.config.directory)))
+    return to_dict(dataclasses.replace(self.config, directory=normalized(self.config.directory)))
 
   def is_as_prepared(self, manifest: Manifest) -> bool:
     try:
@@ -79,12 +79,12 @@ class LocalFolder(Source):
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-  """What lies in a folder.
+  """The data files of a folder.
 
   Attributes:
     of_split: the files of each split, sorted.
-    passed_over: files that are not read, by reason: `files of another kind`, which name a split, and `files of no
-      split`, whose names, and those of the folders between, tell none.
+    passed_over: files that are not read, by reason: `files of another kind` belong to a split, and `files of no
+      split` name no split, nor do the folders that contain them.
   """
 
   of_split: dict[str, list[epath.Path]]
@@ -92,11 +92,11 @@ class Files:
 
 
 def files_of(config: LocalFolderConfig) -> Files:
-  """The files of a folder. Hidden ones and those that are no data do not count.
+  """Finds the data files of a folder, ignoring hidden files and files that are not data.
 
   Raises:
-    UserError: if there is no such folder, it cannot be read, no file of training data is in it, a file is of two splits
-      (under two names, too) or there twice, or a split has several data sets.
+    UserError: if the folder does not exist or cannot be read, it has no training data, a file belongs to two splits
+      (also under two names) or occurs twice, or a split has several data sets.
   """
   root = epath.Path(config.directory)
   if not config.directory or not root.is_dir():
@@ -112,13 +112,13 @@ def files_of(config: LocalFolderConfig) -> Files:
     if any(part.startswith('.') for part in names) or not name.endswith(_KNOWN) or _NO_DATA.fullmatch(name):
       continue
     if path.with_name(f'{path.name}.gz') in paths:
-      raise UserError(f'{path}: expected it once, found it packed as well, {path.name}.gz')
+      raise UserError(f'{path}: the folder also contains {path.name}.gz; remove one of them')
     splits = {_SPLITS[word] for part in names for word in _SPLIT.findall(part.lower())}
     if splits and not name.endswith(_READ):
       others.append(path)
     elif len(splits) > 1:
       found = ' and '.join(sorted(splits))
-      raise UserError(f'{path}: expected one split in the names below {root}, found {found}; rename or move it')
+      raise UserError(f'{path}: the path below {root} names more than one split ({found}); rename or move the file')
     elif splits:
       files.setdefault(splits.pop(), []).append(path)
     elif name.endswith(_READ):
@@ -133,7 +133,7 @@ def files_of(config: LocalFolderConfig) -> Files:
 
 
 def _require_one_set(root: epath.Path, split: str, paths: list[epath.Path]) -> None:
-  """Raises UserError where the files of a split lie in several folders, unless those stand below one of its name."""
+  """Raises UserError if the files of a split are in several folders, unless a folder named for the split holds them."""
   sets = set()
   for path in paths:
     names = path.relative_to(root).parts
@@ -141,19 +141,19 @@ def _require_one_set(root: epath.Path, split: str, paths: list[epath.Path]) -> N
     sets.add('/'.join(names[:first]) or '.')
   if len(sets) > 1:
     found = ', '.join(sorted(sets)[:5]) + (' ...' if len(sets) > 5 else '')
-    raise UserError(f'{root}: expected one data set, found {split} files of several in {found}; name the folder of one')
+    raise UserError(f'{root}: {split} files belong to several data sets ({found}); name the folder of one data set')
 
 
 def _walk(folder: epath.Path) -> Iterator[epath.Path]:
   for path in folder.iterdir():
     if not path.is_dir():
       yield path
-    elif not os.path.realpath(folder).startswith(os.path.realpath(path)):  # a link that leads back
+    elif not os.path.realpath(folder).startswith(os.path.realpath(path)):  # skips a link back to a parent
       yield from _walk(path)
 
 
 def version_of(config: LocalFolderConfig) -> str:
-  """sha256 of the files' names and sizes, and of all that is in them where that is soon read."""
+  """Returns the sha256 of the files' names and sizes, and of their contents if those can be read quickly."""
   files = files_of(config).of_split.items()
   try:
     listed = [(split, path, path.stat().length) for split, paths in files for path in paths]
@@ -167,12 +167,12 @@ def version_of(config: LocalFolderConfig) -> str:
 
 
 def read(config: LocalFolderConfig, files: list[epath.Path], part: int, parts: int) -> Iterator[dict[str, str]]:
-  """The texts of a part of the files: every `parts`-th file from number `part` on, or row where there are fewer files.
+  """Yields the texts of a part: every `parts`-th file from number `part` on, or every such line if there are too few.
 
-  An empty text is passed on, and so is white space alone, as an empty one. `record` says where each row stands.
+  Empty texts are included, and white space alone counts as empty. `record` gives the location of each line.
 
   Raises:
-    UserError: for a file that is damaged, and a row without a field or without text there.
+    UserError: if a file is damaged, or a line lacks a field or has no text there.
   """
   fields = fields_of(config)
   if len(files) >= parts:
@@ -204,7 +204,7 @@ def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) ->
           yield {name: _text(row[field], field, where) for name, field in fields.items()}, where
         first += batch.num_rows
   except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
-    raise UserError(f'{path}: expected a whole Parquet file, found {first_line(error)}') from error
+    raise UserError(f'{path}: the Parquet file is damaged: {first_line(error)}') from error
 
 
 def _text(value: Any, field: str, where: str) -> str:
@@ -229,4 +229,4 @@ def _lines(path: epath.Path) -> Iterator[bytes]:
       with gzip.open(file) as unpacked:
         yield from unpacked
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-      raise UserError(f'{path}: expected a whole gzip file, found {str(error).rstrip(".")}') from error
+      raise UserError(f'{path}: the gzip file is damaged: {str(error).rstrip(".")}') from error

@@ -1,6 +1,6 @@
-"""Several short examples in one record: which of them share it, and what a batch gets of it.
+"""Packing: chooses which short examples share a record, and turns a record into a batch row.
 
-F features, O packs that are open.
+F features, O open packs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,24 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from terraformer.data.objectives import padded
+from terraformer.data.objectives import pad
 
-# Packs that are filled side by side: more of them fill hardly better, and take longer to look through.
+# Open packs: with more, packs are hardly fuller, and the search takes longer.
 _OPEN = 64
 
 Example = dict[str, np.ndarray]
 
 
 def first_fit(examples: Iterable[Example], room: Mapping[str, int], max_segments: int = 0) -> Iterator[list[Example]]:
-  """Puts each example into the first open pack that has room for all its features; where none has, the fullest ends.
+  """Puts each example into the first open pack with room for all its features; if there is none, closes the fullest.
 
   Args:
-    examples: ids by feature, none of them longer than a whole pack.
-    room: tokens of a pack, by feature.
-    max_segments: examples of a pack at most; 0 for as many as fit.
+    examples: ids by feature, none longer than a whole pack.
+    room: tokens per pack, by feature.
+    max_segments: the most examples in a pack; 0 for as many as fit.
 
   Yields:
-    Packs as they end, their examples in the order in which they came: the same for the same examples.
+    Packs as they are closed, with their examples in input order; the result is deterministic.
   """
   room_F = np.array(list(room.values()))
   free_OxF = np.tile(room_F, (_OPEN, 1))
@@ -51,7 +51,7 @@ def first_fit(examples: Iterable[Example], room: Mapping[str, int], max_segments
 
 
 def joined(pack: list[Example]) -> Example:
-  """The tokens of a record: of each feature the examples one after another, and how long each is (`lengths_name`)."""
+  """Returns the tokens of a record: for each feature, the concatenated examples and their lengths (`lengths_name`)."""
   record = {}
   for feature in pack[0]:
     record[feature] = np.concatenate([example[feature] for example in pack])
@@ -64,19 +64,19 @@ def lengths_name(feature: str) -> str:
 
 
 def n_examples(record: Mapping[str, Any]) -> int:
-  """Examples of a packed record; 0 of any other."""
+  """Returns the number of examples in a packed record, or 0 for any other record."""
   return len(record.get(lengths_name('targets'), ()))
 
 
 def rows(record: Mapping[str, Any], room: Mapping[str, int]) -> Example:
-  """What a batch gets of a record: of each feature the tokens, and of each token the number of its example.
+  """Returns the batch row of a record: for each feature, the tokens and the example number of each token.
 
-  Both are filled up with zeros to `room`, so examples count from 1. A feature that the record has not is padding.
+  Both are padded with zeros to `room`, so examples count from 1. A feature that the record lacks is all padding.
   """
   nothing = np.zeros(0, np.int32)
   row = {}
   for feature, length in room.items():
     lengths = record.get(lengths_name(feature), nothing)
-    row[feature] = padded(record.get(feature, nothing), length)
-    row[f'{feature}_segments'] = padded(np.repeat(np.arange(1, 1 + len(lengths)), lengths), length)
+    row[feature] = pad(record.get(feature, nothing), length)
+    row[f'{feature}_segments'] = pad(np.repeat(np.arange(1, 1 + len(lengths)), lengths), length)
   return row

@@ -1,7 +1,7 @@
-"""A task is prepared part by part: each is written aside, renamed when it is whole, and kept when the process dies.
+"""Prepares a task part by part. A part gets its final name when it is complete, and survives if the process dies.
 
-A part is a function of the task and its number, so whichever processes write the parts, and however often they die,
-what is assembled of them has the same bytes.
+A part is a function of the task and its number. The assembled data have the same bytes, no matter which processes write
+the parts and how often they die.
 """
 
 import dataclasses
@@ -24,42 +24,42 @@ from terraformer.data.job import Job
 from terraformer.data.records import Skipped, records
 from terraformer.data.scoring import Scoring
 from terraformer.data.store import SPLITS, Manifest
-from terraformer.data.vocabulary import EOS_ID
+from terraformer.data.tokenizer import EOS_ID
 from terraformer.files import as_os_errors
 
 SHARD_BYTES = 256_000_000
 _FACTS = 'part.json'
 
 
-def write_part(job: Job, number: int, progress: bool = True) -> None:
-  """Writes a part of every split, unless it is there.
+def write_part(job: Job, number: int, show_progress: bool = True) -> None:
+  """Writes a part of every split, unless it exists.
 
   Raises:
-    UserError: in one sentence, for what is wrong with an example.
+    UserError: if something is wrong with an example.
   """
   final = job.part(number)
   if final.exists():
     return
   aside = Path(tempfile.mkdtemp(prefix=f'{final.name}.', dir=job.folder))
   try:
-    _write_splits(job, number, aside, progress)
+    _write_splits(job, number, aside, show_progress)
     aside.rename(final)
   except OSError:
-    if not final.exists():  # another process may have been quicker, with the same bytes
+    if not final.exists():  # another process may have written the same bytes first
       raise
   finally:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write_splits(job: Job, number: int, folder: Path, progress: bool) -> None:
+def _write_splits(job: Job, number: int, folder: Path, show_progress: bool) -> None:
   counted, n_packed = Skipped(), [0] * len(job.components)
-  tally = Tally(len(job.components), job.vocabulary.size, job.vocabulary.fingerprint)
+  tally = Tally(len(job.components), job.tokenizer.size, job.tokenizer.fingerprint)
   places = range(len(job.components))
   writers = {split: [ShardWriter(folder, f'{split}-{at}') for at in places] for split in SPLITS}
   for split in SPLITS:
     for at, (component, writer) in enumerate(zip(job.components, writers[split], strict=True)):
       if split in component.task.splits:
-        for tokens, texts in records(job, component, split, number, counted, progress):
+        for tokens, texts in records(job, component, split, number, counted, show_progress):
           record = store.pack(tokens, texts)
           writer.add(record, {name: ids for name, ids in tokens.items() if name in store.FEATURES})
           tally.add(split, record)
@@ -82,10 +82,10 @@ def _write_splits(job: Job, number: int, folder: Path, progress: bool) -> None:
 
 
 def assemble(job: Job, folder: Path) -> Manifest:
-  """Moves all parts into `folder`, which appears whole or not at all, and removes the job's.
+  """Moves all parts into `folder`, which appears complete or not at all, and removes the job's folder.
 
   Raises:
-    UserError: if there is no training example, of a mixture if one of its tasks has none.
+    UserError: if the task, or a task of the mixture, has no training examples.
   """
   found = [json.loads((job.part(number) / _FACTS).read_text('utf-8')) for number in range(job.config.parts)]
   tasks = {}
@@ -99,25 +99,25 @@ def assemble(job: Job, folder: Path) -> Manifest:
   for name, task in tasks.items():
     if not task['examples']['train']:
       shutil.rmtree(job.folder)
-      raise UserError(f'task {name}: expected training examples, found none')
+      raise UserError(f'task {name}: the train split has no examples')
   whole = job.folder / 'whole'
   whole.mkdir(exist_ok=True)
   names, sizes = {}, {}
   for split in SPLITS:
-    # Task after task, and of each part after part.
+    # In the order of tasks, then of parts.
     files = [
       (number, name, size)
       for at in range(len(job.components))
       for number, facts in enumerate(found)
       for name, size in facts['shards'][split][at].items()
     ]
-    for place, (number, name, _) in enumerate(files):
-      final = names[number, name] = f'{split}-{place:05d}-of-{len(files):05d}.array_record'
-      if not (whole / final).exists():  # a process that was killed here may have moved it
+    for index, (number, name, _) in enumerate(files):
+      final = names[number, name] = f'{split}-{index:05d}-of-{len(files):05d}.array_record'
+      if not (whole / final).exists():  # a process that was killed here may have moved it already
         (job.part(number) / name).rename(whole / final)
     sizes[split] = {names[number, name]: size for number, name, size in files}
   store.write_array(whole / store.UNIGRAMS, sum(np.load(job.part(n) / store.UNIGRAMS) for n in range(job.config.parts)))
-  (whole / store.VOCABULARY).write_bytes(job.vocabulary.model_bytes)
+  (whole / store.VOCABULARY).write_bytes(job.tokenizer.model_bytes)
   manifest = Manifest(
     config=job.config,
     features=sorted(job.features),
@@ -128,9 +128,9 @@ def assemble(job: Job, folder: Path) -> Manifest:
     shards=sizes,
     checksums={names[n, name]: sha for n, facts in enumerate(found) for name, sha in facts['checksums'].items()}
     | {store.UNIGRAMS: store.sha256_of(whole / store.UNIGRAMS)},
-    vocabulary_size=job.vocabulary.size,
-    sentinels=job.vocabulary.sentinels,
-    vocabulary_fingerprint=job.vocabulary.fingerprint,
+    vocabulary_size=job.tokenizer.size,
+    sentinels=job.tokenizer.sentinels,
+    vocabulary_fingerprint=job.tokenizer.fingerprint,
     corpus_fingerprint=job.origin.corpus_fingerprint,
     sources=job.origin.sources,
     longest=job.longest,
@@ -147,7 +147,7 @@ def assemble(job: Job, folder: Path) -> Manifest:
 
 
 def _packed(job: Job, tasks: dict[str, dict], found: list[dict[str, Any]]) -> dict[str, int | float]:
-  """What the manifest tells of packs."""
+  """Returns the entry of the manifest about packs."""
   examples = sum(task['packed'] for task in tasks.values())
   packs = sum(task['examples']['train'] for task in tasks.values())
   tokens = sum(sum(facts['tokens']['train'].values()) for facts in found)
@@ -169,12 +169,12 @@ def _joined(fingerprints: list[str]) -> str:
 
 
 class ShardWriter:
-  """Writes records into shards, whose names begin alike and tell how many there are once it is closed.
+  """Writes records into shards; their names share a prefix, and contain the number of shards after `close`.
 
   Attributes:
-    examples: records so far.
-    tokens: tokens so far, by feature.
-    shards: bytes by file name, after `close`.
+    examples: number of records so far.
+    tokens: number of tokens so far, by feature.
+    shards: size in bytes by file name, after `close`.
   """
 
   def __init__(self, folder: Path, name: str, shard_bytes: int = SHARD_BYTES):
@@ -211,14 +211,14 @@ class ShardWriter:
 
 
 class Tally:
-  """What is counted over all splits: unigrams of each task's training targets, and a fingerprint of every record."""
+  """Counts over all splits: the unigrams of each task's training targets, and a fingerprint of all records."""
 
   def __init__(self, n_tasks: int, vocabulary_size: int, vocabulary_fingerprint: str):
     self.unigram_counts = np.zeros((n_tasks, vocabulary_size), np.int64)
     self._digest = hashlib.sha256(vocabulary_fingerprint.encode())
 
   def count(self, task: int, targets: np.ndarray, ended: bool) -> None:
-    """Counts a training record; unless it is `ended`, the end of sequence counts too, which is not stored."""
+    """Counts a training record; unless it is `ended`, also counts its end of sequence, which is not stored."""
     counts_V = self.unigram_counts[task]
     counts_V += np.bincount(targets, minlength=len(counts_V))
     counts_V[EOS_ID] += not ended

@@ -1,4 +1,4 @@
-"""From the examples of a task to the records of a part: what is left out or cut on the way is counted."""
+"""Turns the examples of a task into the records of a part, and counts examples that are omitted or cut."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -9,10 +9,10 @@ import numpy as np
 from terraformer.config import UserError
 from terraformer.data import leaks, packing
 from terraformer.data.job import Component, Job
-from terraformer.data.objectives import ended
+from terraformer.data.objectives import append_eos
 from terraformer.data.report import bar
 from terraformer.data.store import FEATURES
-from terraformer.data.vocabulary import EOS_ID
+from terraformer.data.tokenizer import EOS_ID
 
 T = TypeVar('T')
 
@@ -20,11 +20,11 @@ _REASONS = ('empty', 'features cut', 'windows of one token', 'beyond max_example
 
 
 class Skipped:
-  """What was left out or cut.
+  """Counts of omitted or cut examples.
 
   Attributes:
-    numbers: how often, by reason.
-    first: where first, by reason.
+    numbers: count by reason.
+    first: location of the first case by reason.
   """
 
   def __init__(self):
@@ -37,7 +37,7 @@ class Skipped:
 
 @dataclasses.dataclass(frozen=True)
 class _Example:
-  """Tokens and texts by feature, and where it stands."""
+  """Tokens and texts by feature, and the location of the example."""
 
   tokens: dict[str, np.ndarray]
   texts: dict[str, str]
@@ -45,14 +45,14 @@ class _Example:
 
 
 def records(
-  job: Job, component: Component, split: str, number: int, skipped: Skipped, progress: bool
+  job: Job, component: Component, split: str, number: int, skipped: Skipped, show_progress: bool
 ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, str]]]:
-  """(tokens, texts) by feature of every record of a part of a split.
+  """Yields (tokens, texts) by feature for every record in a part of a split.
 
   Raises:
-    UserError: for what is wrong with an example.
+    UserError: if something is wrong with an example.
   """
-  config, examples = job.config_of(component), _examples(job, component, split, number, skipped, progress)
+  config, examples = job.config_of(component), _examples(job, component, split, number, skipped, show_progress)
   is_train = split == 'train'
   if component.is_text:
     examples = _windows(job, component, examples, f'{split}, part {number}', skipped)
@@ -60,7 +60,7 @@ def records(
     most, parts = config.max_examples, config.parts
     examples, count = evenly(examples, most * (number + 1) // parts - most * number // parts)
     skipped.numbers['beyond max_examples'] += count - len(examples)
-  # What goes into packs is cut for good; else a feature is cut when it is read.
+  # Examples are cut permanently only if they are packed; otherwise features are cut when they are read.
   packs = is_train and config.packing is not None
   if not component.is_text:
     most = {name: config.lengths[name] - 1 if packs else job.longest for name in FEATURES}
@@ -72,15 +72,15 @@ def records(
 
 
 def _examples(
-  job: Job, component: Component, split: str, number: int, skipped: Skipped, progress: bool
+  job: Job, component: Component, split: str, number: int, skipped: Skipped, show_progress: bool
 ) -> Iterator[_Example]:
-  """All that have something in every feature."""
+  """Yields the examples that have tokens in every feature."""
   parts, task = job.config.parts, component.task
-  # Nobody knows how many examples a part of a held-out split has, but its task.
+  # Only the task itself knows how many examples a part of a held-out split has.
   total = None if split != 'train' and parts > 1 else task.num_input_examples(split)
   of_task = f' of {task.name}' if len(job.components) > 1 else ''
-  what = f'tokenising {split}{of_task}' + (f', part {number + 1} of {parts}' if parts > 1 else '')
-  examples = bar(progress, what, 'example', job.run(task, split, number, parts), total and -(-total // parts))
+  what = f'tokenizing {split}{of_task}' + (f', part {number + 1} of {parts}' if parts > 1 else '')
+  examples = bar(show_progress, what, 'example', job.run(task, split, number, parts), total and -(-total // parts))
   for position, example in enumerate(examples):
     where = example.record or f'{split}{of_task}, part {number}, example {position}'
     if empty := [name for name, ids in example.tokens.items() if not len(ids)]:
@@ -88,9 +88,9 @@ def _examples(
       continue
     for name, ids in example.tokens.items():
       least, most = ids.min(), ids.max()
-      if least < 0 or most >= job.vocabulary.size:
+      if least < 0 or most >= job.tokenizer.size:
         found = least if least < 0 else most
-        raise UserError(f'{where}: expected ids from 0 to {job.vocabulary.size - 1} in {name}, found {found}')
+        raise UserError(f'{where}: expected ids from 0 to {job.tokenizer.size - 1} in {name}, found {found}')
     if split == 'train' and job.held_out and leaks.key(example.texts) in job.held_out:
       skipped.add('held out as well', where)
     yield _Example(example.tokens, example.texts, where)
@@ -99,7 +99,7 @@ def _examples(
 def _windows(
   job: Job, component: Component, examples: Iterator[_Example], where: str, skipped: Skipped
 ) -> Iterator[_Example]:
-  """The documents one after another, cut into windows; of a text that is packed a window has one document."""
+  """Concatenates documents and cuts them into windows; if text is packed, each window has one document."""
   config = job.config_of(component)
   objective, length = config.text_objective, config.window_length
   documents = (example.tokens['targets'] for example in examples)
@@ -121,12 +121,12 @@ def _cut(example: _Example, most: dict[str, int], skipped: Skipped) -> _Example:
 def _packs(job: Job, component: Component, examples: Iterator[packing.Example]) -> Iterator[packing.Example]:
   room = {name: job.config.lengths[name] for name in component.task.output_features}
   if not component.is_text:
-    examples = ({name: ended(ids, room[name]) for name, ids in tokens.items()} for tokens in examples)
+    examples = ({name: append_eos(ids, room[name]) for name, ids in tokens.items()} for tokens in examples)
   return map(packing.joined, packing.first_fit(examples, room, job.config.packing.max_segments))
 
 
 def windows(documents: Iterable[np.ndarray], length: int, separate: bool = True) -> Iterator[np.ndarray]:
-  """Documents one after another in windows of `length` tokens, with an end of sequence after each if they `separate`.
+  """Yields windows of `length` tokens of concatenated documents; if `separate`, an end of sequence follows each.
 
   The last window may be shorter.
   """
@@ -145,9 +145,9 @@ def windows(documents: Iterable[np.ndarray], length: int, separate: bool = True)
 
 
 def evenly(items: Iterable[T], most: int) -> tuple[list[T], int]:
-  """At most `most` items, evenly over all of them, in order, and how many there are in all.
+  """Returns at most `most` items, evenly spaced and in order, and the total number of items.
 
-  Never holds more than twice as many as it gives.
+  It never holds more than twice as many items as it returns.
   """
   kept, stride, count = [], 1, 0
   for item in items:

@@ -1,8 +1,8 @@
-"""This library's tasks under the names by which seqio finds them. Imports TensorFlow.
+"""Registers this library's tasks in seqio. Imports TensorFlow.
 
-Importing this module registers those that need no files of the user's, with T5's vocabulary of 32,000 ids and 100
-sentinels, which is read when a task is first used: `seqio.get_mixture_or_task('c4_span_corruption')`. `register_all`
-registers them with another, and `register` a task of one's own text, under any name: mixtures are made of such tasks.
+Importing this module registers the tasks that need no user files, with T5's vocabulary of 32,000 ids and 100 sentinels,
+which is read when a task is first used: `seqio.get_mixture_or_task('c4_span_corruption')`. `register_all` registers
+them with another vocabulary. `register` registers a task of your own text under any name, for example for a mixture.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from terraformer.config import (
   PrefixLMConfig,
   SpanCorruptionConfig,
   TfdsConfig,
-  VocabularyConfig,
+  TokenizerConfig,
 )
 from terraformer.config.objectives import ObjectiveConfig
 from terraformer.data import scores, tasks
@@ -40,9 +40,9 @@ _T5_LENGTHS = {'inputs': 512, 'targets': 114}
 
 
 class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
-  """seqio's, but for a model that has sentinels of its own, to which seqio could not add any: those serve.
+  """seqio's vocabulary, which also supports a model with its own sentinels, to which seqio could not add any.
 
-  `extra_ids` is how many sentinels there are. With a model that has none it does as seqio's does, and equals it.
+  `extra_ids` is the number of sentinels. With a model without sentinels it behaves like seqio's and equals it.
   """
 
   def _model_context(self):
@@ -54,31 +54,31 @@ class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
 
 
 def component(config: DataConfig, source: Source, vocabulary_path: str | Path) -> Component:
-  """A source's task as it is prepared: of running text documents, which become windows later.
+  """Returns the task of a source to prepare; running text gives documents, which become windows later.
 
   Args:
-    config: has the name of the task, and the sentinels of its vocabulary.
-    source: that of the config.
-    vocabulary_path: a sentencepiece file of this machine.
+    config: contains the name of the task and the number of sentinels.
+    source: the source of the config.
+    vocabulary_path: a local sentencepiece file.
 
   Raises:
-    UserError: if its text is not there.
+    UserError: if its text is missing.
   """
   read, fields = source.as_seqio()
   path = str(paths.plain(vocabulary_path))
-  vocabulary = SentencePieceVocabulary(path, extra_ids=config.vocabulary.sentinels)
+  vocabulary = SentencePieceVocabulary(path, extra_ids=config.tokenizer.sentinels)
   features = {feature: seqio.Feature(vocabulary) for feature in fields}
   steps = [_rekey(read, fields), seqio.preprocessors.tokenize]
   return Component(seqio.Task(config.task, source=read, output_features=features, preprocessors=steps))
 
 
 def components(task: seqio.Task | seqio.Mixture) -> list[Component]:
-  """A registered task, or those of a mixture, as they are prepared.
+  """Returns a registered task, or the tasks of a mixture, to prepare.
 
-  Of one that ends in `running_text` the documents before that step are, so that spans are drawn when it is read.
+  A task that ends in `running_text` is prepared without that step, so that spans are sampled when the data are read.
 
   Raises:
-    UserError: if the rates of a mixture are none.
+    UserError: if the rates of a mixture are invalid.
   """
   found = []
   for one, rate in tasks.weighted(task):
@@ -103,9 +103,9 @@ def running_text(
   *,
   objective: ObjectiveConfig,
 ) -> tf.data.Dataset:
-  """A seqio preprocessor: tokenised documents become windows, and each window an example of the objective.
+  """A seqio preprocessor that turns tokenized documents into windows, and each window into an example.
 
-  It is what reading prepared data does, by the same function. Without lengths they are 512 and 114.
+  It uses the same function as the reader of prepared data. The default lengths are 512 and 114.
 
   Raises:
     UserError: if the lengths do not fit the objective.
@@ -116,7 +116,7 @@ def running_text(
     inputs_length=lengths['inputs'],
     targets_length=lengths['targets'],
     objective=objective,
-    vocabulary=VocabularyConfig(sentinels=vocabulary.extra_ids),
+    tokenizer=TokenizerConfig(sentinels=vocabulary.extra_ids),
   )
   sentinel_ids = sentinel_pieces.ids_of(vocabulary.tokenizer, vocabulary.extra_ids)
   documents = dataset.map(lambda example: example['targets'])
@@ -139,19 +139,18 @@ def running_text(
 
 
 def register(config: DataConfig, name: str = '') -> seqio.Task:
-  """Registers the task of a source, in the place of an earlier registration, and returns it.
+  """Registers the task of a source, replacing an earlier registration, and returns it.
 
   Args:
-    config: the source; `vocabulary.path` is a sentencepiece file, local or at `gs://`, T5's if it is empty, which is
-      read when the task is first used. Running text is arranged by `text_objective`. Lengths are given by whoever asks
-      seqio for the data set.
-    name: in seqio's registry; the task's own if empty.
+    config: the source; `tokenizer.path` is a sentencepiece file, local or at `gs://`, which is read when the task is
+      first used; T5's if empty. `text_objective` applies to running text. The caller of seqio chooses the lengths.
+    name: the name in seqio's registry; the task's own name if empty.
 
   Raises:
-    UserError: if the user's files that it names are not there, or their names do not tell what they are.
+    UserError: if the user's files are missing, or their kind is not clear from their names.
   """
   name = name or config.task
-  vocabulary = SentencePieceVocabulary(config.vocabulary.path or T5_VOCABULARY, extra_ids=config.vocabulary.sentinels)
+  vocabulary = SentencePieceVocabulary(config.tokenizer.path or T5_VOCABULARY, extra_ids=config.tokenizer.sentinels)
   source = make_source(config.source)
   read, fields = source.as_seqio()
   is_text = 'inputs' not in fields
@@ -175,15 +174,15 @@ def register(config: DataConfig, name: str = '') -> seqio.Task:
 def register_all(
   vocabulary_path: str | Path = T5_VOCABULARY, sentinels: int = 100, tfds_directory: str = ''
 ) -> list[str]:
-  """Registers the tasks of this library that need no files of the user's, in the place of earlier registrations.
+  """Registers the tasks of this library that need no user files, replacing earlier registrations.
 
   Args:
     vocabulary_path: a sentencepiece file, local or at `gs://`; it is read when a task is first used.
-    sentinels: ids that are added to it.
-    tfds_directory: where TensorFlow Datasets keeps C4 and the scientific papers; empty for its own default.
+    sentinels: number of ids to add to it.
+    tfds_directory: where TensorFlow Datasets keeps C4 and the scientific papers; empty for its default.
 
   Returns:
-    Their names.
+    The names of the tasks.
   """
   c4 = TfdsConfig('c4/en:3.1.0', tfds_directory)
   arxiv, pubmed = (
@@ -201,8 +200,8 @@ def register_all(
     DataConfig(DecimalCopyConfig(), **lengths),
     DataConfig(LongAdditionConfig(), **lengths),
   )
-  vocabulary = VocabularyConfig(str(vocabulary_path), sentinels=sentinels)
-  return [register(dataclasses.replace(config, vocabulary=vocabulary)).name for config in configs]
+  tokenizer = TokenizerConfig(str(vocabulary_path), sentinels=sentinels)
+  return [register(dataclasses.replace(config, tokenizer=tokenizer)).name for config in configs]
 
 
 register_all()

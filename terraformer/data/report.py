@@ -1,4 +1,4 @@
-"""What the user is told of preparing: progress on the standard error, and afterwards what was prepared, in words."""
+"""Reports on preparation for the user: progress on standard error, and a summary of the result."""
 
 import sys
 from collections.abc import Iterator
@@ -8,31 +8,31 @@ from tqdm import tqdm
 from terraformer.data.store import Manifest
 
 _REASONS = {
-  'empty': 'examples without text, left out',
-  'features cut': 'texts that were cut',
-  'windows of one token': 'tokens at the end of a text, left out',
-  'held out as well': 'training examples that validation or test has as well, word for word',
-  'beyond max_examples': 'training examples beyond max_examples, left out',
-  'files of another kind': 'files of another kind, passed over',
-  'files of no split': 'files whose names tell no split, passed over',
+  'empty': 'omitted examples without text',
+  'features cut': 'cut texts',
+  'windows of one token': 'omitted tokens at the end of a text',
+  'held out as well': 'training examples whose exact text is also in validation or test',
+  'beyond max_examples': 'omitted training examples beyond max_examples',
+  'files of another kind': 'skipped files of another kind',
+  'files of no split': 'skipped files whose names contain no split',
 }
 
 
-def bar(progress: bool, what: str, unit: str = 'step', items=None, total: int | None = None) -> tqdm:
-  """A progress bar; a `step` shows its time alone."""
+def bar(show_progress: bool, what: str, unit: str = 'step', items=None, total: int | None = None) -> tqdm:
+  """Returns a progress bar; for the unit `step` it shows only the elapsed time."""
   return tqdm(
     items,
     desc=what,
     unit=unit,
     total=total,
-    disable=not progress,
+    disable=not show_progress,
     bar_format='{desc} [{elapsed}]' if unit == 'step' else None,
     mininterval=0.2 if sys.stderr.isatty() else 10,
   )
 
 
 def skipped(manifest: Manifest) -> Iterator[str]:
-  """A line for each reason for which something was left out or cut, with the first case where it is known."""
+  """Yields a line for each reason for omitting or cutting examples, with the first case if it is known."""
   for reason, count in manifest.dropped.items():
     if count:
       first = manifest.first_dropped.get(reason)
@@ -40,7 +40,7 @@ def skipped(manifest: Manifest) -> Iterator[str]:
 
 
 def shares(manifest: Manifest) -> Iterator[str]:
-  """A line for each task of a mixture."""
+  """Yields a line for each task of a mixture."""
   rates = sum(task['rate'] for task in manifest.tasks.values())
   for name, task in manifest.tasks.items() if len(manifest.tasks) > 1 else ():
     count = task['packed'] or task['examples']['train']
@@ -48,7 +48,7 @@ def shares(manifest: Manifest) -> Iterator[str]:
 
 
 def packs(manifest: Manifest) -> Iterator[str]:
-  """A line on what packing is good for, where the training split is packed."""
+  """Yields a line on how much padding packing saves, if the training split is packed."""
   if packed := manifest.packed:
     yield (
       f'{packed["examples"]:,} training examples are in {packed["packs"]:,} packs: padding is '

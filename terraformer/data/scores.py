@@ -13,22 +13,22 @@ ROUGE_TYPES = ('rouge1', 'rouge2', 'rougeL', 'rougeLsum')
 STANDARD_TYPES = tuple(f'standard_{name}' for name in ROUGE_TYPES)
 
 
-class Tokenizer(enum.StrEnum):
-  """What ROUGE counts.
+class RougeTokenizer(enum.StrEnum):
+  """The words that ROUGE compares.
 
   Attributes:
-    STANDARD: rouge-score's default, with which published figures were made: runs of ASCII letters and digits, stemmed
-      by Porter's rules for English.
-    UNICODE: `words.words`, of any script, as they are.
+    STANDARD: rouge-score's default, used for published results: runs of ASCII letters and digits, stemmed by Porter's
+      rules for English.
+    UNICODE: `words.words` of any script, without stemming.
   """
 
   STANDARD = 'standard'
   UNICODE = 'unicode'
 
 
-def tokenizer_for(references: Sequence[str]) -> Tokenizer:
-  """The tokenizer of a split: the standard one if all of its references are ASCII."""
-  return Tokenizer.STANDARD if all(text.isascii() for text in references) else Tokenizer.UNICODE
+def rouge_tokenizer_for(references: Sequence[str]) -> RougeTokenizer:
+  """Returns the tokenizer for a split: the standard one if all references are ASCII."""
+  return RougeTokenizer.STANDARD if all(text.isascii() for text in references) else RougeTokenizer.UNICODE
 
 
 class _Words(tokenizers.Tokenizer):
@@ -37,22 +37,22 @@ class _Words(tokenizers.Tokenizer):
 
 
 def rouge_of_each(
-  targets: Sequence[str], predictions: Sequence[str], tokenizer: Tokenizer | None = None
+  targets: Sequence[str], predictions: Sequence[str], tokenizer: RougeTokenizer | None = None
 ) -> list[dict[str, Score]]:
-  """ROUGE-1, -2, -L (the paper's LSent) and -Lsum of every pair, by the rouge-score package.
+  """Returns ROUGE-1, -2, -L (the paper's LSent) and -Lsum of every pair, computed by the rouge-score package.
 
   Args:
     targets: references.
-    predictions: as many.
-    tokenizer: of the split that the pairs are a part of; None where they are the whole of it.
+    predictions: one for each reference.
+    tokenizer: the tokenizer of the split that contains the pairs; None if the pairs are the whole split.
 
   Returns:
-    Of every pair `ROUGE_TYPES`; with the Unicode tokenizer `STANDARD_TYPES` too, which are those of the standard one.
+    `ROUGE_TYPES` for every pair; with the Unicode tokenizer also `STANDARD_TYPES`, computed by the standard one.
   """
   pairs = list(zip(targets, predictions, strict=True))
   scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
   standard = [scorer.score(*pair) for pair in pairs]
-  if (tokenizer or tokenizer_for(targets)) == Tokenizer.STANDARD:
+  if (tokenizer or rouge_tokenizer_for(targets)) == RougeTokenizer.STANDARD:
     return standard
   scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, tokenizer=_Words())
   return [
@@ -61,27 +61,29 @@ def rouge_of_each(
   ]
 
 
-def rouge(targets: Sequence[str], predictions: Sequence[str], tokenizer: Tokenizer | None = None) -> dict[str, float]:
-  """Mean F1 times 100 of what `rouge_of_each` returns; the names tell the tokenizer, as they do there."""
+def rouge(
+  targets: Sequence[str], predictions: Sequence[str], tokenizer: RougeTokenizer | None = None
+) -> dict[str, float]:
+  """Returns the mean F1, times 100, of the scores of `rouge_of_each`, under the same names."""
   return mean_f1(rouge_of_each(targets, predictions, tokenizer))
 
 
 def mean_f1(scores: Sequence[dict[str, Score]]) -> dict[str, float]:
-  """Mean F1 by type, times 100; of no scores at all, nothing."""
+  """Returns the mean F1 by type, times 100; empty if there are no scores."""
   types = scores[0] if scores else ()
   return {name: 100 * float(np.mean([score[name].fmeasure for score in scores])) for name in types}
 
 
 def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-  """Per cent of the predictions that are the target, to the last digit; white space around them does not count."""
+  """Returns the percentage of predictions that equal the target, ignoring surrounding white space."""
   return {'exact_match': 100 * float(np.mean(exact_match_of_each(targets, predictions)))}
 
 
 def exact_match_of_each(targets: Sequence[str], predictions: Sequence[str]) -> list[bool]:
-  """Whether each prediction is the target, as `exact_match` counts."""
+  """Returns whether each prediction equals its target, as in `exact_match`."""
   return [target.strip() == prediction.strip() for target, prediction in zip(targets, predictions, strict=True)]
 
 
 def log_likelihood(targets: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
-  """Mean of the log-likelihoods, in nats an example."""
+  """Returns the mean log-likelihood, in nats per example."""
   return {'log_likelihood': float(np.mean(scores))}

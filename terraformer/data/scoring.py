@@ -1,17 +1,17 @@
-"""What says how good the texts are that a model writes for a task; its source knows."""
+"""Describes which scores apply to the texts that a model generates for a task; the data source decides."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-  """The scores of a task's texts, and the baselines beside them. Every task has exact match.
+  """The scores and baselines of a task's texts. Every task has exact match.
 
   Attributes:
-    rouge: whether ROUGE is one of them. Words that two texts share say how near one summary comes to another; two
-      numbers share all of their words or none.
-    lead: whether ROUGE stands beside that of the source's beginning, which a summary has to beat. It counts only with
-      ROUGE.
+    rouge: whether to compute ROUGE. Shared words measure how close two summaries are, but two numbers share either all
+      words or none.
+    lead: whether to compare ROUGE with that of the first words of the source, which a summary should beat. Ignored
+      without ROUGE.
   """
 
   rouge: bool = True

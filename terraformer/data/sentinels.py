@@ -1,7 +1,7 @@
-"""The sentinels of a vocabulary, `<extra_id_0>`, `<extra_id_1>` ...: added to a model, or found in it by name.
+"""The sentinels of a vocabulary, `<extra_id_0>`, `<extra_id_1>` ..., which are added to a model or found in it by name.
 
-T5's model has none, so they are added as the last ids, counted downwards. mT5's has them among its own pieces, and such
-pieces may stand anywhere and in either order.
+T5's model has none, so they are added as the last ids, in descending order. mT5's model contains them as pieces, which
+may have any ids and either order.
 """
 
 import struct
@@ -12,27 +12,27 @@ _SPACE = '\u2581'
 
 
 def may_have(model_bytes: bytes) -> bool:
-  """Whether a sentencepiece model may have sentinels of its own: a look that costs less than opening it."""
+  """Whether a sentencepiece model may have its own sentinels; a check that is cheaper than opening the model."""
   return b'<extra_id_' in model_bytes
 
 
 def ids_of(processor: sentencepiece.SentencePieceProcessor, count: int) -> list[int | None]:
-  """The ids of the first `count` sentinels of an open model, None in the place of one that it lacks."""
+  """Returns the ids of the first `count` sentinels of an open model, with None for each that it lacks."""
   return [_id_of(processor, number) for number in range(count)]
 
 
 def _id_of(processor: sentencepiece.SentencePieceProcessor, number: int) -> int | None:
   for name in (f'{_SPACE}<extra_id_{number}>', f'<extra_id_{number}>'):
-    found = processor.PieceToId(name)  # the unknown id where there is no such piece
+    found = processor.PieceToId(name)  # the unknown id if there is no such piece
     if processor.IdToPiece(found) == name:
       return found
   return None
 
 
 def pieces(count: int) -> bytes:
-  """`<extra_id_{count - 1}>` ... `<extra_id_0>` as user-defined pieces, in the wire format of a sentencepiece model.
+  """Returns `<extra_id_{count - 1}>` ... `<extra_id_0>` as user-defined pieces in sentencepiece's wire format.
 
-  A repeated field may be split over a message, so these bytes after a model's are that model with more pieces.
+  A repeated field may be split within a message, so appending these bytes to a model adds the pieces to it.
   """
   message = b''
   for i in reversed(range(count)):

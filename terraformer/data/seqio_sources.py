@@ -1,4 +1,4 @@
-"""Sources that TensorFlow Datasets and seqio read themselves. TensorFlow is imported when they are asked."""
+"""Sources that TensorFlow Datasets and seqio read themselves. TensorFlow is imported on first use."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from terraformer.data.local_files import fields_of
 from terraformer.data.scoring import Scoring
 from terraformer.data.source import Example, Source, beginning, joined
 from terraformer.data.store import Manifest, Origin
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
   from terraformer.data.job import Component
@@ -37,14 +37,14 @@ class Tfds(Source):
       self._source = tasks.tfds_source(self.config.dataset, self.config.data_dir)
     return self._source, fields_of(self.config)
 
-  def open(self, progress: bool) -> None:
+  def open(self, show_progress: bool) -> None:
     if not self.config.dataset:
-      raise UserError('TfdsConfig.dataset: expected the name of a data set, found an empty string')
+      raise UserError('TfdsConfig.dataset is empty; set it to the name of a data set')
 
   def build(self) -> None:
     from terraformer.data import tasks
 
-    where = self.config.data_dir or 'its own folder (TfdsConfig.data_dir)'
+    where = self.config.data_dir or 'its default folder (TfdsConfig.data_dir)'
     tasks.build_tfds(self.as_seqio()[0], self.config.dataset, where)
 
   def samples(self) -> Iterator[str]:
@@ -52,8 +52,8 @@ class Tfds(Source):
 
     return beginning(tasks.training_texts(*self.as_seqio()))
 
-  def held_out(self, progress: bool) -> tuple[Example, ...]:
-    return ()  # published splits, and too much to hold
+  def held_out(self, show_progress: bool) -> tuple[Example, ...]:
+    return ()  # the splits are published, and too large for memory
 
   def origin(self) -> Origin:
     from terraformer.data import tasks
@@ -78,7 +78,7 @@ class SeqioTask(Source):
   def splits(self) -> list[str]:
     return list(self._task.splits)
 
-  def held_out(self, progress: bool) -> tuple[Example, ...]:
+  def held_out(self, show_progress: bool) -> tuple[Example, ...]:
     return ()
 
   def samples(self) -> tuple[str, ...]:
@@ -98,12 +98,12 @@ class SeqioTask(Source):
 
     return {one.task.name: tasks.origin_of(one.task.source) for one in registered.components(self._task)}
 
-  def vocabulary(self, given: Vocabulary | None) -> Vocabulary:
+  def tokenizer(self, given: Tokenizer | None) -> Tokenizer:
     from terraformer.data import tasks
 
     own = tasks.vocabulary_of(self._task)
-    if given and Vocabulary.from_bytes(given.model_bytes, own.sentinels).fingerprint != own.fingerprint:
-      raise UserError(f'VocabularyConfig.path: expected the vocabulary of the task {self.config.name}, found another')
+    if given and Tokenizer.from_bytes(given.model_bytes, own.sentinels).fingerprint != own.fingerprint:
+      raise UserError(f'TokenizerConfig.path: not the vocabulary of the task {self.config.name}; leave it empty')
     return own
 
   def components(self, config: DataConfig, vocabulary_path: Path) -> 'list[Component]':
@@ -117,5 +117,5 @@ class SeqioTask(Source):
     rates = {task.name: rate for task, rate in tasks.weighted(self._task)}
     prepared = {name: task['rate'] for name, task in manifest.tasks.items()}
     if rates != prepared:
-      raise UserError(f'{folder}: expected the tasks and rates {rates}, found {prepared}; remove the folder to go on')
+      raise UserError(f'{folder}: expected the tasks and rates {rates}, found {prepared}; remove the folder')
     super().require_unchanged(folder, manifest)

@@ -1,7 +1,7 @@
-"""Where the text of a task comes from: what every data source answers, whatever it reads.
+"""The interface of data sources, which provide the text of a task.
 
-A config of the family `DataSource` names its source (`made_by`). A source of the user's own derives from `Source`, and
-needs `features` and `read` alone. Nothing here imports TensorFlow; what does so, does it when it is asked.
+A config of the family `DataSource` names its source (`made_by`). A user's source derives from `Source` and only needs
+`features` and `read`. This module does not import TensorFlow; methods that need it import it when called.
 """
 
 import hashlib
@@ -15,23 +15,23 @@ from terraformer.config import DataConfig, DataSource, UserError, to_dict
 from terraformer.config.base import maker
 from terraformer.data.scoring import Scoring
 from terraformer.data.store import FEATURES, RECORD, SPLITS, Manifest, Origin
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
   from terraformer.data.job import Component
 
-Example = dict[str, str]  # text by feature, and under `record` where it stands, in a source that tells
+Example = dict[str, str]  # text by feature; a source may give its location under `record`
 
-_TEXT_BYTES = 20_000_000  # that a vocabulary is trained on at most
+_TEXT_BYTES = 20_000_000  # most text for training a vocabulary
 
 
 class Source:
   """A source of texts.
 
   Attributes:
-    config: of its own kind.
-    tells_where: whether every example says, under `record`, where it stands: the file and line, or the like.
-    scoring: the scores and the baselines of its texts, of a task that has inputs.
+    config: the config of this source.
+    tells_where: whether every example gives its location under `record`, such as the file and line.
+    scoring: the scores and baselines of its texts, for a task with inputs.
   """
 
   tells_where: ClassVar[bool] = False
@@ -40,24 +40,24 @@ class Source:
   def __init__(self, config: DataSource):
     self.config = config
 
-  # What a source of the user's own says of itself.
+  # Methods for a user's source to define.
 
   @property
   def features(self) -> tuple[str, ...]:
-    """`inputs` and `targets`, or `targets` alone, which makes a task of running text.
+    """Returns `inputs` and `targets`, or only `targets` for a task of running text.
 
     Raises:
-      UserError: if its files do not tell.
+      UserError: if its files do not determine the features.
     """
     return FEATURES
 
   @property
   def splits(self) -> Sequence[str]:
-    """Those of `train`, `validation` and `test` that it has."""
+    """Returns the splits that it has, among `train`, `validation` and `test`."""
     return SPLITS
 
   def read(self, split: str, part: int, parts: int) -> Iterator[Example]:
-    """The examples of every `parts`-th piece of a split from number `part` on; over all parts each example once.
+    """Yields the examples of every `parts`-th piece of a split, from number `part` on. No two parts share an example.
 
     Raises:
       UserError: if they cannot be read.
@@ -65,11 +65,11 @@ class Source:
     raise NotImplementedError(f'{type(self).__name__}.read')
 
   def count(self, split: str) -> int | None:
-    """The examples of a split; None where nobody knows before they are read."""
+    """Returns the number of examples in a split, or None if it is unknown before reading them."""
     return None
 
   def origin(self) -> Origin:
-    """What is known of the text before it is read.
+    """Returns what is known about the text before reading it.
 
     Raises:
       UserError: if it cannot be read.
@@ -78,82 +78,80 @@ class Source:
 
   @property
   def metric(self) -> Callable[[Sequence[str], Sequence[str]], dict[str, float]]:
-    """The metric function of its seqio task, of targets and predictions; of a task that has inputs."""
-    from terraformer.data import scores  # not above: it takes long, and training does without it
+    """Returns the metric function (targets, predictions) of its seqio task, for a task with inputs."""
+    from terraformer.data import scores  # not above: the import is slow, and training does not need it
 
     return scores.rouge if self.scoring.rouge else scores.exact_match
 
-  # What preparing asks for. The answers here are those of a source that only reads texts.
+  # Methods that preparation calls, with defaults for a source that only reads texts.
 
-  def open(self, progress: bool) -> None:
-    """Finds the text, and reads it if it is small, so that what is wrong with it is told before TensorFlow is loaded.
+  def open(self, show_progress: bool) -> None:
+    """Finds the text, and reads it if it is small, so that errors appear before TensorFlow is loaded.
 
     Raises:
-      UserError: if it is not there or not usable.
+      UserError: if the text is missing or unusable.
     """
 
   def build(self) -> None:
-    """Builds what has to be there before the text can be read; one process at a time does so.
+    """Builds whatever reading the text requires; one process at a time calls this.
 
     Raises:
-      UserError: if it cannot.
+      UserError: if the build fails.
     """
 
   def samples(self) -> Iterator[str]:
-    """The beginning of its training text, example by example: enough to train a vocabulary on."""
+    """Yields the start of its training text, example by example: enough to train a vocabulary."""
     return beginning('\n'.join(text_of(example).values()) for example in self.read('train', 0, 1))
 
-  def held_out(self, progress: bool) -> Iterable[Example]:
-    """The examples of validation and test, with which those of training are compared."""
+  def held_out(self, show_progress: bool) -> Iterable[Example]:
+    """Returns the validation and test examples, with which training examples are compared."""
     return (example for split in self.splits if split != 'train' for example in self.read(split, 0, 1))
 
   def names(self, config: DataConfig) -> tuple[str, ...]:
-    """Of the seqio tasks that it has."""
+    """Returns the names of its seqio tasks."""
     return (config.task,)
 
   def scoring_of(self, task: str, manifest: Manifest) -> Scoring:
-    """The scoring of one of its tasks, as far as it is known. It takes neither the text nor TensorFlow."""
+    """Returns the scoring of one of its tasks, as far as known. It needs neither the text nor TensorFlow."""
     return self.scoring
 
-  def vocabulary(self, given: Vocabulary | None) -> Vocabulary | None:
-    """That of the prepared data: the one that the config names, or the source's own; None where one is to be trained.
+  def tokenizer(self, given: Tokenizer | None) -> Tokenizer | None:
+    """Returns the tokenizer for the prepared data: the configured one or the source's own; None to train one.
 
     Raises:
-      UserError: if the one that is given is not the source's own.
+      UserError: if the given tokenizer is not the source's own.
     """
     return given
 
   def components(self, config: DataConfig, vocabulary_path: Path) -> 'list[Component]':
-    """The seqio tasks, as they are prepared. Imports TensorFlow."""
+    """Returns the seqio tasks to prepare. Imports TensorFlow."""
     from terraformer.data import registered
 
     return [registered.component(config, self, vocabulary_path)]
 
   def as_seqio(self) -> tuple[Any, dict[str, str]]:
-    """The source as a `seqio.DataSource`, and which field of it is which feature. Imports TensorFlow."""
+    """Returns the source as a `seqio.DataSource`, and its fields by feature. Imports TensorFlow."""
     from terraformer.data import tasks
 
     return tasks.Texts(self), {name: name for name in self.features}
 
   def plan(self) -> dict[str, Any]:
-    """What of its config bears on the result, as JSON values: two names of one file are the same."""
+    """Returns the config values that affect the result, as JSON; two names of one file give the same value."""
     return to_dict(self.config)
 
   def is_as_prepared(self, manifest: Manifest) -> bool:
-    """Whether it still has the files that the data were prepared from, as far as that is soon known; also where it has
-    none at all, since data are read where they were not prepared."""
+    """Whether the source files are those of the prepared data, as far as a quick check can say; also true if there are
+    no source files, since data may be read on another machine."""
     return True
 
   def require_unchanged(self, folder: Path, manifest: Manifest) -> None:
-    """Raises UserError unless it has what was prepared in a folder, as the user's modules define it in this process."""
+    """Raises UserError unless the source, as the user's modules define it now, matches the prepared folder."""
     if self.origin().corpus_fingerprint != manifest.corpus_fingerprint:
-      raise UserError(
-        f'{folder}: expected the text that it was prepared from, found another; remove the folder to go on'
-      )
+      raise UserError(f'{folder}: the source text has changed since preparation; remove the folder to prepare it again')
 
 
 class HeldSource(Source):
-  """A source whose text is small enough for the memory: a subclass has `_load`, which is called once."""
+  """A source whose text fits into memory; a subclass defines `_load`, which is called once."""
 
   tells_where = True
 
@@ -161,21 +159,21 @@ class HeldSource(Source):
     super().__init__(config)
     self._held: tuple[dict[str, list[Example]], Origin] | None = None
 
-  def _load(self, progress: bool) -> tuple[dict[str, list[Example]], Origin]:
-    """The examples of each split, and what is known of them.
+  def _load(self, show_progress: bool) -> tuple[dict[str, list[Example]], Origin]:
+    """Returns the examples of each split, and their origin.
 
     Raises:
-      UserError: for whatever is wrong with a user's file.
+      UserError: if anything is wrong with a user's file.
     """
     raise NotImplementedError(f'{type(self).__name__}._load')
 
-  def open(self, progress: bool = False) -> None:
+  def open(self, show_progress: bool = False) -> None:
     if self._held is None:
-      self._held = self._load(progress)
+      self._held = self._load(show_progress)
 
   @property
   def examples(self) -> dict[str, list[Example]]:
-    """By split."""
+    """The examples by split."""
     self.open()
     return self._held[0]
 
@@ -194,12 +192,12 @@ class HeldSource(Source):
 
 
 def make_source(config: DataSource) -> Source:
-  """The source that a config asks for."""
+  """Returns the source that a config names."""
   return maker(config)(config)
 
 
 def beginning(texts: Iterable[str]) -> Iterator[str]:
-  """The first texts, up to as many as a vocabulary is trained on."""
+  """Yields the first texts, up to the amount needed to train a vocabulary."""
   read = 0
   for text in texts:
     yield text
@@ -209,18 +207,18 @@ def beginning(texts: Iterable[str]) -> Iterator[str]:
 
 
 def text_of(example: Mapping[str, str]) -> Example:
-  """An example without the mark of where it stands."""
+  """Returns an example without its location."""
   return {name: text for name, text in example.items() if name != RECORD}
 
 
 def fingerprint_of(examples: Mapping[str, Sequence[Example]]) -> str:
-  """sha256 of the texts of each split."""
+  """Returns the sha256 of the texts of each split."""
   texts = {split: list(map(text_of, examples[split])) for split in SPLITS}
   return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
 
 
 def joined(origins: Mapping[str, Origin]) -> Origin:
-  """The origin of a mixture of these tasks."""
+  """Returns the origin of a mixture of these tasks."""
   known = {name: origin.corpus_fingerprint for name, origin in origins.items() if origin.corpus_fingerprint}
   dropped: dict[str, int] = {}
   for reason, count in itertools.chain.from_iterable(origin.dropped.items() for origin in origins.values()):

@@ -11,16 +11,16 @@ from terraformer.config import SpanCorruptionConfig
 def corrupt(
   tokens_L: np.ndarray, sentinels_N: np.ndarray, config: SpanCorruptionConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Cuts random spans out of a window and returns inputs and targets, int32, without ends of sequence.
+  """Cuts random spans out of a window; returns inputs and targets, int32, without ends of sequence.
 
-  Span i (from 0) is replaced in the inputs by the sentinel of number i, and stands in the targets after it. So both
-  together give back the window. As in T5, a window begins with a token that is kept and ends with a span.
+  Sentinel i replaces span i (from 0) in the inputs, and precedes the span in the targets, so the two together contain
+  the whole window. As in T5, a window starts with a kept token and ends with a span.
 
   Args:
-    tokens_L: at least two tokens, none of them a sentinel.
-    sentinels_N: ids of the sentinels, that of `<extra_id_0>` first, at least one a span.
-    config: how much is cut out, and in what spans.
-    rng: draws the spans.
+    tokens_L: at least two tokens, none a sentinel.
+    sentinels_N: ids of the sentinels, starting with `<extra_id_0>`; at least one per span.
+    config: the share of tokens to cut out, and the length of spans.
+    rng: generator that samples the spans.
   """
   n_noise, n_spans = config.noise(len(tokens_L))
   kept_S = _lengths(len(tokens_L) - n_noise, n_spans, rng)
@@ -37,7 +37,7 @@ def corrupt(
 
 
 def _lengths(total: int, parts: int, rng: np.random.Generator) -> np.ndarray:
-  """Lengths of at least one that add up to `total`, int64[parts]; every division is equally likely."""
+  """Returns positive lengths that sum to `total`, int64[parts]; every composition is equally likely."""
   cuts = np.zeros(parts + 1, np.int64)
   cuts[1:-1] = np.sort(rng.choice(total - 1, parts - 1, replace=False)) + 1
   cuts[-1] = total
@@ -45,7 +45,7 @@ def _lengths(total: int, parts: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _insert(tokens: np.ndarray, before_S: np.ndarray, sentinels_S: np.ndarray) -> np.ndarray:
-  """The tokens with sentinel i before the token of number `before_S[i]`; the numbers rise."""
+  """Returns the tokens with sentinel i inserted before token number `before_S[i]`; `before_S` increases."""
   joined = np.empty(len(tokens) + len(sentinels_S), np.int32)
   at_S = before_S + np.arange(len(sentinels_S))
   is_token = np.ones(len(joined), bool)

@@ -1,9 +1,9 @@
-"""What a prepared folder holds: records of tokens, a vocabulary, and a manifest that is written last.
+"""The format of a prepared folder: records of tokens, a vocabulary, and a manifest that is written last.
 
 train-00000-of-00002.array_record ...   examples, packed by msgpack
-vocabulary.model                        sentencepiece, without the sentinels that are added to it
+vocabulary.model                        sentencepiece, without added sentinels
 unigram_counts.npy                      int64[tasks, vocabulary size]
-manifest.json                           `Manifest`; a folder without it does not count
+manifest.json                           `Manifest`; a folder without it is ignored
 """
 
 import dataclasses
@@ -20,27 +20,27 @@ import numpy as np
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
 from terraformer.config.objectives import ObjectiveConfig
-from terraformer.data.addresses import place_of
+from terraformer.data.addresses import path_of
 from terraformer.data.scoring import Scoring
 
-FORMAT = 6
-_READ = (5, FORMAT)  # formats; in the older one a config names its task
+FORMAT = 7
+_READ = (5, 6, FORMAT)  # readable formats; the configs of older formats are migrated
 MANIFEST, VOCABULARY, UNIGRAMS = 'manifest.json', 'vocabulary.model', 'unigram_counts.npy'
 FEATURES = ('inputs', 'targets')
 SPLITS = ('train', 'validation', 'test')
-_MOST = 2**53  # of what is counted, as JSON's numbers are whole; nothing is as many
-RECORD = 'record'  # says where an example stands, in the source that knows
+_MOST = 2**53  # largest count; JSON numbers are exact integers up to here
+RECORD = 'record'  # entry with the location of an example, if the source knows it
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-  """What is known of the text before its examples are read.
+  """What is known about the text before its examples are read.
 
   Attributes:
-    corpus_fingerprint: of the text, or of what tells its version; empty where nothing does.
-    sources: sha256 of the user's own files, by path.
-    dropped: what was left out already, counted by reason.
-    first_dropped: which was the first, by reason.
+    corpus_fingerprint: fingerprint of the text or of its version; empty if unknown.
+    sources: sha256 of the user's files, by path.
+    dropped: number of examples omitted so far, by reason.
+    first_dropped: the first omitted example, by reason.
   """
 
   corpus_fingerprint: str = ''
@@ -54,24 +54,24 @@ class Manifest:
   """The description of a prepared folder.
 
   Attributes:
-    config: the DataConfig that it was prepared with.
-    features: `inputs` and `targets`, or `targets` alone: then records are windows of running text.
-    tasks: what a mixture is made of, or the task itself, by name: its `rate`, its records by split (`examples`), the
-      training examples that are in packs (`packed`), and the `objective` of one whose records are windows of running
-      text, unless the whole is. Of each split the tasks' records stand one after another, in this order.
-    examples: records by split: examples, or packs of them in a training split that is packed.
-    tokens: tokens by split and feature, ends of sequence not counted but for those within windows and packs.
-    packed: of a training split that is packed `examples`, `packs`, and `padding_before` and `padding_after`, the shares
-      of padding in rows of one example and of one pack; else empty.
-    shards: file names with their sizes in bytes, by split.
-    checksums: sha256 of each shard, and of the counts of tokens.
-    vocabulary_size, sentinels, vocabulary_fingerprint: of the vocabulary.
-    corpus_fingerprint, sources: of the text before tokenising, as in `Origin`.
-    longest: tokens that a feature was cut to when it was stored.
-    dropped: what was left out or cut, counted by reason.
-    first_dropped: which example was the first, by reason.
-    fingerprint: sha256 of all records, in order, and of the vocabulary.
-    scoring: of those registered tasks that have another than the usual one, by name: the fields of `Scoring`.
+    config: the DataConfig used for preparation.
+    features: `inputs` and `targets`, or only `targets` if the records are windows of running text.
+    tasks: the tasks of a mixture, or the task itself, by name: its `rate`, its records by split (`examples`), the
+      number of packed training examples (`packed`), and the `objective` if its records are windows of running text
+      and those of other tasks are not. In each split, records are grouped by task, in this order.
+    examples: records by split: examples, or packs of examples if the training split is packed.
+    tokens: tokens by split and feature, without ends of sequence except those within windows and packs.
+    packed: for a packed training split, `examples`, `packs`, `padding_before` and `padding_after`: the shares of
+      padding with one example per row and with one pack per row; otherwise empty.
+    shards: file sizes in bytes by file name, by split.
+    checksums: sha256 of each shard and of the token counts.
+    vocabulary_size, sentinels, vocabulary_fingerprint: properties of the tokenizer.
+    corpus_fingerprint, sources: properties of the text before tokenization, as in `Origin`.
+    longest: the number of tokens to which a stored feature was cut.
+    dropped: number of examples omitted or cut, by reason.
+    first_dropped: the first such example, by reason.
+    fingerprint: sha256 of all records in order and of the vocabulary.
+    scoring: the fields of `Scoring`, by name, for registered tasks with a non-default scoring.
   """
 
   config: DataConfig
@@ -100,32 +100,32 @@ class Manifest:
 
   @property
   def objectives(self) -> list[ObjectiveConfig | None]:
-    """Of each task, as in `tasks`."""
+    """The objective of each task, as in `tasks`."""
     found = [task['objective'] for task in self.tasks.values()]
     return [None if values is None else config_lib.from_dict(values) for values in found]
 
   def scoring_of(self, task: str) -> Scoring:
-    """The scoring of a registered task; the usual one where nothing else is known."""
+    """Returns the scoring of a registered task; the default if nothing else is known."""
     return Scoring(**self.scoring.get(task, {}))
 
   def write(self, folder: Path) -> None:
     values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-    if not self.scoring:  # which earlier releases do not know
+    if not self.scoring:  # an entry unknown to earlier releases
       del values['scoring']
     values = {'format': FORMAT, 'task': self.config.task} | values | {'config': config_lib.to_dict(self.config)}
     (folder / MANIFEST).write_text(json.dumps(values, indent=2) + '\n', encoding='utf-8')
 
 
 def folder_of(config: DataConfig) -> Path:
-  """Where the prepared data are, a folder or an address."""
-  return place_of(config.directory) / config.task
+  """Returns the folder or address of the prepared data."""
+  return path_of(config.directory) / config.task
 
 
 def read_manifest(config: DataConfig) -> Manifest:
-  """The manifest of the data that a config names.
+  """Reads the manifest of the data that a config names.
 
   Raises:
-    UserError: if there is none, it is damaged, or it was prepared with another format or configuration.
+    UserError: if it is missing or damaged, or the data have another format or configuration.
   """
   path = folder_of(config) / MANIFEST
   try:
@@ -136,13 +136,13 @@ def read_manifest(config: DataConfig) -> Manifest:
     where = 'a folder without manifest.json' if path.parent.exists() else 'no such folder'
     raise UserError(f'{path.parent}: expected the prepared data of {config.task}, found {where}') from error
   except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-    raise UserError(f'{path}: expected a manifest of prepared data, found a file that is none') from error
+    raise UserError(f'{path}: not a valid manifest of prepared data; prepare it again') from error
   if written not in _READ:
     raise UserError(f'{path}: expected prepared data of format {FORMAT}, found format {written!r}; prepare it again')
   try:
     manifest = Manifest(**values | {'config': config_lib.from_dict(values['config'])})
   except (KeyError, TypeError, AttributeError) as error:
-    raise UserError(f'{path}: expected a complete manifest, found one with missing or unknown entries') from error
+    raise UserError(f'{path}: the manifest has missing or unknown entries; prepare the data again') from error
   _require_types(manifest, path)
   _require_same(manifest, config, path.parent)
   return manifest
@@ -172,7 +172,7 @@ def _require_types(manifest: Manifest, path: Path) -> None:
     raise UserError(f'{path}: expected the splits {", ".join(SPLITS)}, found {sorted(manifest.examples)}')
   for name in (name for shards in manifest.shards.values() for name in shards):
     if Path(name).name != name or '\0' in name:
-      raise UserError(f"{path}: expected names of files beside it in the entry 'shards', found {name!r:.80}")
+      raise UserError(f"{path}: the entry 'shards' must name files in the same folder, found {name!r:.80}")
   for split, count in manifest.examples.items():
     found = sum(task['examples'][split] for task in manifest.tasks.values())
     if found != count:
@@ -180,9 +180,9 @@ def _require_types(manifest: Manifest, path: Path) -> None:
 
 
 def _first_unlike(annotation: Any, value: Any) -> tuple[Any] | None:
-  """What is first found in an entry that is not of its annotation, in a tuple; None where all is.
+  """Returns a tuple with the first value in an entry that does not match its annotation; None if all match.
 
-  Every number is a count, which is not negative.
+  Every number is a nonnegative count.
   """
   origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
   if annotation is Any:
@@ -198,7 +198,7 @@ def _first_unlike(annotation: Any, value: Any) -> tuple[Any] | None:
 
 
 def _is_task(task: dict[str, Any]) -> bool:
-  """Whether an entry of a manifest's `tasks` is as `Manifest` has it."""
+  """Whether an entry of a manifest's `tasks` has the form that `Manifest` describes."""
   return (
     task.keys() == {'rate', 'examples', 'packed', 'objective'}
     and type(task['rate']) in (int, float)
@@ -210,14 +210,14 @@ def _is_task(task: dict[str, Any]) -> bool:
 
 
 def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
-  """Refuses data of another configuration; free is what counts only when they are read.
+  """Rejects data of another configuration; settings that only affect reading may differ.
 
-  Those are the lengths of pairs, unless they are those of packs, and of running text all that leaves its windows as
-  they are.
+  Those are the lengths of pairs that are not packed, and for running text every setting that does not change its
+  windows.
   """
   free = ['directory:', *(f'source.{name}:' for name in config.source.located_by)]
-  if config.vocabulary.path and manifest.config.vocabulary.path:  # by its fingerprint it is known wherever it lies
-    free.append('vocabulary.path:')
+  if config.tokenizer.path and manifest.config.tokenizer.path:  # the fingerprint identifies it at any path
+    free.append('tokenizer.path:')
   has_windows = manifest.is_text or any(manifest.objectives)
   if manifest.is_text:
     is_as_stored = _windows(config, manifest) == _windows(manifest.config, manifest)
@@ -228,7 +228,7 @@ def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
   changed = [line for line in config_lib.differences(manifest.config, config) if not line.startswith(tuple(free))]
   if changed:
     raise UserError(
-      f'{folder}: expected the data of this configuration, found it prepared with another (DataConfig.{changed[0]}); '
+      f'{folder}: the data were prepared with another configuration (DataConfig.{changed[0]}); '
       'remove the folder or choose another directory'
     )
   if config.objective and not has_windows:
@@ -236,23 +236,25 @@ def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
     raise UserError(f'DataConfig.objective: expected None for {config.task}, a task of pairs, found {found}')
   wanted = max(config.inputs_length, config.targets_length)
   if wanted > manifest.longest and manifest.dropped.get('features cut', 0):
-    raise UserError(f'{folder}: expected examples of {wanted} tokens, found them stored cut to {manifest.longest}')
+    raise UserError(
+      f'{folder}: features are cut to {manifest.longest} tokens, but {wanted} are needed; prepare the data again'
+    )
 
 
 def _windows(config: DataConfig, manifest: Manifest) -> list[tuple[int, bool]]:
-  """Of each task of text the length of its windows, and whether ends of sequence separate documents in them."""
+  """Returns, for each task of text, the window length and whether ends of sequence separate documents."""
   configs = [config.with_objective(objective) for objective in manifest.objectives]
   return [(one.window_length, one.text_objective.separates) for one in configs]
 
 
 def pack(tokens: dict[str, np.ndarray], texts: dict[str, str]) -> bytes:
-  """A record: tokens as little-endian int32 without end of sequence, and texts under `{feature}_pretokenized`."""
+  """Packs a record: tokens as little-endian int32 without end of sequence, and texts as `{feature}_pretokenized`."""
   record: dict[str, Any] = {name: np.asarray(ids, '<i4').tobytes() for name, ids in tokens.items()}
   return msgpack.packb(record | {f'{name}_pretokenized': text for name, text in texts.items()})
 
 
 def unpack(record: bytes) -> dict[str, Any]:
-  """What `pack` packed: int32[length] by feature, and the texts under their own names."""
+  """Unpacks a record: tokens int32[length] by feature, and texts under their stored names."""
   return {
     name: np.frombuffer(value, '<i4') if isinstance(value, bytes) else value
     for name, value in msgpack.unpackb(record).items()
@@ -260,7 +262,7 @@ def unpack(record: bytes) -> dict[str, Any]:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-  """Writes an array as `.npy`; where the disk is full, `np.save` would not say so."""
+  """Writes an array as `.npy`, and fails on a full disk, which `np.save` would not report."""
   data = io.BytesIO()
   np.save(data, array)
   path.write_bytes(data.getvalue())

@@ -1,4 +1,4 @@
-"""Sources as seqio reads them, and any seqio task or mixture: what it is made of, its examples. Imports TensorFlow."""
+"""Adapts sources to seqio, and reads seqio tasks and mixtures: their components and examples. Imports TensorFlow."""
 
 import contextlib
 import dataclasses
@@ -16,14 +16,14 @@ from terraformer.data import sentinels
 from terraformer.data.scoring import Scoring
 from terraformer.data.source import Source
 from terraformer.data.store import RECORD, Origin
-from terraformer.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
+from terraformer.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from terraformer.paths import printable
 
-_AT_ONCE = 256  # examples: TensorFlow takes long to ask Python for one, and to hand one over
+_AT_ONCE = 256  # examples per call, because each transfer between TensorFlow and Python is slow
 
 
 class Texts(seqio.DataSource):
-  """Any source, for seqio; it divides its examples itself."""
+  """Wraps any source for seqio; the source divides its examples itself."""
 
   def __init__(self, source: Source):
     super().__init__(source.splits)
@@ -48,37 +48,37 @@ class Texts(seqio.DataSource):
       examples = self.source.read(split, index, count)
       while chunk := list(itertools.islice(examples, _AT_ONCE)):
         rows = {name: [example[name] for example in chunk] for name in fields}
-        # TensorFlow takes UTF-8 alone, which names of files need not be.
+        # TensorFlow only accepts UTF-8, but file names may not be UTF-8.
         yield rows | ({RECORD: [printable(where) for where in rows[RECORD]]} if RECORD in rows else {})
 
     return tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch()
 
 
 def scoring_of(source: seqio.DataSource) -> Scoring:
-  """The scoring of a task that reads a source: what one of ours says of itself, and of any other the usual one."""
+  """Returns the scoring of a task that reads a source: its own for one of our sources, otherwise the default."""
   return source.source.scoring if isinstance(source, Texts) else Scoring()
 
 
 def tfds_source(dataset: str, data_dir: str) -> seqio.TfdsDataSource:
-  """A data set of TensorFlow Datasets, which is not touched yet; an empty folder stands for TFDS's own."""
+  """Returns a data set of TensorFlow Datasets without accessing it; an empty folder means TFDS's default."""
   return seqio.TfdsDataSource(dataset, data_dir or None)
 
 
 def build_tfds(source: seqio.TfdsDataSource, dataset: str, where: str) -> None:
-  """Has TFDS download and build its data where they are not there.
+  """Has TFDS download and build its data if they are missing.
 
   Raises:
-    UserError: if it cannot.
+    UserError: if TFDS fails.
   """
   try:
     source.tfds_dataset.builder.download_and_prepare()
   except Exception as error:  # downloading and building fail in many ways
     found = first_line(error)
-    raise UserError(f'{dataset}: expected TFDS to have or to build it in {where}, found {found:.300}') from error
+    raise UserError(f'{dataset}: TFDS cannot find or build it in {where}: {found:.300}') from error
 
 
 def origin_of(source: seqio.DataSource) -> Origin:
-  """What is known of a source's text before it is read; nothing, of a seqio source of the user's own.
+  """Returns what is known about a source's text before reading it: nothing for a user's seqio source.
 
   Raises:
     UserError: if it cannot be read.
@@ -92,7 +92,7 @@ def origin_of(source: seqio.DataSource) -> Origin:
 
 
 def training_texts(source: seqio.DataSource, fields: Mapping[str, str]) -> Iterator[str]:
-  """The training text of a source, example by example.
+  """Yields the training text of a source, example by example.
 
   Raises:
     UserError: if it cannot be read.
@@ -103,13 +103,13 @@ def training_texts(source: seqio.DataSource, fields: Mapping[str, str]) -> Itera
 
 
 @dataclasses.dataclass(frozen=True)
-class Tokenised:
+class Tokenized:
   """One example of a task.
 
   Attributes:
-    tokens: ids of each feature, without end of sequence.
-    texts: of each feature, where the task kept it.
-    record: where it stands, file and line, where the source tells; else empty.
+    tokens: ids by feature, without end of sequence.
+    texts: text by feature, if the task kept it.
+    record: location (file and line) if the source gives it; otherwise empty.
   """
 
   tokens: dict[str, np.ndarray]
@@ -118,17 +118,17 @@ class Tokenised:
 
 
 def find(name: str) -> seqio.Task | seqio.Mixture:
-  """A task or mixture that the user has registered.
+  """Finds a task or mixture that the user registered.
 
   Raises:
-    UserError: if there is none of this name, or its features are not `targets` with or without `inputs`.
+    UserError: if no task has this name, or its features are not `targets` with or without `inputs`.
   """
   try:
     task = seqio.get_mixture_or_task(name)
   except ValueError as error:
     raise UserError(
-      f'SeqioTaskConfig.name: expected the name of a registered seqio task or mixture, found {name!r}; '
-      'register it in a module, and name that by --module'
+      f'SeqioTaskConfig.name: no seqio task or mixture is registered as {name!r}; '
+      'register it in a module and pass that as --module'
     ) from error
   if set(task.output_features) not in ({'inputs', 'targets'}, {'targets'}):
     found = sorted(task.output_features)
@@ -136,8 +136,8 @@ def find(name: str) -> seqio.Task | seqio.Mixture:
   return task
 
 
-def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Vocabulary:
-  """The vocabulary that a user's task brings, or all those of a mixture.
+def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Tokenizer:
+  """Returns the tokenizer of a user's task, or the one that all tasks of a mixture share.
 
   Raises:
     UserError: if their features do not share one sentencepiece vocabulary.
@@ -149,21 +149,21 @@ def vocabulary_of(task: seqio.Task | seqio.Mixture) -> Vocabulary:
       found = type(vocabulary).__name__
       raise UserError(f'task {task.name}: expected a seqio.SentencePieceVocabulary, found {found}')
   if any(vocabulary != vocabularies[0] for vocabulary in vocabularies):
-    raise UserError(f'task {task.name}: expected one vocabulary for all features, found several')
+    raise UserError(f'task {task.name}: all features must have the same vocabulary')
   path = vocabularies[0].sentencepiece_model_file
   with in_a_sentence(f'task {task.name}, vocabulary {path}'), tf.io.gfile.GFile(path, 'rb') as file:
     count = vocabularies[0].extra_ids
-    found = Vocabulary.from_bytes(file.read(), count)
-    if found.sentinel_ids != sentinels.ids_of(vocabularies[0].tokenizer, count):  # added by seqio in the other order
-      found = Vocabulary.from_bytes(vocabularies[0].sp_model, count)
+    found = Tokenizer.from_bytes(file.read(), count)
+    if found.sentinel_ids != sentinels.ids_of(vocabularies[0].tokenizer, count):  # seqio reversed them
+      found = Tokenizer.from_bytes(vocabularies[0].sp_model, count)
     return found
 
 
 def weighted(task: seqio.Task | seqio.Mixture) -> list[tuple[seqio.Task, float]]:
-  """The tasks of a mixture with their rates, those of mixtures within it included; a task alone has the rate 1.
+  """Returns the tasks of a mixture, including nested mixtures, with their rates; a single task has the rate 1.
 
   Raises:
-    UserError: if a rate is not a positive number, or cannot be told.
+    UserError: if a rate is not a positive number or cannot be computed.
   """
   if isinstance(task, seqio.Task):
     return [(task, 1.0)]
@@ -174,7 +174,7 @@ def weighted(task: seqio.Task | seqio.Mixture) -> list[tuple[seqio.Task, float]]
       rate = float(task.get_rate(one))
     except Exception as error:  # rates are the user's functions
       if one.num_input_examples('train') is None:
-        raise UserError(f'{where}: expected a source that knows its size, found one that does not') from error
+        raise UserError(f'{where}: the size of the source is unknown; give the rate as a number') from error
       raise UserError(f'{where}: expected a number, found {type(error).__name__}: {error}') from error
     if not 0 < rate < math.inf:
       raise UserError(f'{where}: expected a positive number, found {rate}')
@@ -182,11 +182,11 @@ def weighted(task: seqio.Task | seqio.Mixture) -> list[tuple[seqio.Task, float]]
   return found
 
 
-def run(task: seqio.Task, split: str, part: int = 0, parts: int = 1) -> Iterator[Tokenised]:
-  """The examples of a part of a split, in the task's own order, once each.
+def run(task: seqio.Task, split: str, part: int = 0, parts: int = 1) -> Iterator[Tokenized]:
+  """Yields the examples of a part of a split once each, in the task's order.
 
-  The source is divided by its files where it has as many, else by its examples; a split that is held out is small, and
-  divided by its files alone.
+  The source is divided by files if it has enough, otherwise by examples. Held-out splits are small and divided only by
+  files.
 
   Raises:
     UserError: if the source cannot be read.
@@ -205,29 +205,29 @@ def run(task: seqio.Task, split: str, part: int = 0, parts: int = 1) -> Iterator
       num_epochs=1,
       try_in_mem_cache=False,
     )
-    yield from _tokenised(dataset, sorted(task.output_features))
+    yield from _tokenized(dataset, sorted(task.output_features))
 
 
 @contextlib.contextmanager
 def in_a_sentence(where: str) -> Iterator[None]:
-  """Turns what TensorFlow raises into a UserError; one that our own code raised inside it is given back."""
+  """Turns TensorFlow's exceptions into a UserError; restores a UserError that our code raised inside TensorFlow."""
   try:
     yield
   except UserError:
     raise
-  except Exception as error:  # preprocessors and readers are the user's, and fail in their own ways
+  except Exception as error:  # the user's preprocessors and readers may raise anything
     message = getattr(error, 'message', None) or str(error)
     if ours := re.search(r'UserError: (.+)', message):
       raise UserError(ours[1].strip()) from error
-    # TensorFlow's messages begin with the graph's node, have Python's error somewhere behind it, and then its stack.
+    # TensorFlow's messages begin with the graph node, followed by the Python error and its stack.
     message = ' '.join(message.split('Traceback (most recent call last)')[0].split())
     message = re.split(r'Iterator::\S+: ', message)[-1]
     pythons = re.search(r'\b\w+Error: .+', message)
     found = pythons[0] if pythons else f'{type(error).__name__}: {message}'
-    raise UserError(f'{where}: expected a source that can be read, found {found:.300}') from error
+    raise UserError(f'{where}: cannot read the source: {found:.300}') from error
 
 
-def _tokenised(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokenised]:
+def _tokenized(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokenized]:
   texts = [f'{name}_pretokenized' for name in features]
   kinds = dataset.element_spec
   texts = [name for name in texts if name in kinds and kinds[name].dtype == tf.string and kinds[name].shape.rank == 0]
@@ -239,7 +239,7 @@ def _tokenised(dataset: tf.data.Dataset, features: list[str]) -> Iterator[Tokeni
     strings = {name.removesuffix('_pretokenized'): batch[name].numpy() for name in texts}
     places = batch[RECORD].numpy() if records else None
     for row in range(len(tokens['targets'])):
-      yield Tokenised(
+      yield Tokenized(
         {name: _without_end(rows[row]) for name, rows in tokens.items()},
         {name: rows[row].decode('utf-8') for name, rows in strings.items()},
         places[row].decode('utf-8') if records else '',
@@ -253,7 +253,7 @@ def _rows(ids: tf.Tensor | tf.RaggedTensor) -> Sequence[np.ndarray]:
 
 
 def _without_end(ids: np.ndarray) -> np.ndarray:
-  """The ids without padding and end of sequence at their right end."""
+  """Returns the ids without trailing padding and end of sequence."""
   length = len(ids)
   while length and ids[length - 1] in (PAD_ID, EOS_ID):
     length -= 1

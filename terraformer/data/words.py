@@ -1,15 +1,15 @@
-"""Words of texts in any script.
+"""Splits texts of any script into words.
 
-A word is a run of letters and digits with their marks, and everything else divides, an apostrophe too, however it is
-typed. Scripts without spaces have no such runs. There a word is a character: a Chinese one, a hiragana, or a letter of
-Thai, Lao, Khmer and Burmese with its marks; katakana, which spell foreign words, make runs.
+A word is a run of letters and digits with their marks. Everything else separates words, including every form of
+apostrophe. In scripts without spaces, a word is one character: a Chinese character, a hiragana, or a letter of Thai,
+Lao, Khmer or Burmese with its marks. Katakana, which spell foreign words, form runs.
 """
 
 import functools
 import re
 import unicodedata
 
-# An index into a text and into its kinds is the same, so that words are found with a regular expression of kinds.
+# Text and kinds have the same indices, so a regular expression over kinds finds the words.
 _LETTER, _ALONE, _CLUSTER, _KATAKANA, _MARK, _STACKER, _INVISIBLE, _BETWEEN = 'LACKMSI '
 _WORD = re.compile(r'L[LMSI]*|A[MSI]*|K[KMSI]*|C(?:[MI]|SC?)*')
 
@@ -43,12 +43,12 @@ _CLUSTER_RANGES = (
 
 
 def words(text: str) -> list[str]:
-  """The words of a text in its order, without differences of case, of composed and decomposed, or of width."""
+  """Returns the words of a text in order, normalized for case, composition and width."""
   return [_plain(text[start:end]) for start, end in _spans(text)]
 
 
 def first_words(text: str, n_words: int) -> str:
-  """A text up to the end of its n-th word, as it is written; all of it where there are fewer."""
+  """Returns the text up to the end of its n-th word, unchanged; the whole text if it has fewer words."""
   spans = _spans(text)
   return text[: spans[n_words - 1][1]] if len(spans) >= n_words else text
 
@@ -59,7 +59,7 @@ def _spans(text: str) -> list[tuple[int, int]]:
 
 def _plain(word: str) -> str:
   shown = ''.join(char for char in word if _kind(char) != _INVISIBLE)
-  # Folding can take a character apart, and out of its normal form.
+  # Case folding can decompose a character and undo its normal form.
   return unicodedata.normalize('NFKC', unicodedata.normalize('NFKC', shown).casefold())
 
 

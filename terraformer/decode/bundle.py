@@ -17,12 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from terraformer.config import ModelConfig, UserError, refused
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 from terraformer.decode.header import Header, read_header, write_header
 from terraformer.decode.tensors import checksum, files_of, map_tensors, tensor_files, write_tensors
 from terraformer.layers.parameter import Facts, ModelFacts, facts_of
-from terraformer.models.make import abstract_model, unroll
-from terraformer.models.parameters import Params, describe, flatten, split, unflatten
+from terraformer.models.make import abstract_model, layerwise
+from terraformer.models.parameters import Params, describe, flatten, split_module, unflatten
 from terraformer.paths import make_folder, target_of
 
 # A bundle of no more bytes is compared with its checksums whenever it is opened.
@@ -43,7 +43,7 @@ class Content:
   """
 
   model: ModelConfig
-  vocabulary: Vocabulary
+  tokenizer: Tokenizer
   inputs_length: int
   targets_length: int
   origin: dict[str, Any]
@@ -65,7 +65,7 @@ class Bundle:
 
   model: ModelConfig
   weights: Params
-  vocabulary: Vocabulary
+  tokenizer: Tokenizer
   inputs_length: int
   targets_length: int
   origin: dict[str, Any]
@@ -77,23 +77,25 @@ class Bundle:
 
 
 @functools.lru_cache(maxsize=8)  # to open a bundle and to decode with it, it is asked for again and again
-def abstract_unrolled(config: ModelConfig):
+def abstract_layerwise(config: ModelConfig):
   """The decoder's form of a model, with shapes in the place of arrays; nobody may change it."""
-  return jax.eval_shape(unroll, abstract_model(config))
+  return jax.eval_shape(layerwise, abstract_model(config))
 
 
-def unrolled_facts(config: ModelConfig) -> ModelFacts:
+def layerwise_facts(config: ModelConfig) -> ModelFacts:
   """What is known of the parameters of the decoder's form of a model, by their names in a bundle."""
-  return facts_of(abstract_unrolled(config))
+  return facts_of(abstract_layerwise(config))
 
 
-def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarray], progress: bool = False) -> None:
+def write_bundle(
+  output: Path, content: Content, read: Callable[[str], np.ndarray], show_progress: bool = False
+) -> None:
   """Writes a bundle; the folder appears whole or not at all, and one tensor at a time is in memory.
 
   Args:
     output: a folder that does not exist, or holds a bundle that is replaced; a link keeps leading there.
     content: all but the weights.
-    read: gives a float32 tensor of the unrolled model by name, once each.
+    read: gives a float32 tensor of the layerwise model by name, once each.
     progress: whether to show a progress bar.
 
   Raises:
@@ -108,19 +110,19 @@ def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarra
     with tempfile.TemporaryDirectory(prefix='.export-', dir=output.parent) as folder:
       new, replaced = Path(folder) / 'new', Path(folder) / 'replaced'
       new.mkdir()
-      with tqdm(total=len(shapes), desc='export', unit='tensor', disable=not progress) as bar:
+      with tqdm(total=len(shapes), desc='export', unit='tensor', disable=not show_progress) as bar:
 
         def read_one(name: str) -> np.ndarray:
           bar.update()
           return np.asarray(read(name)).astype(shapes[name].dtype, copy=False)
 
         checksums = write_tensors(new, shapes, read_one)
-      (new / 'vocabulary.model').write_bytes(content.vocabulary.model_bytes)
+      (new / 'vocabulary.model').write_bytes(content.tokenizer.model_bytes)
       header = Header(
         model=model,
         bfloat16=content.bfloat16,
-        sentinels=content.vocabulary.sentinels,
-        fingerprint=content.vocabulary.fingerprint,
+        sentinels=content.tokenizer.sentinels,
+        fingerprint=content.tokenizer.fingerprint,
         inputs_length=content.inputs_length,
         targets_length=content.targets_length,
         origin=content.origin,
@@ -141,8 +143,10 @@ def write_bundle(output: Path, content: Content, read: Callable[[str], np.ndarra
 def stored_shapes(model: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
   """Shape and type of every tensor of a bundle, by name."""
 
-  facts = unrolled_facts(model)
-  return {name: _stored(x, facts[name], bfloat16) for name, x in flatten(split(abstract_unrolled(model))[1]).items()}
+  facts = layerwise_facts(model)
+  return {
+    name: _stored(x, facts[name], bfloat16) for name, x in flatten(split_module(abstract_layerwise(model))[1]).items()
+  }
 
 
 def _stored(x: jax.ShapeDtypeStruct, facts: Facts, bfloat16: bool) -> jax.ShapeDtypeStruct:
@@ -188,11 +192,11 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
   n_bytes = sum(tensor.nbytes for tensor in tensors.values())
   if n_bytes <= _VERIFIED_BYTES if verify is None else verify:
     _verify(path, tensors, header.checksums)
-  vocabulary = Vocabulary.open(path / 'vocabulary.model', header.sentinels)
-  if vocabulary.fingerprint != header.fingerprint:
+  tokenizer = Tokenizer.open(path / 'vocabulary.model', header.sentinels)
+  if tokenizer.fingerprint != header.fingerprint:
     raise UserError(f'{path / "vocabulary.model"}: expected the vocabulary of config.json, found another')
   lengths = header.inputs_length, header.targets_length
-  return Bundle(header.model, unflatten(tensors), vocabulary, *lengths, header.origin)
+  return Bundle(header.model, unflatten(tensors), tokenizer, *lengths, header.origin)
 
 
 def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
@@ -203,7 +207,7 @@ def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
     raise UserError(
       f'{path / "config.json"}: expected a tensor or more of each of {header.model.n_sublayers:,} layers, found {found}'
     )
-  expected, facts = stored_shapes(header.model, header.bfloat16), unrolled_facts(header.model)
+  expected, facts = stored_shapes(header.model, header.bfloat16), layerwise_facts(header.model)
   # Mapped again, now that the facts are known; no byte is read. Tensors that the model does not have are found below.
   tensors = map_tensors(path, rows=lambda name: name in facts and facts[name].row_axis is not None)
   for name, shape in expected.items():

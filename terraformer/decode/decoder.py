@@ -12,21 +12,24 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from terraformer.config import DecodeConfig
-from terraformer.data.vocabulary import EOS_ID
+from terraformer.data.tokenizer import EOS_ID
 from terraformer.decode import step as steps
 from terraformer.decode.beam import Beams
-from terraformer.decode.bundle import Bundle, open_bundle, unrolled_facts
+from terraformer.decode.bundle import Bundle, layerwise_facts, open_bundle
+from terraformer.decode.logits_processors import OF_ALL_MODES, GeneratedTokens, processors_for
 from terraformer.decode.prompts import Prompts, make_prompts
-from terraformer.decode.sample import Written, draw_of, rules_of
+from terraformer.decode.sampling import SamplingParams
 from terraformer.decode.source import require_text
 from terraformer.decode.stops import until_stop
 from terraformer.models.loop import decode_loop, one_by_one
 from terraformer.models.parameters import flatten
 
+_Tokens = jax.Array | np.ndarray
 # The tokens of all texts or beams and the state behind those before them -> the next ones, and the state behind these.
-_Advance = Callable[[jax.Array, steps.Progress], tuple[jax.Array, steps.Progress]]
+_Advance = Callable[[_Tokens, steps.SamplingState], tuple[_Tokens, steps.SamplingState]]
 
 _GREEDY = DecodeConfig()
 # Tokens that a cache has room for at first; then it doubles, so that a step never reads much more than is filled.
@@ -80,7 +83,7 @@ class Decoder:
     self._model = steps.decoding_form(bundle.model, bundle.inputs_length + bundle.targets_length)
     # JAX computes with the mapped files: what is not used is never read.
     self._weights = jax.device_put(bundle.weights, may_alias=True)
-    self._step_weights = steps.step_weights(flatten(bundle.weights), unrolled_facts(bundle.model))
+    self._step_weights = steps.step_weights(flatten(bundle.weights), layerwise_facts(bundle.model))
 
   @classmethod
   def open(cls, path: str | Path, verify: bool | None = None) -> 'Decoder':
@@ -157,7 +160,7 @@ class Decoder:
 
   def _pieces(self, text: str, tokens: Iterable[int]) -> Iterator[str]:
     """The tokens that follow a prompt as pieces of text."""
-    stream = self.bundle.vocabulary.stream(begins=not (self.bundle.continues and text))
+    stream = self.bundle.tokenizer.stream(begins=not (self.bundle.continues and text))
     for token in tokens:
       if piece := stream.feed(token):
         yield piece
@@ -167,34 +170,35 @@ class Decoder:
   def _token_rows(self, texts: Sequence[str], config: DecodeConfig) -> Iterator[np.ndarray]:
     """The next token of every text, token_B, again and again; also of texts that have ended."""
     prompts = self._read(texts, config)
-    step = steps.compile_step(self._model, self.bundle.vocabulary.size, rules_of(config))
-    draw = draw_of(config)
+    step = steps.compile_step(self._model, self.bundle.tokenizer.size)
+    params = SamplingParams.from_config(config)
 
-    def advance(token_B, progress):
-      return step(self._step_weights, progress, token_B, draw)
+    def advance(token_B, sampling):
+      return step(self._step_weights, sampling, token_B, params)
 
     tokens = self._steps(advance, prompts, config)
     # A token is looked at when the step behind it is under way: the machine need not wait for Python.
-    for token_B, _ in itertools.pairwise(itertools.chain(tokens, [None])):
-      yield self._arrived(token_B)
+    for token_B, _ in itertools.pairwise(itertools.chain(tokens, [0])):
+      yield self._fetched(token_B)
 
   def _search(self, text: str, config: DecodeConfig) -> tuple[int, ...]:
     """The tokens of beam search."""
     prompts = self._read([text], config)
-    step = steps.compile_beam_step(self._model, self.bundle.vocabulary.size, config.no_repeat_ngram)
+    step = steps.compile_beam_step(self._model, self.bundle.tokenizer.size)
+    processors = processors_for(config, OF_ALL_MODES)
     beams = Beams(config.beams, config.length_penalty, EOS_ID)
 
-    def advance(token_W, progress):
+    def advance(token_W, sampling):
       score_W = np.array([hypothesis.score for hypothesis in beams.live], np.float32)
-      best, progress = step(self._step_weights, progress, token_W, score_W)
+      best, sampling = step(self._step_weights, sampling, token_W, score_W, processors)
       parents = beams.advance(*(np.asarray(each).tolist() for each in best))
-      self._arrived(best[0])
+      self._fetched(best[0])
       if beams.is_done:
-        return token_W, progress
+        return token_W, sampling
       if parents != list(range(config.beams)):
-        progress = steps.reorder(progress, jnp.array(parents))
+        sampling = steps.reorder_beams(sampling, jnp.array(parents))
       token_W = np.array([hypothesis.tokens[-1] for hypothesis in beams.live], np.int32)
-      return token_W, steps.entered(progress, token_W)
+      return token_W, steps.append_token(sampling, token_W)
 
     for _ in self._steps(advance, prompts, config, lambda: not beams.is_done):
       pass  # all that counts is in the beams
@@ -210,41 +214,41 @@ class Decoder:
       return
 
     def step(index, carry):
-      token_B, progress, room = carry
-      progress, room = self._with_room(progress, room, index, prompts.n_new)
-      return *advance(token_B, progress), room
+      token_B, sampling, room = carry
+      sampling, room = self._with_slot(sampling, room, index, prompts.n_new)
+      return *advance(token_B, sampling), room
 
-    carry = jnp.asarray(np.repeat(prompts.last_B, config.beams)), *self._begin(prompts, config)
+    carry = jnp.asarray(np.repeat(prompts.last_B, config.beams)), *self._init_sampling(prompts, config)
     for _, (token_B, _, _) in decode_loop(step, carry, prompts.n_new, lambda _: unfinished(), one_by_one):
       yield token_B
 
-  def _begin(self, prompts: Prompts, config: DecodeConfig) -> tuple[steps.Progress, int]:
+  def _init_sampling(self, prompts: Prompts, config: DecodeConfig) -> tuple[steps.SamplingState, int]:
     """The state behind the prompts, that of every beam, and for how many tokens its cache has room."""
     batch, length = prompts.tokens_BxS.shape
     grows = steps.can_grow(self._model, length + prompts.n_new)
     room = min(_FIRST_ROOM, prompts.n_new) if grows else prompts.n_new
     state = steps.prefill(self._model, self._weights, prompts, room, config.bfloat16_cache)
-    written = None
-    if config.no_repeat_ngram:
-      written = Written(jnp.zeros((batch, prompts.n_new), jnp.int32), jnp.int32(0))
-    progress = steps.Progress(state, written)
-    return steps.repeated(progress, config.beams) if config.beams > 1 else progress, room
+    generated = GeneratedTokens.empty(batch, prompts.n_new) if config.no_repeat_ngram else None
+    sampling = steps.SamplingState(state, generated)
+    return steps.repeat_state(sampling, config.beams) if config.beams > 1 else sampling, room
 
-  def _with_room(self, progress: steps.Progress, room: int, index: int, n_tokens: int) -> tuple[steps.Progress, int]:
+  def _with_slot(
+    self, sampling: steps.SamplingState, room: int, index: int, n_tokens: int
+  ) -> tuple[steps.SamplingState, int]:
     """The state with room for token number `index`."""
     if index < room:
-      return progress, room
+      return sampling, room
     more = min(room, n_tokens - room)
-    return dataclasses.replace(progress, state=steps.grow(progress.state, more)), room + more
+    return dataclasses.replace(sampling, state=steps.extend_cache(sampling.state, more)), room + more
 
-  def _arrived(self, array: jax.Array) -> np.ndarray:
+  def _fetched(self, array: ArrayLike) -> np.ndarray:
     """The array as soon as it is there, and the time of that."""
-    array = np.asarray(array)
+    fetched = np.asarray(array)
     self.stats.steps += 1
     self.stats.seconds = time.perf_counter() - self._begun
     if self.stats.steps == 1:
       self.stats.first_token_seconds = self.stats.seconds
-    return array
+    return fetched
 
   def _read(self, texts: Sequence[str], config: DecodeConfig) -> Prompts:
     """The prompts of the texts; begins the statistics."""

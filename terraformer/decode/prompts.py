@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from terraformer.config import DecodeConfig
-from terraformer.data.vocabulary import EOS_ID, PAD_ID
+from terraformer.data.tokenizer import EOS_ID, PAD_ID
 from terraformer.decode.bundle import Bundle
 from terraformer.models.base import DecodeState, Model
 
@@ -56,7 +56,7 @@ def make_prompts(bundle: Bundle, texts: Sequence[str], config: DecodeConfig) -> 
   A source is cut at its end and gets an end of sequence. A language model that was trained without sources goes on from
   its prompt, which gets none; of one that is too long the last tokens are kept.
   """
-  ids = [bundle.vocabulary.encode(text) for text in texts]
+  ids = [bundle.tokenizer.encode(text) for text in texts]
   return _beginnings(bundle, ids, config) if bundle.continues else _sources(bundle, ids, config)
 
 
@@ -98,8 +98,8 @@ def _padded(rows: list[list[int]], most: int) -> tuple[np.ndarray, np.ndarray]:
   """tokens_BxS of a length that few compiled programs serve (the next power of two from 16 on, at most `most`), and
   length_B."""
   longest = max(map(len, rows))
-  n_places = min(max(16, 1 << (longest - 1).bit_length()), most) if longest else 0
-  tokens_BxS = np.full((len(rows), n_places), PAD_ID, np.int32)
+  n_slots = min(max(16, 1 << (longest - 1).bit_length()), most) if longest else 0
+  tokens_BxS = np.full((len(rows), n_slots), PAD_ID, np.int32)
   for row, ids in zip(tokens_BxS, rows, strict=True):
     row[: len(ids)] = ids
   return tokens_BxS, np.array([len(row) for row in rows], np.int32)

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from terraformer.config import ModelConfig
-from terraformer.decode.bundle import abstract_unrolled
+from terraformer.decode.bundle import abstract_layerwise
+from terraformer.decode.logits_processors import GeneratedTokens, process
 from terraformer.decode.prompts import Prompts
-from terraformer.decode.sample import Draw, Rules, Written, limited, sample
+from terraformer.decode.sampling import SamplingParams
 from terraformer.layers.parameter import ModelFacts, facts_of
 from terraformer.models.base import DecodeState
-from terraformer.models.generate import writable
-from terraformer.models.parameters import Params, flatten, merge, split, unflatten
+from terraformer.models.generate import mask_reserved_ids
+from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
 from terraformer.ops import kv_cache
 
 # Positions of a source whose scores, or units of a feed-forward block, are alive at one time.
@@ -32,21 +33,21 @@ COMPILER_OPTIONS = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_CONCURRENCY_OP
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Progress:
-  """Where decoding stands.
+class SamplingState:
+  """What decoding keeps from one token to the next.
 
   Attributes:
-    state: of the model.
-    written: the tokens so far, where a rule looks at them; else None.
+    state: the model's decode state.
+    generated: the tokens so far, where a logits processor needs them; else None.
   """
 
   state: DecodeState
-  written: Written | None
+  generated: GeneratedTokens | None
 
   @property
   def index(self) -> jax.Array:
-    """Tokens written."""
-    return self.state.filled.place - self.state.filled.behind
+    """Number of tokens generated so far."""
+    return self.state.filled.next_slot - self.state.filled.first_new
 
 
 @jax.tree_util.register_dataclass
@@ -79,9 +80,9 @@ def decoding_form(config: ModelConfig, longest: int) -> ModelConfig:
   return dataclasses.replace(config, bfloat16=False, **blocks)
 
 
-def can_grow(config: ModelConfig, n_places: int) -> bool:
+def can_grow(config: ModelConfig, n_slots: int) -> bool:
   """Whether a cache that will have so many places may begin small."""
-  return config.blocks['decoder'].attention.can_grow(n_places)
+  return config.blocks['decoder'].attention.can_grow(n_slots)
 
 
 def step_weights(tensors: dict[str, np.ndarray], facts: ModelFacts) -> StepWeights:
@@ -95,22 +96,22 @@ def step_weights(tensors: dict[str, np.ndarray], facts: ModelFacts) -> StepWeigh
 
 def prefill(config: ModelConfig, weights: Params, prompts: Prompts, room: int, bfloat16: bool) -> DecodeState:
   """Reads the prompts and makes room for `room` tokens; each kind of layer is compiled once."""
-  state = prompts.prefill(merge(split(abstract_unrolled(config))[0], weights), room)
+  state = prompts.prefill(merge_module(split_module(abstract_layerwise(config))[0], weights), room)
   if bfloat16:
-    state = kv_cache.stored(state, jnp.bfloat16)
+    state = kv_cache.cast_caches(state, jnp.bfloat16)
   # A step takes the state's buffers for its own, and none of them may be two arrays'.
   return jax.tree.map(jnp.copy, state)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def grow(state: DecodeState, more: int) -> DecodeState:
-  """The state with room for so many tokens more."""
-  return kv_cache.grown(state, more)
+def extend_cache(state: DecodeState, more: int) -> DecodeState:
+  """The state with cache slots for `more` additional tokens."""
+  return kv_cache.extend_caches(state, more)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def reorder(progress: Progress, parent_W: jax.Array) -> Progress:
-  """Each beam's state becomes that of its parent; arrays whose leading axis is that of beams and heads as well."""
+def reorder_beams(sampling: SamplingState, parent_W: jax.Array) -> SamplingState:
+  """Gives each beam the state of its parent; the leading axis of an array may also be beams times heads."""
 
   def take(x):
     if not x.ndim:
@@ -118,62 +119,64 @@ def reorder(progress: Progress, parent_W: jax.Array) -> Progress:
     per_beam = x.reshape(len(parent_W), -1, *x.shape[1:])
     return per_beam[parent_W].reshape(x.shape)
 
-  return jax.tree.map(take, progress)
+  return jax.tree.map(take, sampling)
 
 
-def repeated(progress: Progress, count: int) -> Progress:
-  """The state of one example as that of `count` equal ones."""
-  return jax.tree.map(lambda x: jnp.concatenate([x] * count) if x.ndim else x, progress)
+def repeat_state(sampling: SamplingState, count: int) -> SamplingState:
+  """The state of one example, repeated for `count` beams."""
+  return jax.tree.map(lambda x: jnp.concatenate([x] * count) if x.ndim else x, sampling)
 
 
-def entered(progress: Progress, token_W: jax.Array) -> Progress:
-  """With a token of each text or beam written, where that is kept."""
-  return dataclasses.replace(progress, written=progress.written and progress.written.and_then(token_W))
+def append_token(sampling: SamplingState, token_W: jax.Array | np.ndarray) -> SamplingState:
+  """The state with one more generated token for each text or beam, where those tokens are kept."""
+  return dataclasses.replace(sampling, generated=sampling.generated and sampling.generated.append(token_W))
 
 
 @functools.lru_cache(maxsize=16)
 def compile_step(
-  config: ModelConfig, n_ids: int, rules: Rules
-) -> Callable[[StepWeights, Progress, jax.Array, Draw], tuple[jax.Array, Progress]]:
-  """step(weights, progress, token_B, draw) -> (next_B, progress), compiled at its first call for each shape."""
+  config: ModelConfig, n_ids: int
+) -> Callable[[StepWeights, SamplingState, jax.Array, SamplingParams], tuple[jax.Array, SamplingState]]:
+  """step(weights, sampling, token_B, params) -> (next_B, sampling), compiled at its first call for each shape.
 
-  @functools.partial(jax.jit, donate_argnames='progress', compiler_options=COMPILER_OPTIONS)
-  def step(weights, progress, token_B, draw):
-    logits_BxV, state = step_model(config, weights).step(token_B, progress.state)
-    next_B = sample(logits_BxV, n_ids, rules, draw, progress.index, progress.written)
-    return next_B, entered(dataclasses.replace(progress, state=state), next_B)
+  Only ids from 1 to `n_ids` - 1 are chosen: neither padding nor ids that the vocabulary does not have.
+  """
+
+  @functools.partial(jax.jit, donate_argnames='sampling', compiler_options=COMPILER_OPTIONS)
+  def step(weights, sampling, token_B, params):
+    logits_BxV, state = step_model(config, weights).step(token_B, sampling.state)
+    next_B = params.next_token(mask_reserved_ids(logits_BxV, n_ids), sampling.index, sampling.generated)
+    return next_B, append_token(dataclasses.replace(sampling, state=state), next_B)
 
   return step
 
 
 @functools.lru_cache(maxsize=16)
-def compile_beam_step(config: ModelConfig, n_ids: int, ngram: int) -> Callable:
-  """step(weights, progress, token_W, score_W) -> (scores, parents and tokens of the 2 W best, progress).
+def compile_beam_step(config: ModelConfig, n_ids: int) -> Callable:
+  """step(weights, sampling, token_W, score_W, processors) -> ((scores, parents, tokens), sampling).
 
-  A score is the sum of a hypothesis' log-probabilities. `progress.written` has `token_W` entered.
+  Returns the 2 W best continuations. A score is the sum of a hypothesis' log-probabilities. `token_W` is already among
+  `sampling.generated`.
   """
 
-  @functools.partial(jax.jit, donate_argnames='progress', compiler_options=COMPILER_OPTIONS)
-  def step(weights, progress, token_W, score_W):
-    logits_WxV, state = step_model(config, weights).step(token_W, progress.state)
-    logits_WxV = writable(logits_WxV, n_ids)
-    log_WxV = jax.nn.log_softmax(logits_WxV)
-    if ngram:
-      log_WxV = limited(log_WxV, progress.written, ngram)
+  @functools.partial(jax.jit, donate_argnames='sampling', compiler_options=COMPILER_OPTIONS)
+  def step(weights, sampling, token_W, score_W, processors):
+    logits_WxV, state = step_model(config, weights).step(token_W, sampling.state)
+    log_WxV = jax.nn.log_softmax(mask_reserved_ids(logits_WxV, n_ids))
+    log_WxV = process(processors, log_WxV, sampling.generated)
     n_beams, n_tokens = log_WxV.shape
-    best, place = jax.lax.top_k((log_WxV + score_W[:, None]).reshape(-1), 2 * n_beams)
-    return (best, place // n_tokens, place % n_tokens), dataclasses.replace(progress, state=state)
+    best, index = jax.lax.top_k((log_WxV + score_W[:, None]).reshape(-1), 2 * n_beams)
+    return (best, index // n_tokens, index % n_tokens), dataclasses.replace(sampling, state=state)
 
   return step
 
 
 def step_model(config: ModelConfig, weights: StepWeights):
   """The model as a step sees it, with shapes in the place of what it does not read; for compiled programs."""
-  model = abstract_unrolled(config)
-  (structure, shapes), facts = split(model), facts_of(model)
+  model = abstract_layerwise(config)
+  (structure, shapes), facts = split_module(model), facts_of(model)
   flat, at = flatten(shapes), 0
   for name in sorted(name for name in flat if facts[name].in_step and name not in weights.large):
     size = flat[name].size
     flat[name] = weights.small[at : at + size].reshape(flat[name].shape)
     at += size
-  return merge(structure, unflatten(flat | weights.large))
+  return merge_module(structure, unflatten(flat | weights.large))

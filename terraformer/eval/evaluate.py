@@ -11,20 +11,20 @@ from tqdm import tqdm
 
 from terraformer.config import DecodeConfig, RunConfig, UserError, to_dict
 from terraformer.data.batches import Batch, Prepared, open_prepared
-from terraformer.data.scores import Tokenizer
+from terraformer.data.scores import RougeTokenizer
 from terraformer.data.source import make_source
-from terraformer.decode.bundle import Bundle, unrolled_facts
+from terraformer.decode.bundle import Bundle, layerwise_facts
 from terraformer.decode.decoder import Decoder
 from terraformer.eval.predictions import Predictions
 from terraformer.eval.texts import judge
 from terraformer.models.make import abstract_model
-from terraformer.models.parameters import split, stacked_name, unflatten
-from terraformer.train import checkpoint, same_run
-from terraformer.train.best import chosen
-from terraformer.train.manifest import NAME
-from terraformer.train.metrics import EvalMetrics
-from terraformer.train.source_use import summarise_twice
-from terraformer.train.step import make_eval_step
+from terraformer.models.parameters import split_module, stacked_name, unflatten
+from terraformer.training import checkpoint, same_run
+from terraformer.training.best import chosen
+from terraformer.training.manifest import NAME
+from terraformer.training.metrics import EvalMetrics
+from terraformer.training.source_use import summarize_twice
+from terraformer.training.step import make_eval_step
 
 _GREEDY = DecodeConfig()
 # Tokens of a batch, unless its size is given: what a machine with a few gigabytes does at once.
@@ -78,10 +78,10 @@ class Evaluation:
   lead3_rouge: dict[str, float]
   exact_match: float | None
   by_task: dict[str, dict[str, float]]
-  scores: list[float]
-  texts: list[tuple[str, str, str]]
+  scores: list[float] = dataclasses.field(repr=False)
+  texts: list[tuple[str, str, str]] = dataclasses.field(repr=False)
   predictions: str
-  rouge_tokenizer: Tokenizer | None = Tokenizer.STANDARD
+  rouge_tokenizer: RougeTokenizer | None = RougeTokenizer.STANDARD
   loss_with_shuffled_sources: float | None = None
   distinct_texts: float | None = None
   distinct_references: float | None = None
@@ -92,7 +92,7 @@ def evaluate(
   split_name: str = 'test',
   limit: int = 256,
   run: RunConfig | None = None,
-  progress: bool = True,
+  show_progress: bool = True,
   *,
   decode: DecodeConfig | None = _GREEDY,
   batch_size: int | None = None,
@@ -116,8 +116,8 @@ def evaluate(
     UserError: if there is no complete checkpoint, data or model are not those of the run, the split is empty, or the
       texts cannot be kept.
   """
-  place, step = chosen(workdir, best)
-  stored_run, stored = checkpoint.read_run(place, step)
+  folder, step = chosen(workdir, best)
+  stored_run, stored = checkpoint.read_run(folder, step)
   run = run or stored_run
   data = open_prepared(run.data)
   same_run.require_to_evaluate(workdir, stored_run, run, stored, data)
@@ -127,13 +127,13 @@ def evaluate(
   tokens = run.data.inputs_length + run.data.targets_length
   batch_size = min(batch_size or max(1, min(_LARGEST_BATCH, _BATCH_TOKENS // tokens)), n_examples)
 
-  figures = _perplexity(place, step, run, data, split_name, n_examples, batch_size, progress)
+  figures = _perplexity(folder, step, run, data, split_name, n_examples, batch_size, show_progress)
   texts, path = [], ''
   continues = not run.data.inputs_length
   if decode is not None:
     origin = {
       'step': step,
-      'checkpoint': hashlib.sha256((checkpoint.folder(place) / str(step) / NAME).read_bytes()).hexdigest(),
+      'checkpoint': hashlib.sha256((checkpoint.folder(folder) / str(step) / NAME).read_bytes()).hexdigest(),
       'data': data.fingerprint,
       'lengths': [run.data.inputs_length, run.data.targets_length],
       'decode': to_dict(decode),
@@ -142,8 +142,8 @@ def evaluate(
     with contextlib.closing(Predictions(workdir, split_name, origin)) as predictions:
       predictions.require(pairs)
       if len(predictions.texts) < n_examples:
-        decoder = _decoder(place, step, run, data)
-        _decode(decoder, predictions, pairs, decode, batch_size, progress)
+        decoder = _decoder(folder, step, run, data)
+        _decode(decoder, predictions, pairs, decode, batch_size, show_progress)
       texts = [(*pair, text) for pair, text in zip(pairs, predictions.texts, strict=False)]
       path = str(predictions.path)
   # A text has many good continuations: how near one comes to the text's own says nothing, and its perplexity does.
@@ -156,33 +156,33 @@ def evaluate(
 
 
 def _perplexity(
-  place: Path, step: int, run: RunConfig, data: Prepared, split_name: str, n: int, batch_size: int, progress: bool
+  folder: Path, step: int, run: RunConfig, data: Prepared, split_name: str, n: int, batch_size: int, show_progress: bool
 ) -> dict[str, float]:
   """Loss, accuracy and perplexity, the loss with shuffled sources, and the perplexity of the unigram model."""
-  params = checkpoint.restore_params(place, step, run)
-  eval_step = jax.jit(make_eval_step(split(abstract_model(run.model))[0]))
+  params = checkpoint.restore_params(folder, step, run)
+  eval_step = jax.jit(make_eval_step(split_module(abstract_model(run.model))[0]))
 
   def of_batch(batch: Batch) -> EvalMetrics:
     return jax.device_get(eval_step(params, {name: batch[name] for name in ('inputs', 'targets')}))
 
   metrics, with_shuffled, unigram_losses = [], [], []
-  bar = {'total': -(-n // batch_size), 'desc': 'perplexity', 'unit': 'batch', 'disable': not progress}
+  bar = {'total': -(-n // batch_size), 'desc': 'perplexity', 'unit': 'batch', 'disable': not show_progress}
   for batch, shuffled in tqdm(data.eval_batches_twice(split_name, batch_size, n), **bar):
     metrics.append(of_batch(batch))
     if shuffled is not None:
       with_shuffled.append(of_batch(shuffled))
     unigram_losses.append(data.unigram_losses(batch['targets']))
   unigram_perplexity = float(np.exp(np.concatenate(unigram_losses).mean()))
-  return summarise_twice(metrics, with_shuffled) | {'unigram_perplexity': unigram_perplexity}
+  return summarize_twice(metrics, with_shuffled) | {'unigram_perplexity': unigram_perplexity}
 
 
-def _decoder(place: Path, step: int, run: RunConfig, data: Prepared) -> Decoder:
+def _decoder(folder: Path, step: int, run: RunConfig, data: Prepared) -> Decoder:
   """The decoder of the bundle that `export` would write."""
   model = dataclasses.replace(run.model, bfloat16=False)
-  facts = unrolled_facts(model)
-  weights = {name: checkpoint.read_layer(place, step, *stacked_name(name, each)) for name, each in facts.items()}
+  facts = layerwise_facts(model)
+  weights = {name: checkpoint.read_layer(folder, step, *stacked_name(name, each)) for name, each in facts.items()}
   lengths = run.data.inputs_length, run.data.targets_length
-  return Decoder(Bundle(model, unflatten(weights), data.vocabulary, *lengths, {}))
+  return Decoder(Bundle(model, unflatten(weights), data.tokenizer, *lengths, {}))
 
 
 def _decode(
@@ -191,11 +191,11 @@ def _decode(
   pairs: list[tuple[str, str]],
   config: DecodeConfig,
   batch_size: int,
-  progress: bool,
+  show_progress: bool,
 ) -> None:
   """Writes the texts that are missing."""
   done = len(predictions.texts)
-  with tqdm(total=len(pairs), initial=done, desc='decode', unit='text', disable=not progress) as bar:
+  with tqdm(total=len(pairs), initial=done, desc='decode', unit='text', disable=not show_progress) as bar:
     for first in range(done, len(pairs), batch_size):
       batch = pairs[first : first + batch_size]
       # A language model goes on from nothing as well; of an empty source, nothing is written.

@@ -50,11 +50,11 @@ def as_html(result: Evaluation, name: str) -> str:
   title = html.escape(f'{name}: step {result.step:,}, {result.n_examples:,} examples of the {result.split} split')
   parts = [f'<h1>{title}</h1>', _figures(result)]
   if result.texts and not result.scores:
-    parts += ['<h2>Examples</h2>', *(_example(result, place) for place in range(min(_SHOWN, len(result.texts))))]
+    parts += ['<h2>Examples</h2>', *(_example(result, index) for index in range(min(_SHOWN, len(result.texts))))]
   elif result.texts:
     parts += [_rouge(result), _by_task(result), _spread(result)]
-    for heading, places in (_chosen if result.rouge else _right_and_wrong)(result.scores).items():
-      parts += [f'<h2>{heading}</h2>', *(_example(result, place) for place in places)]
+    for heading, indices in (_chosen if result.rouge else _right_and_wrong)(result.scores).items():
+      parts += [f'<h2>{heading}</h2>', *(_example(result, index) for index in indices)]
   return (
     f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'
     f'<body>{"".join(parts)}</body></html>\n'
@@ -122,9 +122,9 @@ def _histogram(scores: list[float], width: int = 600, height: int = 120) -> str:
   counts, edges = np.histogram(scores, bins=20, range=(0, 100))
   step = width / len(counts)
   bars = []
-  for place, (count, low) in enumerate(zip(counts, edges, strict=False)):
+  for index, (count, low) in enumerate(zip(counts, edges, strict=False)):
     tall = height * count / max(counts.max(), 1)
-    x, middle = place * step, (place + 0.5) * step
+    x, middle = index * step, (index + 0.5) * step
     bars.append(f'<rect x="{x + 1:.1f}" y="{height - tall + 14:.1f}" width="{step - 2:.1f}" height="{tall:.1f}"/>')
     if count:
       bars.append(f'<text x="{middle:.1f}" y="{height - tall + 11:.1f}" text-anchor="middle">{count}</text>')
@@ -141,30 +141,30 @@ def _chosen(scores: list[float]) -> dict[str, list[int]]:
   middle = order[first : first + shown]
   kinds = {'Best': best, 'Median': middle, 'Worst': worst}
   seen: set[int] = set()
-  for places in kinds.values():
-    places[:] = [place for place in places if place not in seen]
-    seen |= set(places)
-  return {kind: places for kind, places in kinds.items() if places}
+  for indices in kinds.values():
+    indices[:] = [index for index in indices if index not in seen]
+    seen |= set(indices)
+  return {kind: indices for kind, indices in kinds.items() if indices}
 
 
 def _right_and_wrong(scores: list[float]) -> dict[str, list[int]]:
   """The places of the first examples that are the reference, and of the first that are not."""
   kinds = {'Right': [], 'Wrong': []}
-  for place, score in enumerate(scores):
-    kinds['Right' if score else 'Wrong'].append(place)
-  return {kind: places[:_SHOWN] for kind, places in kinds.items() if places}
+  for index, score in enumerate(scores):
+    kinds['Right' if score else 'Wrong'].append(index)
+  return {kind: indices[:_SHOWN] for kind, indices in kinds.items() if indices}
 
 
-def _example(result: Evaluation, place: int) -> str:
-  source, reference, written = result.texts[place]
+def _example(result: Evaluation, index: int) -> str:
+  source, reference, written = result.texts[index]
   text = html.escape(source)
   if len(source) > _OPEN_CHARACTERS:
     begun, rest = html.escape(source[:_OPEN_CHARACTERS]), html.escape(source[_OPEN_CHARACTERS:])
     text = f'{begun}<details><summary>{len(source):,} characters in all</summary>{rest}</details>'
   of_source, of_reference, of_model = text_names(result)
-  score = f', score {result.scores[place]:.1f}' if result.scores else ''
+  score = f', score {result.scores[index]:.1f}' if result.scores else ''
   return (
-    f'<article><p><b>example {place + 1}{score}</b></p>'
+    f'<article><p><b>example {index + 1}{score}</b></p>'
     f'<p><b>{of_reference}</b> {html.escape(reference)}</p><p class="model"><b>{of_model}</b> '
     f'{html.escape(written) or "(nothing)"}</p><p><b>{of_source}</b> {text}</p></article>'
   )

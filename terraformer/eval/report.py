@@ -4,17 +4,17 @@ import shutil
 import textwrap
 from pathlib import Path
 
-from terraformer.data.scores import STANDARD_TYPES, Tokenizer
+from terraformer.data.scores import STANDARD_TYPES, RougeTokenizer
 from terraformer.eval.evaluate import Evaluation
 from terraformer.paths import printable
-from terraformer.train.source_use import source_use
+from terraformer.training.source_use import source_use
 
 # The paper says R-LSum for the last; ROUGE-L of a whole text is what it calls R-LSent.
 ROUGE_NAMES = {'rouge1': 'ROUGE-1', 'rouge2': 'ROUGE-2', 'rougeL': 'ROUGE-L, R-LSent', 'rougeLsum': 'ROUGE-Lsum'}
 _STANDARD_NAMES = {key: f'standard {name}' for key, name in zip(STANDARD_TYPES, ROUGE_NAMES.values(), strict=True)}
 _COUNTED = {
-  Tokenizer.STANDARD: 'ROUGE counts words by the standard tokenizer: runs of ASCII letters and digits, stemmed.',
-  Tokenizer.UNICODE: (
+  RougeTokenizer.STANDARD: 'ROUGE counts words by the standard tokenizer: runs of ASCII letters and digits, stemmed.',
+  RougeTokenizer.UNICODE: (
     'ROUGE counts words by the Unicode tokenizer, unstemmed, since not all references are ASCII. Standard ROUGE, with '
     'which most published figures were made, counts runs of ASCII letters and digits, stemmed.'
   ),
@@ -75,7 +75,8 @@ def counted(result: Evaluation) -> str:
   """Which tokenizer ROUGE was computed with, and why, and on which texts; of no ROUGE nothing."""
   others = without_rouge(result)
   left_out = f' It leaves out the texts of {", ".join(others)}.' if others else ''
-  return _COUNTED[result.rouge_tokenizer] + left_out if result.rouge else ''
+  tokenizer = result.rouge_tokenizer
+  return _COUNTED[tokenizer] + left_out if result.rouge and tokenizer else ''
 
 
 def without_rouge(result: Evaluation) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from rouge_score.scoring import BootstrapAggregator
 
-from terraformer.data.scores import Tokenizer, mean_f1, rouge, rouge_of_each, tokenizer_for
+from terraformer.data.scores import RougeTokenizer, mean_f1, rouge, rouge_of_each, rouge_tokenizer_for
 from terraformer.data.words import first_words
 
 # Lines are sentences already in the data of summarisation. In a line, one ends at a stop of a script that has no
@@ -62,19 +62,19 @@ def baselines(sources: Sequence[str], references: Sequence[str]) -> tuple[dict[s
 
   The second is empty where a reference is mostly one sentence: three would be no summary.
   """
-  tokenizer = tokenizer_for(references)
+  tokenizer = rouge_tokenizer_for(references)
   of_words = rouge(references, [lead(source, tokenizer=tokenizer) for source in sources])
   if not references or np.mean([len(sentences(reference)) for reference in references]) <= 1.5:
     return of_words, {}
   return of_words, rouge(references, [lead_sentences(source) for source in sources])
 
 
-def lead(text: str, n_words: int = 10, *, tokenizer: Tokenizer = Tokenizer.STANDARD) -> str:
+def lead(text: str, n_words: int = 10, *, tokenizer: RougeTokenizer = RougeTokenizer.STANDARD) -> str:
   """The first words of a text, on one line: the baseline that a summary has to beat.
 
   Words are what white space divides, or with the Unicode tokenizer its own, since not every script has spaces.
   """
-  if tokenizer == Tokenizer.UNICODE:
+  if tokenizer == RougeTokenizer.UNICODE:
     return ' '.join(first_words(text, n_words).split())
   return ' '.join(text.split()[:n_words])
 

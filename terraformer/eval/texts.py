@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from terraformer.data.scores import exact_match, exact_match_of_each, rouge, tokenizer_for
+from terraformer.data.scores import exact_match, exact_match_of_each, rouge, rouge_tokenizer_for
 from terraformer.data.scoring import Scoring
 from terraformer.eval.rouge import baselines, score
 
@@ -20,7 +20,7 @@ def judge(
   """
   by_rouge = [triple for triple, task in zip(texts, tasks, strict=True) if scoring[task].rouge]
   sources, references, written = zip(*by_rouge, strict=True) if by_rouge else ((), (), ())
-  of_model, tokenizer = score(references, written), tokenizer_for(references) if by_rouge else None
+  of_model, tokenizer = score(references, written), rouge_tokenizer_for(references) if by_rouge else None
   has_lead = all(scoring[task].lead for task in set(tasks) if scoring[task].rouge)
   of_words, of_sentences = baselines(sources, references) if has_lead else ({}, {})
   _, all_references, all_written = zip(*texts, strict=True) if texts else ((), (), ())

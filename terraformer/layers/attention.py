@@ -12,9 +12,9 @@ from flax import nnx
 from terraformer.config import BlockConfig
 from terraformer.layers.make import make_projection
 from terraformer.ops.attention import full_attention, one_query_attention
+from terraformer.ops.cache_slots import FilledSlots
 from terraformer.ops.constrain import split_by_head
 from terraformer.ops.kv_cache import COLUMNS, KVCache
-from terraformer.ops.places import Filled
 
 
 @jax.tree_util.register_dataclass
@@ -24,12 +24,12 @@ class AttentionCache:
 
   Attributes:
     kv: keys, in columns, and values.
-    projection, merge: what the projections keep.
+    projection, output: what the projections keep.
   """
 
   kv: KVCache
   projection: Any
-  merge: Any
+  output: Any
 
 
 class Attention(nnx.Module):
@@ -63,7 +63,7 @@ class Attention(nnx.Module):
     real_BxT: jax.Array | None = None,
     segment_BxT: jax.Array | None = None,
     key: jax.Array | None = None,
-    choices: None = None,
+    routing: None = None,
   ) -> tuple[jax.Array, None]:
     """All positions.
 
@@ -78,27 +78,27 @@ class Attention(nnx.Module):
       BxTxD, and None for the choices.
     """
     qkv = map(split_by_head, self.projection(x_BxTxD, segment_BxT))
-    return self.projection.merge(self._attend(*qkv, real_BxT, segment_BxT, key), segment_BxT), None
+    return self.projection.project_output(self._attend(*qkv, real_BxT, segment_BxT, key), segment_BxT), None
 
   def init_cache(self, batch: int, capacity: int) -> AttentionCache:
     """An empty cache for `capacity` positions."""
     kv = KVCache.empty(batch, *self.head_shape, capacity, COLUMNS)
-    return AttentionCache(kv, self.projection.init_cache(batch), self.projection.init_merge_cache(batch))
+    return AttentionCache(kv, self.projection.init_cache(batch), self.projection.init_output_cache(batch))
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array, capacity: int) -> tuple[jax.Array, AttentionCache]:
     """All positions at once, and the cache after the first `length_B` of them; `capacity` is at least T."""
     (q_BxTxHxK, k_BxTxHxK, v_BxTxHxK), projection = self.projection.prefill(x_BxTxD, length_B)
     y_BxTxHxK = self._attend(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, None)
-    y_BxTxD, merge = self.projection.merge_prefill(y_BxTxHxK, length_B)
-    return y_BxTxD, AttentionCache(KVCache.holding(k_BxTxHxK, v_BxTxHxK, capacity, COLUMNS), projection, merge)
+    y_BxTxD, output = self.projection.output_prefill(y_BxTxHxK, length_B)
+    return y_BxTxD, AttentionCache(KVCache.from_positions(k_BxTxHxK, v_BxTxHxK, capacity, COLUMNS), projection, output)
 
-  def read(self, q_BxHxK: jax.Array, cache: AttentionCache, filled: Filled) -> jax.Array:
-    """What queries BxHxK read of the filled places of the cache, BxHxK."""
-    return one_query_attention(q_BxHxK, cache.kv.k, cache.kv.v_GxPxK, filled.places(cache.kv.capacity))
+  def read(self, q_BxHxK: jax.Array, cache: AttentionCache, filled: FilledSlots) -> jax.Array:
+    """What queries BxHxK read of the filled slots of the cache, BxHxK."""
+    return one_query_attention(q_BxHxK, cache.kv.k, cache.kv.v_GxPxK, filled.mask(cache.kv.capacity))
 
-  def step(self, x_BxD: jax.Array, cache: AttentionCache, filled: Filled) -> tuple[jax.Array, AttentionCache]:
-    """One position, which sees itself and the filled places of the cache, where there must be room for it."""
+  def step(self, x_BxD: jax.Array, cache: AttentionCache, filled: FilledSlots) -> tuple[jax.Array, AttentionCache]:
+    """One position, which sees itself and the filled slots of the cache, where there must be room for it."""
     (q_BxHxK, k_BxHxK, v_BxHxK), projection = self.projection.step(x_BxD, cache.projection)
-    cache = dataclasses.replace(cache, kv=cache.kv.append(k_BxHxK, v_BxHxK, filled.place), projection=projection)
-    y_BxD, merge = self.projection.merge_step(self.read(q_BxHxK, cache, filled.advanced()), cache.merge)
-    return y_BxD, dataclasses.replace(cache, merge=merge)
+    cache = dataclasses.replace(cache, kv=cache.kv.append(k_BxHxK, v_BxHxK, filled.next_slot), projection=projection)
+    y_BxD, output = self.projection.output_step(self.read(q_BxHxK, cache, filled.advanced()), cache.output)
+    return y_BxD, dataclasses.replace(cache, output=output)

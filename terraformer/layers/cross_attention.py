@@ -25,14 +25,14 @@ class CrossAttentionCache:
   Attributes:
     k_GxKxS, v_GxSxK: keys and values of the other sequence.
     real_BxS: False at its padding.
-    projection, merge: what the projections keep of the positions seen.
+    projection, output: what the projections keep of the positions seen.
   """
 
   k_GxKxS: jax.Array
   v_GxSxK: jax.Array
   real_BxS: jax.Array
   projection: Any
-  merge: Any
+  output: Any
 
 
 class CrossAttention(nnx.Module):
@@ -86,14 +86,14 @@ class CrossAttention(nnx.Module):
       rate=self.rate,
       key=key,
     )
-    return self.projection.merge(y_BxTxHxK, segment_BxT)
+    return self.projection.project_output(y_BxTxHxK, segment_BxT)
 
   def init_cache(self, memory_BxSxD: jax.Array, real_BxS: jax.Array) -> CrossAttentionCache:
     """The cache before the first query."""
     batch = memory_BxSxD.shape[0]
-    projection, merge = self.projection.init_cache(batch), self.projection.init_merge_cache(batch)
+    projection, output = self.projection.init_cache(batch), self.projection.init_output_cache(batch)
     _, k_BxSxHxK, v_BxSxHxK = self.projection(memory_BxSxD)
-    return CrossAttentionCache(columns(k_BxSxHxK), rows(v_BxSxHxK), real_BxS, projection, merge)
+    return CrossAttentionCache(columns(k_BxSxHxK), rows(v_BxSxHxK), real_BxS, projection, output)
 
   def step(self, x_BxD: jax.Array, cache: CrossAttentionCache) -> tuple[jax.Array, CrossAttentionCache]:
     """One query."""
@@ -101,5 +101,5 @@ class CrossAttention(nnx.Module):
     y_BxHxK = one_query_attention(q_BxHxK, cache.k_GxKxS, cache.v_GxSxK, cache.real_BxS)
     # Without a real key the softmax has averaged padding.
     y_BxHxK = jnp.where(cache.real_BxS.any(1)[:, None, None], y_BxHxK, 0)
-    y_BxD, merge = self.projection.merge_step(y_BxHxK, cache.merge)
-    return y_BxD, dataclasses.replace(cache, projection=projection, merge=merge)
+    y_BxD, output = self.projection.output_step(y_BxHxK, cache.output)
+    return y_BxD, dataclasses.replace(cache, projection=projection, output=output)

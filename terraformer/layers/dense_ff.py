@@ -21,7 +21,7 @@ class DenseFF(nnx.Module):
     self.contract = Dense(config.d_ff, d_model, key=out_key, axes=('ff', 'embed'))
     self.rate = rate
 
-  def __call__(self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, choices=None) -> tuple[jax.Array, None]:
+  def __call__(self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, routing=None) -> tuple[jax.Array, None]:
     """All positions; there are no discrete choices, so None is returned for them."""
     y_BxTxD = self.contract(jax.nn.relu(self.expand(x_BxTxD)))
     return dropout(y_BxTxD, self.rate, key=key, shared_axes=(1,)), None

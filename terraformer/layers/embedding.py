@@ -18,7 +18,7 @@ class Embedding(nnx.Module):
   def __init__(self, vocab_size: int, d_model: int, *, key: jax.Array):
     bound = math.sqrt(3 / d_model)
     table_VxD = jax.random.uniform(key, (vocab_size, d_model), minval=-bound, maxval=bound)
-    self.table_VxD = parameter(table_VxD, ('vocab', 'embed'), row_axis=-2, part='embedding')
+    self.table_VxD = parameter(table_VxD, ('vocab', 'embed'), row_axis=-2, group='embedding')
 
   def __call__(self, tokens_x: jax.Array) -> jax.Array:
     """Tokens of any shape to vectors, float32 ...xD."""

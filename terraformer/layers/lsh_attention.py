@@ -14,12 +14,12 @@ from flax import nnx
 
 from terraformer.config import BlockConfig
 from terraformer.layers.make import make_projection
+from terraformer.ops.cache_slots import FilledSlots
 from terraformer.ops.constrain import split_by_head
 from terraformer.ops.keys import split_key
 from terraformer.ops.kv_cache import ROWS, KVCache
 from terraformer.ops.lsh import lsh_attention
 from terraformer.ops.lsh_hash import fixed_rotations, hash_queries, make_rotations
-from terraformer.ops.places import Filled
 from terraformer.ops.recent_keys import RecentKeys, enter, keys_of, no_keys
 from terraformer.ops.shared_qk import attend_to_others, shared_qk_attention, unit_keys
 
@@ -35,13 +35,13 @@ class LSHCache:
   Attributes:
     kv: keys of length 1, in rows, and values.
     recent: positions by bucket; None where the whole cache is seen.
-    projection, merge: what the projections keep.
+    projection, output: what the projections keep.
   """
 
   kv: KVCache
   recent: RecentKeys | None
   projection: Any
-  merge: Any
+  output: Any
 
 
 class LSHAttention(nnx.Module):
@@ -107,7 +107,7 @@ class LSHAttention(nnx.Module):
     real_BxT: jax.Array | None = None,
     segment_BxT: jax.Array | None = None,
     key: jax.Array | None = None,
-    choices: jax.Array | None = None,
+    routing: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array | None]:
     """All positions.
 
@@ -127,13 +127,13 @@ class LSHAttention(nnx.Module):
     hash_key, dropout_key = split_key(key, 2)
     if length <= self.config.full_below:
       y_BxTxHxK = self._attend_whole(q_BxTxHxK, v_BxTxHxK, real_BxT, segment_BxT, dropout_key)
-      return self.projection.merge(y_BxTxHxK, segment_BxT), None
+      return self.projection.project_output(y_BxTxHxK, segment_BxT), None
     q_BxHxTxK, factors = q_BxTxHxK.swapaxes(1, 2), self.config.bucket_factors(length)
-    buckets_BxHxRxT = self._hash(q_BxHxTxK, factors, hash_key) if choices is None else choices
+    buckets_BxHxRxT = self._hash(q_BxHxTxK, factors, hash_key) if routing is None else routing
     y_BxTxHxK = self._attend_in_buckets(
       q_BxHxTxK, v_BxTxHxK, buckets_BxHxRxT, factors, real_BxT, segment_BxT, dropout_key
     )
-    return self.projection.merge(y_BxTxHxK, segment_BxT), buckets_BxHxRxT
+    return self.projection.project_output(y_BxTxHxK, segment_BxT), buckets_BxHxRxT
 
   def init_cache(self, batch: int, capacity: int) -> LSHCache:
     """An empty cache for `capacity` positions."""
@@ -142,7 +142,7 @@ class LSHAttention(nnx.Module):
       n_buckets = math.prod(self.config.bucket_factors(capacity))
       recent = no_keys(batch, self.head_shape[0], self.config.n_rounds, n_buckets, self.config.window)
     kv = KVCache.empty(batch, *self.head_shape, capacity, ROWS)
-    return LSHCache(kv, recent, self.projection.init_cache(batch), self.projection.init_merge_cache(batch))
+    return LSHCache(kv, recent, self.projection.init_cache(batch), self.projection.init_output_cache(batch))
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array, capacity: int) -> tuple[jax.Array, LSHCache]:
     """All positions at once, and the cache after the first `length_B` of them; `capacity` is at least T.
@@ -160,11 +160,11 @@ class LSHAttention(nnx.Module):
       y_BxTxHxK = self._attend_whole(q_BxTxHxK, v_BxTxHxK, real_BxT)
     else:
       y_BxTxHxK = self._attend_in_buckets(q_BxHxTxK, v_BxTxHxK, buckets_BxHxRxT, factors, real_BxT)
-    y_BxTxD, merge = self.projection.merge_prefill(y_BxTxHxK, length_B)
-    kv = KVCache.holding(unit_keys(q_BxTxHxK), v_BxTxHxK, capacity, ROWS)
-    return y_BxTxD, LSHCache(kv, recent, projection, merge)
+    y_BxTxD, output = self.projection.output_prefill(y_BxTxHxK, length_B)
+    kv = KVCache.from_positions(unit_keys(q_BxTxHxK), v_BxTxHxK, capacity, ROWS)
+    return y_BxTxD, LSHCache(kv, recent, projection, output)
 
-  def step(self, x_BxD: jax.Array, cache: LSHCache, filled: Filled) -> tuple[jax.Array, LSHCache]:
+  def step(self, x_BxD: jax.Array, cache: LSHCache, filled: FilledSlots) -> tuple[jax.Array, LSHCache]:
     """One position, for which there must be room in the cache.
 
     In a cache of at most `full_below` positions it sees all that are filled. In a larger one it sees, in each round,
@@ -174,19 +174,19 @@ class LSHAttention(nnx.Module):
     """
     (q_BxHxK, _, v_BxHxK), projection = self.projection.step(x_BxD, cache.projection)
     (batch, n_heads, head_width), capacity = q_BxHxK.shape, cache.kv.capacity
-    kv = cache.kv.append(unit_keys(q_BxHxK), v_BxHxK, filled.place)
+    kv = cache.kv.append(unit_keys(q_BxHxK), v_BxHxK, filled.next_slot)
     if cache.recent is None:
       recent, seen_k, seen_v = None, kv.k, kv.v_GxPxK
-      visible = filled.places(capacity)[:, None, None]
+      mask = filled.mask(capacity)[:, None, None]
     else:
       bucket_BxHxR = self._hash(q_BxHxK[:, :, None], self.config.bucket_factors(capacity))[..., 0].astype(jnp.int32)
-      place_B = jnp.broadcast_to(filled.place, batch)
-      recent, position_BxHxRxS, filled_BxHxRxS = enter(cache.recent, bucket_BxHxR, place_B, capacity)
+      slot_B = jnp.broadcast_to(filled.next_slot, batch)
+      recent, position_BxHxRxS, filled_BxHxRxS = enter(cache.recent, bucket_BxHxR, slot_B, capacity)
       position_GxIx1 = position_BxHxRxS.reshape(batch * n_heads, -1, 1)
       seen_k = jnp.take_along_axis(kv.k, position_GxIx1, axis=1, mode='promise_in_bounds')
       seen_v = jnp.take_along_axis(kv.v_GxPxK, position_GxIx1, axis=1, mode='promise_in_bounds')
-      visible = filled_BxHxRxS.reshape(batch, n_heads, 1, -1)
+      mask = filled_BxHxRxS.reshape(batch, n_heads, 1, -1)
     seen_k, seen_v = (seen.reshape(batch, n_heads, -1, head_width).astype(jnp.float32) for seen in (seen_k, seen_v))
-    y_Bx1xHxK = attend_to_others(q_BxHxK[:, None], seen_k, seen_v, v_BxHxK[:, None], visible)
-    y_BxD, merge = self.projection.merge_step(y_Bx1xHxK[:, 0], cache.merge)
-    return y_BxD, LSHCache(kv, recent, projection, merge)
+    y_Bx1xHxK = attend_to_others(q_BxHxK[:, None], seen_k, seen_v, v_BxHxK[:, None], mask)
+    y_BxD, output = self.projection.output_step(y_Bx1xHxK[:, 0], cache.output)
+    return y_BxD, LSHCache(kv, recent, projection, output)

@@ -12,9 +12,9 @@ from terraformer.config.base import Family, maker
 from terraformer.layers.parameter import tell
 
 
-def _made(config: Family, part: str, *arguments, **options) -> nnx.Module:
+def _made(config: Family, group: str, *arguments, **options) -> nnx.Module:
   layer = maker(config)(*arguments, **options)
-  tell(layer, part=part)
+  tell(layer, group=group)
   return layer
 
 
@@ -33,9 +33,9 @@ def make_feed_forward(block: BlockConfig, *, key: jax.Array) -> nnx.Module:
   return _made(block.feed_forward, 'feed-forward', block.feed_forward, block.d_model, block.dropout, key=key)
 
 
-def make_norm(config: NormConfig, d_model: int, part: str = 'normalisation') -> nnx.Module:
-  """A normalisation; it starts as scale 1 and bias 0. `part` is that of its parameters."""
-  return _made(config, part, config, d_model)
+def make_norm(config: NormConfig, d_model: int, group: str = 'normalisation') -> nnx.Module:
+  """A normalisation; it starts as scale 1 and bias 0. `group` is that of its parameters."""
+  return _made(config, group, config, d_model)
 
 
 def make_positions(config: PositionsConfig, max_length: int, d_model: int, *, key: jax.Array) -> nnx.Module:

@@ -1,6 +1,7 @@
 """The small convolution over time and modules that turns one projection into queries, keys or values (section 3.2).
 
-B batch, T time, S modules, V inputs and W outputs of a module, C positions and E modules that the kernel sees.
+B batch, T time, S modules, V inputs and W outputs of a module, C positions and E modules that the kernel
+sees, F = C V inputs side by side, P positions: those before the first with them, or what a cache keeps.
 """
 
 import jax
@@ -51,15 +52,15 @@ class ModularConvolution(nnx.Module):
     kernel_CxExVxW = self.kernel_CxExVxW[...]
     length_kernel, module_kernel, width_in, width = kernel_CxExVxW.shape
     taps_BxTxSxCxV = taps_within(x_BxTxSxV, segment_BxT, length_kernel).swapaxes(2, 3)
-    joined_BxTxSxV = taps_BxTxSxCxV.reshape(*x_BxTxSxV.shape[:3], length_kernel * width_in)
-    joined_1xExVxW = kernel_CxExVxW.swapaxes(0, 1).reshape(1, module_kernel, length_kernel * width_in, width)
-    return self._convolve(joined_BxTxSxV, joined_1xExVxW)
+    joined_BxTxSxF = taps_BxTxSxCxV.reshape(*x_BxTxSxV.shape[:3], length_kernel * width_in)
+    joined_1xExFxW = kernel_CxExVxW.swapaxes(0, 1).reshape(1, module_kernel, length_kernel * width_in, width)
+    return self._convolve(joined_BxTxSxF, joined_1xExFxW)
 
-  def _convolve(self, x_BxTxSxV: jax.Array, kernel_CxExVxW: jax.Array) -> jax.Array:
+  def _convolve(self, x_BxPxSxV: jax.Array, kernel_CxExVxW: jax.Array) -> jax.Array:
     padding = kernel_CxExVxW.shape[1] // 2
     # Divided along the modules as well, the gradient of a kernel that sees several of them comes out wrong (XLA).
     y_BxTxSxW = jax.lax.conv_general_dilated(
-      split_by_example(x_BxTxSxV),
+      split_by_example(x_BxPxSxV),
       kernel_CxExVxW,
       window_strides=(1, 1),
       padding=((0, 0), (padding, padding)),
@@ -79,12 +80,12 @@ class ModularConvolution(nnx.Module):
     last_BxCxD = last_positions(flat_BxTxD, length_B, n_positions - 1)
     return self._beside_each_other(last_BxCxD.reshape(*last_BxCxD.shape[:2], *x_BxTxSxV.shape[2:]))
 
-  def see(self, x_BxSxV: jax.Array, cache_BxSxCxExV: jax.Array) -> tuple[jax.Array, jax.Array]:
+  def see(self, x_BxSxV: jax.Array, cache_BxSxPxExV: jax.Array) -> tuple[jax.Array, jax.Array]:
     """One position: all that its modules see, B x S x C x E x V, and the new cache.
 
     Convolutions with kernels of one size that read the same may share both.
     """
-    seen_BxSxCxExV = jnp.concatenate([cache_BxSxCxExV, self._beside_each_other(x_BxSxV[:, None])], axis=2)
+    seen_BxSxCxExV = jnp.concatenate([cache_BxSxPxExV, self._beside_each_other(x_BxSxV[:, None])], axis=2)
     return seen_BxSxCxExV, seen_BxSxCxExV[:, :, 1:]
 
   def last(self, seen_BxSxCxExV: jax.Array) -> jax.Array:

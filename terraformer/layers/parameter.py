@@ -26,7 +26,7 @@ class Facts:
     decays: whether weight decay applies.
     stays_float32: whether a bundle never stores it in half the space; one that a token reads whole is never stored so.
     in_step: whether a decoding step reads it.
-    part: of the model, as the table of costs calls it: `QKV`, `output layer`.
+    group: its group in the table of costs: `QKV`, `output layer`.
     stack: the stack to which it belongs, as the model calls it; None where it is of several or of none.
     loop: what of its stack has an array of this parameter for each turn: `blocks`, or `forgets` between them; None
       outside of stacks.
@@ -38,14 +38,14 @@ class Facts:
   decays: bool = True
   stays_float32: bool = False
   in_step: bool = True
-  part: str | None = None
+  group: str | None = None
   stack: str | None = None
   loop: str | None = None
 
   @property
   def label(self) -> str:
-    """Its part in the table of costs, `decoder QKV`."""
-    return f'{self.stack} {self.part}' if self.stack else self.part
+    """Its group in the table of costs, `decoder QKV`."""
+    return f'{self.stack} {self.group}' if self.stack else self.group
 
   @property
   def stacked_path(self) -> str | None:
@@ -68,26 +68,26 @@ def parameter(
   rows: int = 1,
   decays: bool = True,
   stays_float32: bool = False,
-  part: str | None = None,
+  group: str | None = None,
 ) -> nnx.Param:
   """A trainable array with what its layer knows of it; the rest of the `Facts` is told by the layer's owners."""
   if value.ndim != len(axes):
     raise ValueError(f'axes: expected one name for each of {value.ndim} dimensions, found {axes}')
-  return nnx.Param(value, facts=Facts(tuple(axes), row_axis, rows, decays, stays_float32, part=part))
+  return nnx.Param(value, facts=Facts(tuple(axes), row_axis, rows, decays, stays_float32, group=group))
 
 
 def tell(
   module: nnx.Module | None,
   *,
-  part: str | None = None,
+  group: str | None = None,
   stack: str | None = None,
   loop: str | None = None,
   in_step: bool = True,
 ) -> None:
-  """Adds what the owner of a module knows to all of its parameters; a part, stack or loop that one has stays."""
+  """Adds what the owner of a module knows to all of its parameters; a group, stack or loop that one has stays."""
   for _, variable in _parameters(module):
     facts = facts_in(variable)
-    known = {'part': facts.part or part, 'stack': facts.stack or stack, 'loop': facts.loop or loop}
+    known = {'group': facts.group or group, 'stack': facts.stack or stack, 'loop': facts.loop or loop}
     variable.set_metadata('facts', dataclasses.replace(facts, **known, in_step=facts.in_step and in_step))
 
 
@@ -95,13 +95,13 @@ def facts_of(module: nnx.Module) -> ModelFacts:
   """The facts of all parameters of a module by path, `decoder.blocks.feed_forward.feed_forward.w1_MxNxD`.
 
   Raises:
-    UserError: naming the first parameter that was not made by `parameter`, or whose part nobody has told.
+    UserError: naming the first parameter that was not made by `parameter`, or that has no group.
   """
   found = ModelFacts()
   for path, variable in _parameters(module):
     facts = facts_in(variable, path)
-    if facts.part is None:
-      raise UserError(f'{path}: nobody says which part of the model it is; give `parameter` or `tell` a part')
+    if facts.group is None:
+      raise UserError(f'{path}: it has no group; give `parameter` or `tell` one')
     stacked = len(variable.get_value().shape) - len(facts.axes)
     found[path] = dataclasses.replace(facts, axes=('layers',) * stacked + facts.axes)
   return found

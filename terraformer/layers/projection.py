@@ -14,8 +14,8 @@ QKV = tuple[jax.Array, jax.Array, jax.Array]
 class Projection(nnx.Module):
   """A projection that keeps nothing between tokens; one that does overrides the methods with a cache.
 
-  A subclass sets `n_heads` and defines `__call__` and `merge`. Both caches are its own business: None where it keeps
-  nothing, else a pytree of arrays with a leading batch axis.
+  A subclass sets `n_heads` and defines `__call__` and `project_output`. Both caches are its own business: None where it
+  keeps nothing, else a pytree of arrays with a leading batch axis.
   """
 
   n_heads: int
@@ -24,7 +24,7 @@ class Projection(nnx.Module):
     """Queries, keys and values of all positions, ...xHxK each; no segment of a packed row may see another."""
     raise NotImplementedError
 
-  def merge(self, y_xHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
+  def project_output(self, y_xHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
     """The heads' results of all positions to ...xD, segments as above."""
     raise NotImplementedError
 
@@ -50,17 +50,17 @@ class Projection(nnx.Module):
     """The layers that keys and values alone need: those that cross-attention is done with once it has read them."""
     return ()
 
-  def init_merge_cache(self, batch: int) -> Any:
-    """What `merge_step` keeps before the first token."""
+  def init_output_cache(self, batch: int) -> Any:
+    """What `output_step` keeps before the first token."""
     return None
 
-  def merge_prefill(self, y_BxTxHxK: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Any]:
+  def output_prefill(self, y_BxTxHxK: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Any]:
     """All positions, BxTxD, and the cache after the first `length_B` of them."""
-    return self.merge(y_BxTxHxK), None
+    return self.project_output(y_BxTxHxK), None
 
-  def merge_step(self, y_BxHxK: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+  def output_step(self, y_BxHxK: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
     """One position, BxD, and the new cache."""
-    return self.merge(y_BxHxK), None
+    return self.project_output(y_BxHxK), None
 
 
 def split_heads(x_xD: jax.Array, n_heads: int) -> jax.Array:

@@ -34,7 +34,7 @@ class SeparateProjection(Projection):
     """The layers of keys and of values."""
     return self.key, self.value
 
-  def merge(self, y_xHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
+  def project_output(self, y_xHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
     """The heads' results to ...xD."""
     return self.output(join_heads(y_xHxK))
 
@@ -52,7 +52,7 @@ class DenseProjection(SeparateProjection):
     self.key = None if config.share_qk else make(key_key, ('embed', 'heads'))
     self.value = make(value_key, ('embed', 'heads'))
     self.output = make(output_key, ('heads', 'embed'))
-    tell(self.output, part='attention output')
+    tell(self.output, group='attention output')
     self.n_heads = n_heads
 
 
@@ -65,5 +65,5 @@ class ModularProjection(SeparateProjection):
     self.key = None if config.share_qk else MultiplicativeModularDense(config.n_modules, d_model, key=key_key)
     self.value = MultiplicativeModularDense(config.n_modules, d_model, key=value_key)
     self.output = MultiplicativeModularDense(config.n_modules, d_model, key=output_key)
-    tell(self.output, part='attention output')
+    tell(self.output, group='attention output')
     self.n_heads = n_heads

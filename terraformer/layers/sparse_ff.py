@@ -9,10 +9,10 @@ from flax import nnx
 
 from terraformer.config import SparseFFConfig
 from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
-from terraformer.ops.choice import choose_units, straight_through
 from terraformer.ops.dropout import dropout
 from terraformer.ops.keys import split_key
 from terraformer.ops.products import are_many, times_rows
+from terraformer.ops.routing import select_units, straight_through
 
 
 class SparseFF(nnx.Module):
@@ -28,12 +28,12 @@ class SparseFF(nnx.Module):
     self.rate = rate
     m, n, r, d = config.n_blocks, config.block_size, config.rank, d_model
     keys = jax.random.split(key, 6)
-    self.controller_DxR = parameter(glorot_uniform(keys[0], (d, r), d, r), ('embed', None), part='controller')
+    self.controller_DxR = parameter(glorot_uniform(keys[0], (d, r), d, r), ('embed', None), group='controller')
     self.controller_RxMxN = parameter(
-      glorot_uniform(keys[1], (r, m, n), r, config.d_ff), ('rank', 'ff_block', 'ff_unit'), part='controller'
+      glorot_uniform(keys[1], (r, m, n), r, config.d_ff), ('rank', 'ff_block', 'ff_unit'), group='controller'
     )
     self.controller_bias_MxN = parameter(
-      small_normal(keys[2], (m, n)), ('ff_block', 'ff_unit'), decays=False, part='controller'
+      small_normal(keys[2], (m, n)), ('ff_block', 'ff_unit'), decays=False, group='controller'
     )
     axes = ('ff_block', 'ff_unit', 'embed')
     self.w1_MxNxD = parameter(glorot_uniform(keys[3], (m, n, d), d, config.d_ff), axes, row_axis=-2)
@@ -63,7 +63,7 @@ class SparseFF(nnx.Module):
     return straight_through(units_xM, soft_xMxN, hard), jnp.where(hard, jax.lax.stop_gradient(soft_xMxN), 1)
 
   def __call__(
-    self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, choices: jax.Array | None = None
+    self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, routing: jax.Array | None = None
   ) -> tuple[jax.Array, jax.Array]:
     """All positions.
 
@@ -77,9 +77,9 @@ class SparseFF(nnx.Module):
     """
     noise_key, draw_key, dropout_key = split_key(key, 3)
     logits_BxTxMxN = self.logits(x_BxTxD)
-    units_BxTxM = choices
+    units_BxTxM = routing
     if units_BxTxM is None:
-      units_BxTxM = choose_units(logits_BxTxMxN, temperature=self.config.temperature, key=noise_key)
+      units_BxTxM = select_units(logits_BxTxMxN, temperature=self.config.temperature, key=noise_key)
     mask_BxTxMxN, gain_BxTxMxN = self._mask(logits_BxTxMxN, units_BxTxM, draw_key)
     mask_BxTxMxN = mask_BxTxMxN.astype(x_BxTxD.dtype)
     w1_FxD = self.w1_MxNxD[...].reshape(self.config.d_ff, -1)
@@ -92,7 +92,7 @@ class SparseFF(nnx.Module):
   def choose(self, x_BxD: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     """One position's part of the controller, read whole: units_BxM, and their gain_BxM after the ReLU if it counts."""
     logits_BxMxN = self.logits(x_BxD)
-    units_BxM = choose_units(logits_BxMxN)
+    units_BxM = select_units(logits_BxMxN)
     if not self.config.multiply_by_controller_output:
       return units_BxM, None
     soft_BxMxN = jax.nn.softmax(logits_BxMxN)

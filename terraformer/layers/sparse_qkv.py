@@ -50,8 +50,8 @@ class SparseProjection(Projection):
     self.output_convolution = (
       ModularConvolution(width, *wide, key=convolution_key) if config.output_convolution else None
     )
-    tell(self.output, part='attention output')
-    tell(self.output_convolution, part='attention output')
+    tell(self.output, group='attention output')
+    tell(self.output_convolution, group='attention output')
     self.config = config
     self.n_heads = n_heads
 
@@ -126,7 +126,7 @@ class SparseProjection(Projection):
     y_xD = join_heads(y_xHxK)
     return y_xD if self.output is None else self.output(y_xD)
 
-  def merge(self, y_BxTxHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
+  def project_output(self, y_BxTxHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
     """The heads' results of all positions to BxTxD."""
     y_BxTxD = self._mix(y_BxTxHxK)
     if self.output_convolution is None:
@@ -136,12 +136,12 @@ class SparseProjection(Projection):
       return join_heads(self.output_convolution(y_BxTxSxW))
     return join_heads(self.output_convolution.within(y_BxTxSxW, segment_BxT))
 
-  def init_merge_cache(self, batch: int) -> jax.Array | None:
+  def init_output_cache(self, batch: int) -> jax.Array | None:
     """What the output's convolution sees before the first position, as it keeps it; None without one."""
     convolution = self.output_convolution
     return None if convolution is None else convolution.init_cache(batch, self.config.n_modules)
 
-  def merge_prefill(self, y_BxTxHxK: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+  def output_prefill(self, y_BxTxHxK: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     """All positions, BxTxD, and the cache after the first `length_B` of them."""
     y_BxTxD = self._mix(y_BxTxHxK)
     if self.output_convolution is None:
@@ -150,7 +150,7 @@ class SparseProjection(Projection):
     cache = self.output_convolution.cache_after(y_BxTxSxW, length_B)
     return join_heads(self.output_convolution(y_BxTxSxW)), cache
 
-  def merge_step(self, y_BxHxK: jax.Array, cache: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+  def output_step(self, y_BxHxK: jax.Array, cache: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
     """One position, BxD, and the new cache."""
     y_BxD = self._mix(y_BxHxK)
     if self.output_convolution is None:

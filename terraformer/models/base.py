@@ -14,9 +14,9 @@ from terraformer.config import BlockConfig, ModelConfig
 from terraformer.layers.embedding import Embedding
 from terraformer.layers.make import make_norm, make_output
 from terraformer.layers.parameter import tell
-from terraformer.models.precision import ready
+from terraformer.models.precision import cast_and_gather
+from terraformer.ops.cache_slots import FilledSlots
 from terraformer.ops.dropout import dropout
-from terraformer.ops.places import Filled
 from terraformer.ops.segments import Segments
 
 
@@ -26,13 +26,13 @@ class DecodeState:
   """What decoding keeps between tokens.
 
   Attributes:
-    layers: the decoder layers' caches, each array with a leading axis of layers, or unrolled a cache for each layer.
+    layers: the decoder layers' caches, each array with a leading axis of layers, or layerwise a cache for each layer.
     filled: which places of these caches count.
     position_B: positions read so far, by the decoder's count.
   """
 
   layers: Any
-  filled: Filled
+  filled: FilledSlots
   position_B: jax.Array
 
   def advanced(self, layers: Any) -> 'DecodeState':
@@ -105,7 +105,7 @@ class Model(nnx.Module):
   def logits(self, x_xD: jax.Array) -> jax.Array:
     """The output layer behind its normalisation, float32 ...xV."""
     dtype = jnp.bfloat16 if self.config.bfloat16 else jnp.float32
-    return ready(self.output, dtype)(self.norm(x_xD).astype(dtype)).astype(jnp.float32)
+    return cast_and_gather(self.output, dtype)(self.norm(x_xD).astype(dtype)).astype(jnp.float32)
 
   def embed(self, tokens_BxT: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Tokens as vectors BxTxD, with dropout, without positions."""
@@ -114,16 +114,16 @@ class Model(nnx.Module):
 
 def tell_stacks(model: Model) -> None:
   """Tells the parameters of an encoder and of a decoder to which of the two they belong; a step reads no encoder."""
-  for part in (model.encoder_positions, model.encoder, getattr(model, 'encoder_norm', None)):
-    tell(part, stack='encoder', in_step=False)
-  for part in (model.decoder_positions, model.decoder):
-    tell(part, stack='decoder')
+  for group in (model.encoder_positions, model.encoder, getattr(model, 'encoder_norm', None)):
+    tell(group, stack='encoder', in_step=False)
+  for group in (model.decoder_positions, model.decoder):
+    tell(group, stack='decoder')
 
 
-def causal_padding(block: BlockConfig, real_BxT: jax.Array) -> jax.Array | None:
+def causal_padding_mask(block: BlockConfig, real_BxT: jax.Array) -> jax.Array | None:
   """The mask of a causal stack over right-padded sequences: full attention needs none, since nothing that counts sees
   what follows it; LSH attention must keep padding out of its chunks."""
-  return real_BxT if block.attention.needs_padding else None
+  return real_BxT if block.attention.needs_padding_mask else None
 
 
 def n_tokens(tokens_BxT: jax.Array) -> jax.Array:

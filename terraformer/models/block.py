@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from terraformer.config import BlockConfig, ModelConfig
-from terraformer.models.halves import AttentionHalf, CrossAttentionHalf, FeedForwardHalf, Padding
 from terraformer.models.residual import Residual
+from terraformer.models.sublayers import AttentionSublayer, CrossAttentionSublayer, FeedForwardSublayer, SequenceMasks
+from terraformer.ops.cache_slots import FilledSlots
 from terraformer.ops.constrain import split_by_example
 from terraformer.ops.keys import fold_key
-from terraformer.ops.places import Filled
 from terraformer.ops.reversible import Streams, add
 
 
@@ -26,18 +26,18 @@ class Block(nnx.Module):
   ):
     ff_key, cross_key, *attention_keys = jax.random.split(key, n_attentions + 2)
     dtype = jnp.dtype(jnp.bfloat16 if model.bfloat16 else jnp.float32)
-    self.attentions = nnx.List([AttentionHalf(config, causal, dtype, key=key) for key in attention_keys])
-    self.cross = CrossAttentionHalf(config, dtype, key=cross_key) if cross else None
-    self.feed_forward = FeedForwardHalf(config, dtype, key=ff_key)
+    self.attentions = nnx.List([AttentionSublayer(config, causal, dtype, key=key) for key in attention_keys])
+    self.cross = CrossAttentionSublayer(config, dtype, key=cross_key) if cross else None
+    self.feed_forward = FeedForwardSublayer(config, dtype, key=ff_key)
     self.residual = Residual(model.residual)
 
   @property
-  def sublayers(self) -> tuple[AttentionHalf | CrossAttentionHalf | FeedForwardHalf, ...]:
+  def sublayers(self) -> tuple[AttentionSublayer | CrossAttentionSublayer | FeedForwardSublayer, ...]:
     """The sublayers in the order in which they are applied."""
     return (*self.attentions, *([] if self.cross is None else [self.cross]), self.feed_forward)
 
   def delta(
-    self, x_BxTxD: jax.Array, key, padding: Padding, memory_BxSxD: jax.Array | None, choices, *, number: int
+    self, x_BxTxD: jax.Array, key, masks: SequenceMasks, memory_BxSxD: jax.Array | None, routing, *, number: int
   ) -> tuple[jax.Array, Any]:
     """What a sublayer adds to the residual streams at all positions, and the discrete choices that it made.
 
@@ -50,12 +50,12 @@ class Block(nnx.Module):
       number: of the sublayer.
     """
     key, x_BxTxD = fold_key(key, number), split_by_example(x_BxTxD)
-    delta_BxTxD, choices = self.sublayers[number](x_BxTxD, padding, memory_BxSxD, key=key, choices=choices)
-    return self.residual.round(split_by_example(delta_BxTxD)), choices
+    delta_BxTxD, routing = self.sublayers[number](x_BxTxD, masks, memory_BxSxD, key=key, routing=routing)
+    return self.residual.round(split_by_example(delta_BxTxD)), routing
 
-  def init_cache(self, batch: int, capacity: int, memory: jax.Array | None, padding: Padding) -> tuple:
+  def init_cache(self, batch: int, capacity: int, memory: jax.Array | None, masks: SequenceMasks) -> tuple:
     """A cache for each sublayer."""
-    return tuple(sublayer.init_cache(batch, capacity, memory, padding) for sublayer in self.sublayers)
+    return tuple(sublayer.init_cache(batch, capacity, memory, masks) for sublayer in self.sublayers)
 
   def prefill(self, streams: Streams, length_B: jax.Array, capacity: int) -> tuple[Streams, tuple]:
     """All positions of the streams BxTxD, and the caches after the first `length_B` of them."""
@@ -66,8 +66,8 @@ class Block(nnx.Module):
       caches.append(cache)
     return streams, tuple(caches)
 
-  def step(self, streams: Streams, caches: tuple, filled: Filled) -> tuple[Streams, tuple]:
-    """One position of the streams BxD; `filled` says which places of the caches count."""
+  def step(self, streams: Streams, caches: tuple, filled: FilledSlots) -> tuple[Streams, tuple]:
+    """One position of the streams BxD; `filled` says which slots of the caches count."""
     new_caches = []
     for sublayer, cache in zip(self.sublayers, caches, strict=True):
       delta_BxD, cache = sublayer.step(streams[-1], cache, filled)

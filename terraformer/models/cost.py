@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 from terraformer.config import ModelConfig
 from terraformer.layers.parameter import Facts, facts_of
-from terraformer.models.make import abstract_model, unroll
-from terraformer.models.parameters import flatten, split
+from terraformer.models.make import abstract_model, layerwise
+from terraformer.models.parameters import flatten, split_module
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class GroupCost:
   """One part of a model.
 
   Attributes:
@@ -36,7 +36,7 @@ class Cost:
     flops: floating-point operations, as XLA counts them in the decoding step.
   """
 
-  parts: Mapping[str, Part]
+  parts: Mapping[str, GroupCost]
   context: int
   cache_numbers: int
   flops: int
@@ -44,12 +44,12 @@ class Cost:
   @property
   def parameters(self) -> int:
     """Of all parts."""
-    return sum(part.parameters for part in self.parts.values())
+    return sum(group.parameters for group in self.parts.values())
 
   @property
   def read(self) -> int:
     """Parameters that one decoded token reads."""
-    return sum(part.read for part in self.parts.values())
+    return sum(group.read for group in self.parts.values())
 
 
 def cost(config: ModelConfig, context: int) -> Cost:
@@ -60,12 +60,12 @@ def cost(config: ModelConfig, context: int) -> Cost:
     context: tokens before the one that is decoded, and of the source where cross-attention reads one as well.
   """
   model = abstract_model(config)
-  parts: dict[str, Part] = {}
+  parts: dict[str, GroupCost] = {}
   facts = facts_of(model)
-  for path, leaf in flatten(split(model)[1]).items():
+  for path, leaf in flatten(split_module(model)[1]).items():
     name = facts[path].label
-    part = parts.get(name, Part(0, 0))
-    parts[name] = Part(part.parameters + leaf.size, part.read + n_read(facts[path], leaf))
+    group = parts.get(name, GroupCost(0, 0))
+    parts[name] = GroupCost(group.parameters + leaf.size, group.read + n_read(facts[path], leaf))
   return Cost(parts, context, cache_numbers(config, context), _flops(model, context))
 
 
@@ -88,7 +88,7 @@ def cache_numbers(config: ModelConfig, context: int) -> int:
 
 def _flops(model, context: int) -> int:
   """Of one step behind `context` tokens, of which the source is as long as that."""
-  structure = jax.eval_shape(unroll, model)
+  structure = jax.eval_shape(layerwise, model)
 
   def prefill(model, inputs_BxS):
     return model.prefill(inputs_BxS, 1)

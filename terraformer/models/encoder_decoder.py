@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from terraformer.config import EncoderDecoderConfig
 from terraformer.layers.make import make_norm, make_positions
-from terraformer.models.base import DecodeState, Model, causal_padding, n_tokens, tell_stacks
-from terraformer.models.halves import Padding
+from terraformer.models.base import DecodeState, Model, causal_padding_mask, n_tokens, tell_stacks
 from terraformer.models.stack import Stack
+from terraformer.models.sublayers import SequenceMasks
+from terraformer.ops.cache_slots import prompt_slots
 from terraformer.ops.keys import split_key
-from terraformer.ops.places import prompted
 from terraformer.ops.positions import shift_right
 from terraformer.ops.segments import Segments
 
@@ -43,9 +43,9 @@ class EncoderDecoder(Model):
     embed_key, position_key, stack_key = split_key(key, 3)
     e_BxSxD = self.embed(inputs_BxS, self.config.encoder.dropout, embed_key)
     e_BxSxD = self.encoder_positions(e_BxSxD, key=position_key, segment_BxT=segment_BxS)
-    residual, padding = self.encoder.residual, Padding(inputs_BxS != 0, segment_BxT=segment_BxS)
-    streams = self.encoder(residual.enter(e_BxSxD), padding, key=stack_key)
-    return self.encoder_norm(residual.leave(streams))
+    residual, masks = self.encoder.residual, SequenceMasks(inputs_BxS != 0, segment_BxT=segment_BxS)
+    streams = self.encoder(residual.split_streams(e_BxSxD), masks, key=stack_key)
+    return self.encoder_norm(residual.merge_streams(streams))
 
   def hidden(
     self,
@@ -62,9 +62,9 @@ class EncoderDecoder(Model):
     d_BxTxD = self.embed(shift_right(targets_BxT, segment_BxT), self.config.decoder.dropout, embed_key)
     d_BxTxD = self.decoder_positions(d_BxTxD, key=position_key, segment_BxT=segment_BxT)
     real_BxT = jnp.arange(targets_BxT.shape[1]) < n_tokens(targets_BxT)[:, None]
-    padding = Padding(causal_padding(self.config.decoder, real_BxT), inputs_BxS != 0, segment_BxT, segment_BxS)
+    masks = SequenceMasks(causal_padding_mask(self.config.decoder, real_BxT), inputs_BxS != 0, segment_BxT, segment_BxS)
     residual = self.decoder.residual
-    return residual.leave(self.decoder(residual.enter(d_BxTxD), padding, memory_BxSxD, key=decoder_key))
+    return residual.merge_streams(self.decoder(residual.split_streams(d_BxTxD), masks, memory_BxSxD, key=decoder_key))
 
   def stack_lengths(self, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
     """How many positions of each example are real in each stack: its name -> int32 B."""
@@ -75,12 +75,12 @@ class EncoderDecoder(Model):
     """Reads the inputs and makes room for `n_new` target tokens."""
     batch = inputs_BxS.shape[0]
     memory_BxSxD = self._encode(inputs_BxS, None)
-    layers = self.decoder.init_cache(batch, n_new, memory_BxSxD, Padding(None, inputs_BxS != 0))
+    layers = self.decoder.init_cache(batch, n_new, memory_BxSxD, SequenceMasks(None, inputs_BxS != 0))
     read_B = jnp.zeros(batch, jnp.int32)
-    return DecodeState(layers, prompted(read_B, 0), read_B)
+    return DecodeState(layers, prompt_slots(read_B, 0), read_B)
 
   def step(self, token_B: jax.Array, state: DecodeState) -> tuple[jax.Array, DecodeState]:
     """Logits BxV of the next target token; `token_B` is the last one, 0 before the first."""
     x_BxD = self.decoder_positions.step(self.embedding(token_B), state.position_B)
-    streams, layers = self.decoder.step(self.decoder.residual.enter(x_BxD), state.layers, state.filled)
-    return self.logits(self.decoder.residual.leave(streams)), state.advanced(layers)
+    streams, layers = self.decoder.step(self.decoder.residual.split_streams(x_BxD), state.layers, state.filled)
+    return self.logits(self.decoder.residual.merge_streams(streams)), state.advanced(layers)

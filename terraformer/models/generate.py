@@ -11,7 +11,7 @@ from terraformer.models.loop import decode_loop
 END = 1
 
 
-def writable(logits_BxV: jax.Array, n_ids: int) -> jax.Array:
+def mask_reserved_ids(logits_BxV: jax.Array, n_ids: int) -> jax.Array:
   """The logits with -inf at padding and at ids from `n_ids` on: rows of the model that the vocabulary does not fill."""
   id_V = jnp.arange(logits_BxV.shape[-1])
   return jnp.where((id_V > 0) & (id_V < n_ids), logits_BxV.astype(jnp.float32), -jnp.inf)
@@ -34,7 +34,7 @@ def generate(model, inputs_BxS: jax.Array, n_tokens: int, n_ids: int) -> jax.Arr
   def step(t, carry):
     token_B, ended_B, tokens_BxT, state = carry
     logits_BxV, state = model.step(token_B, state)
-    token_B = jnp.where(ended_B, 0, writable(logits_BxV, n_ids).argmax(-1).astype(jnp.int32))
+    token_B = jnp.where(ended_B, 0, mask_reserved_ids(logits_BxV, n_ids).argmax(-1).astype(jnp.int32))
     return token_B, ended_B | (token_B == END), tokens_BxT.at[:, t].set(token_B), state
 
   start_B = jnp.zeros(batch, jnp.int32)

@@ -11,8 +11,8 @@ from terraformer.layers.parameter import tell
 from terraformer.models.base import DecodeState, Model, n_tokens
 from terraformer.models.one_sequence import OneSequence
 from terraformer.models.stack import Stack
+from terraformer.ops.cache_slots import prompt_slots
 from terraformer.ops.keys import split_key
-from terraformer.ops.places import prompted
 from terraformer.ops.positions import shift_right
 from terraformer.ops.segments import Segments
 
@@ -42,8 +42,8 @@ class LanguageModel(Model):
     tokens_BxP = sequence.write(inputs_BxS[..., None], shifted_BxT[..., None])[..., 0]
     x_BxPxD = self.embed(tokens_BxP, self.config.decoder.dropout, embed_key)
     x_BxPxD = self.positions(x_BxPxD, key=position_key, segment_BxT=sequence.segment_BxP)
-    streams = self.decoder(residual.enter(x_BxPxD), sequence.padding(self.config.decoder), key=decoder_key)
-    return sequence.read(residual.leave(streams))
+    streams = self.decoder(residual.split_streams(x_BxPxD), sequence.masks(self.config.decoder), key=decoder_key)
+    return sequence.read(residual.merge_streams(streams))
 
   def stack_lengths(self, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
     """How many positions of each example are real in each stack: its name -> int32 B."""
@@ -65,13 +65,13 @@ class LanguageModel(Model):
     """
     batch, length = tokens_BxS.shape
     if not length:
-      return DecodeState(self.decoder.init_cache(batch, n_new), prompted(length_B, 0), length_B)
-    streams = self.decoder.residual.enter(self.positions(self.embedding(tokens_BxS)))
+      return DecodeState(self.decoder.init_cache(batch, n_new), prompt_slots(length_B, 0), length_B)
+    streams = self.decoder.residual.split_streams(self.positions(self.embedding(tokens_BxS)))
     _, layers = self.decoder.prefill(streams, length_B, length + n_new)
-    return DecodeState(layers, prompted(length_B, length), length_B)
+    return DecodeState(layers, prompt_slots(length_B, length), length_B)
 
   def step(self, token_B: jax.Array, state: DecodeState) -> tuple[jax.Array, DecodeState]:
     """Logits BxV of the next target token; `token_B` is the last one, 0 before the first."""
     x_BxD = self.positions.step(self.embedding(token_B), state.position_B)
-    streams, layers = self.decoder.step(self.decoder.residual.enter(x_BxD), state.layers, state.filled)
-    return self.logits(self.decoder.residual.leave(streams)), state.advanced(layers)
+    streams, layers = self.decoder.step(self.decoder.residual.split_streams(x_BxD), state.layers, state.filled)
+    return self.logits(self.decoder.residual.merge_streams(streams)), state.advanced(layers)

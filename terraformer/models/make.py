@@ -5,7 +5,7 @@ import jax
 from terraformer.config import ModelConfig
 from terraformer.layers.make import maker
 from terraformer.models.base import Model
-from terraformer.models.stack import Stack, UnrolledStack
+from terraformer.models.stack import LayerwiseStack, Stack
 
 
 def make_model(config: ModelConfig, *, key: jax.Array) -> Model:
@@ -18,10 +18,10 @@ def abstract_model(config: ModelConfig) -> Model:
   return jax.eval_shape(lambda: make_model(config, key=jax.random.key(0)))
 
 
-def unroll(model: Model) -> Model:
+def layerwise(model: Model) -> Model:
   """The same model with its stacks taken apart into layers: the form that is exported and decoded with."""
-  unrolled = jax.tree.map(lambda x: x, model)
+  apart = jax.tree.map(lambda x: x, model)
   for name, part in vars(model).items():
     if isinstance(part, Stack):
-      setattr(unrolled, name, UnrolledStack(part))
-  return unrolled
+      setattr(apart, name, LayerwiseStack(part))
+  return apart

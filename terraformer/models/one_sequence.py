@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from terraformer.config import BlockConfig
-from terraformer.models.base import causal_padding, n_tokens
-from terraformer.models.halves import Padding
+from terraformer.models.base import causal_padding_mask, n_tokens
+from terraformer.models.sublayers import SequenceMasks
 from terraformer.ops.positions import read_after, write_after
 from terraformer.ops.segments import Interleaved, Segments
 
@@ -28,9 +28,9 @@ class OneSequence:
     self.segment_BxP = None if self._packed is None else self._packed.segment_BxP
     self._real_BxP = jnp.arange(inputs_BxS.shape[1] + self._n_targets) < (self._n_inputs_B + n_targets_B)[:, None]
 
-  def padding(self, block: BlockConfig) -> Padding:
+  def masks(self, block: BlockConfig) -> SequenceMasks:
     """Of a causal stack of these blocks."""
-    return Padding(causal_padding(block, self._real_BxP), segment_BxT=self.segment_BxP)
+    return SequenceMasks(causal_padding_mask(block, self._real_BxP), segment_BxT=self.segment_BxP)
 
   def write(self, first_BxSxD: jax.Array, second_BxTxD: jax.Array) -> jax.Array:
     """The sequence BxPxD of what belongs to the sources and to the targets."""

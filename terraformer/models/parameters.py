@@ -13,14 +13,14 @@ from terraformer.layers.parameter import Facts, ModelFacts
 Params = dict[str, Any]
 
 
-def split(module: nnx.Module) -> tuple[nnx.GraphDef, Params]:
+def split_module(module: nnx.Module) -> tuple[nnx.GraphDef, Params]:
   """The module's structure, and its parameters as nested dicts with string keys; arrays may be abstract."""
   structure, state = nnx.split(module)
   return structure, _rename(nnx.to_pure_dict(state), str)
 
 
-def merge(structure: nnx.GraphDef, params: Params) -> Any:
-  """The module of `split`; cheap enough for the inside of a jitted function."""
+def merge_module(structure: nnx.GraphDef, params: Params) -> Any:
+  """The module of `split_module`; cheap enough for the inside of a jitted function."""
   return nnx.merge(structure, _rename(params, lambda key: int(key) if key.isdigit() else key))
 
 
@@ -43,7 +43,7 @@ def unflatten(flat: dict[str, Any]) -> Params:
 
 
 def stacked_name(name: str, facts: Facts) -> tuple[str, int | None]:
-  """Where a parameter of an unrolled model lies in the stacked one: its name, and its layer or None."""
+  """Where a parameter of a layerwise model lies in the stacked one: its name, and its layer or None."""
   if facts.stacked_path is None:
     return name, None
   layer, _, path = name[len(facts.stacked_path) + 1 :].partition('.')
@@ -55,15 +55,15 @@ def stacks_of(facts: ModelFacts) -> tuple[str, ...]:
   return tuple(sorted({each.stacked_path for each in facts.values() if each.loop}))
 
 
-def take_stacks(params: Params, paths: Sequence[str]) -> tuple[dict[str, Params], Params]:
+def partition_stacks(params: Params, paths: Sequence[str]) -> tuple[dict[str, Params], Params]:
   """The stacks of layers, each array with a leading axis of layers, by path (see `stacks_of`), and all the rest."""
   whole = {path: path.split('.') for path in paths}
   stacks = {path: functools.reduce(operator.getitem, keys, params) for path, keys in whole.items()}
   return stacks, _without(params, [*whole.values()])
 
 
-def put_stacks(stacks: dict[str, Params], rest: Params) -> Params:
-  """The parameters that `take_stacks` took apart."""
+def combine_stacks(stacks: dict[str, Params], rest: Params) -> Params:
+  """The parameters that `partition_stacks` took apart."""
   flat = {f'{name}.{path}': array for name, stack in stacks.items() for path, array in flatten(stack).items()}
   return unflatten(flatten(rest) | flat)
 

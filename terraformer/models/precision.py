@@ -12,7 +12,7 @@ from terraformer.ops.constrain import gather
 Module = TypeVar('Module')
 
 
-def ready(module: Module, dtype: jnp.dtype) -> Module:
+def cast_and_gather(module: Module, dtype: jnp.dtype) -> Module:
   """The module with its float32 arrays converted to `dtype`, then gathered where they are divided by `fsdp`'s rules.
 
   Called inside the loop over layers, it gathers one layer at a time, and in the smaller type.

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from terraformer.models.base import Model
-from terraformer.models.halves import Padding
 from terraformer.models.stack import Stack
+from terraformer.models.sublayers import SequenceMasks
 from terraformer.ops.reversible import StackInputs, Streams, apply_layer
 from terraformer.ops.segments import Segments
 
@@ -23,11 +23,13 @@ class _ProbedStack(nnx.Module):
     self.stack, self.keep = stack, keep
     self.residual = stack.residual
 
-  def __call__(self, streams: Streams, padding: Padding, memory_BxSxD: jax.Array | None = None, *, key=None) -> Streams:
+  def __call__(
+    self, streams: Streams, masks: SequenceMasks, memory_BxSxD: jax.Array | None = None, *, key=None
+  ) -> Streams:
     def layer(streams, block):
-      inputs = StackInputs(block, None, padding, memory_BxSxD)
-      streams, choices = apply_layer(self.stack.spec, inputs, streams)
-      return streams, choices[-1]
+      inputs = StackInputs(block, None, masks, memory_BxSxD)
+      streams, routing = apply_layer(self.stack.spec, inputs, streams)
+      return streams, routing[-1]
 
     streams, units_LxBxTxM = self.stack.scan(layer, streams, self.stack.blocks)
     self.keep(units_LxBxTxM)

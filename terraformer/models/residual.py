@@ -47,11 +47,11 @@ class Residual(nnx.Module):
     """What may enter the streams or be added to them."""
     return to_grid(x) if self.exact else x
 
-  def enter(self, x: jax.Array) -> Streams:
+  def split_streams(self, x: jax.Array) -> Streams:
     """One stream, or two equal ones."""
     x = self.round(x)
     return (x, x) if self.two_streams else (x,)
 
-  def leave(self, streams: Streams) -> jax.Array:
+  def merge_streams(self, streams: Streams) -> jax.Array:
     """Their mean."""
     return sum(streams) / len(streams)

@@ -1,4 +1,4 @@
-"""A stack of layers: scanned over stacked parameters to train, unrolled layer by layer to decode.
+"""A stack of layers: scanned over stacked parameters to train, taken apart layer by layer to decode.
 
 B batch, T time, S time of the memory, D d_model, L layers.
 """
@@ -13,12 +13,12 @@ from terraformer.config import BlockConfig, ModelConfig
 from terraformer.layers.dense import Dense
 from terraformer.layers.parameter import tell
 from terraformer.models.block import Block
-from terraformer.models.halves import Padding
 from terraformer.models.residual import Residual
-from terraformer.ops.places import Filled
+from terraformer.models.sublayers import SequenceMasks
+from terraformer.ops.cache_slots import FilledSlots
 from terraformer.ops.reversible import StackInputs, StackSpec, Streams, apply_layer
 
-_NO_PADDING = Padding(None)
+_NO_PADDING = SequenceMasks(None)
 
 
 def _pick(tree: Any, layers: int | slice) -> Any:
@@ -26,8 +26,8 @@ def _pick(tree: Any, layers: int | slice) -> Any:
   return jax.tree.map(lambda x: x[layers], tree)
 
 
-class Segmented(nnx.Module):
-  """What the scanned and the unrolled form share: where layers forget."""
+class BaseStack(nnx.Module):
+  """What the scanned and the layerwise form share: where layers forget."""
 
   def segments(self) -> list[slice]:
     """The runs of layers between which the streams are merged."""
@@ -36,10 +36,10 @@ class Segmented(nnx.Module):
 
   def forget(self, streams: Streams, forget: Dense) -> Streams:
     """Merges the streams into one vector, from which both go on."""
-    return self.residual.enter(forget(self.residual.leave(streams)))
+    return self.residual.split_streams(forget(self.residual.merge_streams(streams)))
 
 
-class Stack(Segmented):
+class Stack(BaseStack):
   """`n_layers` blocks over the residual streams, their parameters stacked."""
 
   def __init__(
@@ -63,30 +63,30 @@ class Stack(Segmented):
     make_forget = lambda key: Dense(block.d_model, block.d_model, key=key, axes=('embed', None))  # noqa: E731
     n_forgets = len(self.segments()) - 1
     self.forgets = jax.vmap(make_forget)(jax.random.split(forget_key, n_forgets)) if n_forgets else None
-    tell(self.forgets, part='merging streams', loop='forgets')
+    tell(self.forgets, group='merging streams', loop='forgets')
 
   def __call__(
-    self, streams: Streams, padding: Padding, memory_BxSxD: jax.Array | None = None, *, key: jax.Array | None = None
+    self, streams: Streams, masks: SequenceMasks, memory_BxSxD: jax.Array | None = None, *, key: jax.Array | None = None
   ) -> Streams:
     """All positions of the streams BxTxD.
 
     Args:
-      streams: of `residual.enter`.
+      streams: of `residual.split_streams`.
       padding: which positions are real.
       memory_BxSxD: what cross-attention reads; None without it.
       key: of all noise; None is evaluation.
     """
-    inputs = self.inputs(padding, memory_BxSxD, key)
+    inputs = self.inputs(masks, memory_BxSxD, key)
     for index, segment in enumerate(self.segments()):
       if index:
         streams = self.forget(streams, _pick(self.forgets, index - 1))
       streams = self.residual.run(self.spec, inputs.with_layers(*_pick(inputs.by_layer, segment)), streams)
     return streams
 
-  def inputs(self, padding: Padding, memory_BxSxD: jax.Array | None, key: jax.Array | None) -> StackInputs:
+  def inputs(self, masks: SequenceMasks, memory_BxSxD: jax.Array | None, key: jax.Array | None) -> StackInputs:
     """What all layers read: `Block.delta` of layer l gets block l, key l, the padding and the memory."""
     keys_L = None if key is None else jax.random.split(key, self.n_layers)
-    return StackInputs(self.blocks, keys_L, padding, memory_BxSxD)
+    return StackInputs(self.blocks, keys_L, masks, memory_BxSxD)
 
   @property
   def can_update(self) -> bool:
@@ -103,16 +103,16 @@ class Stack(Segmented):
       results.append(result)
     return streams, results[0] if len(results) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *results)
 
-  def init_cache(self, batch: int, capacity: int, memory: jax.Array | None = None, padding: Padding = _NO_PADDING):
+  def init_cache(self, batch: int, capacity: int, memory: jax.Array | None = None, masks: SequenceMasks = _NO_PADDING):
     """The caches of all layers, each array with a leading axis of layers."""
-    return jax.vmap(lambda block: block.init_cache(batch, capacity, memory, padding))(self.blocks)
+    return jax.vmap(lambda block: block.init_cache(batch, capacity, memory, masks))(self.blocks)
 
   def prefill(self, streams: Streams, length_B: jax.Array, capacity: int):
     """All positions, and the caches after the first `length_B` of them; `capacity` is at least T."""
     return self.scan(lambda streams, block: block.prefill(streams, length_B, capacity), streams, self.blocks)
 
-  def step(self, streams: Streams, caches, filled: Filled):
-    """One position of the streams BxD; `filled` says which places of the caches count."""
+  def step(self, streams: Streams, caches, filled: FilledSlots):
+    """One position of the streams BxD; `filled` says which slots of the caches count."""
     return self.scan(lambda streams, layer: layer[0].step(streams, layer[1], filled), streams, (self.blocks, caches))
 
 
@@ -121,7 +121,7 @@ _apply_layer = jax.jit(apply_layer, static_argnums=0)
 _prefill_layer = jax.jit(Block.prefill, static_argnums=3)
 
 
-class UnrolledStack(Segmented):
+class LayerwiseStack(BaseStack):
   """The same layers as separate modules, each with arrays of its own that a decoder reads where they lie."""
 
   def __init__(self, stack: Stack):
@@ -148,22 +148,22 @@ class UnrolledStack(Segmented):
     return streams, tuple(results)
 
   def __call__(
-    self, streams: Streams, padding: Padding, memory_BxSxD: jax.Array | None = None, *, key: None = None
+    self, streams: Streams, masks: SequenceMasks, memory_BxSxD: jax.Array | None = None, *, key: None = None
   ) -> Streams:
     """All positions of the streams BxTxD, for evaluation."""
-    read = lambda index: StackInputs(self.blocks[index], key, padding, memory_BxSxD)  # noqa: E731
+    read = lambda index: StackInputs(self.blocks[index], key, masks, memory_BxSxD)  # noqa: E731
     return self._each(lambda index, streams: _apply_layer(self.spec, read(index), streams), streams)[0]
 
   def init_cache(
-    self, batch: int, capacity: int, memory: jax.Array | None = None, padding: Padding = _NO_PADDING
+    self, batch: int, capacity: int, memory: jax.Array | None = None, masks: SequenceMasks = _NO_PADDING
   ) -> tuple:
     """A cache for each layer."""
-    return tuple(block.init_cache(batch, capacity, memory, padding) for block in self.blocks)
+    return tuple(block.init_cache(batch, capacity, memory, masks) for block in self.blocks)
 
   def prefill(self, streams: Streams, length_B: jax.Array, capacity: int) -> tuple[Streams, tuple]:
     """All positions, and the caches after the first `length_B` of them; `capacity` is at least T."""
     return self._each(lambda index, streams: _prefill_layer(self.blocks[index], streams, length_B, capacity), streams)
 
-  def step(self, streams: Streams, caches: tuple, filled: Filled) -> tuple[Streams, tuple]:
-    """One position of the streams BxD; `filled` says which places of the caches count."""
+  def step(self, streams: Streams, caches: tuple, filled: FilledSlots) -> tuple[Streams, tuple]:
+    """One position of the streams BxD; `filled` says which slots of the caches count."""
     return self._each(lambda index, streams: self.blocks[index].step(streams, caches[index], filled), streams)

@@ -11,11 +11,11 @@ from terraformer.layers.dense import Dense
 from terraformer.layers.make import make_norm, make_positions
 from terraformer.layers.parameter import tell
 from terraformer.models.base import DecodeState, Model, n_tokens, tell_stacks
-from terraformer.models.halves import Padding
 from terraformer.models.one_sequence import OneSequence
 from terraformer.models.stack import Stack
+from terraformer.models.sublayers import SequenceMasks
+from terraformer.ops.cache_slots import prompt_slots
 from terraformer.ops.keys import split_key
-from terraformer.ops.places import prompted
 from terraformer.ops.positions import shift_right
 from terraformer.ops.reversible import Streams
 from terraformer.ops.segments import Segments
@@ -38,18 +38,18 @@ class Terraformer(Model):
     self.merge = Dense(d_model, d_model, key=merge_key, axes=('embed', None)) if config.merge_encoder else None
     self.merge_norm = make_norm(config.encoder.norm, d_model) if config.merge_encoder else None
     tell_stacks(self)
-    tell(self.merge, part='merging streams', in_step=False)
+    tell(self.merge, group='merging streams', in_step=False)
     tell(self.merge_norm, in_step=False)
 
   def _encode(self, inputs_BxS: jax.Array, key, segment_BxS: jax.Array | None = None) -> Streams:
     embed_key, position_key, stack_key = split_key(key, 3)
     e_BxSxD = self.embed(inputs_BxS, self.config.encoder.dropout, embed_key)
     e_BxSxD = self.encoder_positions(e_BxSxD, key=position_key, segment_BxT=segment_BxS)
-    residual, padding = self.encoder.residual, Padding(inputs_BxS != 0, segment_BxT=segment_BxS)
-    streams = self.encoder(residual.enter(e_BxSxD), padding, key=stack_key)
+    residual, masks = self.encoder.residual, SequenceMasks(inputs_BxS != 0, segment_BxT=segment_BxS)
+    streams = self.encoder(residual.split_streams(e_BxSxD), masks, key=stack_key)
     if self.merge is None:
       return streams
-    return residual.enter(self.merge_norm(self.merge(residual.leave(streams))))
+    return residual.split_streams(self.merge_norm(self.merge(residual.merge_streams(streams))))
 
   def hidden(
     self,
@@ -66,9 +66,9 @@ class Terraformer(Model):
     d_BxTxD = self.decoder_positions(d_BxTxD, key=position_key, segment_BxT=segment_BxT)
     residual, sequence = self.decoder.residual, OneSequence(inputs_BxS, targets_BxT, segments)
     encoded = self._encode(inputs_BxS, encoder_key, segment_BxS)
-    streams = tuple(map(sequence.write, encoded, residual.enter(d_BxTxD)))
-    streams = self.decoder(streams, sequence.padding(self.config.decoder), key=decoder_key)
-    return sequence.read(residual.leave(streams))
+    streams = tuple(map(sequence.write, encoded, residual.split_streams(d_BxTxD)))
+    streams = self.decoder(streams, sequence.masks(self.config.decoder), key=decoder_key)
+    return sequence.read(residual.merge_streams(streams))
 
   def stack_lengths(self, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
     """How many positions of each example are real in each stack: its name -> int32 B."""
@@ -77,12 +77,12 @@ class Terraformer(Model):
 
   def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodeState:
     """Reads the inputs and makes room for `n_new` target tokens behind them."""
-    n_inputs_B, n_places = n_tokens(inputs_BxS), inputs_BxS.shape[1]
-    _, layers = self.decoder.prefill(self._encode(inputs_BxS, None), n_inputs_B, n_places + n_new)
-    return DecodeState(layers, prompted(n_inputs_B, n_places), jnp.zeros_like(n_inputs_B))
+    n_inputs_B, n_slots = n_tokens(inputs_BxS), inputs_BxS.shape[1]
+    _, layers = self.decoder.prefill(self._encode(inputs_BxS, None), n_inputs_B, n_slots + n_new)
+    return DecodeState(layers, prompt_slots(n_inputs_B, n_slots), jnp.zeros_like(n_inputs_B))
 
   def step(self, token_B: jax.Array, state: DecodeState) -> tuple[jax.Array, DecodeState]:
     """Logits BxV of the next target token; `token_B` is the last one, 0 before the first."""
     x_BxD = self.decoder_positions.step(self.embedding(token_B), state.position_B)
-    streams, layers = self.decoder.step(self.decoder.residual.enter(x_BxD), state.layers, state.filled)
-    return self.logits(self.decoder.residual.leave(streams)), state.advanced(layers)
+    streams, layers = self.decoder.step(self.decoder.residual.split_streams(x_BxD), state.layers, state.filled)
+    return self.logits(self.decoder.residual.merge_streams(streams)), state.advanced(layers)

@@ -4,7 +4,7 @@ import dataclasses
 
 from terraformer.config import BlockConfig, DenseFFConfig, DenseOutputConfig, DenseProjectionConfig, ModelConfig
 from terraformer.models.make import abstract_model
-from terraformer.models.parameters import count, split
+from terraformer.models.parameters import count, split_module
 
 
 def dense_twin(config: ModelConfig) -> ModelConfig:
@@ -19,7 +19,7 @@ def dense_twin(config: ModelConfig) -> ModelConfig:
 
 def n_parameters(config: ModelConfig) -> int:
   """Parameters of a model; nothing is allocated."""
-  return count(split(abstract_model(config))[1])
+  return count(split_module(abstract_model(config))[1])
 
 
 def _dense(config: ModelConfig, factor: float) -> ModelConfig:

@@ -15,14 +15,14 @@ from terraformer.ops.keys import fold_key
 from terraformer.ops.segments import in_same_segment
 
 # Added in place of a hidden score. Finite, so that a query that sees no key at all gives an average and not a NaN.
-HIDDEN = -1e9
+MASK_VALUE = -1e9
 
 
 def dot_product_attention(
   q_BxTxHxK: jax.Array,
   k_BxHxPxK: jax.Array,
   v_BxHxPxK: jax.Array,
-  visible_BxTxP: jax.Array | None,
+  mask_BxTxP: jax.Array | None,
   *,
   rate: float = 0.0,
   key: jax.Array | None = None,
@@ -32,7 +32,7 @@ def dot_product_attention(
   Args:
     q_BxTxHxK: queries.
     k_BxHxPxK, v_BxHxPxK: keys and values, heads first as the cache keeps them.
-    visible_BxTxP: which keys a query sees (the batch axis may be 1); None for all.
+    mask_BxTxP: which keys a query sees (the batch axis may be 1); None for all.
     rate: of the dropout of attention weights.
     key: of that dropout; None for none.
 
@@ -41,21 +41,19 @@ def dot_product_attention(
   """
   score_BxHxTxP = jnp.einsum('BTHK,BHPK->BHTP', q_BxTxHxK, k_BxHxPxK).astype(jnp.float32)
   score_BxHxTxP /= math.sqrt(q_BxTxHxK.shape[-1])
-  if visible_BxTxP is not None:
-    score_BxHxTxP = jnp.where(visible_BxTxP[:, None], score_BxHxTxP, HIDDEN)
+  if mask_BxTxP is not None:
+    score_BxHxTxP = jnp.where(mask_BxTxP[:, None], score_BxHxTxP, MASK_VALUE)
   weight_BxHxTxP = dropout(jax.nn.softmax(score_BxHxTxP), rate, key=key)
   return jnp.einsum('BHTP,BHPK->BTHK', weight_BxHxTxP.astype(v_BxHxPxK.dtype), v_BxHxPxK)
 
 
-def one_query_attention(
-  q_BxHxK: jax.Array, k_GxKxP: jax.Array, v_GxPxK: jax.Array, visible_BxP: jax.Array
-) -> jax.Array:
+def one_query_attention(q_BxHxK: jax.Array, k_GxKxP: jax.Array, v_GxPxK: jax.Array, mask_BxP: jax.Array) -> jax.Array:
   """The same for one query of each example, with keys and values as decoding keeps them.
 
   Args:
     q_BxHxK: queries.
     k_GxKxP, v_GxPxK: keys and values, G = B H; each in the order in which its product reads it.
-    visible_BxP: which keys count; at least one does.
+    mask_BxP: which keys count; at least one does.
 
   Returns:
     BxHxK.
@@ -63,7 +61,7 @@ def one_query_attention(
   batch, n_heads, head_width = q_BxHxK.shape
   q_Gx1xK = q_BxHxK.reshape(-1, 1, head_width) / math.sqrt(head_width)
   score_BxHxP = jax.lax.batch_matmul(q_Gx1xK, k_GxKxP.astype(jnp.float32)).reshape(batch, n_heads, -1)
-  weight_BxHxP = jax.nn.softmax(jnp.where(visible_BxP[:, None], score_BxHxP, HIDDEN))
+  weight_BxHxP = jax.nn.softmax(jnp.where(mask_BxP[:, None], score_BxHxP, MASK_VALUE))
   return jax.lax.batch_matmul(weight_BxHxP.reshape(len(q_Gx1xK), 1, -1), v_GxPxK.astype(jnp.float32)).reshape(
     q_BxHxK.shape
   )
@@ -101,16 +99,16 @@ def full_attention(
   k_BxHxPxK, v_BxHxPxK = k_BxPxHxK.swapaxes(1, 2), v_BxPxHxK.swapaxes(1, 2)
 
   def attend(q_BxCxHxK, position_C, chunk_key):
-    visible_BxCxP = visible_keys(position_C, k_BxHxPxK.shape[2], real_BxP, causal, segments)
-    y_BxCxHxK = dot_product_attention(q_BxCxHxK, k_BxHxPxK, v_BxHxPxK, visible_BxCxP, rate=rate, key=chunk_key)
-    if not blind_zeros or visible_BxCxP is None:
+    mask_BxCxP = attention_mask(position_C, k_BxHxPxK.shape[2], real_BxP, causal, segments)
+    y_BxCxHxK = dot_product_attention(q_BxCxHxK, k_BxHxPxK, v_BxHxPxK, mask_BxCxP, rate=rate, key=chunk_key)
+    if not blind_zeros or mask_BxCxP is None:
       return y_BxCxHxK
-    return jnp.where(visible_BxCxP.any(2)[..., None, None], y_BxCxHxK, 0)
+    return jnp.where(mask_BxCxP.any(2)[..., None, None], y_BxCxHxK, 0)
 
   return by_query_chunk(attend, q_BxTxHxK, query_chunk, key)
 
 
-def visible_keys(
+def attention_mask(
   position_T: jax.Array,
   n_keys: int,
   real_BxP: jax.Array | None,
@@ -121,14 +119,14 @@ def visible_keys(
 
   In packed rows those of their segment alone, with the segments of all queries and of all keys.
   """
-  visible_BxTxP = None if real_BxP is None else real_BxP[:, None, :]
+  mask_BxTxP = None if real_BxP is None else real_BxP[:, None, :]
   if causal:
     before_1xTxP = (position_T[:, None] >= jnp.arange(n_keys))[None]
-    visible_BxTxP = before_1xTxP if visible_BxTxP is None else visible_BxTxP & before_1xTxP
+    mask_BxTxP = before_1xTxP if mask_BxTxP is None else mask_BxTxP & before_1xTxP
   if segments is not None:
     same_BxTxP = in_same_segment(*segments, position_T)
-    visible_BxTxP = same_BxTxP if visible_BxTxP is None else visible_BxTxP & same_BxTxP
-  return visible_BxTxP
+    mask_BxTxP = same_BxTxP if mask_BxTxP is None else mask_BxTxP & same_BxTxP
+  return mask_BxTxP
 
 
 def by_query_chunk(

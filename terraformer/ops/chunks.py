@@ -27,16 +27,16 @@ def in_chunks(function: Callable[[jax.Array, Any], Any], chunk: int, time: int) 
     return partial(function, jnp.zeros((), jnp.int32))
   n_chunks = -(-time // chunk)
 
-  def cut(x_BxT):
-    room = ((0, 0), (0, n_chunks * chunk - time)) + ((0, 0),) * (x_BxT.ndim - 2)
-    return jnp.pad(x_BxT, room).reshape(x_BxT.shape[0], n_chunks, chunk, *x_BxT.shape[2:]).swapaxes(0, 1)
+  def cut(x_BxTx):
+    room = ((0, 0), (0, n_chunks * chunk - time)) + ((0, 0),) * (x_BxTx.ndim - 2)
+    return jnp.pad(x_BxTx, room).reshape(x_BxTx.shape[0], n_chunks, chunk, *x_BxTx.shape[2:]).swapaxes(0, 1)
 
-  def join(y_NxBxC):
-    y_BxNxC = y_NxBxC.swapaxes(0, 1)
-    return y_BxNxC.reshape(y_BxNxC.shape[0], n_chunks * chunk, *y_BxNxC.shape[3:])[:, :time]
+  def join(y_NxBxCx):
+    y_BxNxCx = y_NxBxCx.swapaxes(0, 1)
+    return y_BxNxCx.reshape(y_BxNxCx.shape[0], n_chunks * chunk, *y_BxNxCx.shape[3:])[:, :time]
 
-  def over_chunks(arrays_BxT):
-    chunks = jnp.arange(n_chunks), jax.tree.map(cut, arrays_BxT)
+  def over_chunks(arrays_BxTx):
+    chunks = jnp.arange(n_chunks), jax.tree.map(cut, arrays_BxTx)
     return jax.tree.map(join, jax.lax.map(lambda one: jax.checkpoint(function)(*one), chunks))
 
   return over_chunks

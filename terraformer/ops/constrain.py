@@ -30,7 +30,7 @@ def split_by_head(x_BxTxHxK: jax.Array) -> jax.Array:
   return jax.lax.with_sharding_constraint(x_BxTxHxK, P(BATCH_AXES, None, 'model', None))
 
 
-def split_in_parts(x_Bx: jax.Array, n_parts: int) -> jax.Array:
+def split_microbatches(x_Bx: jax.Array, n_parts: int) -> jax.Array:
   """`n_parts` parts of a batch behind each other, A x B/A x ..., each divided between devices as the whole batch is.
 
   Every device keeps its own examples: part a holds every n_parts-th, from a.
@@ -43,8 +43,8 @@ def split_in_parts(x_Bx: jax.Array, n_parts: int) -> jax.Array:
   return jax.lax.with_sharding_constraint(x_AxPx, P(None, BATCH_AXES, *[None] * (x_AxPx.ndim - 2)))
 
 
-def join_parts(x_AxPx: jax.Array) -> jax.Array:
-  """The batch that `split_in_parts` split."""
+def join_microbatches(x_AxPx: jax.Array) -> jax.Array:
+  """The batch that `split_microbatches` split."""
   return x_AxPx.swapaxes(0, 1).reshape(-1, *x_AxPx.shape[2:])
 
 

@@ -1,6 +1,6 @@
-"""Keys and values as decoding keeps them: written place by place, with room for more.
+"""Keys and values as decoding keeps them: written slot by slot, with room for more.
 
-B batch, T time, P places, H heads, G heads of all examples, K head width.
+B batch, T time, P slots, H heads, G heads of all examples, K head width.
 """
 
 import dataclasses
@@ -28,14 +28,14 @@ def columns(x_BxTxHxK: jax.Array) -> jax.Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KVCache:
-  """Keys and values at the places of a cache.
+  """Keys and values at the slots of a cache.
 
   Batch and heads are one axis, since the compiler would copy an array with a batch axis of 1 at every write.
 
   Attributes:
     k: keys, GxPxK as `rows` or GxKxP as `columns`.
     v_GxPxK: values.
-    k_axis: of the places of `k`, ROWS or COLUMNS.
+    k_axis: of the slots of `k`, ROWS or COLUMNS.
   """
 
   k: jax.Array
@@ -44,31 +44,31 @@ class KVCache:
 
   @classmethod
   def empty(cls, batch: int, n_heads: int, head_width: int, capacity: int, k_axis: int) -> 'KVCache':
-    """Zeros at `capacity` places."""
+    """Zeros at `capacity` slots."""
     v_GxPxK = jnp.zeros((batch * n_heads, capacity, head_width))
     return cls(v_GxPxK if k_axis == ROWS else v_GxPxK.swapaxes(1, 2), v_GxPxK, k_axis)
 
   @classmethod
-  def holding(cls, k_BxTxHxK: jax.Array, v_BxTxHxK: jax.Array, capacity: int, k_axis: int) -> 'KVCache':
-    """T positions in the first of `capacity` places."""
+  def from_positions(cls, k_BxTxHxK: jax.Array, v_BxTxHxK: jax.Array, capacity: int, k_axis: int) -> 'KVCache':
+    """T positions in the first of `capacity` slots."""
     k = rows(k_BxTxHxK) if k_axis == ROWS else columns(k_BxTxHxK)
-    return cls(k, rows(v_BxTxHxK), k_axis).grown(capacity - k_BxTxHxK.shape[1])
+    return cls(k, rows(v_BxTxHxK), k_axis).extended(capacity - k_BxTxHxK.shape[1])
 
   @property
   def capacity(self) -> int:
     """P."""
     return self.v_GxPxK.shape[1]
 
-  def append(self, k_BxHxK: jax.Array, v_BxHxK: jax.Array, place: jax.Array) -> 'KVCache':
-    """With one place written, for which there must be room: behind the last one, the last is."""
+  def append(self, k_BxHxK: jax.Array, v_BxHxK: jax.Array, slot: jax.Array) -> 'KVCache':
+    """With one slot written, for which there must be room: behind the last one, the last is."""
 
     def write(x, new_BxHxK, axis):
       new = jnp.expand_dims(new_BxHxK.reshape(-1, new_BxHxK.shape[2]), axis).astype(x.dtype)
-      return jax.lax.dynamic_update_slice_in_dim(x, new, place, axis)
+      return jax.lax.dynamic_update_slice_in_dim(x, new, slot, axis)
 
     return KVCache(write(self.k, k_BxHxK, self.k_axis), write(self.v_GxPxK, v_BxHxK, ROWS), self.k_axis)
 
-  def grown(self, more: int) -> 'KVCache':
+  def extended(self, more: int) -> 'KVCache':
     """With room for `more` positions behind those there is room for."""
 
     def pad(x, axis):
@@ -76,19 +76,19 @@ class KVCache:
 
     return KVCache(pad(self.k, self.k_axis), pad(self.v_GxPxK, ROWS), self.k_axis)
 
-  def stored(self, dtype: jnp.dtype) -> 'KVCache':
+  def astype(self, dtype: jnp.dtype) -> 'KVCache':
     """In another type; keys and values are computed with in float32 all the same."""
     return KVCache(self.k.astype(dtype), self.v_GxPxK.astype(dtype), self.k_axis)
 
 
-def grown(caches: Any, more: int) -> Any:
+def extend_caches(caches: Any, more: int) -> Any:
   """A pytree whose `KVCache`s have room for `more` positions more."""
-  return _each(lambda cache: cache.grown(more), caches)
+  return _each(lambda cache: cache.extended(more), caches)
 
 
-def stored(caches: Any, dtype: jnp.dtype) -> Any:
+def cast_caches(caches: Any, dtype: jnp.dtype) -> Any:
   """A pytree whose `KVCache`s keep keys and values in another type."""
-  return _each(lambda cache: cache.stored(dtype), caches)
+  return _each(lambda cache: cache.astype(dtype), caches)
 
 
 def _each(change: Callable[[KVCache], KVCache], caches: Any) -> Any:

@@ -10,7 +10,8 @@ lie. The backward pass is written out. It computes the scores again, group by gr
 through the inverse permutation, where automatic differentiation would store scores and scatter rows.
 
 B batch, H heads, T time, P time padded to whole chunks, K head width, R rounds, C positions of a chunk, G chunks of a
-group that is computed at one time, E chunks that a group reads, I positions of some chunks, W keys that a chunk sees.
+group that is computed at one time, E chunks that a group reads, A chunks beside a round, I positions of some chunks,
+Z sorted positions of a round and what is beside it, W keys that a chunk sees.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ from terraformer.ops.shared_qk import unit_keys
 # Position, as a key, of what nobody sees.
 UNSEEN = np.iinfo(np.int32).max
 # In place of a hidden score; its distance to the floor of the largest score makes its weight exactly 0.
-_HIDDEN = -1e30
+_MASK_VALUE = -1e30
 # Floor of the largest score; a query whose log-sum-exp lies below sees no key but its own.
 _ALONE = -1e20
 # Queries of a group, over all examples and heads: more do not run faster, and fewer leave a CPU's caches half empty.
@@ -84,7 +85,7 @@ class _Chunks:
     return self._of_ring(order_BxHxRxP, chunk[None])
 
   def beside(self, order_BxHxRxP: jax.Array) -> jax.Array:
-    """Positions of the chunks of other rounds that a round reads, before and after it: R x E x B x H x C."""
+    """Positions of the chunks of other rounds that a round reads, before and after it: R x A x B x H x C."""
     chunk = np.concatenate([np.arange(-self.before, 0), np.arange(self.after) + self.n_chunks])
     return self._of_ring(order_BxHxRxP, chunk[None])
 
@@ -139,14 +140,14 @@ def _group_scores(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, inputs: _Inputs, positi
   k_BxHxGxWxK = chunks.windows(unit_keys(q_BxHxExCxK))
   own_BxHxGxC = chunks.own(position_BxHxExC)
   at_query, at_key = own_BxHxGxC[..., None], chunks.windows(key_position_BxHxExC)[..., None, :]
-  visible_BxHxGxCxW = at_key < at_query if chunks.causal else (at_key != at_query) & (at_key != UNSEEN)
+  mask_BxHxGxCxW = at_key < at_query if chunks.causal else (at_key != at_query) & (at_key != UNSEEN)
   if inputs.segment_BxP is not None:
     segment_BxHxExC = at_positions(inputs.segment_BxP)
     own_segment_BxHxGxC = chunks.own(segment_BxHxExC)
-    visible_BxHxGxCxW &= own_segment_BxHxGxC[..., None] == chunks.windows(segment_BxHxExC)[..., None, :]
+    mask_BxHxGxCxW &= own_segment_BxHxGxC[..., None] == chunks.windows(segment_BxHxExC)[..., None, :]
   q_BxHxGxCxK = chunks.own(q_BxHxExCxK)
   score_BxHxGxCxW = jnp.einsum('BHGCK,BHGWK->BHGCW', q_BxHxGxCxK, k_BxHxGxWxK, preferred_element_type=jnp.float32)
-  score_BxHxGxCxW = jnp.where(visible_BxHxGxCxW, score_BxHxGxCxW, _HIDDEN)
+  score_BxHxGxCxW = jnp.where(mask_BxHxGxCxW, score_BxHxGxCxW, _MASK_VALUE)
   return q_BxHxExCxK, k_BxHxGxWxK, chunks.windows(v_BxHxExCxK), own_BxHxGxC, score_BxHxGxCxW
 
 
@@ -176,15 +177,15 @@ def _forward(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, inputs: _Inputs) -> tuple[ja
       seen_BxHxGxC = sum_BxHxGxC > 0
       sum_BxHxGxC = jnp.where(seen_BxHxGxC, sum_BxHxGxC, 1)
       y_BxHxGxCxK /= sum_BxHxGxC[..., None]
-      lse_BxHxGxC = jnp.where(seen_BxHxGxC, largest_BxHxGxCx1[..., 0] + jnp.log(sum_BxHxGxC), _HIDDEN)
-      y_BxHxI, lse_BxHxI = buffers
-      y_BxHxI = jax.lax.dynamic_update_slice_in_dim(
-        y_BxHxI, y_BxHxGxCxK.reshape(batch, n_heads, -1, width), index * chunks.group_rows, axis=2
+      lse_BxHxGxC = jnp.where(seen_BxHxGxC, largest_BxHxGxCx1[..., 0] + jnp.log(sum_BxHxGxC), _MASK_VALUE)
+      y_BxHxZxK, lse_BxHxZ = buffers
+      y_BxHxZxK = jax.lax.dynamic_update_slice_in_dim(
+        y_BxHxZxK, y_BxHxGxCxK.reshape(batch, n_heads, -1, width), index * chunks.group_rows, axis=2
       )
-      lse_BxHxI = jax.lax.dynamic_update_slice_in_dim(
-        lse_BxHxI, lse_BxHxGxC.reshape(batch, n_heads, -1), index * chunks.group_rows, axis=2
+      lse_BxHxZ = jax.lax.dynamic_update_slice_in_dim(
+        lse_BxHxZ, lse_BxHxGxC.reshape(batch, n_heads, -1), index * chunks.group_rows, axis=2
       )
-      return (y_BxHxI, lse_BxHxI), None
+      return (y_BxHxZxK, lse_BxHxZ), None
 
     buffers = jnp.zeros((*sorted_shape, width)), jnp.zeros(sorted_shape)
     (sorted_y, sorted_lse), _ = jax.lax.scan(one_group, buffers, (jnp.arange(chunks.n_groups), position_xExBxHxC))
@@ -197,7 +198,7 @@ def _forward(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, inputs: _Inputs) -> tuple[ja
     return (y_BxHxPxK, both_BxHxP), None
 
   order_RxBxHxP = jnp.moveaxis(inputs.order_BxHxRxP, 2, 0)
-  nothing = jnp.zeros(q_BxHxPxK.shape, jnp.float32), jnp.full(q_BxHxPxK.shape[:3], _HIDDEN)
+  nothing = jnp.zeros(q_BxHxPxK.shape, jnp.float32), jnp.full(q_BxHxPxK.shape[:3], _MASK_VALUE)
   per_round = (order_RxBxHxP, chunks.read(inputs.order_BxHxRxP), inputs.keep_RxHxCxW)
   (y_BxHxPxK, lse_BxHxP), _ = jax.lax.scan(one_round, nothing, per_round)
   alone_BxHxPx1 = (lse_BxHxP < _ALONE)[..., None]
@@ -220,7 +221,7 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
   before, round_rows = chunks.before * chunks.length, chunks.n_chunks * chunks.length
   sorted_shape = (batch, n_heads, chunks.n_groups * chunks.group_rows + chunks.n_beside * chunks.length, width)
   alone_BxHxP = lse_BxHxP < _ALONE
-  lse_BxHxP = jnp.where(alone_BxHxP, -_HIDDEN, lse_BxHxP)  # so that no score has a weight
+  lse_BxHxP = jnp.where(alone_BxHxP, -_MASK_VALUE, lse_BxHxP)  # so that no score has a weight
   # The sum over keys of weight times its gradient, which the softmax takes from each of the latter.
   mean_BxHxP = jnp.einsum('BHPK,BHPK->BHP', d_y_BxHxPxK, y_BxHxPxK, preferred_element_type=jnp.float32)
 
@@ -233,7 +234,7 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
     d_y_BxHxGxCxK = _take(d_y_BxHxPxK, own_BxHxI).reshape(*own_BxHxGxC.shape, width)
     lse_BxHxGxC, mean_BxHxGxC = (_take(x, own_BxHxI).reshape(own_BxHxGxC.shape) for x in (lse_BxHxP, mean_BxHxP))
     in_round_Gx1 = (index * chunks.group + jnp.arange(chunks.group) < chunks.n_chunks)[:, None]
-    lse_BxHxGxC = jnp.where(in_round_Gx1, lse_BxHxGxC, -_HIDDEN)
+    lse_BxHxGxC = jnp.where(in_round_Gx1, lse_BxHxGxC, -_MASK_VALUE)
     weight_BxHxGxCxW = jnp.exp(score_BxHxGxCxW - lse_BxHxGxC[..., None])
     contract = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     d_weight_BxHxGxCxW = contract('BHGCK,BHGWK->BHGCW', d_y_BxHxGxCxK, v_BxHxGxWxK)
@@ -253,29 +254,29 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
     return d_q_BxHxExCxK + jnp.pad(d_q_BxHxGxCxK, beside), d_v_BxHxExCxK
 
   def one_round(totals, per_round):
-    order_BxHxP, position_xExBxHxC, beside_ExBxHxC, keep_HxCxW = per_round
+    order_BxHxP, position_xExBxHxC, beside_AxBxHxC, keep_HxCxW = per_round
 
     def one_group(buffers, per_group):
       index, position_ExBxHxC = per_group
       start = index * chunks.group_rows
 
-      def add(buffer_BxHxIxK, d_BxHxExCxK):
+      def add(buffer_BxHxZxK, d_BxHxExCxK):
         d_BxHxIxK = d_BxHxExCxK.reshape(batch, n_heads, -1, width)
-        d_BxHxIxK += jax.lax.dynamic_slice_in_dim(buffer_BxHxIxK, start, d_BxHxIxK.shape[2], axis=2)
-        return jax.lax.dynamic_update_slice_in_dim(buffer_BxHxIxK, d_BxHxIxK, start, axis=2)
+        d_BxHxIxK += jax.lax.dynamic_slice_in_dim(buffer_BxHxZxK, start, d_BxHxIxK.shape[2], axis=2)
+        return jax.lax.dynamic_update_slice_in_dim(buffer_BxHxZxK, d_BxHxIxK, start, axis=2)
 
       return tuple(map(add, buffers, group_gradients(index, position_ExBxHxC, keep_HxCxW))), None
 
     buffers = jnp.zeros(sorted_shape), jnp.zeros(sorted_shape)
     buffers, _ = jax.lax.scan(one_group, buffers, (jnp.arange(chunks.n_groups), position_xExBxHxC))
     rank_BxHxP = _ranks(order_BxHxP)
-    beside_BxHxI = jnp.moveaxis(beside_ExBxHxC, 0, 2).reshape(batch, n_heads, -1)
+    beside_BxHxI = jnp.moveaxis(beside_AxBxHxC, 0, 2).reshape(batch, n_heads, -1)
 
-    def collect(total_BxHxPxK, sorted_BxHxIxK):
-      total_BxHxPxK += _take(sorted_BxHxIxK, before + rank_BxHxP)
+    def collect(total_BxHxPxK, sorted_BxHxZxK):
+      total_BxHxPxK += _take(sorted_BxHxZxK, before + rank_BxHxP)
       end = before + round_rows
       rows_BxHxIxK = jnp.concatenate(
-        [sorted_BxHxIxK[:, :, :before], sorted_BxHxIxK[:, :, end : end + chunks.after * chunks.length]], axis=2
+        [sorted_BxHxZxK[:, :, :before], sorted_BxHxZxK[:, :, end : end + chunks.after * chunks.length]], axis=2
       )
       # Chunks of the rounds beside this one: a few rows, however long the sequence.
       return jax.vmap(jax.vmap(lambda total, at, rows: total.at[at].add(rows)))(

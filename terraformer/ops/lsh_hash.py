@@ -1,6 +1,7 @@
 """Buckets of queries by random directions, and the order that they make (Reformer, Kitaev et al., 2020).
 
-T time, K head width, H heads, R rounds, F directions of a hash, C queries of a block.
+T time, K head width, H heads, R rounds, F directions of a hash or of one of its factors, C queries of
+a block.
 """
 
 import functools
@@ -32,6 +33,12 @@ def _first_largest(x_RxFxC: jax.Array) -> tuple[jax.Array, jax.Array]:
   return largest_RxC, jnp.where(x_RxFxC == largest_RxC[:, None], index_RxFxC, x_RxFxC.shape[1]).min(1)
 
 
+def _nearest(x_RxFxC: jax.Array) -> jax.Array:
+  """Index of the nearest of some directions, then of their opposites, RxC."""
+  (near_RxC, index_RxC), (far_RxC, opposite_RxC) = _first_largest(x_RxFxC), _first_largest(-x_RxFxC)
+  return jnp.where(near_RxC >= far_RxC, index_RxC, opposite_RxC + x_RxFxC.shape[1])
+
+
 def hash_queries(q_TxK: jax.Array, rotations_KxRxF: jax.Array, factors: tuple[int, ...]) -> jax.Array:
   """The bucket of each query in each round, RxT, int32; no gradient.
 
@@ -50,9 +57,7 @@ def hash_queries(q_TxK: jax.Array, rotations_KxRxF: jax.Array, factors: tuple[in
     projected_RxFxC = jnp.einsum('CK,KRF->RFC', q_CxK, rotations_KxRxF, precision='highest')
     bucket_RxC, scale, first = 0, 1, 0
     for factor in factors:
-      direction_RxFxC = projected_RxFxC[:, first : first + factor // 2]
-      (near_RxC, index_RxC), (far_RxC, opposite_RxC) = _first_largest(direction_RxFxC), _first_largest(-direction_RxFxC)
-      bucket_RxC += scale * jnp.where(near_RxC >= far_RxC, index_RxC, opposite_RxC + factor // 2)
+      bucket_RxC += scale * _nearest(projected_RxFxC[:, first : first + factor // 2])
       scale, first = scale * factor, first + factor // 2
     return bucket_RxC
 

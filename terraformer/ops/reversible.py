@@ -24,8 +24,8 @@ class StackSpec:
 
   Attributes:
     sublayer: computes what one sublayer of a layer adds to a stream, and the discrete choices that it makes:
-      `sublayer(layer, x_BxTxD, scanned, shared, context, choices, number=number) -> (delta_BxTxD, choices)`. The inputs
-      are those of `StackInputs` for one layer; `choices` are to be repeated, or None to make them.
+      `sublayer(layer, x_BxTxD, scanned, shared, context, routing, number=number) -> (delta_BxTxD, routing)`. The inputs
+      are those of `StackInputs` for one layer; `routing` are to be repeated, or None to make them.
     n_sublayers: of a layer, numbered from 0 in the order in which they are applied.
     unroll: layers in one turn of the compiled loop; a shorter stack is one turn.
     exact: whether streams and deltas are on a grid (`ops.fixed_point`), where adding and subtracting are exact. The
@@ -96,15 +96,15 @@ def add(streams: Streams, delta: jax.Array) -> Streams:
 def apply_layer(
   spec: StackSpec, inputs: StackInputs, streams: Streams, *, alone: bool = False
 ) -> tuple[Streams, tuple]:
-  """One layer, whose inputs these are: the new streams and the choices of each sublayer; `alone` as in `_compute`."""
-  choices = []
+  """One layer, whose inputs these are: the new streams and the choices of each sublayer; `alone` as in `_alone`."""
+  routing = []
   for number in range(spec.n_sublayers):
     sublayer = partial(spec.sublayer, number=number)
     arguments = inputs.layers, streams[-1], inputs.scanned, inputs.shared, inputs.context, None
     delta, choice = _alone(sublayer, *arguments) if alone else sublayer(*arguments)
     streams = add(streams, delta)
-    choices.append(choice)
-  return streams, tuple(choices)
+    routing.append(choice)
+  return streams, tuple(routing)
 
 
 def stack(spec: StackSpec, inputs: StackInputs, streams: Streams) -> Streams:
@@ -168,11 +168,11 @@ def _forward(spec: StackSpec, inputs: StackInputs, streams: Streams, *update: La
   def advance(streams, by_layer):
     return apply_layer(spec, inputs.with_layers(*by_layer), streams, alone=spec.exact)
 
-  streams, choices = jax.lax.scan(advance, streams, inputs.by_layer, unroll=_unroll(spec, inputs))
-  return streams, (inputs, streams, choices, *update)
+  streams, routing = jax.lax.scan(advance, streams, inputs.by_layer, unroll=_unroll(spec, inputs))
+  return streams, (inputs, streams, routing, *update)
 
 
-def _retreat(spec: StackSpec, inputs: StackInputs, choices: tuple, state):
+def _retreat(spec: StackSpec, inputs: StackInputs, routing: tuple, state):
   """Takes one layer back, whose inputs and choices these are.
 
   Args:
@@ -183,7 +183,7 @@ def _retreat(spec: StackSpec, inputs: StackInputs, choices: tuple, state):
   """
   (a, b), (d_a, d_b), d_context = state
   d_layer = None
-  for number, choice in reversed(list(enumerate(choices))):
+  for number, choice in reversed(list(enumerate(routing))):
     sublayer = partial(spec.sublayer, number=number)
 
     def delta_of(layer, x, context, sublayer=sublayer, choice=choice):
@@ -201,27 +201,27 @@ def _retreat(spec: StackSpec, inputs: StackInputs, choices: tuple, state):
 
 
 def _backward(spec: StackSpec, residuals, d_streams: Streams):
-  inputs, streams, choices = residuals
+  inputs, streams, routing = residuals
 
   def retreat(state, by_layer):
-    by_layer, choices = by_layer
-    return _retreat(spec, inputs.with_layers(*by_layer), choices, state)
+    by_layer, routing = by_layer
+    return _retreat(spec, inputs.with_layers(*by_layer), routing, state)
 
   state = streams, d_streams, jax.tree.map(jnp.zeros_like, inputs.context)
   (_, d_streams, d_context), d_layers = jax.lax.scan(
-    retreat, state, (inputs.by_layer, choices), reverse=True, unroll=_unroll(spec, inputs)
+    retreat, state, (inputs.by_layer, routing), reverse=True, unroll=_unroll(spec, inputs)
   )
   return StackInputs(d_layers, None, None, d_context), d_streams
 
 
 def _backward_updating(spec: StackSpec, residuals, d_streams: Streams):
-  inputs, streams, choices, update = residuals
+  inputs, streams, routing, update = residuals
 
   def retreat(carry, by_layer):
     state, stacked = carry
-    index, counters, scanned, choices = by_layer
+    index, counters, scanned, routing = by_layer
     layer, moments = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), stacked)
-    state, d_layer = _retreat(spec, inputs.with_layers(layer, scanned), choices, state)
+    state, d_layer = _retreat(spec, inputs.with_layers(layer, scanned), routing, state)
     new = update.function(layer, moments, counters, d_layer)
     # In the carry, and not among the results of each turn, the new layers take the place of the old.
     stacked = jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, index, 0), stacked, new)
@@ -231,7 +231,7 @@ def _backward_updating(spec: StackSpec, residuals, d_streams: Streams):
   ((_, d_streams, d_context), (layers, moments)), _ = jax.lax.scan(
     retreat,
     (state, (inputs.layers, update.moments)),
-    (jnp.arange(inputs.n_layers), update.counters, inputs.scanned, choices),
+    (jnp.arange(inputs.n_layers), update.counters, inputs.scanned, routing),
     reverse=True,
     unroll=_unroll(spec, inputs),
   )

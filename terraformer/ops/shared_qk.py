@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from terraformer.ops.attention import HIDDEN, by_query_chunk
+from terraformer.ops.attention import MASK_VALUE, by_query_chunk
 from terraformer.ops.dropout import dropout
 from terraformer.ops.segments import in_same_segment
 
@@ -27,7 +27,7 @@ def attend_to_others(
   k_BxHxPxK: jax.Array,
   v_BxHxPxK: jax.Array,
   own_v_BxTxHxK: jax.Array,
-  visible_BxHxTxP: jax.Array,
+  mask_BxHxTxP: jax.Array,
   *,
   rate: float = 0.0,
   key: jax.Array | None = None,
@@ -38,7 +38,7 @@ def attend_to_others(
     q_BxTxHxK: queries.
     k_BxHxPxK, v_BxHxPxK: keys of length 1 and their values, heads first as the cache keeps them.
     own_v_BxTxHxK: the queries' own values.
-    visible_BxHxTxP: which keys a query sees, itself never (the axes of batch and heads may be 1).
+    mask_BxHxTxP: which keys a query sees, itself never (the axes of batch and heads may be 1).
     rate: of the dropout of attention weights.
     key: of that dropout; None for none.
 
@@ -46,10 +46,10 @@ def attend_to_others(
     BxTxHxK.
   """
   score_BxHxTxP = jnp.einsum('BTHK,BHPK->BHTP', q_BxTxHxK, k_BxHxPxK, preferred_element_type=jnp.float32)
-  weight_BxHxTxP = jax.nn.softmax(jnp.where(visible_BxHxTxP, score_BxHxTxP, HIDDEN))
+  weight_BxHxTxP = jax.nn.softmax(jnp.where(mask_BxHxTxP, score_BxHxTxP, MASK_VALUE))
   weight_BxHxTxP = dropout(weight_BxHxTxP, rate, key=key)
   y_BxTxHxK = jnp.einsum('BHTP,BHPK->BTHK', weight_BxHxTxP.astype(v_BxHxPxK.dtype), v_BxHxPxK)
-  alone_BxTxH = ~visible_BxHxTxP.any(-1).swapaxes(1, 2)
+  alone_BxTxH = ~mask_BxHxTxP.any(-1).swapaxes(1, 2)
   return jnp.where(alone_BxTxH[..., None], own_v_BxTxHxK, y_BxTxHxK)
 
 
@@ -83,12 +83,12 @@ def shared_qk_attention(
 
   def attend(q_BxCxHxK, position_C, chunk_key):
     before_CxT = position_T < position_C[:, None]
-    visible_1x1xCxT = (before_CxT if causal else position_T != position_C[:, None])[None, None]
-    visible = visible_1x1xCxT if real_BxT is None else visible_1x1xCxT & real_BxT[:, None, None]
+    mask_1x1xCxT = (before_CxT if causal else position_T != position_C[:, None])[None, None]
+    mask = mask_1x1xCxT if real_BxT is None else mask_1x1xCxT & real_BxT[:, None, None]
     if segment_BxT is not None:
-      visible &= in_same_segment(segment_BxT, segment_BxT, position_C)[:, None]
+      mask &= in_same_segment(segment_BxT, segment_BxT, position_C)[:, None]
     # The last chunk of queries is padded: what stands there is dropped.
     own_v_BxCxHxK = jnp.take(v_BxTxHxK, position_C, axis=1, mode='clip')
-    return attend_to_others(q_BxCxHxK, k_BxHxTxK, v_BxHxTxK, own_v_BxCxHxK, visible, rate=rate, key=chunk_key)
+    return attend_to_others(q_BxCxHxK, k_BxHxTxK, v_BxHxTxK, own_v_BxCxHxK, mask, rate=rate, key=chunk_key)
 
   return by_query_chunk(attend, q_BxTxHxK, query_chunk, key)

@@ -12,15 +12,15 @@ from jax.sharding import Mesh
 from terraformer.config import RunConfig, UserError, first_line
 from terraformer.layers.parameter import facts_of
 from terraformer.models.make import abstract_model
-from terraformer.models.parameters import count, split
+from terraformer.models.parameters import count, split_module
 from terraformer.pod.checks import float32_activations, whole_gathers
 from terraformer.pod.chips import CHIPS, Chip
 from terraformer.pod.flops import count_flops
 from terraformer.pod.hlo import Moved, Program
-from terraformer.train.optimizer import make_optimizer, make_schedule
-from terraformer.train.sharding import AXES, AXIS_TYPES, batch_sharding, mesh_shape, replicated, require_divisible
-from terraformer.train.state import abstract_state, step_options
-from terraformer.train.step import make_train_step
+from terraformer.training.optimizer import make_optimizer, make_schedule
+from terraformer.training.sharding import AXES, AXIS_TYPES, batch_sharding, mesh_shape, replicated, require_divisible
+from terraformer.training.state import abstract_state, step_options
+from terraformer.training.step import make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,7 @@ def compile_step(run: RunConfig, topology: str) -> CompiledStep:
   require_divisible(run.train, mesh)
 
   model = abstract_model(run.model)
-  (structure, params), facts = split(model), facts_of(model)
+  (structure, params), facts = split_module(model), facts_of(model)
   optimizer, schedule = make_optimizer(run.train.optimizer, facts), make_schedule(run.train.optimizer.schedule)
   state = abstract_state(params, facts, optimizer, mesh, run.train.mesh.rules)
   batch = {

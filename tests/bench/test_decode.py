@@ -17,7 +17,7 @@ from terraformer.config import (
   UserError,
 )
 from terraformer.models.make import abstract_model
-from terraformer.models.parameters import count, split
+from terraformer.models.parameters import count, split_module
 
 CONFIG = TerraformerConfig(
   vocab_size=64,
@@ -54,10 +54,10 @@ def test_every_variant_is_measured_and_described(results, tmp_path):
 
 def test_bytes_are_those_of_the_parameters_read_and_of_the_keys_and_values(results):
   # All but the encoder, of the feed-forward rows one in four, of the embedding one row; and 8 positions, twice.
-  n_encoder = count({name: part for name, part in split(_slice())[1].items() if name.startswith('encoder')})
+  n_encoder = count({name: part for name, part in split_module(_slice())[1].items() if name.startswith('encoder')})
   rows, table = 2 * 64 * 16, 64 * 16
   positions = 64 * 16
-  n_read = count(split(_slice())[1]) - n_encoder - rows * 3 // 4 - table * 63 // 64 - positions * 63 // 64
+  n_read = count(split_module(_slice())[1]) - n_encoder - rows * 3 // 4 - table * 63 // 64 - positions * 63 // 64
   assert results[1].bytes_per_token == 4 * (n_read + 2 * 8 * 16)
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from terraformer.config import BlockConfig, UserError, first_line, from_dict, to_dict
+from terraformer.config.base import Checked
 
 
 @pytest.mark.parametrize('found', ['a\nb', 'a\r\0b', '\x1b[2J', '\u2028', '\ud800', 'x' * 1_000_000])
@@ -37,6 +38,15 @@ def test_the_first_line_of_an_error_is_never_empty(error, line):
 def test_a_kind_that_is_none_is_refused(kind):
   with pytest.raises(UserError, match='expected a kind of this version, found'):
     from_dict(to_dict(BlockConfig()) | {'kind': kind})
+
+
+class _Loose(Checked):
+  """A class without fields, as gin derives one from a base that it is shown."""
+
+
+def test_a_class_without_fields_is_no_kind():
+  with pytest.raises(UserError, match='expected a kind of this version, found'):
+    from_dict({'kind': f'{__name__}:_Loose'})
 
 
 @pytest.mark.parametrize('depth', [20, 300, 900])

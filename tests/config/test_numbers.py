@@ -33,7 +33,7 @@ from terraformer.config.base import Checked, Family
 from terraformer.data.source import make_source
 from terraformer.layers.parameter import Facts
 from terraformer.models.make import abstract_model
-from terraformer.train.optimizer import make_optimizer, make_schedule
+from terraformer.training.optimizer import make_optimizer, make_schedule
 
 WHOLE = [0, -1, *(2**power - less for power in (20, 22, 24, 30, 31, 32, 63) for less in (0, 1)), 10**30, 16**5000]
 WHOLE += [-(2**31), -(2**63), -(10**30)]

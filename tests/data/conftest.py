@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from terraformer.config import DataConfig, LocalFilesConfig, VocabularyConfig
+from terraformer.config import DataConfig, LocalFilesConfig, TokenizerConfig
 from tests.prepared import ROOT, sentences, with_own_sentinels
 
-SMALL = VocabularyConfig(size=450, sentinels=20)
+SMALL = TokenizerConfig(size=450, sentinels=20)
 
 _REAL = """
 import dataclasses, json, sys
@@ -20,23 +20,23 @@ from terraformer.data import prepare, registered
 folder, out = sys.argv[1], {}
 def said(config):
   try:
-    prepare.prepare(config, progress=False)
+    prepare.prepare(config, show_progress=False)
   except c.UserError as error:
     return str(error)
 local = c.LocalFilesConfig(train=(f'{folder}/pairs.jsonl',))
-small = c.VocabularyConfig(size=450, sentinels=20)
-pairs = c.DataConfig(local, f'{folder}/a', vocabulary=small)
-prepare.prepare(pairs, progress=False)
+small = c.TokenizerConfig(size=450, sentinels=20)
+pairs = c.DataConfig(local, f'{folder}/a', tokenizer=small)
+prepare.prepare(pairs, show_progress=False)
 path = f'{folder}/a/local_files/vocabulary.model'
 text = c.DataConfig(
   c.LocalFilesConfig(train=(f'{folder}/text.txt',)), f'{folder}/b',
-  vocabulary=c.VocabularyConfig(path=path, sentinels=20), inputs_length=8, targets_length=8, max_examples=50)
-prepare.prepare(text, progress=False)
+  tokenizer=c.TokenizerConfig(path=path, sentinels=20), inputs_length=8, targets_length=8, max_examples=50)
+prepare.prepare(text, show_progress=False)
 for name, packing in (('d', c.PackingConfig()), ('e', None)):
   config = c.DataConfig(
     local, f'{folder}/{name}', packing=packing,
-    vocabulary=c.VocabularyConfig(path=path, sentinels=20), inputs_length=170, targets_length=40)
-  prepare.prepare(config, progress=False)
+    tokenizer=c.TokenizerConfig(path=path, sentinels=20), inputs_length=170, targets_length=40)
+  prepare.prepare(config, show_progress=False)
 vocabulary = seqio.SentencePieceVocabulary(path, extra_ids=20)
 texts = lambda split, shuffle_files=False, seed=None: tf.data.Dataset.from_tensor_slices(
   {'inputs': ['red tree', 'blue hill', ''], 'targets': ['a door', 'a road', 'nothing']})
@@ -47,7 +47,7 @@ for name in ('mine', 'other'):
     output_features={n: seqio.Feature(vocabulary) for n in ('inputs', 'targets')})
 seqio.MixtureRegistry.add('mixed', ['mine', 'other'], default_rate=1.0)
 for name in ('mine', 'mixed'):
-  prepare.prepare(c.DataConfig(c.SeqioTaskConfig(name), f'{folder}/c'), progress=False)
+  prepare.prepare(c.DataConfig(c.SeqioTaskConfig(name), f'{folder}/c'), show_progress=False)
 other = seqio.SentencePieceVocabulary(path, extra_ids=30)
 seqio.TaskRegistry.add(
   'strange', source=seqio.FunctionDataSource(texts, ['train', 'validation']),
@@ -72,36 +72,36 @@ registered_as('failing', ['train'], failing)
 for name in ('nobody', 'strangers', 'never', 'outside', 'splitless', 'failing'):
   out[name] = said(c.DataConfig(c.SeqioTaskConfig(name), f'{folder}/c'))
 mine = c.DataConfig(
-  local, vocabulary=c.VocabularyConfig(path=path, sentinels=20))
+  local, tokenizer=c.TokenizerConfig(path=path, sentinels=20))
 out['twice'] = [registered.register(mine, name).name for name in ('', 'news', 'news')]
 read = lambda name, split: list(seqio.get_mixture_or_task(name).get_dataset(
   {'inputs': 99, 'targets': 99}, split, shuffle=False).as_numpy_iterator())
 out['news'] = [vocabulary.decode(example['inputs'].tolist()) for example in read('news', 'validation')]
 seqio.MixtureRegistry.add('news_and_mine', [('news', 1), ('mine', 3)])
 mixed = c.DataConfig(c.SeqioTaskConfig('news_and_mine'), f'{folder}/c', inputs_length=64, targets_length=16)
-prepare.prepare(mixed, progress=False)
+prepare.prepare(mixed, show_progress=False)
 packed = c.DataConfig(
   c.SeqioTaskConfig('news_and_mine'), f'{folder}/packed', inputs_length=170, targets_length=40,
   packing=c.PackingConfig())
-prepare.prepare(packed, progress=False)
+prepare.prepare(packed, show_progress=False)
 running = c.DataConfig(
   c.LocalFilesConfig((f'{folder}/text.txt',)), inputs_length=64,
-  vocabulary=c.VocabularyConfig(path=path, sentinels=20))
+  tokenizer=c.TokenizerConfig(path=path, sentinels=20))
 registered.register(dataclasses.replace(running, objective=c.SpanCorruptionConfig()), 'spans')
 seqio.MixtureRegistry.add('news_and_spans', [('news', 1), ('spans', 1)])
 spans = c.DataConfig(
   c.SeqioTaskConfig('news_and_spans'), f'{folder}/c', inputs_length=32, targets_length=12, max_examples=60)
-prepare.prepare(spans, progress=False)
+prepare.prepare(spans, show_progress=False)
 out['packed spans'] = said(dataclasses.replace(spans, directory=f'{folder}/d', packing=c.PackingConfig()))
 out['long spans'] = said(dataclasses.replace(spans, directory=f'{folder}/d', inputs_length=400, targets_length=120))
 own = c.DataConfig(
   c.LocalFilesConfig((f'{folder}/text.txt',)), f'{folder}/own', inputs_length=64,
-  vocabulary=c.VocabularyConfig(f'{folder}/own.model', sentinels=20), objective=c.SpanCorruptionConfig())
-prepare.prepare(own, progress=False)
+  tokenizer=c.TokenizerConfig(f'{folder}/own.model', sentinels=20), objective=c.SpanCorruptionConfig())
+prepare.prepare(own, show_progress=False)
 registered.register(own, 'own_spans')
 out['own spans'] = [{n: example[n].tolist() for n in ('inputs', 'targets')} for example in read('own_spans', 'train')]
 out['few own'] = said(dataclasses.replace(
-  own, directory=f'{folder}/f', vocabulary=c.VocabularyConfig(own.vocabulary.path)))
+  own, directory=f'{folder}/f', tokenizer=c.TokenizerConfig(own.tokenizer.path)))
 as_seqios = registered.SentencePieceVocabulary(path, extra_ids=20)
 out['equal'] = as_seqios == vocabulary and vocabulary == as_seqios and as_seqios.vocab_size == vocabulary.vocab_size
 from terraformer.data import tasks
@@ -152,4 +152,4 @@ def local(tmp_path):
   """A config of the user's own files, and a stand-in for the part that needs TensorFlow."""
   source = tmp_path / 'a.txt'
   source.write_text('\n\n'.join(sentences(60)))
-  return DataConfig(LocalFilesConfig((str(source),)), str(tmp_path / 'out'), vocabulary=SMALL)
+  return DataConfig(LocalFilesConfig((str(source),)), str(tmp_path / 'out'), tokenizer=SMALL)

@@ -10,15 +10,15 @@ from etils import epath
 
 from terraformer.config import DataConfig, UserError
 from terraformer.data import addresses, batches, child, prepare, store
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
   """The folder that `gs://bucket` is."""
   folder = tmp_path / 'bucket'
-  monkeypatch.setattr(addresses, 'place_of', lambda place: Path(str(place).replace('gs://bucket', str(folder))))
-  monkeypatch.setattr(store, 'place_of', addresses.place_of)
+  monkeypatch.setattr(addresses, 'path_of', lambda place: Path(str(place).replace('gs://bucket', str(folder))))
+  monkeypatch.setattr(store, 'path_of', addresses.path_of)
   monkeypatch.setenv('TERRAFORMER_CACHE', str(tmp_path / 'cache'))
   return folder
 
@@ -27,12 +27,12 @@ def test_what_is_prepared_for_an_address_is_copied_there_and_read(bucket, fake_p
   here = fake_prepared('pairs')
   there = dataclasses.replace(here, directory='gs://bucket/data')
 
-  def prepare_here(config, progress, share, lock):
+  def prepare_here(config, show_progress, share, lock):
     shutil.copytree(store.folder_of(here), store.folder_of(config), dirs_exist_ok=True)
     return store.read_manifest(config)
 
   monkeypatch.setattr(prepare, '_prepare', prepare_here)
-  prepare.prepare(there, progress=False)
+  prepare.prepare(there, show_progress=False)
   assert sorted(path.name for path in (bucket / 'data/pairs').iterdir()) == sorted(
     path.name for path in store.folder_of(here).iterdir()
   )
@@ -69,11 +69,11 @@ def test_an_address_that_cannot_be_reached_is_named_in_a_sentence(monkeypatch):
     raise RuntimeError(f'403 for {place}\nand so on')
 
   for module in (addresses, store):
-    monkeypatch.setattr(module, 'place_of', unreachable)
-  monkeypatch.setattr('terraformer.data.vocabulary.place_of', unreachable)
+    monkeypatch.setattr(module, 'path_of', unreachable)
+  monkeypatch.setattr('terraformer.data.tokenizer.path_of', unreachable)
   config = DataConfig(directory='gs://bucket/data')
   for use in (prepare.prepare, child.ensure_prepared, batches.open_prepared):
     with pytest.raises(UserError, match=r'^gs://bucket/data: expected an address that can be reached, found 403 for'):
       use(config)
   with pytest.raises(UserError, match=r'^gs://bucket/a.model: expected an address that can be reached, found 403'):
-    Vocabulary.open('gs://bucket/a.model')
+    Tokenizer.open('gs://bucket/a.model')

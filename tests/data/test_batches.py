@@ -30,7 +30,7 @@ def equal(one, two):
   return all(np.array_equal(one[name], two[name]) for name in ('inputs', 'targets', 'index'))
 
 
-def test_shapes_types_and_padding(data, vocabulary):
+def test_shapes_types_and_padding(data, tokenizer):
   batch = data.train_batches(8, seed=0).batch(3)
   assert batch['inputs'].shape == (8, 10) and batch['targets'].shape == (8, 4) and batch['index'].shape == (8,)
   assert batch['inputs'].dtype == batch['targets'].dtype == np.int32 and batch['index'].dtype == np.int64
@@ -169,11 +169,11 @@ def test_without_sources_or_with_one_alone_there_is_nothing_to_shuffle(fake_prep
   assert all(map(equal, (batch for batch, _ in found), data.eval_batches('validation', 4, most)))
 
 
-def test_texts_are_those_of_the_batches_and_not_cut(data, vocabulary):
+def test_texts_are_those_of_the_batches_and_not_cut(data, tokenizer):
   texts = data.eval_texts('validation', 5)
   rows = next(data.eval_batches('validation', 5))
   for (inputs, targets), ids, index in zip(texts, rows['inputs'], rows['index'], strict=True):
-    assert inputs.startswith(vocabulary.decode(ids)) and targets == f'Summary {index}'
+    assert inputs.startswith(tokenizer.decode(ids)) and targets == f'Summary {index}'
 
 
 def test_a_window_is_split_into_prefix_and_continuation(text_config):
@@ -206,7 +206,7 @@ def test_texts_of_windows_continue_each_other(text_config):
 
 def test_unigram_counts_are_smoothed_and_of_the_vocabulary(data):
   counts = data.unigram_counts
-  assert counts.shape == (data.vocabulary.size,) and counts.min() == 1
+  assert counts.shape == (data.tokenizer.size,) and counts.min() == 1
   assert counts[1] == 41  # an end of sequence for each of 40 targets
 
 
@@ -272,13 +272,13 @@ def _shorten(name, size):
   'change, expected',
   [
     (lambda folder: (folder / store.MANIFEST).unlink(), 'found a folder without manifest.json'),
-    (_shorten('manifest.json', 50), 'manifest.json: expected a manifest of prepared data, found a file that is none'),
-    (_edit(extra=1), 'expected a complete manifest'),
-    (_edit(format=99), 'expected prepared data of format 6, found format 99; prepare it again'),
+    (_shorten('manifest.json', 50), 'manifest.json: not a valid manifest of prepared data; prepare it again'),
+    (_edit(extra=1), 'the manifest has missing or unknown entries'),
+    (_edit(format=99), 'expected prepared data of format 7, found format 99; prepare it again'),
     (_shorten('train-*', 1000), 'array_record: expected [0-9]+ bytes, found 1000 bytes'),
     (lambda folder: next(folder.glob('test-*')).unlink(), 'found no such file'),
     (_shorten('vocabulary.model', 1000), 'vocabulary.model: expected'),
-    (_shorten('unigram_counts.npy', 100), 'expected the counts of tokens of the manifest, found others'),
+    (_shorten('unigram_counts.npy', 100), 'does not match the checksum in the manifest; prepare'),
     (_edit(features=None), "expected list in the entry 'features', found None"),
     (_edit(tasks={'pairs': {}}), 'expected a rate, counts and an objective of every task, found'),
     (
@@ -299,9 +299,12 @@ def _shorten(name, size):
     (_edit(shards=dict.fromkeys(store.SPLITS, {'a': '9'})), "expected the entry 'shards' as it was written, found '9'"),
     (
       _edit(shards=dict.fromkeys(store.SPLITS, {'../a': 9})),
-      "names of files beside it in the entry 'shards', found '../a'",
+      "the entry 'shards' must name files in the same folder, found '../a'",
     ),
-    (_edit(shards=dict.fromkeys(store.SPLITS, {'\0': 9})), "names of files beside it in the entry 'shards', found '"),
+    (
+      _edit(shards=dict.fromkeys(store.SPLITS, {'\0': 9})),
+      "the entry 'shards' must name files in the same folder, found '",
+    ),
     (_edit(dropped={'empty': []}), "expected the entry 'dropped' as it was written, found \\[\\]"),
     (_edit(scoring=[]), "expected dict in the entry 'scoring', found"),
     (_edit(scoring={'pairs': {'rouge': 1}}), "expected the entry 'scoring' as it was written, found 1"),
@@ -310,9 +313,9 @@ def _shorten(name, size):
     (_edit(sentinels=-1), "expected the entry 'sentinels' as it was written, found -1"),
     (_edit(longest=True), "expected the entry 'longest' as it was written, found True"),
     (_edit(vocabulary_size=10**9, sentinels=10**9), r'expected counts of tokens, int64\[1, 1000000000\]'),
-    (_edit(sentinels=10**9), 'expected counts of the tokens of a vocabulary'),
-    (_counts(np.negative), 'expected counts of the tokens of a vocabulary, found numbers that are none'),
-    (_counts(lambda x: np.full_like(x, 2**62)), 'expected counts of the tokens of a vocabulary, found numbers that'),
+    (_edit(sentinels=10**9), 'contains invalid token counts'),
+    (_counts(np.negative), 'contains invalid token counts; prepare the data again'),
+    (_counts(lambda x: np.full_like(x, 2**62)), 'contains invalid token counts; prepare the data again'),
     (_counts(lambda x: x.astype(float)), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
     (_counts(lambda x: x.astype(object)), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
     (_counts(lambda x: x[:, :9]), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
@@ -321,7 +324,7 @@ def _shorten(name, size):
     (_header(b'False', b'(9999'), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
     (_header(b'\x93NUMPY\x01', b'\x93NUMPY\x07'), r'unigram_counts.npy: expected counts of tokens, int64\[1, '),
     (_edit(examples={}), "expected int in the entry 'examples' of train, found None"),
-    (_edit(vocabulary_fingerprint='0'), 'expected the vocabulary of the manifest, found another'),
+    (_edit(vocabulary_fingerprint='0'), 'does not match the manifest; prepare the data again'),
   ],
 )
 def test_damaged_data_is_refused_in_a_sentence(config, change, expected, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from terraformer.config import DataConfig, LocalFilesConfig, SeqioTaskConfig, UserError
 from terraformer.data import batches, child
 from terraformer.data.local_files import local_files
-from terraformer.data.vocabulary import train_vocabulary
+from terraformer.data.tokenizer import train_vocabulary
 from tests.data.conftest import SMALL
 from tests.prepared import ROOT
 
@@ -24,10 +24,10 @@ from terraformer import config as c
 from terraformer.data import registered
 
 print('registering')
-words = c.VocabularyConfig('words.model', sentinels=20)
+words = c.TokenizerConfig('words.model', sentinels=20)
 for name in ('one', 'two'):
   texts = c.LocalFilesConfig(*[(f'{name}{split}.jsonl',) for split in ('', '-validation', '-test')])
-  registered.register(c.DataConfig(texts, vocabulary=words), name)
+  registered.register(c.DataConfig(texts, tokenizer=words), name)
 seqio.MixtureRegistry.add('both', [('one', 1), ('two', 1)])
 """
 
@@ -57,25 +57,25 @@ def test_an_error_in_the_child_is_one_sentence_here(tmp_path, capfd):
   source.write_bytes(b'caf\xe9')
   config = DataConfig(LocalFilesConfig((str(source),)), str(tmp_path / 'out'))
   with pytest.raises(UserError, match='bad.txt: expected UTF-8, found the byte 0xe9 at offset 3'):
-    child.ensure_prepared(config, progress=False)
+    child.ensure_prepared(config, show_progress=False)
   assert capfd.readouterr() == ('', '')
   assert [path.name for path in (tmp_path / 'out').iterdir()] == ['.local_files.lock']
 
 
 def test_a_vocabulary_is_trained_by_itself_and_is_the_one_that_preparing_trains(local, tmp_path):
   path = tmp_path / 'new' / 'vocabulary.model'
-  vocabulary = child.write_vocabulary(local, path, progress=False)
+  tokenizer = child.write_vocabulary(local, path, show_progress=False)
   text = Path(local.source.train[0]).read_text()
   held_out = local_files(local.source)
   assert (
-    vocabulary.fingerprint
+    tokenizer.fingerprint
     == train_vocabulary([example['targets'] for example in held_out['train']], SMALL.size, SMALL.sentinels).fingerprint
   )
-  assert vocabulary.sentinels == 20 and vocabulary.decode(vocabulary.encode(text)) == text
-  with pytest.raises(UserError, match='task mine: expected a source without a vocabulary, found a seqio task'):
+  assert tokenizer.sentinels == 20 and tokenizer.decode(tokenizer.encode(text)) == text
+  with pytest.raises(UserError, match='task mine: cannot train a vocabulary for a seqio task'):
     child.write_vocabulary(DataConfig(SeqioTaskConfig('mine')), path)
   with pytest.raises(UserError, match='new: expected a file that can be written, found is a directory'):
-    child.write_vocabulary(local, path.parent, progress=False)
+    child.write_vocabulary(local, path.parent, show_progress=False)
 
 
 @pytest.mark.skipif(not hasattr(os, 'memfd_create'), reason='the system has no files in memory')
@@ -85,30 +85,30 @@ def test_it_needs_no_room_for_temporary_files(local, tmp_path, monkeypatch):
 
   monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
   with pytest.raises(UserError, match='/dev/full: expected a file that can be written, found no space left on device'):
-    child.write_vocabulary(local, Path('/dev/full'), progress=False)
+    child.write_vocabulary(local, Path('/dev/full'), show_progress=False)
 
 
-def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeypatch, vocabulary, capfd):
+def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeypatch, tokenizer, capfd):
   monkeypatch.chdir(tmp_path)
   Path('mine.py').write_text(_MODULE)
   Path('broken.py').write_text('import nothing_of_this_name')
   Path('ends.py').write_text('print("loading ...", end=""); raise SystemExit(2)')
   for library in LIBRARIES:
     Path(f'{library}.py').write_text('raise RuntimeError("in the place of a library")')
-  Path('words.model').write_bytes(vocabulary.model_bytes)
+  Path('words.model').write_bytes(tokenizer.model_bytes)
   Path('one.jsonl').write_text('{"inputs": "red tree", "targets": "a door"}\n')
   rows = ['{"inputs": "blue hill", "targets": "a road"}'] * 2 + ['{"inputs": " ", "targets": "nothing"}']
   Path('two.jsonl').write_text('\n'.join(rows))
   for name in ('one', 'two'):
     for split in ('validation', 'test'):
       Path(f'{name}-{split}.jsonl').write_bytes(Path(f'{name}.jsonl').read_bytes())
-  with pytest.raises(UserError, match='prepare it first by `terraformer prepare --module=MODULE`'):
+  with pytest.raises(UserError, match='first run `terraformer prepare --module=MODULE`'):
     child.ensure_prepared(DataConfig(SeqioTaskConfig('both')))
   with pytest.raises(UserError, match='--module broken: expected .*, found ModuleNotFoundError: No module named'):
-    child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), progress=False, modules=['broken'])
+    child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), show_progress=False, modules=['broken'])
   with pytest.raises(UserError, match='--module ends: expected .* that can be imported, found SystemExit: 2'):
-    child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), progress=False, modules=['ends'])
-  manifest = child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), progress=False, modules=['mine'])
+    child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), show_progress=False, modules=['ends'])
+  manifest = child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), show_progress=False, modules=['mine'])
   assert {name: task['examples']['train'] for name, task in manifest.tasks.items()} == {'one': 1, 'two': 2}
   assert manifest.dropped['empty'] == 3 and manifest.first_dropped['empty'].startswith('two.jsonl, line 3')
   assert capfd.readouterr() == ('', '')
@@ -116,11 +116,11 @@ def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeyp
 
   Path('mine.py').write_text(_MODULE.replace("('two', 1)", "('two', 2)"))
   with pytest.raises(UserError, match="expected the tasks and rates {'one': 1.0, 'two': 2.0}, found .*'two': 1.0}"):
-    child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), progress=False, modules=['mine'])
+    child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), show_progress=False, modules=['mine'])
   Path('mine.py').write_text(_MODULE)
   Path('one.jsonl').write_text('{"inputs": "red tree", "targets": "a hill"}\n')
-  with pytest.raises(UserError, match='expected one.jsonl as it was prepared, found it changed'):
-    child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), progress=False, modules=['mine'])
+  with pytest.raises(UserError, match='one.jsonl has changed since it was prepared'):
+    child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), show_progress=False, modules=['mine'])
 
 
 @pytest.fixture
@@ -172,6 +172,6 @@ def _is_running(pid):
 
 @pytest.mark.slow
 def test_ensure_prepared_really_prepares_in_a_child(local):
-  manifest = child.ensure_prepared(local, progress=False)
+  manifest = child.ensure_prepared(local, show_progress=False)
   assert manifest.examples['validation'] >= 1
   assert child.ensure_prepared(local) == manifest

@@ -33,16 +33,14 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize('way', WAYS)
 def test_a_file_that_is_trained_on_and_held_out_is_named(here, split, way):
   name = WAYS[way]()
-  with pytest.raises(
-    UserError, match=rf'^LocalFilesConfig: expected files of {split} that training .* in train as'
-  ) as e:
+  with pytest.raises(UserError, match=rf'^LocalFilesConfig: {split} and train share the file .*; remove it from') as e:
     source_paths(LocalFilesConfig(('train.jsonl',), **{split: (name,)}))
   assert name.removeprefix('./') in str(e.value) and 'train.jsonl' in str(e.value)
 
 
 def test_a_pattern_that_matches_what_is_held_out_is_refused(here):
   Path('val.jsonl').write_text(ROW)
-  with pytest.raises(UserError, match='expected files of validation that training does not read, found val.jsonl in'):
+  with pytest.raises(UserError, match='validation and train share the file val.jsonl; remove it'):
     source_paths(LocalFilesConfig(('*.jsonl',), ('val.jsonl',)))
 
 
@@ -55,7 +53,7 @@ def test_other_files_of_the_same_text_and_validation_for_test_are_read(here):
 @pytest.mark.parametrize('link', [os.symlink, os.link])
 def test_a_folder_with_a_file_in_two_splits_is_refused(here, link):
   link(Path('train.jsonl').absolute(), 'test.jsonl')
-  with pytest.raises(UserError, match=r'expected files of test that training .*test.jsonl in train .*train.jsonl;'):
+  with pytest.raises(UserError, match=r'test and train share the file .*test.jsonl, named .*train.jsonl in train;'):
     local_folder.files_of(LocalFolderConfig('.'))
 
 
@@ -63,7 +61,7 @@ def test_a_folder_that_is_a_link_to_that_of_training_is_refused(here):
   Path('data/train').mkdir(parents=True)
   Path('train.jsonl').rename('data/train/0.jsonl')
   Path('data/validation').symlink_to('train')
-  with pytest.raises(UserError, match='expected files of validation that training does not read'):
+  with pytest.raises(UserError, match='validation and train share the file'):
     local_folder.files_of(LocalFolderConfig('data'))
 
 
@@ -79,7 +77,7 @@ def test_a_training_text_that_is_held_out_is_counted_and_told(fake_prepared, has
   config = fake_prepared('leaky', has_inputs=has_inputs, held_out=leaks.keys([text, {'targets': 'of no example'}]))
   manifest = store.read_manifest(config)
   assert manifest.dropped['held out as well'] == 1
-  told = 'training examples that validation or test has as well, word for word: 1, first train, part 0, example 3'
+  told = 'training examples whose exact text is also in validation or test: 1, first train, part 0, example 3'
   assert told in list(report.skipped(manifest))
 
 
@@ -91,5 +89,5 @@ def test_nothing_is_told_where_nothing_is_in_two_splits(fake_prepared):
 def test_what_a_folder_holds_out_is_read_whole(here):
   for name in ('validation-0', 'validation-1', 'test'):
     Path(f'{name}.jsonl').write_text(json.dumps({'inputs': name, 'targets': 'b'}))
-  found = [row['inputs'] for row in local_folder.LocalFolder(LocalFolderConfig('.')).held_out(progress=False)]
+  found = [row['inputs'] for row in local_folder.LocalFolder(LocalFolderConfig('.')).held_out(show_progress=False)]
   assert sorted(found) == ['test', 'validation-0', 'validation-1']

@@ -111,13 +111,13 @@ def test_what_is_held_out_does_not_depend_on_order_and_keeps_copies_together(wri
 @pytest.mark.parametrize(
   'name, content, expected',
   [
-    ('a.txt', b'', 'expected text, found nothing'),
+    ('a.txt', b'', 'a.txt: the file is empty'),
     ('a.txt', b'caf\xe9 x', 'expected UTF-8, found the byte 0xe9 at offset 3'),
     ('a.csv', 'x', 'expected a .txt or .jsonl file, found .csv'),
     ('a.jsonl', '{"inputs": "a", "targets": "b"}\n{"inputs": }', 'line 2: expected a JSON object'),
     ('a.jsonl', '{"inputs": "a\\ud800", "targets": "b"}', 'line 1: .* found half a surrogate pair'),
     ('a.jsonl', '[1]', 'line 1: expected a JSON object, found list'),
-    ('a.jsonl', '[\n {}]', 'line 1: expected a JSON object, found the beginning of a list'),
+    ('a.jsonl', '[\n {}]', 'line 1: expected a JSON object, found the start of a list'),
     ('a.jsonl', json.dumps({'text': 'a', 'targets': 'b'}), "expected the field 'inputs', found the fields .*'text'"),
     ('a.jsonl', '{"inputs": "a", "targets": 3}', "line 1: expected text in the field 'targets', found 3"),
   ],
@@ -130,11 +130,11 @@ def test_a_bad_file_is_named(write, name, content, expected):
 
 
 def test_missing_and_mixed_files(write, tmp_path):
-  with pytest.raises(UserError, match='LocalFilesConfig.train: .* found none'):
+  with pytest.raises(UserError, match='LocalFilesConfig.train is empty; set it to paths'):
     local_files(LocalFilesConfig())
-  with pytest.raises(UserError, match='found none at .*nowhere'):
+  with pytest.raises(UserError, match='no file matches .*nowhere'):
     local_files(LocalFilesConfig((str(tmp_path / 'nowhere*.txt'),)))
-  with pytest.raises(UserError, match='of one kind, found .jsonl and .txt'):
+  with pytest.raises(UserError, match='must be of one kind, found .jsonl and .txt'):
     local_files(LocalFilesConfig((write('a.txt', 'x'), write('a.jsonl', '{}'))))
   with pytest.raises(UserError, match='found a folder'):
     local_files(LocalFilesConfig((str(tmp_path),)))

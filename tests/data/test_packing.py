@@ -21,11 +21,11 @@ from terraformer.config import (
 from terraformer.data import batches, packing
 from terraformer.models.make import make_model
 from terraformer.ops.segments import Segments
-from terraformer.train import checkpoint
-from terraformer.train.loop import train
-from terraformer.train.loss import model_losses
+from terraformer.training import checkpoint
+from terraformer.training.loop import train
+from terraformer.training.loss import model_losses
 from tests.prepared import DENSE_BLOCK, PLAIN, sentences
-from tests.train.test_resume import assert_same_end
+from tests.training.test_resume import assert_same_end
 
 LENGTHS = {'inputs_length': 170, 'targets_length': 40}  # of sentences of about 50 tokens
 
@@ -101,8 +101,8 @@ def test_the_manifest_tells_what_packing_was_good_for(fake_prepared):
   assert n_packs < 40 / 2.5
 
 
-def test_what_is_cut_to_fit_a_pack_is_counted(fake_prepared, vocabulary):
-  lengths = [len(vocabulary.encode(text)) for text in sentences(40, seed=len('train'))]
+def test_what_is_cut_to_fit_a_pack_is_counted(fake_prepared, tokenizer):
+  lengths = [len(tokenizer.encode(text)) for text in sentences(40, seed=len('train'))]
   row = sorted(lengths)[20] + 1  # with an end of sequence the median fits
   config = fake_prepared(packing=PackingConfig(), inputs_length=row, targets_length=60)
   manifest = batches.open_prepared(config).manifest
@@ -112,11 +112,11 @@ def test_what_is_cut_to_fit_a_pack_is_counted(fake_prepared, vocabulary):
   assert manifest.first_dropped['features cut'] == f'train, part 0, example {first}: {lengths[first]} tokens in inputs'
 
 
-def test_packed_text_has_no_example_of_two_documents(fake_prepared, vocabulary):
+def test_packed_text_has_no_example_of_two_documents(fake_prepared, tokenizer):
   config = fake_prepared(
     'text', has_inputs=False, objective=LMConfig(), packing=PackingConfig(3), inputs_length=0, targets_length=40
   )
-  documents = [(*vocabulary.encode(text), 1) for text in sentences(40, seed=len('train'))]
+  documents = [(*tokenizer.encode(text), 1) for text in sentences(40, seed=len('train'))]
   pieces = [document[start : start + 40] for document in documents for start in range(0, len(document), 40)]
   assert sorted(_of_train(config)) == sorted(((), piece) for piece in pieces if len(piece) > 1)
 
@@ -151,8 +151,8 @@ def run(really_prepared, gin_file):
     'DataConfig.source': '@config.LocalFilesConfig()',
     'DataConfig.directory': repr(stored['directory']),
     'LocalFilesConfig.train': tuple(stored['source']['train']),
-    'VocabularyConfig.path': repr(stored['vocabulary']['path']),
-    'VocabularyConfig.sentinels': 20,
+    'TokenizerConfig.path': repr(stored['tokenizer']['path']),
+    'TokenizerConfig.sentinels': 20,
     'DataConfig.packing': '@config.PackingConfig()',
     **{f'DataConfig.{name}': length for name, length in LENGTHS.items()},
     'TerraformerConfig.max_length': 170,
@@ -195,8 +195,8 @@ def test_no_example_of_a_real_pack_sees_another(run, really_prepared):
 def test_a_packed_run_goes_on_as_if_it_had_never_stopped(run, tmp_path):
   dense = LanguageModelConfig(452, 210, n_layers=1, decoder=DENSE_BLOCK, residual=PLAIN)
   run = dataclasses.replace(run, model=dense)
-  train(run, tmp_path / 'whole', progress=False)
+  train(run, tmp_path / 'whole', show_progress=False)
   shutil.copytree(tmp_path / 'whole', tmp_path / 'stopped')
   shutil.rmtree(checkpoint.folder(tmp_path / 'stopped') / '4')
-  assert train(run, tmp_path / 'stopped', progress=False).step == 4
+  assert train(run, tmp_path / 'stopped', show_progress=False).step == 4
   assert_same_end(tmp_path / 'whole', tmp_path / 'stopped', step=4)

@@ -17,7 +17,7 @@ import json, sys, time, types
 import numpy as np
 from terraformer import config as c
 from terraformer.data import job, prepare, store
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 config, share, pause = c.from_dict(json.loads(sys.argv[1])), prepare.Share(*json.loads(sys.argv[2])), float(sys.argv[4])
 def run(task, split, part, count):
   if task.name == 'other':
@@ -33,21 +33,21 @@ fakes = [
   job.Component(types.SimpleNamespace(
     name=name, output_features=features, splits=store.SPLITS, num_input_examples=lambda split: 20), rate)
   for name, rate in rates.items()]
-vocabulary = Vocabulary.open(sys.argv[3], 20)
+tokenizer = Tokenizer.open(sys.argv[3], 20)
 job.find_text = job.plan = lambda *_: 'text'
 job.make_job = lambda config, text, folder, progress: job.Job(
-  folder, config, fakes, features, run, vocabulary, store.Origin())
+  folder, config, fakes, features, run, tokenizer, store.Origin())
 print('started', flush=True)
-manifest = prepare.prepare(config, progress=False, share=share)
+manifest = prepare.prepare(config, show_progress=False, share=share)
 print('whole' if manifest else 'part')
 """
 
 
 @pytest.fixture(scope='module')
-def start(python_process, vocabulary, tmp_path_factory):
+def start(python_process, tokenizer, tmp_path_factory):
   """Returns start(directory, index, count, pause) -> (config, Popen), running once it returns."""
   model = tmp_path_factory.mktemp('parts') / 'vocabulary.model'
-  model.write_bytes(vocabulary.model_bytes)
+  model.write_bytes(tokenizer.model_bytes)
 
   def start_one(directory, index=0, count=1, pause=0.0, task='fake', **fields):
     config = DataConfig(SeqioTaskConfig(task), str(directory), parts=PARTS, **fields)
@@ -107,7 +107,7 @@ def test_one_process_of_two_leaves_its_parts_for_the_other(start, undisturbed, t
 
 
 def test_more_processes_than_parts_are_refused(tmp_path):
-  with pytest.raises(UserError, match=r'DataConfig.parts: expected at least one a process \(8\), found 6'):
+  with pytest.raises(UserError, match=r'DataConfig.parts: expected at least one part per process \(8\), found 6'):
     prepare.prepare(DataConfig(SeqioTaskConfig('fake'), str(tmp_path), parts=PARTS), share=prepare.Share(0, 8))
 
 

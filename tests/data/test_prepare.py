@@ -12,13 +12,13 @@ from terraformer.config import (
   PackingConfig,
   SeqioTaskConfig,
   SpanCorruptionConfig,
+  TokenizerConfig,
   UserError,
-  VocabularyConfig,
   from_dict,
 )
 from terraformer.data import batches, child, job, parts, prepare, records, store
 from terraformer.data.source import make_source
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 from tests.data.conftest import SMALL
 
 
@@ -32,7 +32,7 @@ def test_nothing_of_tensorflow_is_imported(python):
 
 def test_vocabulary_and_corpora_need_no_grain_either(python):
   code = (
-    'import sys, terraformer.data.vocabulary, terraformer.data.docstrings\nprint({"grain", "jax"} & set(sys.modules))'
+    'import sys, terraformer.data.tokenizer, terraformer.data.docstrings\nprint({"grain", "jax"} & set(sys.modules))'
   )
   assert python(code).stdout == 'set()\n'
 
@@ -40,19 +40,19 @@ def test_vocabulary_and_corpora_need_no_grain_either(python):
 def test_real_pairs_hold_every_example_once(really_prepared):
   folder, _ = really_prepared
   stored = json.loads((folder / 'a/local_files/manifest.json').read_text())['config']
-  config = DataConfig(_local(stored), str(folder / 'a'), vocabulary=SMALL)
+  config = DataConfig(_local(stored), str(folder / 'a'), tokenizer=SMALL)
   data = batches.open_prepared(config)
   lines = [json.loads(line) for line in (folder / 'pairs.jsonl').read_text().splitlines()]
   pairs = [pair for split in store.SPLITS for pair in data.eval_texts(split, 1000)]
   assert sorted(pairs) == sorted((line['inputs'], line['targets']) for line in lines)
   assert data.size('validation') == 10 and data.size('test') == 9
-  assert data.manifest.vocabulary_size == data.vocabulary.size
-  assert data.unigram_counts.sum() == data.vocabulary.size + data.manifest.tokens['train']['targets'] + data.size(
+  assert data.manifest.vocabulary_size == data.tokenizer.size
+  assert data.unigram_counts.sum() == data.tokenizer.size + data.manifest.tokens['train']['targets'] + data.size(
     'train'
   )
   changed = Path(folder / 'pairs.jsonl').read_text()
   (folder / 'pairs.jsonl').write_text(changed + '\n')
-  with pytest.raises(UserError, match='pairs.jsonl as it was prepared, found it changed'):
+  with pytest.raises(UserError, match='pairs.jsonl has changed since it was prepared'):
     child.ensure_prepared(config)
   (folder / 'pairs.jsonl').write_text(changed)
   assert child.ensure_prepared(config) == data.manifest
@@ -67,7 +67,7 @@ def test_data_are_those_that_were_prepared_however_their_files_are_named(really_
   folder, _ = really_prepared
   monkeypatch.chdir(folder)
   files = LocalFilesConfig((name.format(folder),))
-  config = DataConfig(files, str(folder / 'a'), vocabulary=SMALL)
+  config = DataConfig(files, str(folder / 'a'), tokenizer=SMALL)
   assert child.ensure_prepared(config).examples['validation'] == 10
   with pytest.raises(UserError, match="source.train: .* -> \\('text.txt',\\)"):
     child.ensure_prepared(dataclasses.replace(config, source=LocalFilesConfig(('text.txt',))))
@@ -78,21 +78,21 @@ def test_parts_are_gone_on_with_however_files_are_named():
     plans = []
     for source in (LocalFilesConfig((f'{name}.txt',)), LocalFolderConfig(name)):
       text = job.Text(make_source(source), store.Origin(), (), None)
-      plans.append(job.plan(DataConfig(source, vocabulary=VocabularyConfig(name)), text))
+      plans.append(job.plan(DataConfig(source, tokenizer=TokenizerConfig(name)), text))
     return plans
 
   assert plan('a/b') == plan('./a/b') == plan('a//b') != plan('a/c')
 
 
-def test_a_vocabulary_may_lie_elsewhere_but_not_be_another(really_prepared, vocabulary, tmp_path):
+def test_a_vocabulary_may_lie_elsewhere_but_not_be_another(really_prepared, tokenizer, tmp_path):
   folder, _ = really_prepared
   values = json.loads((folder / 'd/local_files/manifest.json').read_text())['config']
   config, moved = from_dict(values), tmp_path / 'moved.model'
-  moved.write_bytes(Path(config.vocabulary.path).read_bytes())
-  elsewhere = dataclasses.replace(config, vocabulary=dataclasses.replace(config.vocabulary, path=str(moved)))
+  moved.write_bytes(Path(config.tokenizer.path).read_bytes())
+  elsewhere = dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, path=str(moved)))
   assert child.ensure_prepared(elsewhere) == child.ensure_prepared(config)
-  moved.write_bytes(vocabulary.model_bytes)
-  with pytest.raises(UserError, match=r'moved.model as it was prepared, found it changed'):
+  moved.write_bytes(tokenizer.model_bytes)
+  with pytest.raises(UserError, match=r'moved.model has changed since it was prepared'):
     child.ensure_prepared(elsewhere)
 
 
@@ -108,8 +108,8 @@ def test_a_users_task_and_mixture_are_prepared_with_their_vocabulary(really_prep
   data = batches.open_prepared(DataConfig(SeqioTaskConfig('mine'), str(folder / 'c')))
   assert sorted(data.eval_texts('validation', 9)) == [('blue hill', 'a road'), ('red tree', 'a door')]
   assert data.manifest.dropped['empty'] == 2 and data.size('test') == 0
-  assert data.vocabulary.sentinels == 20
-  with pytest.raises(UserError, match='expected examples in the split test, found none'):
+  assert data.tokenizer.sentinels == 20
+  with pytest.raises(UserError, match='the split test has no examples'):
     next(data.eval_batches('test', 2))
 
 
@@ -123,7 +123,7 @@ def test_a_mixture_holds_its_tasks_whole_and_is_read_at_its_rates(really_prepare
   assert [data.size(split) for split in store.SPLITS] == [183, 12, 9]
   assert data.manifest.dropped['empty'] == 2 and 'of mine' in data.manifest.first_dropped['empty']
   train = data.train_batches(8, seed=0)
-  texts = [data.vocabulary.decode(ids) for number in range(181 * 4 // 8) for ids in train.batch(number)['inputs']]
+  texts = [data.tokenizer.decode(ids) for number in range(181 * 4 // 8) for ids in train.batch(number)['inputs']]
   mine = [text for text in texts if text in ('red tree', 'blue hill')]
   assert len(mine) == 3 * len(texts) // 4 and len(set(texts) - set(mine)) >= 180  # one is in an unfinished batch
   held_out = {inputs for inputs, _ in data.eval_texts('validation', 99)}
@@ -152,7 +152,7 @@ def test_running_text_of_a_mixture_is_corrupted_when_it_is_read(really_prepared)
   assert not data.manifest.is_text and data.manifest.objectives == [None, SpanCorruptionConfig()]
   assert [task['examples']['train'] for task in data.manifest.tasks.values()] == [60, 60]
   assert data.manifest.dropped['beyond max_examples'] > 181 - 60
-  first = data.vocabulary.size - 20
+  first = data.tokenizer.size - 20
   train = data.train_batches(8, seed=0)
   seen = {}
   for number in range(40):
@@ -167,19 +167,19 @@ def test_running_text_of_a_mixture_is_corrupted_when_it_is_read(really_prepared)
   assert said['packed spans'] == (
     'DataConfig.packing: expected None, or the objective LMConfig for running text, found SpanCorruptionConfig'
   )
-  assert said['long spans'] == 'VocabularyConfig.sentinels: expected one a span (22), found 20'
+  assert said['long spans'] == 'TokenizerConfig.sentinels: expected one a span (22), found 20'
   with pytest.raises(UserError, match='DataConfig.inputs_length: 32 -> 64'):
     batches.open_prepared(dataclasses.replace(config, inputs_length=64, targets_length=20))
 
 
 def test_what_cannot_be_prepared_is_named_and_leaves_nothing(really_prepared):
   folder, said = really_prepared
-  assert "found 'nobody'" in said['nobody'] and '--module' in said['nobody']
-  assert said['strangers'] == 'task strangers: expected one vocabulary for all features, found several'
+  assert "is registered as 'nobody'" in said['nobody'] and '--module' in said['nobody']
+  assert said['strangers'] == 'task strangers: all features must have the same vocabulary'
   assert said['outside'].startswith('train, part 0, example 0: expected ids from 0 to ')
   assert said['outside'].endswith(' in inputs, found 9999')
-  assert said['splitless'] == 'task splitless: expected the split train, found all'
-  assert 'task failing, train, part 0: expected a source' in said['failing']
+  assert said['splitless'] == 'task splitless: needs the split train, but has all'
+  assert 'task failing, train, part 0: cannot read the source: ' in said['failing']
   assert 'assertion failed: [far' in said['failing']
   assert said['never'] == 'mixture never, rate of other: expected a positive number, found 0.0'
   assert {path.name for path in (folder / 'c').iterdir() if path.is_dir()} == {
@@ -202,11 +202,11 @@ def test_lengths_of_pairs_may_change_but_nothing_else(fake_prepared):
   longer = dataclasses.replace(
     config, inputs_length=9, targets_length=99, directory=f'{config.directory}/../' + Path(config.directory).name
   )
-  assert prepare.prepare(longer, progress=False).examples['train'] == 40
+  assert prepare.prepare(longer, show_progress=False).examples['train'] == 40
   with pytest.raises(UserError, match='DataConfig.max_examples: 0 -> 3'):
     prepare.prepare(dataclasses.replace(config, max_examples=3))
-  with pytest.raises(UserError, match='DataConfig.vocabulary.size: 8192 -> 450'):
-    child.ensure_prepared(dataclasses.replace(config, vocabulary=VocabularyConfig(size=450)))
+  with pytest.raises(UserError, match='DataConfig.tokenizer.size: 8192 -> 450'):
+    child.ensure_prepared(dataclasses.replace(config, tokenizer=TokenizerConfig(size=450)))
 
 
 def test_lengths_of_text_may_not_change(fake_prepared):
@@ -233,7 +233,7 @@ def test_missing_tensorflow_is_said(local, monkeypatch):
 
 
 def test_an_exception_before_the_first_part_is_whole_leaves_nothing(local, monkeypatch):
-  def interrupted(config, text, folder, progress):
+  def interrupted(config, text, folder, show_progress):
     (folder / 'x').write_text('')
     raise KeyboardInterrupt
 
@@ -276,16 +276,16 @@ def test_shards_are_cut_and_named(tmp_path):
 
 def test_seqio_reads_a_model_with_sentinels_of_its_own(really_prepared):
   folder, said = really_prepared
-  words = Vocabulary.open(folder / 'own.model', 20)
+  words = Tokenizer.open(folder / 'own.model', 20)
   config = DataConfig(
     LocalFilesConfig((str(folder / 'text.txt'),)),
     str(folder / 'own'),
     inputs_length=64,
-    vocabulary=VocabularyConfig(str(folder / 'own.model'), sentinels=20),
+    tokenizer=TokenizerConfig(str(folder / 'own.model'), sentinels=20),
     objective=SpanCorruptionConfig(),
   )
   data = batches.open_prepared(config)
-  assert data.vocabulary.fingerprint == words.fingerprint and data.vocabulary.sentinel_ids == words.sentinel_ids
+  assert data.tokenizer.fingerprint == words.fingerprint and data.tokenizer.sentinel_ids == words.sentinel_ids
   used = data.train_batches(4, 0).batch(0)['targets'][:, 0].tolist()
   assert used == [words.sentinel_ids[0]] * 4
   assert {example['targets'][0] for example in said['own spans']} == {words.sentinel_ids[0]}

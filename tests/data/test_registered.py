@@ -18,11 +18,11 @@ from terraformer.config import (
   SeqioTaskConfig,
   SpanCorruptionConfig,
   TfdsConfig,
-  VocabularyConfig,
+  TokenizerConfig,
 )
 from terraformer.data import batches
 from terraformer.eval.evaluate import evaluate
-from terraformer.train.loop import train
+from terraformer.training.loop import train
 from tests.prepared import DENSE_BLOCK, PLAIN, sentences
 
 _REAL = """
@@ -47,13 +47,13 @@ with mock.patch.object(c4.C4, '_split_generators', split_generators):
   tfds.builder('c4/en', data_dir=f'{folder}/tfds').download_and_prepare()
 
 for values in json.load(open(f'{folder}/configs.json')):
-  prepare.prepare(c.from_dict(values), progress=False)
+  prepare.prepare(c.from_dict(values), show_progress=False)
 
 first = c.from_dict(json.load(open(f'{folder}/configs.json'))[0])
 path = f'{first.directory}/{first.task}/vocabulary.model'
 out['names'] = registered.register_all(path, 100, f'{folder}/tfds')
 numbers = c.DecimalCopyConfig(train_examples=50, held_out_examples=5)
-registered.register(c.DataConfig(numbers, vocabulary=c.VocabularyConfig(path)))
+registered.register(c.DataConfig(numbers, tokenizer=c.TokenizerConfig(path)))
 read = lambda name, split='train', seed=0, **lengths: [
   {key: value.tolist() for key, value in example.items() if not key.endswith('pretokenized')}
   for example in seqio.get_mixture_or_task(name).get_dataset(
@@ -68,10 +68,10 @@ out['metrics'] = [fn(['1 2', '34'], ['1 2', '35']) for name in ('arxiv_summariza
 out['metrics'] += [fn(['1 2', 'Ёж ушёл'], ['1 2', 'ёж пришёл'])
                    for fn in seqio.get_mixture_or_task('arxiv_summarization').metric_fns]
 seqio.MixtureRegistry.add('papers_and_digits', [('arxiv_summarization', 1.0), ('decimal_copy', 3.0)])
-prepare.prepare(c.DataConfig(c.SeqioTaskConfig('papers_and_digits'), f'{folder}/prepared'), progress=False)
+prepare.prepare(c.DataConfig(c.SeqioTaskConfig('papers_and_digits'), f'{folder}/prepared'), show_progress=False)
 def said(**fields):
   try:
-    prepare.prepare(c.from_dict({**c.to_dict(first), 'directory': f'{folder}/bad', **fields}), progress=False)
+    prepare.prepare(c.from_dict({**c.to_dict(first), 'directory': f'{folder}/bad', **fields}), show_progress=False)
   except c.UserError as error:
     return str(error)
 bad = lambda name: c.to_dict(c.LocalFolderConfig(f'{folder}/{name}'))
@@ -80,7 +80,7 @@ out['errors'] = {
   'no data': said(source=elsewhere(f'{folder}/nowhere')),
   'no bucket of data': said(source=elsewhere('gs://terraformer-jax-no-such-bucket/tfds')),
   'no bucket of a vocabulary': said(
-    vocabulary=c.to_dict(c.VocabularyConfig('gs://terraformer-jax-no-such-bucket/a.model'))),
+    tokenizer=c.to_dict(c.TokenizerConfig('gs://terraformer-jax-no-such-bucket/a.model'))),
   'no column': said(source=bad('bad_column'), name='', objective=None),
   'no text': said(source=bad('bad_row'), name='', objective=None),
   'cut off': said(source=bad('bad_file'), name='', objective=None),
@@ -89,7 +89,7 @@ out['errors'] = {
 json.dump(out, open(f'{folder}/out.json', 'w'))
 """
 
-VOCABULARY = VocabularyConfig(size=600, sentinels=100)
+VOCABULARY = TokenizerConfig(size=600, sentinels=100)
 
 
 def write_papers(folder, name):
@@ -141,7 +141,7 @@ def real(python, tmp_path_factory):
   rows = write_folders(folder)
   base = {
     'directory': str(folder / 'prepared'),
-    'vocabulary': VOCABULARY,
+    'tokenizer': VOCABULARY,
   }
   tfds = str(folder / 'tfds')
   c4 = TfdsConfig('c4/en:3.1.0', tfds)
@@ -176,13 +176,13 @@ def restored(example, first):
 
 def test_c4_is_prepared_and_read_as_corrupted_spans(real):
   data = batches.open_prepared(real[0]['c4_span_corruption'])
-  first = data.vocabulary.size - 100
+  first = data.tokenizer.size - 100
   batch = data.train_batches(8, 0).batch(0)
   assert batch['inputs'].shape == (8, 64) and batch['targets'].shape == (8, 40)
   text = '\n'.join(sentences(200, words=40))
   for inputs, targets in zip(batch['inputs'], batch['targets'], strict=True):
     example = {'inputs': inputs[inputs != 0].tolist(), 'targets': targets[targets != 0].tolist()}
-    words = data.vocabulary.decode(restored(example, first)).split('.')[0].split()
+    words = data.tokenizer.decode(restored(example, first)).split('.')[0].split()
     assert ' '.join(words[2:-2]) in text
 
 
@@ -204,8 +204,8 @@ def test_a_corpus_of_tfds_is_trained_on_and_evaluated(real, gin_file, tmp_path, 
   )
   data = batches.open_prepared(run.data)
   assert train_examples in (None, data.size('train')) and data.size('validation') >= 3
-  assert train(run, tmp_path, progress=False).step == 2
-  found = evaluate(tmp_path, 'validation', 3, progress=False, decode=decode, batch_size=3)
+  assert train(run, tmp_path, show_progress=False).step == 2
+  found = evaluate(tmp_path, 'validation', 3, show_progress=False, decode=decode, batch_size=3)
   # After two steps a model knows next to nothing: its perplexity is about the number of ids.
   assert (found.step, found.n_examples) == (2, 3) and 300 < found.perplexity < 1200
   assert len(found.texts) == (3 if decode else 0) and (found.rouge.keys() == found.lead_rouge.keys())
@@ -233,7 +233,7 @@ def test_spans_of_seqio_repeat_by_seed_and_give_back_the_text(real):
   configs, said, _ = real
   one, again, other = said['spans']
   data = batches.open_prepared(configs['c4_span_corruption'])
-  first = data.vocabulary.size - 100
+  first = data.tokenizer.size - 100
   assert one == again and one != other
   assert [restored(example, first) for example in one] == [restored(example, first) for example in other]
   length = configs['c4_span_corruption'].window_length
@@ -301,7 +301,7 @@ def test_a_folder_of_parquet_and_jsonl_holds_every_row_once(real):
   assert data.manifest.dropped['held out as well'] == 3
   assert data.manifest.first_dropped['held out as well'].endswith('data/train-00000-of-00002.parquet, row 1')
   seen = collections.Counter(
-    data.vocabulary.decode(data._source('train')[i]['inputs']) for i in range(data.size('train'))
+    data.tokenizer.decode(data._source('train')[i]['inputs']) for i in range(data.size('train'))
   )
   assert seen == collections.Counter(row['document'] for row in rows)
 
@@ -313,17 +313,17 @@ def test_a_mixture_of_tasks_is_prepared_at_its_rates(real):
     'decimal_copy': 3,
   }
   inputs = data.train_batches(80, seed=0).batch(0)['inputs']
-  assert sum(data.vocabulary.decode(ids).isdigit() for ids in inputs) == 60
+  assert sum(data.tokenizer.decode(ids).isdigit() for ids in inputs) == 60
 
 
 def test_bad_sources_are_named_in_a_sentence(real):
   errors = real[1]['errors']
-  assert 'c4/en:3.1.0: expected TFDS to have or to build it in' in errors['no data']
-  assert 'c4/en:3.1.0: expected TFDS to have' in errors['no bucket of data']
+  assert 'c4/en:3.1.0: TFDS cannot find or build it in' in errors['no data']
+  assert 'c4/en:3.1.0: TFDS cannot find or build it in' in errors['no bucket of data']
   assert 'no-such-bucket/a.model: expected an address that can be reached, found' in errors['no bucket of a vocabulary']
   assert "train.parquet: expected the column 'inputs', found the columns" in errors['no column']
   assert "train.parquet, row 4: expected text in the field 'targets', found None" in errors['no text']
-  assert 'train.parquet: expected a whole Parquet file, found' in errors['cut off']
+  assert 'train.parquet: the Parquet file is damaged: ' in errors['cut off']
   assert 'LocalFolderConfig.directory: expected a folder, found' in errors['no folder']
   assert not any('\n' in message for message in errors.values())
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from terraformer.config import DataConfig, LMConfig, SeqioTaskConfig, SpanCorruptionConfig, UserError, VocabularyConfig
+from terraformer.config import DataConfig, LMConfig, SeqioTaskConfig, SpanCorruptionConfig, TokenizerConfig, UserError
 from terraformer.data import batches
 from terraformer.data.span_corruption import corrupt
-from terraformer.data.vocabulary import Vocabulary
+from terraformer.data.tokenizer import Tokenizer
 from tests.prepared import with_own_sentinels
 
 VOCABULARY, SENTINELS, WINDOW = 32_000, 100, 568
@@ -73,7 +73,7 @@ def test_t5s_and_the_papers_lengths_read_the_same_windows(targets_length):
   'fields, expected',
   [
     ({'targets_length': 113}, 'targets_length: expected at least 114 for the spans of 512 inputs, found 113'),
-    ({'vocabulary': VocabularyConfig(sentinels=27)}, r'sentinels: expected one a span \(28\), found 27'),
+    ({'tokenizer': TokenizerConfig(sentinels=27)}, r'sentinels: expected one a span \(28\), found 27'),
     ({'inputs_length': 2}, 'inputs_length: expected at least 3 for spans, found 2'),
     ({'objective': LMConfig()}, r'expected 0 for language modelling \(LMConfig\), found 512'),
   ],
@@ -111,7 +111,7 @@ def test_an_epoch_draws_other_spans_and_equal_seeds_the_same(prepared):
 def test_prepared_windows_come_back_from_batches(prepared):
   data = batches.open_prepared(prepared)
   records = data._source('train')
-  first = data.vocabulary.size - data.vocabulary.sentinels
+  first = data.tokenizer.size - data.tokenizer.sentinels
   batch = data.train_batches(8, 0).batch(0)
   for inputs, targets, index in zip(batch['inputs'], batch['targets'], batch['index'], strict=True):
     inputs, targets = (ids[: np.flatnonzero(ids == 1)[-1]] for ids in (inputs, targets))
@@ -121,7 +121,7 @@ def test_prepared_windows_come_back_from_batches(prepared):
 
 @pytest.mark.parametrize('order', [1, -1])
 def test_spans_are_marked_by_the_sentinels_that_a_vocabulary_has_itself(fake_prepared, order):
-  words = Vocabulary.from_bytes(with_own_sentinels([f'\u2581<extra_id_{i}>' for i in range(20)][::order]), 20)
+  words = Tokenizer.from_bytes(with_own_sentinels([f'\u2581<extra_id_{i}>' for i in range(20)][::order]), 20)
   data = batches.open_prepared(
     fake_prepared('own', has_inputs=False, words=words, objective=SPANS, inputs_length=20, targets_length=9)
   )

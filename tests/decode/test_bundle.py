@@ -11,11 +11,11 @@ import safetensors.numpy
 
 from terraformer.config import DecodeConfig, UserError
 from terraformer.decode import bundle as bundle_module
-from terraformer.decode.bundle import abstract_unrolled, open_bundle
+from terraformer.decode.bundle import abstract_layerwise, open_bundle
 from terraformer.decode.decoder import Decoder
-from terraformer.export import export
-from terraformer.models.parameters import flatten, split
-from terraformer.train import checkpoint
+from terraformer.exporting import export
+from terraformer.models.parameters import flatten, split_module
+from terraformer.training import checkpoint
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_what_is_not_a_bundle_is_named(tmp_path, name, found):
 
 def test_unrolled_weights_have_the_names_of_the_bundle(bundle, finished_run):
   opened = open_bundle(bundle)
-  assert flatten(split(abstract_unrolled(opened.model))[1]).keys() == flatten(opened.weights).keys()
+  assert flatten(split_module(abstract_layerwise(opened.model))[1]).keys() == flatten(opened.weights).keys()
 
 
 def test_a_large_bundle_is_verified_on_demand(bundle_copy, monkeypatch):

@@ -8,8 +8,8 @@ from terraformer.config import DecodeConfig, UserError
 from terraformer.decode.decoder import Decoder
 from terraformer.models.generate import generate
 from terraformer.models.make import abstract_model
-from terraformer.models.parameters import merge, split
-from terraformer.train import checkpoint
+from terraformer.models.parameters import merge_module, split_module
+from terraformer.training import checkpoint
 
 TEXTS = ['Red tree river stone house bird 3.', 'Small hill.', 'Blue road cloud ' * 20]
 
@@ -23,20 +23,20 @@ def decoder(bundle):
 def trained(finished_run):
   """The training-side model."""
   run, _ = checkpoint.read_run(finished_run, 24)
-  return merge(split(abstract_model(run.model))[0], checkpoint.restore_params(finished_run, 24, run))
+  return merge_module(split_module(abstract_model(run.model))[0], checkpoint.restore_params(finished_run, 24, run))
 
 
 @pytest.mark.parametrize('text', TEXTS)
 def test_greedy_tokens_are_those_of_the_training_side_model(decoder, trained, text):
-  ids = decoder.bundle.vocabulary.encode(text)[:11] + [1]
+  ids = decoder.bundle.tokenizer.encode(text)[:11] + [1]
   inputs_BxS = np.zeros((1, 12), np.int32)
   inputs_BxS[0, : len(ids)] = ids
   expected = np.asarray(
-    jax.jit(generate, static_argnums=(2, 3))(trained, inputs_BxS, 6, decoder.bundle.vocabulary.size)
+    jax.jit(generate, static_argnums=(2, 3))(trained, inputs_BxS, 6, decoder.bundle.tokenizer.size)
   )[0]
   expected = [int(token) for token in expected if token > 1]
   assert list(decoder.tokens(text, DecodeConfig(max_tokens=6))) == expected
-  assert ''.join(decoder.generate(text, DecodeConfig(max_tokens=6))) == decoder.bundle.vocabulary.decode(expected)
+  assert ''.join(decoder.generate(text, DecodeConfig(max_tokens=6))) == decoder.bundle.tokenizer.decode(expected)
 
 
 def test_a_seed_repeats_its_draws_and_another_draws_otherwise(decoder):

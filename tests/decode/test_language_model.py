@@ -15,9 +15,9 @@ from terraformer.config import DecodeConfig, UserError
 from terraformer.decode import decoder as decoder_module
 from terraformer.decode.bundle import Bundle
 from terraformer.decode.decoder import Decoder
-from terraformer.models.generate import writable
-from terraformer.models.make import unroll
-from terraformer.models.parameters import split
+from terraformer.models.generate import mask_reserved_ids
+from terraformer.models.make import layerwise
+from terraformer.models.parameters import split_module
 from tests.models.examples import LANGUAGE_MODELS, model
 
 TRAINED, POSITIONS = 12, 16
@@ -27,7 +27,7 @@ TEXTS = ['31415', '', '2', '271828']
 
 
 def make_decoder(name):
-  weights = jax.tree.map(np.asarray, split(unroll(model(LANGUAGE_MODELS[name])))[1])
+  weights = jax.tree.map(np.asarray, split_module(layerwise(model(LANGUAGE_MODELS[name])))[1])
   return Decoder(Bundle(LANGUAGE_MODELS[name], weights, DIGITS, inputs_length=0, targets_length=TRAINED, origin={}))
 
 
@@ -45,7 +45,7 @@ def teacher_forced(name, text, n_tokens):
     # The next token is not known; any other than padding stands for it, and nothing before it sees it.
     targets_1xT = np.array([[*known, 2] + [0] * (POSITIONS - 1 - len(known))], np.int32)
     logits_1xV = logits_of(model(LANGUAGE_MODELS[name]), targets_1xT)[:, len(known)]
-    written.append(int(writable(logits_1xV, DIGITS.size).argmax()))
+    written.append(int(mask_reserved_ids(logits_1xV, DIGITS.size).argmax()))
   return [token for token in written if token != 1]
 
 
@@ -238,7 +238,7 @@ def test_lengths_that_the_positions_do_not_hold_are_named(language_run, tmp_path
 
 def test_a_space_between_prompt_and_continuation_is_written(language_run):
   decoder = Decoder.open(language_run / 'bundle')
-  token = next(i for i in range(3, 450) if decoder.bundle.vocabulary._texts[i].startswith(' '))
-  text = decoder.bundle.vocabulary._texts[token]
+  token = next(i for i in range(3, 450) if decoder.bundle.tokenizer._texts[i].startswith(' '))
+  text = decoder.bundle.tokenizer._texts[token]
   assert list(decoder._pieces('Red', [token])) == [text]
   assert list(decoder._pieces('', [token])) == ([text[1:]] if text[1:] else [])

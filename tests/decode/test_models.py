@@ -11,8 +11,8 @@ from terraformer.decode import decoder as decoder_module
 from terraformer.decode.bundle import Bundle
 from terraformer.decode.decoder import Decoder
 from terraformer.models.generate import generate
-from terraformer.models.make import unroll
-from terraformer.models.parameters import split
+from terraformer.models.make import layerwise
+from terraformer.models.parameters import split_module
 from tests.models.examples import CONFIGS, model
 
 MODELS = ['lsh', 'cross', 'lsh_language']
@@ -26,7 +26,7 @@ def test_tokens_are_those_of_the_stacked_model_alone_and_in_a_batch(name, monkey
   monkeypatch.setattr(decoder_module, '_FIRST_ROOM', 2)
   config = CONFIGS[name]
   trained = model(config)
-  weights = jax.tree.map(np.asarray, split(unroll(trained))[1])
+  weights = jax.tree.map(np.asarray, split_module(layerwise(trained))[1])
   decoder = Decoder(Bundle(config, weights, DIGITS, inputs_length=9, targets_length=6, origin={}))
   inputs_BxS = np.zeros((3, 9), np.int32)
   for row, text in zip(inputs_BxS, TEXTS, strict=True):

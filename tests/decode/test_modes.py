@@ -11,11 +11,12 @@ import pytest
 from terraformer.config import DecodeConfig
 from terraformer.decode import decoder as decoder_module
 from terraformer.decode.decoder import Decoder
-from terraformer.decode.sample import Written, draw_of, rules_of, sample
-from terraformer.models.generate import writable
+from terraformer.decode.logits_processors import GeneratedTokens
+from terraformer.decode.sampling import SamplingParams
+from terraformer.models.generate import mask_reserved_ids
 from terraformer.models.make import abstract_model
-from terraformer.models.parameters import merge, split
-from terraformer.train import checkpoint
+from terraformer.models.parameters import merge_module, split_module
+from terraformer.training import checkpoint
 
 TEXTS = ['Red tree river stone house bird 3.', 'Small hill.', 'Blue road cloud ' * 20]
 MODES = {
@@ -36,12 +37,12 @@ def decoder(bundle):
 def trained_logits(finished_run, decoder):
   """(text, tokens so far) -> logits of the next one, by the trained model's pass over all positions."""
   run, _ = checkpoint.read_run(finished_run, 24)
-  model = merge(split(abstract_model(run.model))[0], checkpoint.restore_params(finished_run, 24, run))
+  model = merge_module(split_module(abstract_model(run.model))[0], checkpoint.restore_params(finished_run, 24, run))
   call = jax.jit(lambda model, inputs, targets: model(inputs, targets))
 
   @functools.cache
   def next_logits(text, tokens):
-    ids = decoder.bundle.vocabulary.encode(text)[:11] + [1]
+    ids = decoder.bundle.tokenizer.encode(text)[:11] + [1]
     inputs_1xS = np.array([ids + [0] * (12 - len(ids))], np.int32)
     # The next token is not known; any other than padding stands for it, and nothing before it sees it.
     targets_1xT = np.array([[*tokens, 2] + [0] * (6 - len(tokens))], np.int32)
@@ -55,10 +56,10 @@ def trained_logits(finished_run, decoder):
 def test_the_tokens_are_those_of_the_training_side_model(decoder, trained_logits, text, mode):
   config, expected = MODES[mode], []
   while len(expected) < 6 and 1 not in expected:
-    written = Written(jnp.asarray([expected + [0] * (6 - len(expected))]), jnp.int32(len(expected)))
+    generated = GeneratedTokens(jnp.asarray([expected + [0] * (6 - len(expected))]), jnp.int32(len(expected)))
     logits_1xV = trained_logits(text, tuple(expected))[None]
-    rules, draw = rules_of(config), draw_of(config)
-    expected.append(int(sample(logits_1xV, decoder.bundle.vocabulary.size, rules, draw, len(expected), written)[0]))
+    logits_1xV = mask_reserved_ids(logits_1xV, decoder.bundle.tokenizer.size)
+    expected.append(int(SamplingParams.from_config(config).next_token(logits_1xV, len(expected), generated)[0]))
   assert list(decoder.tokens(text, config)) == [token for token in expected if token != 1]
 
 
@@ -68,7 +69,7 @@ def _search(next_logits, n_ids, n_beams, n_tokens, penalty):
   for _ in range(n_tokens):
     options = []
     for tokens, score in live:
-      log_V = np.asarray(jax.nn.log_softmax(writable(next_logits(tokens)[None], n_ids)[0]))
+      log_V = np.asarray(jax.nn.log_softmax(mask_reserved_ids(next_logits(tokens)[None], n_ids)[0]))
       options += [((*tokens, token), score + log_V[token]) for token in range(n_ids)]
     options.sort(key=lambda option: -option[1])
     ended += [option for option in options[:n_beams] if option[0][-1] == 1]
@@ -83,7 +84,7 @@ def _search(next_logits, n_ids, n_beams, n_tokens, penalty):
 @pytest.mark.parametrize(('n_beams', 'penalty'), [(2, 0.6), (4, 0.0), (4, 1.5)])
 def test_beam_search_finds_what_its_definition_does(decoder, trained_logits, n_beams, penalty):
   for text in TEXTS:
-    expected = _search(functools.partial(trained_logits, text), decoder.bundle.vocabulary.size, n_beams, 6, penalty)
+    expected = _search(functools.partial(trained_logits, text), decoder.bundle.tokenizer.size, n_beams, 6, penalty)
     config = DecodeConfig(max_tokens=6, beams=n_beams, length_penalty=penalty)
     assert tuple(decoder.tokens(text, config)) == expected
 

@@ -16,15 +16,15 @@ from terraformer.eval import evaluate as evaluation
 from terraformer.eval.evaluate import evaluate
 from terraformer.eval.page import as_html
 from terraformer.eval.report import as_text
-from terraformer.train import checkpoint
-from terraformer.train.metrics import EvalMetrics
+from terraformer.training import checkpoint
+from terraformer.training.metrics import EvalMetrics
 from tests import formats
 
 
 def test_it_reads_as_many_examples_as_it_says(finished_run):
-  result = evaluate(finished_run, limit=5, progress=False)
+  result = evaluate(finished_run, limit=5, show_progress=False)
   assert result.n_examples == len(result.texts) == 5
-  more = evaluate(finished_run, limit=500, progress=False)
+  more = evaluate(finished_run, limit=500, show_progress=False)
   assert more.n_examples == len(more.texts) == 7  # the whole split
   assert more.texts[:5] == result.texts
 
@@ -32,8 +32,8 @@ def test_it_reads_as_many_examples_as_it_says(finished_run):
 def test_other_data_are_refused(finished_run, fake_prepared):
   run, _ = checkpoint.read_run(finished_run, 24)
   other = fake_prepared('pairs', counts=(9, 5, 5), inputs_length=12, targets_length=6)
-  with pytest.raises(UserError, match='expected the data that the run was trained on, found others'):
-    evaluate(finished_run, run=dataclasses.replace(run, data=other), progress=False)
+  with pytest.raises(UserError, match='expected the data of the run .*, found [0-9a-f]'):
+    evaluate(finished_run, run=dataclasses.replace(run, data=other), show_progress=False)
 
 
 def test_another_model_is_refused_though_its_shapes_are_the_same(finished_run):
@@ -41,7 +41,7 @@ def test_another_model_is_refused_though_its_shapes_are_the_same(finished_run):
   encoder = dataclasses.replace(run.model.encoder, n_heads=4)
   model = dataclasses.replace(run.model, encoder=encoder)
   with pytest.raises(UserError, match='expected the model of the run, found encoder.n_heads: 2 -> 4'):
-    evaluate(finished_run, run=dataclasses.replace(run, model=model), progress=False)
+    evaluate(finished_run, run=dataclasses.replace(run, model=model), show_progress=False)
 
 
 @pytest.fixture
@@ -55,28 +55,28 @@ def rows(run_folder, name='evaluation_test.jsonl'):
 
 
 def test_texts_are_those_of_the_exported_bundle(run_folder, bundle):
-  result = evaluate(run_folder, limit=4, progress=False, decode=DecodeConfig(beams=2), batch_size=2)
+  result = evaluate(run_folder, limit=4, show_progress=False, decode=DecodeConfig(beams=2), batch_size=2)
   expected = Decoder.open(bundle).generate_batch([source for source, _, _ in result.texts], DecodeConfig(beams=2))
   assert [text for _, _, text in result.texts] == expected
 
 
 def test_what_is_in_the_file_is_not_decoded_again(run_folder):
-  first = evaluate(run_folder, limit=4, progress=False)
+  first = evaluate(run_folder, limit=4, show_progress=False)
   path = run_folder / 'evaluation_test.jsonl'
   kept = rows(run_folder)
   marked = [kept[0] | {'prediction': kept[0]['reference']}, *kept[1:3]]
   cut = json.dumps(kept[3])[:-5]  # as a kill leaves it
   path.write_text('\n'.join([*map(json.dumps, marked), cut]))
-  again = evaluate(run_folder, limit=4, progress=False)
+  again = evaluate(run_folder, limit=4, show_progress=False)
   assert rows(run_folder) == [*marked, kept[3]]
   assert [text for _, _, text in again.texts] == [kept[0]['reference'], *(text for _, _, text in first.texts[1:])]
   assert (first.exact_match, again.exact_match) == (0, 25)
 
 
 def test_texts_of_another_way_of_decoding_are_not_mixed_in(run_folder):
-  evaluate(run_folder, limit=3, progress=False)
+  evaluate(run_folder, limit=3, show_progress=False)
   first = rows(run_folder)
-  evaluate(run_folder, limit=2, progress=False, decode=DecodeConfig(max_tokens=1))
+  evaluate(run_folder, limit=2, show_progress=False, decode=DecodeConfig(max_tokens=1))
   assert len(rows(run_folder)) == 2 and rows(run_folder) != first[:2]
   assert rows(run_folder, 'evaluation_test.step24.jsonl') == first
 
@@ -92,27 +92,27 @@ def test_killed_it_goes_on(run_folder, terraformer):
   process.wait()
   before = rows(run_folder)
   assert 0 < len(before) < 7
-  evaluate(run_folder, progress=False)
+  evaluate(run_folder, show_progress=False)
   assert rows(run_folder)[: len(before)] == before and len(rows(run_folder)) == 7
 
 
 def test_perplexity_alone_leaves_no_texts(run_folder):
-  result = evaluate(run_folder, limit=3, progress=False, decode=None)
+  result = evaluate(run_folder, limit=3, show_progress=False, decode=None)
   assert result.perplexity > 1 and not result.rouge and not result.texts
   assert not (run_folder / 'evaluation_test.jsonl').exists()
 
 
 def test_the_best_checkpoint_is_evaluated_where_it_is_asked_for(run_folder):
   shutil.rmtree(run_folder / 'checkpoints')
-  with pytest.raises(UserError, match='expected a run with at least one checkpoint, found none'):
-    evaluate(run_folder, progress=False)
-  assert evaluate(run_folder, limit=2, progress=False, best=True).step in (12, 24)
+  with pytest.raises(UserError, match='there is no checkpoint; give the folder of a run that has one'):
+    evaluate(run_folder, show_progress=False)
+  assert evaluate(run_folder, limit=2, show_progress=False, best=True).step in (12, 24)
 
 
 def test_texts_that_cannot_be_kept_are_named(run_folder):
   (run_folder / 'evaluation_test.jsonl').mkdir()
   with pytest.raises(UserError, match='evaluation_test.jsonl: expected a file that can be read and written'):
-    evaluate(run_folder, limit=1, progress=False)
+    evaluate(run_folder, limit=1, show_progress=False)
 
 
 def test_the_tokenizer_is_chosen_once_for_all_tasks_of_the_split(run_folder, monkeypatch):
@@ -120,7 +120,7 @@ def test_the_tokenizer_is_chosen_once_for_all_tasks_of_the_split(run_folder, mon
   pairs = [('the cats ran', 'the cat ran'), ('мама мыла раму', 'Мама мыла раму')]
   monkeypatch.setattr(Prepared, 'eval_texts', lambda *_: pairs)
   monkeypatch.setattr(Prepared, 'eval_tasks', lambda *_: ['english', 'russian'])
-  found = json.loads(json.dumps(dataclasses.asdict(evaluate(run_folder, limit=2, progress=False))))
+  found = json.loads(json.dumps(dataclasses.asdict(evaluate(run_folder, limit=2, show_progress=False))))
   assert found['rouge_tokenizer'] == 'unicode' and found['rouge'].keys() == {*ROUGE_TYPES, *STANDARD_TYPES}
   of_english, of_russian = found['by_task']['english'], found['by_task']['russian']
   assert of_english['rouge1'] == pytest.approx(200 / 3) and of_english['standard_rouge1'] == 100
@@ -128,20 +128,20 @@ def test_the_tokenizer_is_chosen_once_for_all_tasks_of_the_split(run_folder, mon
 
 
 def test_it_has_the_loss_with_shuffled_sources_and_how_many_texts_are_distinct(run_folder):
-  result = json.loads(json.dumps(dataclasses.asdict(evaluate(run_folder, limit=5, progress=False))))
+  result = json.loads(json.dumps(dataclasses.asdict(evaluate(run_folder, limit=5, show_progress=False))))
   assert result['loss_with_shuffled_sources'] == pytest.approx(result['loss'], abs=0.05)  # it has learnt too little
   written = {text for _, _, text in result['texts']}
   assert result['distinct_texts'] == len(written) / 5 and result['distinct_references'] == 1
 
 
 def test_the_loss_with_shuffled_sources_does_not_depend_on_the_size_of_a_batch(run_folder):
-  one, other = (evaluate(run_folder, limit=5, progress=False, decode=None, batch_size=size) for size in (1, 4))
+  one, other = (evaluate(run_folder, limit=5, show_progress=False, decode=None, batch_size=size) for size in (1, 4))
   assert one.loss_with_shuffled_sources == pytest.approx(other.loss_with_shuffled_sources, rel=1e-5)
   assert one.distinct_texts is one.distinct_references is None
 
 
 def test_of_one_example_there_is_no_other_source(run_folder):
-  assert evaluate(run_folder, limit=1, progress=False, decode=None).loss_with_shuffled_sources is None
+  assert evaluate(run_folder, limit=1, show_progress=False, decode=None).loss_with_shuffled_sources is None
 
 
 def copies(inputs_BxT, targets_BxT):
@@ -173,7 +173,7 @@ def evaluated(digits_run, monkeypatch):
       return EvalMetrics.single_from_model_output(loss_BxT=loss_BxT, correct_BxT=real_BxT, mask=real_BxT)
 
     monkeypatch.setattr(evaluation, 'make_eval_step', lambda structure: step)
-    return evaluate(digits_run, limit=8, progress=False, decode=None, batch_size=batch_size)
+    return evaluate(digits_run, limit=8, show_progress=False, decode=None, batch_size=batch_size)
 
   return run
 
@@ -192,7 +192,7 @@ def test_a_model_that_ignores_its_source_has_the_same_loss(evaluated):
 
 
 def test_numbers_are_scored_by_exact_match_alone(digits_run):
-  result = evaluate(digits_run, limit=3, progress=False)
+  result = evaluate(digits_run, limit=3, show_progress=False)
   assert result.exact_match is not None and len(result.texts) == len(result.scores) == 3
   assert result.rouge == result.rouge_intervals == result.lead_rouge == result.lead3_rouge == {}
   for text in (as_text(result), as_html(result, 'run')):
@@ -200,10 +200,10 @@ def test_numbers_are_scored_by_exact_match_alone(digits_run):
 
 
 def test_a_registered_task_of_which_nothing_is_known_is_scored_as_text(run_folder):
-  result = evaluate(run_folder, limit=3, progress=False)
+  result = evaluate(run_folder, limit=3, show_progress=False)
   assert result.rouge.keys() == result.lead_rouge.keys() == {*ROUGE_TYPES}
 
 
 @pytest.mark.parametrize(('decode', 'expected'), [(DecodeConfig(), 'standard'), (None, None)])
 def test_the_tokenizer_of_ascii_references_is_the_standard_one(run_folder, decode, expected):
-  assert evaluate(run_folder, limit=2, progress=False, decode=decode).rouge_tokenizer == expected
+  assert evaluate(run_folder, limit=2, show_progress=False, decode=decode).rouge_tokenizer == expected

@@ -13,7 +13,7 @@ SMALL = {
   'LocalFolderConfig.targets_field': "'abstract'",
   'DataConfig.source': '@config.LocalFolderConfig()',
   'DataConfig.parts': 1,
-  'VocabularyConfig.size': 500,
+  'TokenizerConfig.size': 500,
   'TrainConfig.init_from': None,
   'TrainConfig.steps': 1,
   'TrainConfig.batch_size': 1,

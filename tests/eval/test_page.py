@@ -4,7 +4,7 @@ import re
 import pytest
 
 from terraformer.config import UserError
-from terraformer.data.scores import STANDARD_TYPES, Tokenizer
+from terraformer.data.scores import STANDARD_TYPES, RougeTokenizer
 from terraformer.eval.evaluate import Evaluation
 from terraformer.eval.page import as_html, write_page
 
@@ -37,7 +37,7 @@ def both(evaluation):
     rouge_intervals=evaluation.rouge_intervals | dict.fromkeys(STANDARD_TYPES, (40.0, 50.0)),
     lead_rouge=evaluation.lead_rouge | beside,
     by_task={name: scores | beside for name, scores in evaluation.by_task.items()},
-    rouge_tokenizer=Tokenizer.UNICODE,
+    rouge_tokenizer=RougeTokenizer.UNICODE,
   )
 
 
@@ -80,7 +80,7 @@ def test_a_task_of_a_mixture_has_its_own_scores():
 def test_it_says_whether_the_model_uses_its_source():
   uses = {'loss_with_shuffled_sources': 4.5, 'distinct_texts': 0.25, 'distinct_references': 0.5}
   text = as_html(dataclasses.replace(result([1.0]), **uses), 'run')
-  assert '<p>Loss 2.00 nats a token, 4.50 with another text&#x27;s source: the model uses its source.</p>' in text
+  assert '<p>Loss 2.00 nats per token, 4.50 with another text&#x27;s source: the model uses its source.</p>' in text
   assert '<td>4.5000</td>' in text and '<td>distinct texts</td><td>25.0%</td>' in text
   assert 'its source' not in page([1.0]) and 'distinct' not in page([1.0])
 

@@ -53,9 +53,9 @@ def test_tasks_of_numbers_alone_have_a_table_without_rouge():
 @pytest.mark.parametrize(
   ('shuffled', 'expected'),
   [
-    (4.12, "loss 2.00 nats a token, 4.12 with another text's source: the model uses its source"),
-    (2.04, "loss 2.00 nats a token, 2.04 with another text's source: the model hardly uses its source"),
-    (1.9, "loss 2.00 nats a token, 1.90 with another text's source: the model hardly uses its source"),
+    (4.12, "loss 2.00 nats per token, 4.12 with another text's source: the model uses its source"),
+    (2.04, "loss 2.00 nats per token, 2.04 with another text's source: the model hardly uses its source"),
+    (1.9, "loss 2.00 nats per token, 1.90 with another text's source: the model hardly uses its source"),
   ],
 )
 @pytest.mark.parametrize('decoded', [True, False])

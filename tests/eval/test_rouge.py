@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rouge_score import rouge_scorer
 
-from terraformer.data.scores import ROUGE_TYPES, STANDARD_TYPES, Tokenizer, rouge_of_each, tokenizer_for
+from terraformer.data.scores import ROUGE_TYPES, STANDARD_TYPES, RougeTokenizer, rouge_of_each, rouge_tokenizer_for
 from terraformer.eval.rouge import baselines, lead, lead_sentences, rouge, score, sentences
 from tests.prepared import sentences as random_sentences
 
@@ -150,7 +150,7 @@ def test_the_tokenizer_is_that_of_the_split_and_the_standard_score_stands_beside
   ],
 )
 def test_references_alone_choose_the_tokenizer(references, tokenizer):
-  assert tokenizer_for(references) == tokenizer
+  assert rouge_tokenizer_for(references) == tokenizer
   assert ('standard_rouge1' in rouge(references, ['“Ёж”'] * len(references))) == (tokenizer == 'unicode')
 
 
@@ -163,8 +163,8 @@ def test_typographic_quotes_leave_english_what_it_is():
 
 def test_lead_counts_words_of_scripts_without_spaces():
   source = '今天，天气很好。我们去公园玩吧。'
-  assert lead(source, tokenizer=Tokenizer.UNICODE) == '今天，天气很好。我们去公'
-  assert lead('Ёж и\nлиса  идут.', 3, tokenizer=Tokenizer.UNICODE) == 'Ёж и лиса'
+  assert lead(source, tokenizer=RougeTokenizer.UNICODE) == '今天，天气很好。我们去公'
+  assert lead('Ёж и\nлиса  идут.', 3, tokenizer=RougeTokenizer.UNICODE) == 'Ёж и лиса'
   of_words, _ = baselines([source], ['今天天气很好我们去公'])
   assert of_words['rouge1'] == 100
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from terraformer.data.scores import ROUGE_TYPES, STANDARD_TYPES, Tokenizer
+from terraformer.data.scores import ROUGE_TYPES, STANDARD_TYPES, RougeTokenizer
 from terraformer.data.scoring import Scoring
 from terraformer.eval.texts import judge
 
@@ -38,9 +38,12 @@ def test_in_a_mixture_each_task_has_its_own():
 def test_digits_of_another_script_do_not_choose_the_tokenizer_of_words():
   texts = [*NEWS, ('\u0661\u0662', '\u0661\u0662', '\u0661')]
   found = judge(texts, ['news', 'news', 'copy'], {'news': Scoring(), 'copy': EXACT})
-  assert found['rouge_tokenizer'] == Tokenizer.STANDARD and found['rouge'].keys() == {*ROUGE_TYPES}
+  assert found['rouge_tokenizer'] == RougeTokenizer.STANDARD and found['rouge'].keys() == {*ROUGE_TYPES}
   of_all = judge(texts, ['news'] * 3, {'news': Scoring()})
-  assert of_all['rouge_tokenizer'] == Tokenizer.UNICODE and of_all['rouge'].keys() == {*ROUGE_TYPES, *STANDARD_TYPES}
+  assert of_all['rouge_tokenizer'] == RougeTokenizer.UNICODE and of_all['rouge'].keys() == {
+    *ROUGE_TYPES,
+    *STANDARD_TYPES,
+  }
 
 
 def test_a_task_without_the_baseline_leaves_rouge_alone():

@@ -15,8 +15,8 @@ from terraformer.config import (
   SparseProjectionConfig,
 )
 from terraformer.layers.attention import Attention
-from terraformer.ops.kv_cache import grown
-from terraformer.ops.places import prompted
+from terraformer.ops.cache_slots import prompt_slots
+from terraformer.ops.kv_cache import extend_caches
 from tests.weights import build, call, nothing_filled, shapes, step, steps
 
 PROJECTIONS = {
@@ -47,7 +47,7 @@ def _call_and_steps(layer, x_BxTxD, length_B, prefix):
     _, cache = layer.prefill(x_BxTxD[:, :prefix], length_B, x_BxTxD.shape[1])
   position_BxT = length_B[:, None] + jnp.arange(x_BxTxD.shape[1] - prefix)
   rest_BxTxD = jnp.take_along_axis(x_BxTxD, position_BxT[..., None], axis=1)
-  stepped_BxTxD, _ = steps(layer, rest_BxTxD, cache, prompted(length_B, prefix))
+  stepped_BxTxD, _ = steps(layer, rest_BxTxD, cache, prompt_slots(length_B, prefix))
   called_BxTxD = jnp.take_along_axis(layer(x_BxTxD)[0], position_BxT[..., None], axis=1)
   return called_BxTxD, stepped_BxTxD
 
@@ -96,8 +96,10 @@ def test_a_grown_cache_is_the_same_cache(projection):
   layer, x_BxTxD = _layer_and_input(projection)
   length_B = jnp.asarray([5, 3, 1])
   small, large = (_prefill(layer, x_BxTxD[:, :5], length_B, capacity)[1] for capacity in (6, 12))
-  jax.tree.map(np.testing.assert_array_equal, grown(small, 6), large)
-  (y_small, _), (y_large, _) = (step(layer, x_BxTxD[:, 5], cache, prompted(length_B, 5)) for cache in (small, large))
+  jax.tree.map(np.testing.assert_array_equal, extend_caches(small, 6), large)
+  (y_small, _), (y_large, _) = (
+    step(layer, x_BxTxD[:, 5], cache, prompt_slots(length_B, 5)) for cache in (small, large)
+  )
   np.testing.assert_allclose(y_small, y_large, atol=1e-6)
 
 

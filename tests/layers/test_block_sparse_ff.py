@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from terraformer.config import BlockSparseFFConfig
-from terraformer.layers.expert_ff import BlockSparseFF
+from terraformer.layers.mixture_of_experts import BlockSparseFF
 from tests.weights import build, call
 
 CONFIG = BlockSparseFFConfig(d_ff=30, n_experts=5, temperature=0.0)

@@ -2,8 +2,8 @@ import pytest
 
 from terraformer.config import BlockConfig, BlockSparseFFConfig, DenseFFConfig, SparseFFConfig, SwitchFFConfig
 from terraformer.layers.dense_ff import DenseFF
-from terraformer.layers.expert_ff import BlockSparseFF, SwitchFF
 from terraformer.layers.make import make_feed_forward
+from terraformer.layers.mixture_of_experts import BlockSparseFF, SwitchFF
 from terraformer.layers.sparse_ff import SparseFF
 from tests.weights import shapes
 

@@ -9,9 +9,9 @@ import pytest
 
 from terraformer.config import BlockConfig, DenseProjectionConfig, LSHAttentionConfig, SparseProjectionConfig
 from terraformer.layers.lsh_attention import LSHAttention
-from terraformer.ops.kv_cache import grown
+from terraformer.ops.cache_slots import prompt_slots
+from terraformer.ops.kv_cache import extend_caches
 from terraformer.ops.lsh_hash import fixed_rotations, hash_queries
-from terraformer.ops.places import prompted
 from tests.reference.vectors import TOLERANCE, assign, load
 from tests.weights import build, call, nothing_filled, steps
 
@@ -53,7 +53,7 @@ def _after_prefill(layer, x_BxTxD):
   _, cache = _prefill(layer, x_BxTxD[:, :7], LENGTH_B, 11)
   position_BxT = np.asarray(LENGTH_B)[:, None] + np.arange(4)
   rest_BxTxD = np.take_along_axis(x_BxTxD, position_BxT[..., None], axis=1)
-  return _steps_from(layer, rest_BxTxD, cache, prompted(LENGTH_B, 7))[0], position_BxT
+  return _steps_from(layer, rest_BxTxD, cache, prompt_slots(LENGTH_B, 7))[0], position_BxT
 
 
 # --- Sequences and caches that are attended in whole -----------------------------------------------------------------
@@ -105,7 +105,7 @@ def _slow_steps(layer, x_BxTxD):
         k = q[b, found, h] / np.sqrt(np.square(q[b, found, h]).mean(-1, keepdims=True) + 1e-6) / np.sqrt(8)
         weight = np.exp(k @ q[b, t, h])
         y_BxTxHxK[b, t, h] = weight @ v[b, found, h] / weight.sum()
-  return np.asarray(layer.projection.merge(y_BxTxHxK))
+  return np.asarray(layer.projection.project_output(y_BxTxHxK))
 
 
 @by_projection
@@ -167,7 +167,7 @@ def test_what_stands_behind_the_prefix_leaves_no_trace(attention):
 def test_a_cache_that_is_seen_in_whole_can_grow():
   layer, x_BxTxD = _layer_and_input(attention=ATTENTIONS['in whole'])
   small, large = (_prefill(layer, x_BxTxD[:, :5], jnp.asarray([5, 3, 1]), capacity)[1] for capacity in (6, 12))
-  jax.tree.map(np.testing.assert_array_equal, grown(small, 6), large)
+  jax.tree.map(np.testing.assert_array_equal, extend_caches(small, 6), large)
 
 
 @by_projection
@@ -225,7 +225,7 @@ def test_given_choices_are_repeated():
   layer, x_BxTxD = _layer_and_input()
   other_BxTxD = np.random.default_rng(9).normal(size=x_BxTxD.shape)
   given = call(layer, other_BxTxD)[1]
-  y_BxTxD, repeated = call(layer, x_BxTxD, choices=given)
+  y_BxTxD, repeated = call(layer, x_BxTxD, routing=given)
   np.testing.assert_array_equal(repeated, given)
   assert np.any(y_BxTxD != call(layer, x_BxTxD)[0])
 
@@ -233,8 +233,8 @@ def test_given_choices_are_repeated():
 def test_a_call_with_its_own_choices_is_the_same_call():
   dropping = LSHAttentionConfig(**vars(IN_BUCKETS) | {'dropout': 0.3})
   layer, x_BxTxD = _layer_and_input(attention=dropping)
-  y_BxTxD, choices = call(layer, x_BxTxD, key=KEY)
-  np.testing.assert_array_equal(call(layer, x_BxTxD, key=KEY, choices=choices)[0], y_BxTxD)
+  y_BxTxD, routing = call(layer, x_BxTxD, key=KEY)
+  np.testing.assert_array_equal(call(layer, x_BxTxD, key=KEY, routing=routing)[0], y_BxTxD)
 
 
 def test_hashes_follow_the_key_and_without_one_the_seed():
@@ -268,10 +268,10 @@ def test_the_layer_is_that_of_the_reference(tag):
   n_rounds, causal = int(r[f'{tag}_n_hashes']), bool(r[f'{tag}_causal'])
   attention = LSHAttentionConfig(chunk_length=4, n_rounds=n_rounds, n_buckets=(8,), full_below=0)
   layer = _reference_layer({name: r[f'{tag}_w_{name}'] for name in ('qk', 'v', 'o')}, attention, causal)
-  choices = r[f'{tag}_buckets'].reshape(2, 2, n_rounds, 16) - 8 * np.arange(n_rounds)[:, None]
+  routing = r[f'{tag}_buckets'].reshape(2, 2, n_rounds, 16) - 8 * np.arange(n_rounds)[:, None]
   # What two rounds cost the reference in precision is told in tests/ops/test_lsh.py.
   tolerance = 2e-2 if n_rounds == 2 else TOLERANCE
-  np.testing.assert_allclose(call(layer, r['x'], choices=choices)[0], r[f'{tag}_y'], atol=tolerance)
+  np.testing.assert_allclose(call(layer, r['x'], routing=routing)[0], r[f'{tag}_y'], atol=tolerance)
 
 
 def test_the_plain_path_is_that_of_the_reference():

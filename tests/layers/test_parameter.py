@@ -20,7 +20,7 @@ from terraformer.config import (
 from terraformer.layers.dense import Dense
 from terraformer.layers.dense_ff import DenseFF
 from terraformer.layers.embedding import Embedding
-from terraformer.layers.expert_ff import BlockSparseFF
+from terraformer.layers.mixture_of_experts import BlockSparseFF
 from terraformer.layers.modular_convolution import ModularConvolution
 from terraformer.layers.multiplicative import MultiplicativeDense
 from terraformer.layers.multiplicative_modular import MultiplicativeModularDense

@@ -43,7 +43,7 @@ def test_step_equals_call(kind, index):
 def test_merge_joins_the_heads_before_the_output(kind):
   layer = _layer(kind)
   heads_BxTxHxK = np.stack(np.split(X_BXTXD, 3, axis=-1), axis=2)
-  np.testing.assert_allclose(layer.merge(heads_BxTxHxK), layer.output(X_BXTXD), atol=1e-5)
+  np.testing.assert_allclose(layer.project_output(heads_BxTxHxK), layer.output(X_BXTXD), atol=1e-5)
 
 
 @by_kind
@@ -62,15 +62,15 @@ def test_without_biases_zero_stays_zero():
 def _causal_attention(layer, x_BxTxD):
   q, k, v = layer(x_BxTxD)
   visible_1xTxT = np.tri(x_BxTxD.shape[1], dtype=bool)[None]
-  return layer.merge(dot_product_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), visible_1xTxT))
+  return layer.project_output(dot_product_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), visible_1xTxT))
 
 
 def test_causal_attention_between_is_that_of_the_reference():
   r = load('mult_modular_attention')
   config = ModularProjectionConfig(int(r['sparsity']))
   layer = build(lambda key: ModularProjection(config, r['x'].shape[-1], int(r['n_heads']), key=key))
-  for name, part in {'q': layer.query, 'k': layer.key, 'v': layer.value, 'out': layer.output}.items():
+  for name, group in {'q': layer.query, 'k': layer.key, 'v': layer.value, 'out': layer.output}.items():
     weights = {weight: r[f'w_{name}_{weight}'] for weight in ('multiplier', 'kernel_mult', 'kernel_modular', 'bias')}
-    assign(part, gating_SxD=weights['multiplier'], projection_DxW=weights['kernel_mult'])
-    assign(part, modular_SxWxV=weights['kernel_modular'], bias_SxV=weights['bias'].reshape(4, 4))
+    assign(group, gating_SxD=weights['multiplier'], projection_DxW=weights['kernel_mult'])
+    assign(group, modular_SxWxV=weights['kernel_modular'], bias_SxV=weights['bias'].reshape(4, 4))
   np.testing.assert_allclose(_causal_attention(layer, r['x']), r['y'], atol=TOLERANCE)

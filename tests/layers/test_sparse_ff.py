@@ -45,7 +45,7 @@ def test_a_step_reads_the_chosen_rows_only():
 def test_given_choices_are_used_in_place_of_the_largest_logits(seed):
   layer = _layer(seed)
   units_BxTxM = np.random.default_rng(seed).integers(0, 6, (2, 9, 5)).astype(np.uint8)
-  y_BxTxD, used_BxTxM = call(layer, X_BXTXD, choices=units_BxTxM)
+  y_BxTxD, used_BxTxM = call(layer, X_BXTXD, routing=units_BxTxM)
   np.testing.assert_array_equal(used_BxTxM, units_BxTxM)
   rows_1, rows_2 = (np.asarray(w[...])[np.arange(5), units_BxTxM] for w in (layer.w1_MxNxD, layer.w2_MxNxD))
   hidden_BxTxM = np.maximum(np.einsum('BTD,BTMD->BTM', X_BXTXD, rows_1), 0)
@@ -57,7 +57,7 @@ def test_noisy_choices_given_back_reproduce_the_call():
   layer = _layer(temperature=5.0, hard_probability=1.0)
   y_BxTxD, units_BxTxM = call(layer, X_BXTXD, key=jax.random.key(3))
   assert np.any(units_BxTxM != layer.logits(X_BXTXD).argmax(-1))
-  again_BxTxD, _ = call(layer, X_BXTXD, key=jax.random.key(3), choices=units_BxTxM)
+  again_BxTxD, _ = call(layer, X_BXTXD, key=jax.random.key(3), routing=units_BxTxM)
   np.testing.assert_array_equal(again_BxTxD, y_BxTxD)
 
 
@@ -137,11 +137,11 @@ def test_steps_are_those_of_the_reference():
 
 @pytest.mark.parametrize('name', TRAINING)
 def test_training_is_that_of_the_reference(name):
-  # Its noisy choices are given; that its noise leads to them is tested with `choose_units`.
+  # Its noisy choices are given; that its noise leads to them is tested with `select_units`.
   layer, r = _reference(name)
 
   def loss(layer, x_BxTxD):
-    y_BxTxD, _ = layer(x_BxTxD, key=jax.random.key(0), choices=r['quant_mask'].reshape(2, 5, 8))
+    y_BxTxD, _ = layer(x_BxTxD, key=jax.random.key(0), routing=r['quant_mask'].reshape(2, 5, 8))
     return (y_BxTxD * r['cotangent']).sum(), y_BxTxD
 
   (_, y_BxTxD), (d_layer, d_x) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(layer, r['x'])

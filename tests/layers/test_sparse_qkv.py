@@ -76,13 +76,13 @@ def _merge_and_input(config, seed=0):
 @jax.jit
 def _merge_in_parts(layer, y_BxTxHxK, length_B):
   """All at once; the first 5 in a prefill and what follows `length_B` of them in steps, and where that stands."""
-  _, cache = layer.merge_prefill(y_BxTxHxK[:, :5], length_B)
+  _, cache = layer.output_prefill(y_BxTxHxK[:, :5], length_B)
   position_BxT = length_B[:, None] + jnp.arange(4)
   rest_BxTxHxK = jnp.take_along_axis(y_BxTxHxK, position_BxT[..., None, None], axis=1)
   _, merged_TxBxD = jax.lax.scan(
-    lambda cache, y_BxHxK: layer.merge_step(y_BxHxK, cache)[::-1], cache, rest_BxTxHxK.swapaxes(0, 1)
+    lambda cache, y_BxHxK: layer.output_step(y_BxHxK, cache)[::-1], cache, rest_BxTxHxK.swapaxes(0, 1)
   )
-  expected_BxTxD = jnp.take_along_axis(layer.merge(y_BxTxHxK), position_BxT[..., None], axis=1)
+  expected_BxTxD = jnp.take_along_axis(layer.project_output(y_BxTxHxK), position_BxT[..., None], axis=1)
   return merged_TxBxD.swapaxes(0, 1), expected_BxTxD
 
 
@@ -97,13 +97,13 @@ def test_merging_in_steps_after_prefill_equals_merging_all(config, seed):
 @pytest.mark.parametrize('config', OUTPUTS)
 def test_the_first_merge_step_starts_from_the_initial_cache(config):
   layer, y_BxTxHxK = _merge_and_input(config)
-  stepped, _ = layer.merge_step(y_BxTxHxK[:, 0], layer.init_merge_cache(3))
-  np.testing.assert_allclose(stepped, layer.merge(y_BxTxHxK)[:, 0], atol=1e-4)
+  stepped, _ = layer.output_step(y_BxTxHxK[:, 0], layer.init_output_cache(3))
+  np.testing.assert_allclose(stepped, layer.project_output(y_BxTxHxK)[:, 0], atol=1e-4)
 
 
 def test_by_default_the_result_of_attention_is_not_projected_again():
   layer, y_BxTxHxK = _merge_and_input(OUTPUTS[0])
-  np.testing.assert_array_equal(layer.merge(y_BxTxHxK), y_BxTxHxK.reshape(3, 9, 24))
+  np.testing.assert_array_equal(layer.project_output(y_BxTxHxK), y_BxTxHxK.reshape(3, 9, 24))
 
 
 def test_shared_keys_are_the_queries():
@@ -121,4 +121,4 @@ def test_all_positions_are_computed_without_a_cache(config, monkeypatch):
 
   monkeypatch.setattr(ModularConvolution, 'cache_after', refuse)
   q_BxTxHxK, _, _ = layer(x_BxTxD)
-  assert layer.merge(q_BxTxHxK).shape == x_BxTxD.shape
+  assert layer.project_output(q_BxTxHxK).shape == x_BxTxD.shape

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from terraformer.config import SwitchFFConfig
-from terraformer.layers.expert_ff import SwitchFF
+from terraformer.layers.mixture_of_experts import SwitchFF
 from tests.weights import build, call
 
 CONFIG = SwitchFFConfig(d_ff=30, n_experts=5, temperature=0.0)

@@ -17,21 +17,21 @@ from terraformer.config import (
   TerraformerConfig,
 )
 from terraformer.models.block import Block
-from terraformer.models.halves import AttentionHalf, CrossAttentionHalf, FeedForwardHalf, Padding
+from terraformer.models.sublayers import AttentionSublayer, CrossAttentionSublayer, FeedForwardSublayer, SequenceMasks
 from tests.weights import build, nothing_filled, shapes, steps
 
 X_BXTXD = np.random.default_rng(0).normal(size=(2, 9, 24)).astype(np.float32)
 FEED_FORWARDS = {'dense': DenseFFConfig(30), 'sparse': SparseFFConfig(30, 6, 7)}
 MEMORY_BXSXD = np.random.default_rng(1).normal(size=(2, 6, 24)).astype(np.float32)
-PADDING = Padding(None, np.arange(6) < np.asarray([[6], [4]]))
+PADDING = SequenceMasks(None, np.arange(6) < np.asarray([[6], [4]]))
 
 
 def _feed_forward(*arguments, seed=0):
-  return build(lambda key: FeedForwardHalf(_config(*arguments), jnp.float32, key=key), seed)
+  return build(lambda key: FeedForwardSublayer(_config(*arguments), jnp.float32, key=key), seed)
 
 
 def _attention(*arguments):
-  return build(lambda key: AttentionHalf(_config(*arguments), True, jnp.float32, key=key))
+  return build(lambda key: AttentionSublayer(_config(*arguments), True, jnp.float32, key=key))
 
 
 def _config(feed_forward='dense', recurrence=None, dropout=0.0):
@@ -55,7 +55,7 @@ def test_step_of_the_feed_forward_sublayer_equals_call(feed_forward, recurrence)
 
 @pytest.mark.parametrize('projection', ['dense', 'sparse'])
 def test_step_of_the_cross_attention_sublayer_equals_call(projection):
-  sublayer = build(lambda key: CrossAttentionHalf(_config(projection), jnp.float32, key=key))
+  sublayer = build(lambda key: CrossAttentionSublayer(_config(projection), jnp.float32, key=key))
   called, stepped = _call_and_steps(sublayer, X_BXTXD)
   np.testing.assert_allclose(stepped, called, atol=1e-4)
 

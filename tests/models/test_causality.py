@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from terraformer.config import EncoderDecoderConfig, LanguageModelConfig, ReversibleResidualConfig, TerraformerConfig
-from terraformer.models.halves import Padding
-from terraformer.models.parameters import merge, split
+from terraformer.models.parameters import merge_module, split_module
 from terraformer.models.stack import Stack
+from terraformer.models.sublayers import SequenceMasks
 from tests.models.examples import CONFIGS, DENSE_FF, LSH_IN_BUCKETS, PLAIN, SHARED_SPARSE, TERRAFORMERS, block, model
 from tests.weights import filled, shapes
 
@@ -25,12 +25,12 @@ INPUTS_1XS, TARGETS_1XT = jnp.asarray([[1, 2, 3, 4, 5, 6, 0, 0, 0]]), jnp.arange
 @jax.jit
 def _jacobian(model, key):
   """Of each target's logits, mixed at random, by the tables of tokens and positions."""
-  structure, params = split(model)
+  structure, params = split_module(model)
   tables = {name: value for name, value in params.items() if name == 'embedding' or 'positions' in name}
   mixed_V = jnp.asarray(np.random.default_rng(0).normal(size=20), jnp.float32)
 
   def logits(tables):
-    return merge(structure, params | tables)(INPUTS_1XS, TARGETS_1XT, key=key)[0] @ mixed_V
+    return merge_module(structure, params | tables)(INPUTS_1XS, TARGETS_1XT, key=key)[0] @ mixed_V
 
   return jax.jacrev(logits)(tables)
 
@@ -119,7 +119,7 @@ def _positions_seen(stack, x_BxTxD):
   mixed_D = jnp.asarray(np.random.default_rng(0).normal(size=24), jnp.float32)
 
   def last(x_BxTxD):
-    y_BxTxD = stack.residual.leave(stack(stack.residual.enter(x_BxTxD), Padding(None)))
+    y_BxTxD = stack.residual.merge_streams(stack(stack.residual.split_streams(x_BxTxD), SequenceMasks(None)))
     return (y_BxTxD @ mixed_D)[0]
 
   return jax.jacrev(last)(x_BxTxD)

@@ -45,8 +45,8 @@ def test_no_part_is_without_a_name():
   ],
 )
 def test_a_part_and_what_a_token_reads_of_it(name, parameters, read):
-  part = cost(MODEL, 8).parts[name]
-  assert (part.parameters, part.read) == (parameters, read)
+  group = cost(MODEL, 8).parts[name]
+  assert (group.parameters, group.read) == (parameters, read)
 
 
 def test_operations_are_those_of_a_dense_layer_counted_by_hand():
@@ -59,7 +59,7 @@ def test_operations_are_those_of_a_dense_layer_counted_by_hand():
 
 def test_a_decoded_token_reads_nothing_of_the_encoder():
   model = EncoderDecoderConfig(20, 50, encoder=BLOCK, decoder=BLOCK)
-  assert not sum(part.read for name, part in cost(model, 8).parts.items() if name.startswith('encoder'))
+  assert not sum(group.read for name, group in cost(model, 8).parts.items() if name.startswith('encoder'))
 
 
 def test_keys_and_values_of_the_cache_are_two_a_layer():

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from terraformer.config import ReversibleResidualConfig, TerraformerConfig
-from terraformer.models.halves import Padding
 from terraformer.models.stack import Stack
+from terraformer.models.sublayers import SequenceMasks
 from terraformer.ops.reversible import StackInputs, reversible_stack
 from tests.models.examples import LSH_IN_BUCKETS, SHARED_SPARSE, block
 
@@ -36,9 +36,9 @@ def _inputs_seen(fixed_point: bool) -> int:
   keys = jax.random.split(jax.random.key(0), N_LAYERS)
 
   def loss(blocks, streams):
-    return sum(y.sum() for y in reversible_stack(spec, StackInputs(blocks, keys, Padding(None)), streams))
+    return sum(y.sum() for y in reversible_stack(spec, StackInputs(blocks, keys, SequenceMasks(None)), streams))
 
-  jax.block_until_ready(jax.jit(jax.grad(loss))(stack.blocks, stack.residual.enter(x_BxTxD)))
+  jax.block_until_ready(jax.jit(jax.grad(loss))(stack.blocks, stack.residual.split_streams(x_BxTxD)))
   jax.effects_barrier()
   return len(seen)
 

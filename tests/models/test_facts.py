@@ -7,8 +7,8 @@ from flax import nnx
 
 from terraformer.config import UserError
 from terraformer.layers.parameter import Facts, facts_of, parameter, tell
-from terraformer.models.make import unroll
-from terraformer.models.parameters import flatten, split, stacked_name, stacks_of
+from terraformer.models.make import layerwise
+from terraformer.models.parameters import flatten, split_module, stacked_name, stacks_of
 from tests.models.examples import CONFIGS, abstract
 
 PARTS = {
@@ -28,18 +28,18 @@ by_config = pytest.mark.parametrize('name', CONFIGS)
 
 def _forms(name):
   stacked = abstract(CONFIGS[name])
-  return stacked, jax.eval_shape(unroll, stacked)
+  return stacked, jax.eval_shape(layerwise, stacked)
 
 
 @by_config
 def test_every_parameter_has_all_facts(name):
   for model in _forms(name):
     facts = facts_of(model)
-    shapes = flatten(split(model)[1])
+    shapes = flatten(split_module(model)[1])
     assert facts.keys() == shapes.keys()
     for path, each in facts.items():
       assert len(each.axes) == len(shapes[path].shape), path
-      assert each.part in PARTS and each.stack in ('encoder', 'decoder', None), path
+      assert each.group in PARTS and each.stack in ('encoder', 'decoder', None), path
       assert each.row_axis is None or -len(each.axes) <= each.row_axis < 0, path
       assert not each.stays_float32 or each.row_axis is not None, path
 
@@ -74,7 +74,7 @@ def test_a_step_reads_no_encoder_and_no_keys_of_its_output(name):
   not_read = {path for path, each in facts.items() if not each.in_step}
   assert {path for path, each in facts.items() if each.stack == 'encoder'} <= not_read
   rest = {path for path in not_read if facts[path].stack != 'encoder'}
-  assert all(facts[path].part == 'QKV' or path.startswith('merge') for path in rest)
+  assert all(facts[path].group == 'QKV' or path.startswith('merge') for path in rest)
   assert bool([path for path in rest if 'cross' in path]) == ('cross' in name)
 
 
@@ -87,7 +87,7 @@ def test_weight_decay_is_for_all_but_biases_and_normalisation(name):
 
 class _Layer(nnx.Module):
   def __init__(self, value, known=None):
-    self.known = parameter(jnp.zeros((2, 3)), ('embed', None), part=known)
+    self.known = parameter(jnp.zeros((2, 3)), ('embed', None), group=known)
     self.inner = nnx.List([value])
 
 
@@ -99,21 +99,21 @@ def test_a_parameter_without_facts_is_an_error_with_its_path(value):
 
 
 def test_a_parameter_of_no_part_is_an_error_with_its_path():
-  with pytest.raises(UserError, match=r'^inner.0: nobody says which part of the model it is'):
+  with pytest.raises(UserError, match=r'^inner.0: it has no group'):
     facts_of(_Layer(parameter(jnp.zeros(3), (None,)), 'QKV'))
 
 
 def test_a_path_without_a_parameter_is_an_error():
-  facts = facts_of(_Layer(parameter(jnp.zeros(3), (None,), part='QKV'), 'QKV'))
+  facts = facts_of(_Layer(parameter(jnp.zeros(3), (None,), group='QKV'), 'QKV'))
   with pytest.raises(UserError, match=r'^inner.1: the model has no such parameter'):
     facts['inner.1']
 
 
 def test_an_owner_tells_what_a_layer_does_not_know_and_no_more():
   layer = _Layer(parameter(jnp.zeros(3), (None,), decays=False), 'controller')
-  tell(layer, part='feed-forward', stack='decoder', in_step=False)
-  tell(layer, part='QKV', stack='encoder')
+  tell(layer, group='feed-forward', stack='decoder', in_step=False)
+  tell(layer, group='QKV', stack='encoder')
   assert facts_of(layer) == {
-    'known': Facts(('embed', None), part='controller', stack='decoder', in_step=False),
-    'inner.0': Facts((None,), decays=False, part='feed-forward', stack='decoder', in_step=False),
+    'known': Facts(('embed', None), group='controller', stack='decoder', in_step=False),
+    'inner.0': Facts((None,), decays=False, group='feed-forward', stack='decoder', in_step=False),
   }

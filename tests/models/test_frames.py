@@ -11,10 +11,10 @@ from terraformer import config as c
 from terraformer.layers.parameter import facts_of
 from terraformer.layers.sparse_ff import SparseFF
 from terraformer.models.make import abstract_model
-from terraformer.models.parameters import split
-from terraformer.train.by_layer import ByLayer
-from terraformer.train.optimizer import make_optimizer, make_schedule
-from terraformer.train.step import make_eval_step, make_train_step
+from terraformer.models.parameters import split_module
+from terraformer.training.by_layer import ByLayer
+from terraformer.training.optimizer import make_optimizer, make_schedule
+from terraformer.training.step import make_eval_step, make_train_step
 from tests.models.examples import block
 
 PACKAGE = Path(terraformer.__file__).parent
@@ -65,7 +65,7 @@ def _model(residual):
 @pytest.mark.parametrize('optimizer', OPTIMIZERS)
 def test_a_layer_is_trained_at_most_eight_functions_below_its_stack(depth, residual, optimizer):
   model = _model(residual)
-  structure, params = split(model)
+  structure, params = split_module(model)
   optimizer = make_optimizer(OPTIMIZERS[optimizer], facts_of(model))
   step = make_train_step(structure, optimizer, make_schedule(SCHEDULE), jax.random.key(0))
   state = {'params': params, 'optimizer': jax.eval_shape(optimizer.init, params), 'step': 0}
@@ -78,6 +78,6 @@ def test_a_layer_is_trained_at_most_eight_functions_below_its_stack(depth, resid
 
 @pytest.mark.parametrize('residual', RESIDUALS)
 def test_a_layer_is_evaluated_at_most_eight_functions_below_its_stack(depth, residual):
-  structure, params = split(_model(residual))
+  structure, params = split_module(_model(residual))
   found = depth(make_eval_step(structure), params, BATCH)
   assert found[0] == ('stack.py', '__call__') and len(found) <= MOST, found

@@ -13,8 +13,8 @@ import pytest
 
 from terraformer.config import EncoderDecoderConfig, LanguageModelConfig, ReversibleResidualConfig
 from terraformer.models.make import abstract_model, make_model
-from terraformer.models.parameters import flatten, merge, split
-from terraformer.train.loss import model_losses
+from terraformer.models.parameters import flatten, merge_module, split_module
+from terraformer.training.loss import model_losses
 from tests.losses import mean_loss
 from tests.models.examples import DENSE, LSH_IN_BUCKETS, SHARED_SPARSE, block, tokens
 
@@ -49,10 +49,10 @@ def _both(name, seed):
   config = CONFIGS[name]
   keeping = dataclasses.replace(config, residual=ReversibleResidualConfig(keep_activations=True))
   reversible = _initial(config, key=jax.random.key(seed))
-  plain = merge(split(abstract_model(keeping))[0], split(reversible)[1])
+  plain = merge_module(split_module(abstract_model(keeping))[0], split_module(reversible)[1])
   inputs_BxS, targets_BxT = tokens(seed)
   arguments = inputs_BxS[:2], targets_BxT[:2], jax.random.key(seed + 10)
-  return [flatten(split(_gradients(model, *arguments))[1]) for model in (plain, reversible)]
+  return [flatten(split_module(_gradients(model, *arguments))[1]) for model in (plain, reversible)]
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -18,11 +18,11 @@ from terraformer.config import (
 from terraformer.layers.parameter import facts_of
 from terraformer.models.encoder_decoder import EncoderDecoder
 from terraformer.models.language_model import LanguageModel
-from terraformer.models.make import abstract_model, make_model, unroll
-from terraformer.models.parameters import describe, flatten, split
-from terraformer.models.stack import Stack, UnrolledStack
+from terraformer.models.make import abstract_model, layerwise, make_model
+from terraformer.models.parameters import describe, flatten, split_module
+from terraformer.models.stack import LayerwiseStack, Stack
 from terraformer.models.terraformer import Terraformer
-from terraformer.ops.places import Filled
+from terraformer.ops.cache_slots import FilledSlots
 from tests.models.examples import CONFIGS, DENSE, DENSE_FF, abstract, block, tokens
 
 by_config = pytest.mark.parametrize('name', CONFIGS)
@@ -67,17 +67,17 @@ def test_a_step_returns_logits_and_a_cache_of_the_same_structure(name):
 @pytest.mark.parametrize('unrolled', [False, True])
 def test_the_filled_places_are_kept_once_for_all_layers(name, unrolled):
   model = abstract(CONFIGS[name])
-  model = jax.eval_shape(unroll, model) if unrolled else model
+  model = jax.eval_shape(layerwise, model) if unrolled else model
   state = jax.eval_shape(lambda model, inputs: model.prefill(inputs, 7), model, tokens(0)[0])
-  is_filled = lambda node: isinstance(node, Filled)  # noqa: E731
+  is_filled = lambda node: isinstance(node, FilledSlots)  # noqa: E731
   assert sum(map(is_filled, jax.tree.leaves(state, is_leaf=is_filled))) == 1
-  assert describe(state.filled.prompt_B) == 'int32[3]' and describe(state.filled.place) == 'int32[]'
+  assert describe(state.filled.prompt_B) == 'int32[3]' and describe(state.filled.next_slot) == 'int32[]'
 
 
 @by_config
 def test_every_dimension_of_every_parameter_has_a_name(name):
   model = abstract(CONFIGS[name])
-  ranks = {path: len(leaf.shape) for path, leaf in flatten(split(model)[1]).items()}
+  ranks = {path: len(leaf.shape) for path, leaf in flatten(split_module(model)[1]).items()}
   assert {path: len(facts.axes) for path, facts in facts_of(model).items()} == ranks
 
 
@@ -91,15 +91,15 @@ def test_layers_is_the_first_name_of_what_a_stack_holds_and_of_nothing_else(name
 @by_config
 def test_unrolled_every_stack_is_apart_and_as_many_numbers_are_left(name):
   model = abstract(CONFIGS[name])
-  apart = jax.eval_shape(unroll, model)
-  stacks = [part for part, value in vars(model).items() if isinstance(value, Stack)]
-  assert stacks and all(isinstance(getattr(apart, part), UnrolledStack) for part in stacks)
+  apart = jax.eval_shape(layerwise, model)
+  stacks = [group for group, value in vars(model).items() if isinstance(value, Stack)]
+  assert stacks and all(isinstance(getattr(apart, group), LayerwiseStack) for group in stacks)
   assert sum(leaf.size for leaf in jax.tree.leaves(apart)) == sum(leaf.size for leaf in jax.tree.leaves(model))
 
 
 def test_unrolling_leaves_the_model_as_it_is():
   model = abstract(CONFIGS['sparse'])
-  jax.eval_shape(unroll, model)
+  jax.eval_shape(layerwise, model)
   assert isinstance(model.decoder, Stack)
 
 

@@ -19,7 +19,7 @@ from terraformer.config import (
   SparseProjectionConfig,
   SRUConfig,
 )
-from terraformer.train.loss import model_losses
+from terraformer.training.loss import model_losses
 from tests.losses import mean_loss
 from tests.models.examples import abstract
 
@@ -50,8 +50,8 @@ def test_reversible_memory_hardly_grows_with_depth():
 def test_what_reversible_memory_grows_by_is_the_recorded_choices():
   # One byte for each block of each token, and keys of the noise.
   grown = _temporary_bytes(48, ReversibleResidualConfig()) - _temporary_bytes(4, ReversibleResidualConfig())
-  choices = 44 * 8 * 256 * 6
-  assert choices <= grown < 1.05 * choices
+  routing = 44 * 8 * 256 * 6
+  assert routing <= grown < 1.05 * routing
 
 
 def test_plain_memory_grows_in_proportion():

@@ -14,7 +14,7 @@ import json, resource, time
 import jax, jax.numpy as jnp
 from terraformer.config import *
 from terraformer.models.make import make_model
-from terraformer.train.loss import model_losses
+from terraformer.training.loss import model_losses
 from tests.losses import mean_loss
 
 block = BlockConfig(

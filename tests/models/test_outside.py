@@ -86,7 +86,7 @@ def test_gin_makes_a_model_of_it_that_decodes_as_it_computes(model):
 def test_its_parameters_are_counted_and_the_table_of_costs_has_it(model):
   facts = facts_of(examples.abstract(model))
   (sharpness,) = (each for path, each in facts.items() if path.endswith('sharpness'))
-  assert (sharpness.part, sharpness.stack, sharpness.loop, sharpness.decays) == ('QKV', 'decoder', 'blocks', False)
+  assert (sharpness.group, sharpness.stack, sharpness.loop, sharpness.decays) == ('QKV', 'decoder', 'blocks', False)
   assert 'decoder QKV' in describe.as_table(model, 8)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from terraformer.config import FixedBasePositionsConfig, LSHAttentionConfig, ReversibleResidualConfig
 from terraformer.ops.segments import Segments
-from terraformer.train.loss import model_losses, summed_loss
+from terraformer.training.loss import model_losses, summed_loss
 from tests.models.examples import CONFIGS, SHARED_SPARSE, block, model
 from tests.models.test_causality import IN_BUCKETS
 

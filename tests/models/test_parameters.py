@@ -3,7 +3,15 @@ import numpy as np
 
 from terraformer.config import BlockConfig, DenseFFConfig, DenseProjectionConfig, SRUConfig, TerraformerConfig
 from terraformer.models.block import Block
-from terraformer.models.parameters import count, flatten, merge, put_stacks, split, take_stacks, unflatten
+from terraformer.models.parameters import (
+  combine_stacks,
+  count,
+  flatten,
+  merge_module,
+  partition_stacks,
+  split_module,
+  unflatten,
+)
 from tests.weights import build
 
 
@@ -14,19 +22,19 @@ def _block():
 
 def test_a_merged_module_is_the_one_that_was_split():
   block = _block()
-  assert jax.tree.structure(merge(*split(block))) == jax.tree.structure(block)
-  for one, other in zip(jax.tree.leaves(merge(*split(block))), jax.tree.leaves(block), strict=True):
+  assert jax.tree.structure(merge_module(*split_module(block))) == jax.tree.structure(block)
+  for one, other in zip(jax.tree.leaves(merge_module(*split_module(block))), jax.tree.leaves(block), strict=True):
     np.testing.assert_array_equal(one, other)
 
 
 def test_a_path_leads_to_its_parameter():
   block = _block()
-  found = flatten(split(block)[1])['attentions.1.attention.projection.query.kernel_DxF']
+  found = flatten(split_module(block)[1])['attentions.1.attention.projection.query.kernel_DxF']
   np.testing.assert_array_equal(found, block.attentions[1].attention.projection.query.kernel_DxF[...])
 
 
 def test_unflatten_reverts_flatten():
-  _, params = split(_block())
+  _, params = split_module(_block())
   assert jax.tree.structure(unflatten(flatten(params))) == jax.tree.structure(params)
 
 
@@ -36,7 +44,7 @@ def test_count_adds_up_all_arrays():
 
 def test_stacks_are_taken_out_and_put_back():
   params = {'norm': {'scale_D': 1}, 'decoder': {'blocks': {'norm': {'scale_D': 2}}, 'forgets': {'bias_D': 3}}}
-  stacks, rest = take_stacks(params, ('decoder.blocks', 'decoder.forgets'))
+  stacks, rest = partition_stacks(params, ('decoder.blocks', 'decoder.forgets'))
   assert stacks == {'decoder.blocks': {'norm': {'scale_D': 2}}, 'decoder.forgets': {'bias_D': 3}}
   assert rest == {'norm': {'scale_D': 1}}
-  assert put_stacks(stacks, rest) == params
+  assert combine_stacks(stacks, rest) == params

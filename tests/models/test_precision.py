@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from terraformer.config import LSHAttentionConfig, SparseFFConfig, TerraformerConfig
-from terraformer.models.halves import Padding
-from terraformer.models.precision import ready
+from terraformer.models.precision import cast_and_gather
 from terraformer.models.stack import Stack
+from terraformer.models.sublayers import SequenceMasks
 from terraformer.ops.reversible import StackInputs, reversible_stack, stack
 from tests.models.examples import CONFIGS, SHARED_SPARSE, block, model, tokens
 from tests.weights import call
@@ -35,10 +35,10 @@ class _Log:
   def watch(self, sublayer):
     """A sublayer that tells what it chose, or repeated, and what it would have chosen instead of repeating."""
 
-    def apply(layer, x_BxTxD, scanned, shared, context, choices, *, number):
+    def apply(layer, x_BxTxD, scanned, shared, context, routing, *, number):
       index, key = scanned
-      delta_BxTxD, used = sublayer(layer, x_BxTxD, key, shared, context, choices, number=number)
-      if choices is None:
+      delta_BxTxD, used = sublayer(layer, x_BxTxD, key, shared, context, routing, number=number)
+      if routing is None:
         jax.debug.callback(lambda *entry: self._enter(self.made, number, *entry), index, used)
       else:
         _, again = sublayer(layer, x_BxTxD, key, shared, context, None, number=number)
@@ -48,8 +48,8 @@ class _Log:
 
     return apply
 
-  def _enter(self, record, number, index, choices):
-    record[number, int(index)] = np.asarray(choices)
+  def _enter(self, record, number, index, routing):
+    record[number, int(index)] = np.asarray(routing)
 
 
 @functools.cache
@@ -66,7 +66,7 @@ def _run(run):
   @jax.jit
   def gradients(blocks, streams):
     def loss(blocks, streams):
-      y = run(spec, StackInputs(blocks, scanned, Padding(None)), tuple(streams))
+      y = run(spec, StackInputs(blocks, scanned, SequenceMasks(None)), tuple(streams))
       return (jnp.stack(y) * cotangents).sum()
 
     return jax.grad(loss, argnums=(0, 1))(blocks, streams)
@@ -129,11 +129,11 @@ def test_parameters_stay_float32_and_so_do_their_gradients():
 
 def test_in_float32_a_module_is_itself():
   one = model(CONFIGS['dense'])
-  assert ready(one, jnp.float32) is one
+  assert cast_and_gather(one, jnp.float32) is one
 
 
 def test_arrays_are_converted_and_the_module_stays_as_it_was():
   one = model(CONFIGS['dense']).output
-  found = ready(one, jnp.dtype(jnp.bfloat16))
+  found = cast_and_gather(one, jnp.dtype(jnp.bfloat16))
   assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(jnp.bfloat16)}
   assert {leaf.dtype for leaf in jax.tree.leaves(one)} == {jnp.dtype(jnp.float32)}

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from terraformer import config as c
-from terraformer.models.halves import Padding
 from terraformer.models.make import make_model
 from terraformer.models.probe import unit_counts
-from terraformer.train.watch import unit_usage
+from terraformer.models.sublayers import SequenceMasks
+from terraformer.training.diagnostics import unit_usage
 
 BLOCK = c.BlockConfig(16, 2, c.SparseProjectionConfig(4), c.SparseFFConfig(32, 8, 4), ff_chunk=3)
 LAYERS = {'n_encoder_layers': 2, 'n_decoder_layers': 3, 'encoder': BLOCK, 'decoder': BLOCK}
@@ -52,7 +52,7 @@ def test_the_first_layer_picks_what_its_controller_says():
   nothing = np.zeros((2, 0), np.int32)
   first = jax.tree.map(lambda x: x[0], model.decoder.blocks)
   x_BxTxD = model.positions(model.embed(np.pad(tokens, ((0, 0), (1, 0)))[:, :-1], 0.0, None))
-  x_BxTxD = x_BxTxD + first.attentions[0](x_BxTxD, Padding(None), None)[0]
+  x_BxTxD = x_BxTxD + first.attentions[0](x_BxTxD, SequenceMasks(None), None)[0]
   logits_BxTxMxN = first.feed_forward.feed_forward.logits(first.feed_forward.norm(x_BxTxD))
   expected_MxN = jax.nn.one_hot(logits_BxTxMxN.argmax(-1), 8).sum((0, 1))
   np.testing.assert_array_equal(unit_counts(model, nothing, tokens)['decoder'][0], expected_MxN)

@@ -17,9 +17,9 @@ from terraformer.config import (
   SRUConfig,
   TerraformerConfig,
 )
-from terraformer.models.halves import Padding
 from terraformer.models.residual import Residual
-from terraformer.models.stack import Stack, UnrolledStack
+from terraformer.models.stack import LayerwiseStack, Stack
+from terraformer.models.sublayers import SequenceMasks
 from terraformer.ops.reversible import rematerialised_stack, reversible_stack, stack
 from tests.models.examples import DENSE, DENSE_FF, LSH_IN_BUCKETS, SHARED_SPARSE, block
 from tests.weights import build, filled, nothing_filled, shapes
@@ -43,13 +43,13 @@ def _streams(seed, count=2, time=9):
 def _memory(seed=0):
   """Of 7 positions, of which 7 and 4 count."""
   memory_BxSxD = jnp.asarray(np.random.default_rng(seed + 20).normal(size=(2, 7, 24)), jnp.float32)
-  return memory_BxSxD, Padding(None, jnp.arange(7) < jnp.asarray([[7], [4]]))
+  return memory_BxSxD, SequenceMasks(None, jnp.arange(7) < jnp.asarray([[7], [4]]))
 
 
 @jax.jit
-def _gradients(stack, streams, padding, memory, key, cotangents):
+def _gradients(stack, streams, masks, memory, key, cotangents):
   def loss(stack, streams, memory):
-    y = stack(streams, padding, memory, key=key)
+    y = stack(streams, masks, memory, key=key)
     return sum((one * cotangent).sum() for one, cotangent in zip(y, cotangents, strict=True))
 
   return jax.grad(loss, argnums=(0, 1, 2))(stack, streams, memory)
@@ -63,8 +63,8 @@ def _assert_close(found, expected, tolerance):
 
 @pytest.mark.parametrize('seed', range(3))
 def test_reversible_gradients_are_those_of_plain_differentiation(seed):
-  memory, padding = _memory(seed)
-  inputs = _streams(seed), padding, memory, jax.random.key(seed), _streams(seed + 10)
+  memory, masks = _memory(seed)
+  inputs = _streams(seed), masks, memory, jax.random.key(seed), _streams(seed + 10)
   plain, reversible = (
     _gradients(filled(_shapes(12, residual, True), seed), *inputs) for residual in (KEEPING, REVERSIBLE)
   )
@@ -75,31 +75,31 @@ def test_reversible_gradients_are_those_of_plain_differentiation(seed):
 
 def test_the_memory_has_a_gradient():
   # Or the test above would not show that it is right.
-  memory, padding = _memory()
-  inputs = _streams(0), padding, memory, jax.random.key(0), _streams(10)
+  memory, masks = _memory()
+  inputs = _streams(0), masks, memory, jax.random.key(0), _streams(10)
   _, _, d_memory_BxSxD = _gradients(filled(_shapes(12, cross=True), 0), *inputs)
-  np.testing.assert_array_equal(np.asarray(d_memory_BxSxD).any(-1), padding.memory_BxS)
+  np.testing.assert_array_equal(np.asarray(d_memory_BxSxD).any(-1), masks.memory_BxS)
 
 
 def test_noise_makes_a_difference():
   # Or that test would not show that the backward pass repeats it.
-  memory, padding = _memory()
+  memory, masks = _memory()
   one, other = (
-    _gradients(filled(_shapes(12, cross=True), 0), _streams(0), padding, memory, jax.random.key(seed), _streams(10))
+    _gradients(filled(_shapes(12, cross=True), 0), _streams(0), masks, memory, jax.random.key(seed), _streams(10))
     for seed in (0, 1)
   )
   assert np.abs(one[1][0] - other[1][0]).max() > 0.1
 
 
 def test_a_rematerialised_stack_has_the_gradients_of_a_plain_one():
-  inputs = _streams(0, 1), Padding(None), None, jax.random.key(0), _streams(10, 1)
+  inputs = _streams(0, 1), SequenceMasks(None), None, jax.random.key(0), _streams(10, 1)
   keeping = PlainResidualConfig(keep_activations=True)
   expected, found = (_gradients(filled(_shapes(2, residual), 0), *inputs) for residual in (keeping, PLAIN))
   _assert_close(found, expected, 1e-5)
 
 
 def test_a_stack_that_forgets_has_the_gradients_of_one_that_keeps_activations():
-  inputs = _streams(0), Padding(None), None, jax.random.key(0), _streams(10)
+  inputs = _streams(0), SequenceMasks(None), None, jax.random.key(0), _streams(10)
   expected, found = (
     _gradients(filled(_shapes(3, dataclasses.replace(residual, forget_every=2)), 0), *inputs)
     for residual in (KEEPING, REVERSIBLE)
@@ -109,7 +109,7 @@ def test_a_stack_that_forgets_has_the_gradients_of_one_that_keeps_activations():
 
 def test_unrolling_the_loop_does_not_change_the_gradients():
   # Two layers a turn do not divide three.
-  inputs = _streams(0), Padding(None), None, jax.random.key(0), _streams(10)
+  inputs = _streams(0), SequenceMasks(None), None, jax.random.key(0), _streams(10)
   expected, found = (_gradients(filled(_shapes(3, unroll=unroll), 0), *inputs) for unroll in (1, 2))
   _assert_close(found, expected, 2e-5)
 
@@ -153,7 +153,7 @@ def test_each_sublayer_of_a_layer_has_a_draw_of_its_own():
     lambda key: Stack(TerraformerConfig(), dataclasses.replace(BLOCK, dropout=0.5), 1, 2, causal=True, key=key)
   )
   layer = jax.tree.map(lambda x: x[0], stack.blocks)
-  arguments = _streams(0)[0], jax.random.key(0), Padding(None), None, None
+  arguments = _streams(0)[0], jax.random.key(0), SequenceMasks(None), None, None
   one, other = (layer.delta(*arguments, number=number)[0] == 0 for number in range(2))
   assert np.any(one != other)
 
@@ -171,16 +171,16 @@ def test_layers_start_from_draws_of_their_own():
 
 def test_one_vector_enters_both_streams_and_their_mean_leaves():
   residual = Residual(REVERSIBLE)
-  assert residual.enter(3.0) == (3.0, 3.0) and residual.leave((3.0, 5.0)) == 4.0
+  assert residual.split_streams(3.0) == (3.0, 3.0) and residual.merge_streams((3.0, 5.0)) == 4.0
 
 
 def test_a_plain_stream_is_entered_and_left_as_it_is():
   residual = Residual(PLAIN)
-  assert residual.enter(3.0) == (3.0,) and residual.leave((3.0,)) == 3.0
+  assert residual.split_streams(3.0) == (3.0,) and residual.merge_streams((3.0,)) == 3.0
 
 
 def test_fixed_point_streams_start_on_the_grid():
-  one, other = Residual(FIXED_POINT).enter(jnp.asarray(1 / 3))
+  one, other = Residual(FIXED_POINT).split_streams(jnp.asarray(1 / 3))
   assert one == other == 21845 / 2**16
 
 
@@ -203,7 +203,7 @@ def test_to_forget_is_to_average_the_streams_and_pass_a_dense_layer():
   kernel_DxF, bias_F = one.forgets.kernel_DxF[...][0], one.forgets.bias_F[...][0]
   mean = (a + b) / 2 @ kernel_DxF + bias_F
   # Three sublayers a layer swap an odd number of times; the streams are equal.
-  for found in one((a, b), Padding(None)):
+  for found in one((a, b), SequenceMasks(None)):
     np.testing.assert_allclose(found, mean, atol=1e-5)
 
 
@@ -214,7 +214,7 @@ def test_to_forget_is_to_average_the_streams_and_pass_a_dense_layer():
 def _delta(block, x_BxTxD, key, number):
   """Of any sublayer of a block: one compiled program, so that the same input gives the same bits."""
   deltas = [lambda *arguments, number=number: block.delta(*arguments, number=number)[0] for number in range(2)]
-  return jax.lax.switch(number, deltas, x_BxTxD, key, Padding(None), None, None)
+  return jax.lax.switch(number, deltas, x_BxTxD, key, SequenceMasks(None), None, None)
 
 
 def _there_and_back(stack, streams, seed):
@@ -237,14 +237,14 @@ def _deep(residual=FIXED_POINT):
 @pytest.mark.parametrize('seed', range(3))
 def test_fixed_point_streams_of_48_layers_are_taken_back_bit_for_bit(seed):
   # The arithmetic alone: one program is run in both directions. `test_exact` has the compiled backward pass.
-  start = Residual(FIXED_POINT).enter(_streams(seed)[0])
+  start = Residual(FIXED_POINT).split_streams(_streams(seed)[0])
   found = _there_and_back(filled(_deep(), seed), start, seed)
   np.testing.assert_array_equal(np.stack(found), np.stack(start))
 
 
 def test_streams_that_leave_the_grid_are_not():
   # What makes the test above a test.
-  start = tuple(x + jnp.float32(1e-6) for x in Residual(FIXED_POINT).enter(_streams(0)[0]))
+  start = tuple(x + jnp.float32(1e-6) for x in Residual(FIXED_POINT).split_streams(_streams(0)[0]))
   assert np.any(np.stack(_there_and_back(filled(_deep(), 0), start, 0)) != np.stack(start))
 
 
@@ -259,7 +259,7 @@ def test_what_a_fixed_point_sublayer_adds_is_on_the_grid(seed):
 
 def test_fixed_point_gradients_are_those_of_the_identity_in_the_place_of_rounding():
   # Rounding moves streams by 2^-17 = 8e-6 a sublayer, and gradients of up to 10 by a few times that.
-  inputs = _streams(0), Padding(None), None, jax.random.key(0), _streams(10)
+  inputs = _streams(0), SequenceMasks(None), None, jax.random.key(0), _streams(10)
   dense = block(DENSE, DENSE_FF)
   rounded, exact = (
     _gradients(filled(_shapes(2, residual, config=dense), 0), *inputs) for residual in (FIXED_POINT, KEEPING)
@@ -273,24 +273,24 @@ def test_fixed_point_gradients_are_those_of_the_identity_in_the_place_of_roundin
 @pytest.mark.parametrize('residual', [REVERSIBLE, PLAIN])
 def test_an_unrolled_stack_is_the_same_function(residual):
   one = filled(_shapes(2, residual), 0)
-  padding = Padding(jnp.arange(9) < jnp.asarray([[9], [6]]))
-  call = jax.jit(lambda stack: stack(_streams(0, len(stack.residual.enter(0))), padding))
-  np.testing.assert_allclose(call(UnrolledStack(one)), call(one), atol=1e-4)
+  masks = SequenceMasks(jnp.arange(9) < jnp.asarray([[9], [6]]))
+  call = jax.jit(lambda stack: stack(_streams(0, len(stack.residual.split_streams(0))), masks))
+  np.testing.assert_allclose(call(LayerwiseStack(one)), call(one), atol=1e-4)
 
 
 @pytest.mark.parametrize('unrolled', [False, True])
 def test_prefill_passes_the_streams_through_like_call(unrolled):
   one = filled(_shapes(2), 0)
-  expected = jax.jit(lambda stack: stack(_streams(0), Padding(None)))(one)
+  expected = jax.jit(lambda stack: stack(_streams(0), SequenceMasks(None)))(one)
   prefill = jax.jit(lambda stack, streams: stack.prefill(streams, jnp.asarray([9, 4]), 9)[0])
-  np.testing.assert_allclose(prefill(UnrolledStack(one) if unrolled else one, _streams(0)), expected, atol=1e-4)
+  np.testing.assert_allclose(prefill(LayerwiseStack(one) if unrolled else one, _streams(0)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize('cross', [False, True])
 @pytest.mark.parametrize('unrolled', [False, True])
 def test_init_cache_has_the_structure_that_step_returns(cross, unrolled):
   one = _shapes(3, ReversibleResidualConfig(forget_every=2), cross)
-  one = jax.eval_shape(UnrolledStack, one) if unrolled else one
+  one = jax.eval_shape(LayerwiseStack, one) if unrolled else one
   cache = jax.eval_shape(lambda stack: stack.init_cache(2, 9, *_memory()), one)
   streams = (jax.ShapeDtypeStruct((2, 24), jnp.float32),) * 2
   places = nothing_filled(2)

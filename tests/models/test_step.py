@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from terraformer.models.make import unroll
+from terraformer.models.make import layerwise
 from tests.models.examples import CONFIGS, LANGUAGE_MODELS, model, steps, tokens
 from tests.weights import call
 
@@ -21,12 +21,12 @@ def test_prefill_and_steps_equal_call(name, seed):
 @pytest.mark.parametrize('name', ['forgetful', 'lsh_cross', 'plain_language'])
 def test_an_unrolled_model_takes_the_same_steps(name):
   one, both = model(CONFIGS[name]), tokens(0)
-  np.testing.assert_allclose(steps(unroll(one), *both), steps(one, *both), atol=1e-4)
+  np.testing.assert_allclose(steps(layerwise(one), *both), steps(one, *both), atol=1e-4)
 
 
 def test_an_unrolled_model_is_the_same_function():
   one, both = model(CONFIGS['lsh_cross']), tokens(0)
-  np.testing.assert_allclose(call(unroll(one), *both), call(one, *both), atol=1e-4)
+  np.testing.assert_allclose(call(layerwise(one), *both), call(one, *both), atol=1e-4)
 
 
 @pytest.mark.parametrize('name', LANGUAGE_MODELS)

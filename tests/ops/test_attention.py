@@ -5,22 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.ops.attention import by_query_chunk, dot_product_attention, full_attention, visible_keys
+from terraformer.ops.attention import attention_mask, by_query_chunk, dot_product_attention, full_attention
 
 
 def _inputs(seed):
   rng = np.random.default_rng(seed)
   q_BxTxHxK = rng.normal(size=(2, 5, 3, 8)).astype(np.float32)
   k_BxHxPxK, v_BxHxPxK = rng.normal(size=(2, 2, 3, 7, 8)).astype(np.float32)
-  visible_BxTxP = rng.random((2, 5, 7)) < 0.6
-  visible_BxTxP[:, :, 0] = True
-  return q_BxTxHxK, k_BxHxPxK, v_BxHxPxK, visible_BxTxP
+  mask_BxTxP = rng.random((2, 5, 7)) < 0.6
+  mask_BxTxP[:, :, 0] = True
+  return q_BxTxHxK, k_BxHxPxK, v_BxHxPxK, mask_BxTxP
 
 
-def _slow(q_BxTxHxK, k_BxHxPxK, v_BxHxPxK, visible_BxTxP):
+def _slow(q_BxTxHxK, k_BxHxPxK, v_BxHxPxK, mask_BxTxP):
   y_BxTxHxK = np.zeros_like(q_BxTxHxK)
   for b, t, h in np.ndindex(q_BxTxHxK.shape[:3]):
-    seen = visible_BxTxP[b, t]
+    seen = mask_BxTxP[b, t]
     weight = np.exp(k_BxHxPxK[b, h, seen] @ q_BxTxHxK[b, t, h] / np.sqrt(8))
     y_BxTxHxK[b, t, h] = weight @ v_BxHxPxK[b, h, seen] / weight.sum()
   return y_BxTxHxK
@@ -33,27 +33,27 @@ def test_attention_averages_the_visible_values(seed):
 
 
 def test_without_a_mask_every_key_is_visible():
-  q, k, v, visible = _inputs(0)
-  expected = dot_product_attention(q, k, v, np.ones_like(visible))
+  q, k, v, mask = _inputs(0)
+  expected = dot_product_attention(q, k, v, np.ones_like(mask))
   np.testing.assert_array_equal(dot_product_attention(q, k, v, None), expected)
 
 
 def test_the_mask_may_be_shared_by_the_batch():
-  q, k, v, visible = _inputs(0)
-  expected = dot_product_attention(q, k, v, np.stack([visible[0]] * 2))
-  np.testing.assert_array_equal(dot_product_attention(q, k, v, visible[:1]), expected)
+  q, k, v, mask = _inputs(0)
+  expected = dot_product_attention(q, k, v, np.stack([mask[0]] * 2))
+  np.testing.assert_array_equal(dot_product_attention(q, k, v, mask[:1]), expected)
 
 
 def test_a_hidden_key_gets_exactly_no_gradient():
-  q, k, v, visible = _inputs(0)
-  visible[:, :, 3] = False
-  d_k, d_v = jax.grad(lambda k, v: jnp.sin(dot_product_attention(q, k, v, visible)).sum(), argnums=(0, 1))(k, v)
+  q, k, v, mask = _inputs(0)
+  mask[:, :, 3] = False
+  d_k, d_v = jax.grad(lambda k, v: jnp.sin(dot_product_attention(q, k, v, mask)).sum(), argnums=(0, 1))(k, v)
   assert not np.any(d_k[:, :, 3]) and not np.any(d_v[:, :, 3])
 
 
 def test_a_query_that_sees_nothing_gets_the_plain_average():
-  q, k, v, visible = _inputs(0)
-  y_BxTxHxK = dot_product_attention(q, k, v, np.zeros_like(visible))
+  q, k, v, mask = _inputs(0)
+  y_BxTxHxK = dot_product_attention(q, k, v, np.zeros_like(mask))
   np.testing.assert_allclose(y_BxTxHxK[:, 0], v.mean(2), atol=1e-6)
 
 
@@ -70,11 +70,11 @@ QUERY_T = np.asarray([4, 0, 2])
   ],
 )
 def test_visible_keys_are_real_and_do_not_follow(real_BxP, causal, expected):
-  np.testing.assert_array_equal(visible_keys(QUERY_T, 7, real_BxP, causal), expected)
+  np.testing.assert_array_equal(attention_mask(QUERY_T, 7, real_BxP, causal), expected)
 
 
 def test_where_every_key_is_visible_there_is_no_mask():
-  assert visible_keys(QUERY_T, 7, None, causal=False) is None
+  assert attention_mask(QUERY_T, 7, None, causal=False) is None
 
 
 @pytest.mark.parametrize('query_chunk', [0, 2, 5])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.ops.kv_cache import COLUMNS, ROWS, KVCache, grown, stored
+from terraformer.ops.kv_cache import COLUMNS, ROWS, KVCache, cast_caches, extend_caches
 
 by_layout = pytest.mark.parametrize('k_axis', [ROWS, COLUMNS])
 
@@ -23,7 +23,7 @@ def _places(x, axis):
 @by_layout
 def test_positions_stand_in_the_first_places_of_a_cache(k_axis):
   k_BxTxHxK, v_BxTxHxK = _keys_and_values()
-  cache = KVCache.holding(k_BxTxHxK, v_BxTxHxK, 5, k_axis)
+  cache = KVCache.from_positions(k_BxTxHxK, v_BxTxHxK, 5, k_axis)
   for kept, expected in ((_places(cache.k, k_axis), k_BxTxHxK), (_places(cache.v_GxPxK, ROWS), v_BxTxHxK)):
     np.testing.assert_array_equal(kept[:, :, :3], expected.swapaxes(1, 2))
     assert kept.shape[2] == cache.capacity == 5 and not kept[:, :, 3:].any()
@@ -35,22 +35,22 @@ def test_appended_one_by_one_positions_make_the_cache_that_holds_them(k_axis):
   cache = KVCache.empty(2, 2, 4, 5, k_axis)
   for place in range(3):
     cache = cache.append(k_BxTxHxK[:, place], v_BxTxHxK[:, place], jnp.int32(place))
-  jax.tree.map(np.testing.assert_array_equal, cache, KVCache.holding(k_BxTxHxK, v_BxTxHxK, 5, k_axis))
+  jax.tree.map(np.testing.assert_array_equal, cache, KVCache.from_positions(k_BxTxHxK, v_BxTxHxK, 5, k_axis))
 
 
 @by_layout
 def test_what_is_appended_takes_the_type_of_the_cache(k_axis):
   k_BxTxHxK, v_BxTxHxK = _keys_and_values()
-  cache = KVCache.empty(2, 2, 4, 5, k_axis).stored(jnp.bfloat16)
+  cache = KVCache.empty(2, 2, 4, 5, k_axis).astype(jnp.bfloat16)
   cache = cache.append(k_BxTxHxK[:, 0], v_BxTxHxK[:, 0], jnp.int32(4))
   assert cache.k.dtype == cache.v_GxPxK.dtype == jnp.bfloat16
   np.testing.assert_array_equal(_places(cache.k, k_axis)[:, :, 4], k_BxTxHxK[:, 0].astype(jnp.bfloat16))
 
 
 def test_of_a_tree_only_keys_and_values_grow_and_are_cast():
-  caches = [KVCache.holding(*_keys_and_values(), 3, k_axis) for k_axis in (ROWS, COLUMNS)]
+  caches = [KVCache.from_positions(*_keys_and_values(), 3, k_axis) for k_axis in (ROWS, COLUMNS)]
   tree = {'layers': tuple(caches), 'other': jnp.ones((4, 3)), 'none': None}
-  found = stored(grown(tree, 2), jnp.bfloat16)
+  found = cast_caches(extend_caches(tree, 2), jnp.bfloat16)
   assert [cache.capacity for cache in found['layers']] == [5, 5]
   assert {x.dtype for x in jax.tree.leaves(found['layers'])} == {jnp.dtype(jnp.bfloat16)}
   assert found['other'] is tree['other'] and found['none'] is None

@@ -48,8 +48,8 @@ def _times_seen(buckets_BxHxRxT, real_BxT, n_buckets, chunk_length, chunks_befor
       for beside in range(-chunks_before, chunks_after + 1):
         np.add.at(seen[b, h], np.ix_(chunk, chunks[(i + beside) % len(chunks)]), 1)
   position = np.arange(length)
-  visible = position < position[:, None] if causal else position != position[:, None]
-  return seen * visible * real_BxT[:, None, None]
+  mask = position < position[:, None] if causal else position != position[:, None]
+  return seen * mask * real_BxT[:, None, None]
 
 
 def _slow(q, v, seen):

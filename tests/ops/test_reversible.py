@@ -26,13 +26,13 @@ L, B, T, D = 4, 2, 5, 6
 
 
 def _sublayer(records=True):
-  def apply(layer, x_BxTxD, scanned, shared, context, choices, *, number):
+  def apply(layer, x_BxTxD, scanned, shared, context, routing, *, number):
     name = ('first', 'second')[number]
-    if choices is None or not records:
-      choices = (jnp.floor(x_BxTxD.sum(-1) * 1e5) % 2).astype(jnp.int32)
+    if routing is None or not records:
+      routing = (jnp.floor(x_BxTxD.sum(-1) * 1e5) % 2).astype(jnp.int32)
     keep_BxTx1 = jax.random.bernoulli(jax.random.fold_in(scanned, len(name)), 0.8, (B, T, 1))
-    y_BxTxD = jnp.sin(x_BxTxD) @ layer[f'mix_{name}'] * layer[name][choices] * keep_BxTx1
-    return y_BxTxD * shared[..., None] * jnp.cos(context) + 512, choices
+    y_BxTxD = jnp.sin(x_BxTxD) @ layer[f'mix_{name}'] * layer[name][routing] * keep_BxTx1
+    return y_BxTxD * shared[..., None] * jnp.cos(context) + 512, routing
 
   return apply
 

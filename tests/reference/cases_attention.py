@@ -163,7 +163,7 @@ def self_attention(r: Vectors) -> None:
   r.compare('y_causal', steps(causal, x_BxTxD), label='y_causal, step by step')
   q_BxTxHxK, _, v_BxTxHxK = causal.projection(x_BxTxD)
   shared_BxTxHxK = shared_qk_attention(q_BxTxHxK, v_BxTxHxK, None, causal=True)
-  r.compare('y_causal_shareqk', causal.projection.merge(shared_BxTxHxK))
+  r.compare('y_causal_shareqk', causal.projection.project_output(shared_BxTxHxK))
   for tag, is_causal in (('std', False), ('stdcausal', True)):
     layer = _attention(r, DenseProjectionConfig(), is_causal)
     assign_dense_qkv(layer.projection, r.part(f'{tag}_w_'))

@@ -10,7 +10,7 @@ from terraformer.layers.multiplicative import MultiplicativeDense
 from terraformer.layers.multiplicative_modular import MultiplicativeModularDense
 from terraformer.layers.sparse_ff import SparseFF
 from terraformer.layers.sru import SRU
-from terraformer.ops.choice import choose_units, straight_through
+from terraformer.ops.routing import select_units, straight_through
 from tests.reference.vectors import Vectors, assign, assign_multiplicative
 from tests.weights import build
 
@@ -66,12 +66,12 @@ def sparse_ff_train(r: Vectors) -> None:
     gumbel_xMxN = -jnp.log(-jnp.log(r['u']))
     r.compare('gumbel', gumbel_xMxN)
     noisy_xMxN = log_mask_xMxN + gumbel_xMxN * options['temperature']
-  units_xM = choose_units(noisy_xMxN)
+  units_xM = select_units(noisy_xMxN)
   r.compare('quant_mask', units_xM, tolerance=0)
   choices_BxTxM = units_xM.reshape(*x_BxTxD.shape[:2], -1)
 
   def loss(layer, x_BxTxD):
-    y_BxTxD, _ = layer(x_BxTxD, key=jax.random.key(0), choices=choices_BxTxM)
+    y_BxTxD, _ = layer(x_BxTxD, key=jax.random.key(0), routing=choices_BxTxM)
     return (y_BxTxD * r['cotangent']).sum(), y_BxTxD
 
   (d_layer, d_x), y_BxTxD = jax.grad(loss, argnums=(0, 1), has_aux=True)(layer, x_BxTxD)

@@ -151,7 +151,7 @@ def lsh_attention_layer(r: Vectors) -> None:
     def run(attend, projection=projection, x_BxTxD=x_BxTxD):
       q_BxTxHxK, _, v_BxTxHxK = projection(x_BxTxD)
       y_BxHxTxK = attend(q_BxTxHxK.swapaxes(1, 2), v_BxTxHxK.swapaxes(1, 2))
-      return projection.merge(y_BxHxTxK.swapaxes(1, 2))
+      return projection.project_output(y_BxHxTxK.swapaxes(1, 2))
 
     setting.compare(r, f'{tag}_y', run, lambda clean_BxHxT: clean_BxHxT.all(1), tolerance)
     if f'{tag}_cotangent' not in r:

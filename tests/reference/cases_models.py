@@ -6,9 +6,9 @@ import numpy as np
 
 from terraformer.config import BlockConfig, SparseFFConfig, SparseProjectionConfig, SRUConfig, TerraformerConfig
 from terraformer.models.block import Block
-from terraformer.models.halves import Padding
 from terraformer.models.make import abstract_model
-from terraformer.models.parameters import flatten, split
+from terraformer.models.parameters import flatten, split_module
+from terraformer.models.sublayers import SequenceMasks
 from terraformer.ops.reversible import add
 from tests.reference import terraformer as reference
 from tests.reference.vectors import Vectors
@@ -32,7 +32,7 @@ def decoder_block(r: Vectors) -> None:
   streams = r['x1'], r['x2']
   for index in range(len(block.sublayers)):
     a, b = streams
-    delta, _ = block.delta(b, None, Padding(None), None, None, number=index)
+    delta, _ = block.delta(b, None, SequenceMasks(None), None, None, number=index)
     # The reference adds first and swaps then; ours reads one stream and adds to the other. Its streams before the
     # swap are ours after it, the other way round.
     b, a = add((a, b), delta)
@@ -44,7 +44,7 @@ def decoder_block(r: Vectors) -> None:
   r.compare('y2', streams[1])
 
   step = jax.jit(lambda block, streams, caches, places: block.step(streams, caches, places))
-  caches, stepped = block.init_cache(*r['x1'].shape[:2], None, Padding(None)), []
+  caches, stepped = block.init_cache(*r['x1'].shape[:2], None, SequenceMasks(None)), []
   places = nothing_filled(len(r['x1']))
   for time in range(r['x1'].shape[1]):
     y, caches = step(block, (r['x1'][:, time], r['x2'][:, time]), caches, places)
@@ -100,7 +100,7 @@ def terraformer_train(r: Vectors) -> None:
   (loss, logits_BxTxV), gradients = run(model, jnp.asarray(r['tok_e']), jnp.asarray(r['tok_d']))
   r.compare('loss', loss)
   r.compare('logits', logits_BxTxV)
-  ours = flatten(split(gradients)[1])
-  theirs = flatten(split(reference.in_our_terms(r, 'grad', gradients))[1])
+  ours = flatten(split_module(gradients)[1])
+  theirs = flatten(split_module(reference.in_our_terms(r, 'grad', gradients))[1])
   for path, expected in theirs.items():
     r.compare_with(f'grad {path}', np.asarray(ours[path]), expected)

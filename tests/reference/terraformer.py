@@ -16,7 +16,7 @@ from terraformer.config import (
   TablePositionsConfig,
   TerraformerConfig,
 )
-from terraformer.models.parameters import flatten, merge, split, unflatten
+from terraformer.models.parameters import flatten, merge_module, split_module, unflatten
 
 BASES = (11, 13, 14, 15)
 
@@ -146,7 +146,7 @@ def _read(r: Mapping[str, np.ndarray], kind: str, path: str, layer: int, size: i
 
 def in_our_terms(r: Mapping[str, np.ndarray], kind: str, model: nnx.Module) -> nnx.Module:
   """`model` (or shapes of it) with the arrays of the reference, weights (`kind` 'w') or gradients ('grad')."""
-  structure, params = split(model)
+  structure, params = split_module(model)
 
   def find(path, leaf):
     if '{layer}' not in _name(path):
@@ -154,4 +154,4 @@ def in_our_terms(r: Mapping[str, np.ndarray], kind: str, model: nnx.Module) -> n
     layers = [_read(r, kind, path, layer, leaf.shape[1]) for layer in range(leaf.shape[0])]
     return np.stack(layers).reshape(leaf.shape)
 
-  return merge(structure, unflatten({path: find(path, leaf) for path, leaf in flatten(params).items()}))
+  return merge_module(structure, unflatten({path: find(path, leaf) for path, leaf in flatten(params).items()}))

@@ -77,11 +77,11 @@ def _(layer: CrossAttention, to: Description, path: str, source: int, streams: S
 
 def _attend(to, layer, path, streams: Streams, columns: dict, n_heads: int, head_width: int, of_caches) -> None:
   columns |= {'heads': n_heads, 'head_width': head_width, 'cache_type': layout.TYPES.index(to.types.cache)}
-  if needs_merge(layer.projection):
+  if has_output(layer.projection):
     attended = to.buffer('attended', to.d_model, segment=WHOLE_ROW)
     to.plan.add('attend', target=attended, **columns)
     make_ready(to, attended)
-    merge(layer.projection, to, path, attended, streams.end, lambda caches: of_caches(caches).merge)
+    project_output(layer.projection, to, path, attended, streams.end, lambda caches: of_caches(caches).output)
   else:
     to.plan.add('attend', **columns, **streams.end)
 
@@ -95,13 +95,13 @@ def project(
 
 
 @functools.singledispatch
-def needs_merge(layer: Any) -> bool:
+def has_output(layer: Any) -> bool:
   """Whether anything follows the heads."""
   return True
 
 
 @functools.singledispatch
-def merge(layer: Any, to: Description, path: str, source: int, end: dict[str, int], of_caches: Callable) -> None:
+def project_output(layer: Any, to: Description, path: str, source: int, end: dict[str, int], of_caches: Callable) -> None:
   """What follows the heads."""
   raise NoKernelError(type(layer).__name__)
 
@@ -118,7 +118,7 @@ def _(layer: DenseProjection, to: Description, path: str, source: int, of_caches
   return q, q if layer.key is None else k, v
 
 
-@merge.register
+@project_output.register
 def _(layer: DenseProjection, to: Description, path: str, source: int, end: dict[str, int], of_caches) -> None:
   dense(to, layer.output, f'{path}.output', source, **end)
 
@@ -205,12 +205,12 @@ def _convolve(
   to.plan.add('dense', matrix=matrix, bias=bias, **columns)
 
 
-@needs_merge.register
+@has_output.register
 def _(layer: SparseProjection) -> bool:
   return layer.output is not None or layer.output_convolution is not None
 
 
-@merge.register
+@project_output.register
 def _(layer: SparseProjection, to: Description, path: str, source: int, end: dict[str, int], of_caches) -> None:
   convolution = layer.output_convolution
   mixed = to.buffer('mixed', to.d_model)

@@ -12,18 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from terraformer.config import ModelConfig
-from terraformer.decode.bundle import abstract_unrolled, unrolled_facts
+from terraformer.decode.bundle import abstract_layerwise, layerwise_facts
 from terraformer.decode.native.description import Types
 from terraformer.decode.native.model import describe
 from terraformer.decode.native.state import NativeState, grown, native_state
 from terraformer.models.base import DecodeState
-from terraformer.models.parameters import Params, flatten, merge, split, unflatten
+from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
 from terraformer.native import layout
 from terraformer.native.library import STEP, library
 from terraformer.native.plan import Model
 
-# What XLA reads of a model, by the part that its parameters belong to.
-_PARTS_OF_XLA = ('embedding', 'positions')
+# What XLA reads of a model, by the group of its parameters.
+_GROUPS_OF_XLA = ('embedding', 'positions')
 
 
 class Engine:
@@ -49,12 +49,12 @@ class Engine:
     """
     library()
     self._config = config
-    structure, facts, flat = split(abstract_unrolled(config))[0], unrolled_facts(config), flatten(weights)
-    self._description = describe(merge(structure, weights), types)
+    structure, facts, flat = split_module(abstract_layerwise(config))[0], layerwise_facts(config), flatten(weights)
+    self._description = describe(merge_module(structure, weights), types)
     plan = self._description.plan
     self._model = Model(plan, [tensor.make() for tensor in plan.tensors.values()], n_threads)
     self.n_threads, self.variant = self._model.n_threads, self._model.variant
-    read = {name: x for name, x in flat.items() if facts[name].in_step and facts[name].part in _PARTS_OF_XLA}
+    read = {name: x for name, x in flat.items() if facts[name].in_step and facts[name].group in _GROUPS_OF_XLA}
     self._weights = jax.device_put(read, may_alias=True)
     self._number = jnp.int32(self._model.number)
 
@@ -80,8 +80,8 @@ class Engine:
       state: behind the token before, with room for one more.
     """
     number, weights = arguments
-    structure, shapes = split(abstract_unrolled(self._config))
-    model = merge(structure, unflatten(flatten(shapes) | weights))
+    structure, shapes = split_module(abstract_layerwise(self._config))
+    model = merge_module(structure, unflatten(flatten(shapes) | weights))
     positions = model.positions if hasattr(model, 'positions') else model.decoder_positions
     x_BxD = model.decoder.residual.round(positions.step(model.embedding(token_B), state.position_B))
     logits = jax.ShapeDtypeStruct((len(token_B), self._config.vocab_size), jnp.float32)

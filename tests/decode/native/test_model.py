@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.decode.bundle import abstract_unrolled
+from terraformer.decode.bundle import abstract_layerwise
 from terraformer.decode.native.description import NoKernelError, Types
 from terraformer.decode.native.engine import Engine
 from terraformer.decode.native.model import describe
 from terraformer.decode.step import decoding_form
-from terraformer.models.make import unroll
-from terraformer.models.parameters import merge, split
+from terraformer.models.make import layerwise as by_layer
+from terraformer.models.parameters import merge_module, split_module
 from terraformer.native.library import why_missing
 from tests.models.examples import CONFIGS, model
 
@@ -37,19 +37,19 @@ TOLERANCES = {'bfloat16': 0.02, 'int8': 0.1}
 
 
 @functools.cache
-def unrolled(name, longest=16):
+def layerwise(name, longest=16):
   """The decoding form's config, the model with arrays of JAX, and with those of NumPy."""
   trained = model(CONFIGS[name])
   config = decoding_form(CONFIGS[name], longest)
-  structure, params = split(abstract_unrolled(config))[0], split(unroll(trained))[1]
-  return config, merge(structure, params), merge(structure, jax.tree.map(np.asarray, params))
+  structure, params = split_module(abstract_layerwise(config))[0], split_module(by_layer(trained))[1]
+  return config, merge_module(structure, params), merge_module(structure, jax.tree.map(np.asarray, params))
 
 
 def both(name, kind):
   """Logits of the library and of XLA at each token, BxV."""
-  config, trained, arrays = unrolled(name)
+  config, trained, arrays = layerwise(name)
   inputs_BxS = INPUTS if config.room_behind(9) >= N_STEPS else INPUTS[:, : config.max_length - N_STEPS]
-  engine = Engine(config, split(arrays)[1], Types(kind, kind))
+  engine = Engine(config, split_module(arrays)[1], Types(kind, kind))
   state = trained.prefill(inputs_BxS, N_STEPS)
   own = engine.begun(state, N_STEPS)
   step, xla_step = jax.jit(engine.logits, donate_argnums=2), jax.jit(type(trained).step)
@@ -63,8 +63,8 @@ def both(name, kind):
 
 @pytest.mark.parametrize('kind', ['float32', 'bfloat16', 'int8'])
 def test_a_text_does_not_depend_on_the_texts_beside_it(kind):
-  config, trained, arrays = unrolled('sparse')
-  engine = Engine(config, split(arrays)[1], Types(kind, kind))
+  config, trained, arrays = layerwise('sparse')
+  engine = Engine(config, split_module(arrays)[1], Types(kind, kind))
   step, logits = jax.jit(engine.logits, donate_argnums=2), []
   for texts in (slice(0, 3), slice(0, 1), slice(1, 3)):
     own = engine.begun(trained.prefill(INPUTS[texts], N_STEPS), N_STEPS)
@@ -93,4 +93,4 @@ def test_fewer_bits_change_the_logits_of_most_texts_little(name, kind):
 @pytest.mark.parametrize('name', ['plain', 'forgetful', 'lsh', 'lsh_language'])
 def test_what_has_no_kernel_is_named(name):
   with pytest.raises(NoKernelError, match=r'SwitchFF|ModularProjection|LSHAttention where it hashes'):
-    describe(unrolled(name, longest=18)[2], Types())
+    describe(layerwise(name, longest=18)[2], Types())

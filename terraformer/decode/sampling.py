@@ -1,0 +1,56 @@
+"""The next token: a chain of logits processors, then the likeliest token or a random one.
+
+B batch, V vocabulary.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from terraformer.config import DecodeConfig
+from terraformer.decode.logits_processors import (
+  OF_ALL_MODES,
+  OF_SAMPLING,
+  GeneratedTokens,
+  LogitsProcessor,
+  process,
+  processors_for,
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SamplingParams:
+  """How the next token is chosen; an argument of compiled programs.
+
+  Attributes:
+    processors: what changes the logits, in order.
+    seed: uint32 seed of random tokens; None takes the likeliest token.
+  """
+
+  processors: tuple[LogitsProcessor, ...] = ()
+  seed: jax.Array | None = None
+
+  @classmethod
+  def from_config(cls, config: DecodeConfig) -> 'SamplingParams':
+    """The parameters that a config asks for."""
+    if config.temperature == 0:
+      return cls(processors_for(config, OF_ALL_MODES))
+    return cls(processors_for(config, OF_ALL_MODES + OF_SAMPLING), jnp.uint32(config.seed))
+
+  def next_token(self, logits_BxV: jax.Array, index: jax.Array, generated: GeneratedTokens | None) -> jax.Array:
+    """The next token of each example, token_B.
+
+    All examples use the same random numbers, so that a text does not depend on the others in its batch.
+
+    Args:
+      logits_BxV: of the model, with -inf at ids that must not be chosen.
+      index: number of tokens generated before.
+      generated: those tokens; None where no processor needs them.
+    """
+    logits_BxV = process(self.processors, logits_BxV, generated)
+    if self.seed is None:
+      return logits_BxV.argmax(-1).astype(jnp.int32)
+    key = jax.random.fold_in(jax.random.key(self.seed), index)
+    return (logits_BxV + jax.random.gumbel(key, logits_BxV.shape[-1:])).argmax(-1).astype(jnp.int32)
