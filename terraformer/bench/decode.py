@@ -29,6 +29,7 @@ from terraformer.bench.machine import (
 from terraformer.bench.parts import EMPTY, part_programs
 from terraformer.config import DecodeConfig, ModelConfig, UserError
 from terraformer.decode import step as steps
+from terraformer.decode import xla
 from terraformer.decode.bundle import abstract_layerwise, layerwise_facts, stored_shapes
 from terraformer.decode.sampling import SamplingParams
 from terraformer.layers.parameter import ModelFacts
@@ -88,7 +89,7 @@ class _Case:
   """A variant that is being measured."""
 
   config: ModelConfig
-  weights: steps.StepWeights
+  weights: xla.StepWeights
   step: Callable
   sampling: steps.SamplingState
   batch: int
@@ -144,7 +145,7 @@ def bench_decode(
     UserError: if the model has no sparse feed-forward blocks, fewer positions than a context, or
       this machine no room for it.
   """
-  models = {name: steps.decoding_form(model, model.max_length) for name, model in variants_of(config, variants).items()}
+  models = {name: xla.decoding_form(model, model.max_length) for name, model in variants_of(config, variants).items()}
   whole = config.decoder_shape[0]
   if layers is not None:
     models = {name: model.with_layers(*layers) for name, model in models.items()}
@@ -211,9 +212,9 @@ def _bytes_read(config: ModelConfig, facts: ModelFacts, shapes: dict[str, Any], 
 def _make_case(
   config: ModelConfig, facts: ModelFacts, tensors: dict[str, np.ndarray], context: int, batch: int
 ) -> _Case:
-  step = steps.compile_step(config, config.vocab_size)
-  sampling = steps.SamplingState(filled_state(config, context, batch, _ROOM), None)
-  case = _Case(config, steps.step_weights(tensors, facts), step, sampling, batch, [])
+  step = steps.compile_step(xla.XlaForward(config), config.vocab_size)
+  sampling = steps.SamplingState(filled_state(config, context, batch, _ROOM), jnp.int32(0), None)
+  case = _Case(config, xla.step_weights(tensors, facts), step, sampling, batch, [])
   _take_turn(case)
   case.seconds.clear()
   return case

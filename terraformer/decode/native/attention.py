@@ -101,7 +101,9 @@ def has_output(layer: Any) -> bool:
 
 
 @functools.singledispatch
-def project_output(layer: Any, to: Description, path: str, source: int, end: dict[str, int], of_caches: Callable) -> None:
+def project_output(
+  layer: Any, to: Description, path: str, source: int, end: dict[str, int], of_caches: Callable
+) -> None:
   """What follows the heads."""
   raise NoKernelError(type(layer).__name__)
 

@@ -89,6 +89,12 @@ class Description:
     packed = layout.Matrix(kind, *shape, stretch or layout.stretch_of(shape[0]))
     return self.plan.matrix(path, packed, lambda: np.asarray(get(), np.float32))
 
+  def rows(self, path: str, get: Callable[[], Any], shape: tuple[int, int]) -> int:
+    """Rows that are read one by one, where they lie if they are of the type that is asked for."""
+    stored = str(get().dtype)
+    kind = stored if self.types.weights == 'float32' else self.types.weights
+    return self.plan.rows(path, kind, shape, lambda: np.asarray(get()).reshape(shape))
+
   def vector(self, path: str, size: int, get: Callable[[], Any]) -> int:
     """Numbers in float32."""
     return self.plan.vector(path, size, lambda: np.asarray(get(), np.float32))

@@ -1,11 +1,14 @@
-"""A model that the native library has opened, and its step inside compiled programs.
+"""Decoding by the native library: one foreign call computes a whole step.
 
-XLA turns tokens into vectors, chooses among the logits, and has the cache; all between is one foreign call.
+XLA reads the prompt, turns tokens into vectors and chooses among the logits; the library does everything between. The
+KV cache is an argument that the call updates in place.
 
 B batch, V vocabulary.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,76 +18,35 @@ from terraformer.config import ModelConfig
 from terraformer.decode.bundle import abstract_layerwise, layerwise_facts
 from terraformer.decode.native.description import Types
 from terraformer.decode.native.model import describe
-from terraformer.decode.native.state import NativeState, grown, native_state
+from terraformer.decode.native.state import NativeState, extended, native_state
+from terraformer.decode.prompts import Prompts
+from terraformer.decode.xla import prefill
 from terraformer.models.base import DecodeState
 from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
 from terraformer.native import layout
 from terraformer.native.library import STEP, library
 from terraformer.native.plan import Model
 
-# What XLA reads of a model, by the group of its parameters.
+# What XLA reads of a model in a step, by the group of its parameters.
 _GROUPS_OF_XLA = ('embedding', 'positions')
 
 
-class Engine:
-  """The step of a model by the native library.
+@dataclasses.dataclass(frozen=True)
+class NativeForward:
+  """The step of a model; its arguments are the library's number of the model and the weights that XLA reads."""
 
-  Attributes:
-    n_threads: that it runs on.
-    variant: the kind of code, `avx2` or another of `native.library.variants`.
-  """
+  config: ModelConfig
 
-  def __init__(self, config: ModelConfig, weights: Params, types: Types, n_threads: int = 0):
-    """Opens a model, whose matrices are packed; rows that are picked one by one stay where they lie.
-
-    Args:
-      config: of the decoding form.
-      weights: of the unrolled model, arrays of NumPy.
-      types: of weights and cache.
-      n_threads: 0 for as many as there are cores; never more.
-
-    Raises:
-      NoKernelError: if the library has none for one of the model's layers.
-      OSError: if there is no library.
-    """
-    library()
-    self._config = config
-    structure, facts, flat = split_module(abstract_layerwise(config))[0], layerwise_facts(config), flatten(weights)
-    self._description = describe(merge_module(structure, weights), types)
-    plan = self._description.plan
-    self._model = Model(plan, [tensor.make() for tensor in plan.tensors.values()], n_threads)
-    self.n_threads, self.variant = self._model.n_threads, self._model.variant
-    read = {name: x for name, x in flat.items() if facts[name].in_step and facts[name].group in _GROUPS_OF_XLA}
-    self._weights = jax.device_put(read, may_alias=True)
-    self._number = jnp.int32(self._model.number)
-
-  @property
-  def arguments(self) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """What a compiled program hands to `logits`: the library's number of the model, and the weights that XLA reads."""
-    return self._number, self._weights
-
-  def begun(self, state: DecodeState, room: int) -> NativeState:
-    """The state behind the prompts, as the library keeps it, with places for so many tokens more."""
-    own = native_state(self._description, state.layers, state.filled.prompt_B, state.position_B)
-    n_places = int(np.max(own.length_B)) + room
-    missing = -(-n_places // layout.PAGE) - len(own.pages)
-    # A step takes the state's buffers for its own, and none of them may be two arrays'.
-    return jax.tree.map(jnp.copy, grown(own, max(0, missing)))
-
-  def logits(self, arguments, token_B: jax.Array, state: NativeState) -> tuple[jax.Array, NativeState]:
-    """Logits BxV of the next token, and the state behind it; for compiled programs that donate the state.
-
-    Args:
-      arguments: those of this engine.
-      token_B: the last token of each text; 0 before the first one.
-      state: behind the token before, with room for one more.
-    """
+  def __call__(
+    self, arguments: tuple[jax.Array, dict[str, jax.Array]], token_B: jax.Array, state: NativeState
+  ) -> tuple[jax.Array, NativeState]:
+    """Logits BxV of the next token and the state after it; for programs that donate the state."""
     number, weights = arguments
-    structure, shapes = split_module(abstract_layerwise(self._config))
+    structure, shapes = split_module(abstract_layerwise(self.config))
     model = merge_module(structure, unflatten(flatten(shapes) | weights))
     positions = model.positions if hasattr(model, 'positions') else model.decoder_positions
     x_BxD = model.decoder.residual.round(positions.step(model.embedding(token_B), state.position_B))
-    logits = jax.ShapeDtypeStruct((len(token_B), self._config.vocab_size), jnp.float32)
+    logits = jax.ShapeDtypeStruct((len(token_B), self.config.vocab_size), jnp.float32)
     cache = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (state.pages, state.state)]
     call = jax.ffi.ffi_call(STEP, [logits, *cache], input_output_aliases={3: 1, 4: 2})
     logits_BxV, pages, kept = call(
@@ -92,3 +54,73 @@ class Engine:
     )
     counts = {'length_B': state.length_B + 1, 'position_B': state.position_B + 1}
     return logits_BxV, dataclasses.replace(state, pages=pages, state=kept, **counts)
+
+
+class NativeEngine:
+  """A model that the native library has opened.
+
+  Attributes:
+    about: the engine in words, for statistics.
+    forward: gives the logits of the next token.
+  """
+
+  def __init__(self, config: ModelConfig, weights: Params, n_threads: int = 0, dtype: str = 'float32'):
+    """Opens a model.
+
+    Args:
+      config: of the decoding form.
+      weights: of the layerwise model, NumPy arrays. Matrices are packed; rows that are read one by one are not copied.
+      n_threads: 0 for one per core; never more.
+      dtype: that matrices are packed in, of `layout.TYPES`.
+
+    Raises:
+      NoKernelError: if the library has no kernel for one of the model's layers.
+      OSError: if there is no library.
+    """
+    library()
+    self.forward = NativeForward(config)
+    self._config, self._n_threads, self._dtype = config, n_threads, dtype
+    self._layerwise = merge_module(split_module(abstract_layerwise(config))[0], weights)
+    self._weights = jax.device_put(weights, may_alias=True)
+    facts = layerwise_facts(config)
+    self._read_by_xla = {
+      name: x
+      for name, x in flatten(self._weights).items()
+      if facts[name].in_step and facts[name].group in _GROUPS_OF_XLA
+    }
+    self._tensors: dict[str, np.ndarray] = {}
+    self._opened: dict[str, tuple[Model, Callable[[DecodeState], NativeState]]] = {}
+    model, _ = self._model('float32')
+    self.about = f'native ({model.variant}, {model.n_threads} thread{"s" if model.n_threads > 1 else ""})'
+
+  def _model(self, cache_dtype: str) -> tuple[Model, Callable[[DecodeState], NativeState]]:
+    """The model with a cache of some type, and what makes its state of XLA's; all of them share their tensors."""
+    if cache_dtype not in self._opened:
+      description = describe(self._layerwise, Types(self._dtype, cache_dtype))
+      for name, tensor in description.plan.tensors.items():
+        if name not in self._tensors:
+          self._tensors[name] = tensor.make()
+      tensors = [self._tensors[name] for name in description.plan.tensors]
+      model = Model(description.plan, tensors, self._n_threads)
+      self._opened[cache_dtype] = model, jax.jit(functools.partial(native_state, description))
+    return self._opened[cache_dtype]
+
+  def arguments(self, cache_dtype: str) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The first argument of `forward`."""
+    return jnp.int32(self._model(cache_dtype)[0].number), self._read_by_xla
+
+  def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> NativeState:
+    """The state after the prompts, with room for `room` tokens."""
+    _, to_native = self._model(cache_dtype)
+    state = to_native(prefill(self._config, self._weights, prompts, 1))
+    missing = int(np.max(state.length_B)) + room - state.n_slots
+    # A step takes the state's buffers for its own, and none of them may be two arrays'.
+    return jax.tree.map(jnp.copy, self.extend(state, max(0, missing)))
+
+  def can_grow(self, n_slots: int) -> bool:
+    """Whether a cache may begin small: pages are added without a change to those before."""
+    return True
+
+  def extend(self, state: NativeState, more: int) -> NativeState:
+    """The state with room for `more` additional tokens."""
+    return extended(state, -(-more // layout.PAGE))

@@ -67,8 +67,8 @@ def _(layer: SparseFF, to: Description, path: str, source: int, end: dict[str, i
     (r, m * padded),
   )
   bias = to.vector(f'{path}.controller_bias', m * padded, lambda: np.pad(layer.controller_bias_MxN[...], padding))
-  w1 = plan.rows(f'{path}.w1', to.types.weights, (m * n, d), lambda: layer.w1_MxNxD[...].reshape(m * n, d))
-  w2 = plan.rows(f'{path}.w2', to.types.weights, (m * n, d), lambda: layer.w2_MxNxD[...].reshape(m * n, d))
+  w1 = to.rows(f'{path}.w1', lambda: layer.w1_MxNxD[...], (m * n, d))
+  w2 = to.rows(f'{path}.w2', lambda: layer.w2_MxNxD[...], (m * n, d))
   w2_bias = to.vector(f'{path}.bias', d, lambda: layer.bias_D[...])
   blocks = {'n_blocks': m, 'block': n, 'pick': plan.n_picks}
   plan.add('dense', source=source, target=low, matrix=first)

@@ -5,12 +5,14 @@ width.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from terraformer.decode.native.description import Description
+from terraformer.models.base import DecodeState
 from terraformer.native import layout
 from terraformer.ops.kv_cache import COLUMNS
 
@@ -36,9 +38,21 @@ class NativeState:
   memory_length_B: jax.Array
   position_B: jax.Array
 
+  @property
+  def n_slots(self) -> int:
+    """Positions of each text that the pages have room for."""
+    return len(self.pages) * layout.PAGE
 
-def native_state(description: Description, caches: Any, length_B: jax.Array, position_B: jax.Array) -> NativeState:
-  """The state after a prompt, of which each text has so many positions in the first places of the model's caches."""
+  def take(self, row_W: jax.Array) -> 'NativeState':
+    """The state of some of the batch rows, in the order given."""
+    paged = {name: jnp.take(getattr(self, name), row_W, axis=1) for name in ('pages', 'memory')}
+    rest = {name: getattr(self, name)[row_W] for name in ('state', 'length_B', 'memory_length_B', 'position_B')}
+    return NativeState(**paged, **rest)
+
+
+def native_state(description: Description, prompt: DecodeState) -> NativeState:
+  """The state after a prompt, from the model's own."""
+  caches, length_B = prompt.layers, prompt.filled.prompt_B
   batch = len(length_B)
   pages = [(kept.at, _pages(description, *_keys_and_values(kept.get(caches), batch))) for kept in description.keys]
   memory, memory_length_B = [], jnp.zeros_like(length_B)
@@ -58,12 +72,13 @@ def native_state(description: Description, caches: Any, length_B: jax.Array, pos
     _joined(memory, (0, batch), plan.memory_page_bytes, jnp.uint8),
     length_B.astype(jnp.int32),
     memory_length_B,
-    position_B,
+    prompt.position_B,
   )
 
 
-def grown(state: NativeState, n_pages: int) -> NativeState:
-  """With room for so many pages more."""
+@functools.partial(jax.jit, static_argnums=1)
+def extended(state: NativeState, n_pages: int) -> NativeState:
+  """The state with `n_pages` more pages."""
   _, batch, size = state.pages.shape
   more = jnp.zeros((n_pages, batch, size), jnp.uint8)
   return dataclasses.replace(state, pages=jnp.concatenate([state.pages, more]))

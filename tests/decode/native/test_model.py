@@ -9,9 +9,10 @@ import pytest
 
 from terraformer.decode.bundle import abstract_layerwise
 from terraformer.decode.native.description import NoKernelError, Types
-from terraformer.decode.native.engine import Engine
+from terraformer.decode.native.engine import NativeEngine
 from terraformer.decode.native.model import describe
-from terraformer.decode.step import decoding_form
+from terraformer.decode.prompts import Prompts
+from terraformer.decode.xla import decoding_form
 from terraformer.models.make import layerwise as by_layer
 from terraformer.models.parameters import merge_module, split_module
 from terraformer.native.library import why_missing
@@ -45,18 +46,23 @@ def layerwise(name, longest=16):
   return config, merge_module(structure, params), merge_module(structure, jax.tree.map(np.asarray, params))
 
 
+def prompts_of(inputs_BxS):
+  n_texts = len(inputs_BxS)
+  return Prompts(False, inputs_BxS, (inputs_BxS != 0).sum(1), np.zeros(n_texts, np.int32), [], [], [N_STEPS] * n_texts)
+
+
 def both(name, kind):
   """Logits of the library and of XLA at each token, BxV."""
   config, trained, arrays = layerwise(name)
   inputs_BxS = INPUTS if config.room_behind(9) >= N_STEPS else INPUTS[:, : config.max_length - N_STEPS]
-  engine = Engine(config, split_module(arrays)[1], Types(kind, kind))
+  engine = NativeEngine(config, split_module(arrays)[1], dtype=kind)
   state = trained.prefill(inputs_BxS, N_STEPS)
-  own = engine.begun(state, N_STEPS)
-  step, xla_step = jax.jit(engine.logits, donate_argnums=2), jax.jit(type(trained).step)
+  own = engine.prefill(prompts_of(inputs_BxS), N_STEPS, kind)
+  step, xla_step = jax.jit(engine.forward, donate_argnums=2), jax.jit(type(trained).step)
   token_B = jnp.zeros(3, jnp.int32)
   for _ in range(N_STEPS):
     expected_BxV, state = xla_step(trained, token_B, state)
-    found_BxV, own = step(engine.arguments, token_B, own)
+    found_BxV, own = step(engine.arguments(kind), token_B, own)
     yield np.asarray(found_BxV), np.asarray(expected_BxV)
     token_B = expected_BxV.argmax(1).astype(jnp.int32)
 
@@ -64,12 +70,12 @@ def both(name, kind):
 @pytest.mark.parametrize('kind', ['float32', 'bfloat16', 'int8'])
 def test_a_text_does_not_depend_on_the_texts_beside_it(kind):
   config, trained, arrays = layerwise('sparse')
-  engine = Engine(config, split_module(arrays)[1], Types(kind, kind))
-  step, logits = jax.jit(engine.logits, donate_argnums=2), []
+  engine = NativeEngine(config, split_module(arrays)[1], dtype=kind)
+  step, logits = jax.jit(engine.forward, donate_argnums=2), []
   for texts in (slice(0, 3), slice(0, 1), slice(1, 3)):
-    own = engine.begun(trained.prefill(INPUTS[texts], N_STEPS), N_STEPS)
+    own = engine.prefill(prompts_of(INPUTS[texts]), N_STEPS, kind)
     for token in range(2, 2 + N_STEPS):
-      found_BxV, own = step(engine.arguments, jnp.full(len(INPUTS[texts]), token), own)
+      found_BxV, own = step(engine.arguments(kind), jnp.full(len(INPUTS[texts]), token), own)
     logits.append(np.asarray(found_BxV))
   # What XLA has read of the prompt differs in the last bits from batch to batch.
   np.testing.assert_allclose(logits[0], np.concatenate(logits[1:]), rtol=0, atol=1e-3 * np.abs(logits[0]).max())
