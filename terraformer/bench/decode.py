@@ -30,8 +30,10 @@ from terraformer.bench.parts import EMPTY, part_programs
 from terraformer.config import DecodeConfig, ModelConfig, UserError
 from terraformer.decode import step as steps
 from terraformer.decode import xla
-from terraformer.decode.bundle import abstract_layerwise, layerwise_facts, stored_shapes
+from terraformer.decode.bundle import parameter_shapes, stored_shapes
 from terraformer.decode.sampling import SamplingParams
+from terraformer.decode.shapes import abstract_layerwise, layerwise_facts
+from terraformer.decode.storage import layouts_before_panels
 from terraformer.layers.parameter import ModelFacts
 from terraformer.models.base import DecodeState
 from terraformer.models.cost import cache_numbers, n_read
@@ -195,12 +197,13 @@ def bench_decode(
 
 def _step_shapes(config: ModelConfig, facts: ModelFacts, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
   """What a step reads, by name."""
-  return {name: x for name, x in stored_shapes(config, bfloat16).items() if facts[name].in_step}
+  stored = stored_shapes(config, layouts_before_panels(config, bfloat16))
+  return {name: x for name, x in stored.items() if facts[name].in_step}
 
 
 def _n_decoding(config: ModelConfig, facts: ModelFacts) -> int:
   """Parameters without those that read the source alone, of whose keys and values the decoder makes its own."""
-  shapes = stored_shapes(config, bfloat16=False)
+  shapes = parameter_shapes(config)
   return sum(x.size for name, x in shapes.items() if facts[name].in_step or facts[name].stack == 'decoder')
 
 

@@ -39,14 +39,17 @@ class Engine(Protocol):
     ...
 
 
-def open_engine(name: str, config: ModelConfig, weights: Params, n_threads: int | None = None) -> Engine:
+def open_engine(
+  name: str, config: ModelConfig, weights: Params, n_threads: int | None = None, dtype: str = 'float32'
+) -> Engine:
   """Opens a model with the engine of a name.
 
   Args:
     name: `native`, `xla`, or `auto` for the native engine where it runs the model on this machine, else XLA.
     config: of the decoding form.
-    weights: of the layerwise model, NumPy arrays.
+    weights: of the layerwise model: NumPy arrays, or values of `decode.stored`.
     n_threads: of the native engine; None for one per core.
+    dtype: of the weights, of `native.layout.TYPES`.
 
   Raises:
     UserError: if there is no such engine, or the native one was asked for and cannot run the model.
@@ -56,7 +59,7 @@ def open_engine(name: str, config: ModelConfig, weights: Params, n_threads: int 
   if name not in ('auto', 'native'):
     raise UserError(f'engine: expected auto, native or xla, found {name!r:.40}')
   try:
-    return NativeEngine(config, weights, n_threads or 0)
+    return NativeEngine(config, weights, n_threads or 0, dtype)
   except NoKernelError as error:
     why = f'the native engine has no kernel for {error}'
   except OSError as error:

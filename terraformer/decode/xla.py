@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from terraformer.config import ModelConfig
-from terraformer.decode.bundle import abstract_layerwise, layerwise_facts
 from terraformer.decode.prompts import Prompts
+from terraformer.decode.shapes import abstract_layerwise, layerwise_facts
+from terraformer.decode.stored import plain
 from terraformer.layers.parameter import ModelFacts, facts_of
 from terraformer.models.base import DecodeState
 from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
@@ -62,14 +63,17 @@ class XlaEngine:
 
     Args:
       config: of the decoding form.
-      weights: of the layerwise model, NumPy arrays, which are not copied.
+      weights: of the layerwise model: NumPy arrays, which are not copied, or values of `decode.stored`, which are
+        unpacked.
       why: why this engine was taken, for statistics; empty if it was asked for.
     """
     self.about = f'XLA ({why})' if why else 'XLA'
     self.forward = XlaForward(config)
     self._config = config
-    self._weights = jax.device_put(weights, may_alias=True)  # files stay mapped: what is not used is never read
-    self._step_weights = step_weights(flatten(weights), layerwise_facts(config))
+    arrays = {name: plain(value) for name, value in flatten(weights).items()}
+    # Files stay mapped: arrays that are not used are never read.
+    self._weights = jax.device_put(unflatten(arrays), may_alias=True)
+    self._step_weights = step_weights(arrays, layerwise_facts(config))
 
   def arguments(self, cache_dtype: str) -> StepWeights:
     """The first argument of `forward`, whatever the type of the cache."""

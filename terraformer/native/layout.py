@@ -23,6 +23,8 @@ K inputs, N outputs, P panels, C pairs of inputs.
 import dataclasses
 import math
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
@@ -112,8 +114,8 @@ def _pack_stretch(weights_KxN: np.ndarray, matrix: Matrix, panels_PxB: np.ndarra
   panels_PxB[:, header : header + numbers.shape[1]] = numbers
 
 
-def unpack(packed: np.ndarray, matrix: Matrix) -> np.ndarray:
-  """The float32 KxN matrix for which the packed one stands."""
+def unpack(packed: np.ndarray | jax.Array, matrix: Matrix) -> np.ndarray | jax.Array:
+  """The float32 KxN matrix that a packed one stands for; of a JAX array by JAX, inside compiled programs as well."""
   found, at = [], 0
   for begin, end in matrix.stretches:
     n_inputs, size = end - begin, matrix.panel_bytes(end - begin)
@@ -121,17 +123,26 @@ def unpack(packed: np.ndarray, matrix: Matrix) -> np.ndarray:
     at += panels_PxB.size
     n_pairs, dtype = -(-n_inputs // 2), _NUMPY[matrix.type]
     last = matrix._header + n_pairs * 2 * PANEL * dtype.itemsize
-    numbers = np.ascontiguousarray(panels_PxB[:, matrix._header : last]).view(dtype).astype(np.float32)
+    numbers = _bits_as(panels_PxB[:, matrix._header : last], dtype).astype(np.float32)
     if matrix.type == 'float32':
       weights_PxKxN = numbers.reshape(matrix.n_panels, -1, PANEL)
     else:
       weights_PxKxN = numbers.reshape(matrix.n_panels, n_pairs, PANEL, 2).swapaxes(2, 3)
       weights_PxKxN = weights_PxKxN.reshape(matrix.n_panels, -1, PANEL)
     if matrix.type == 'int8':
-      scale_PxN = np.ascontiguousarray(panels_PxB[:, : matrix._header]).view(np.float32)
+      scale_PxN = _bits_as(panels_PxB[:, : matrix._header], np.dtype(np.float32))
       weights_PxKxN = weights_PxKxN * scale_PxN[:, None]
     found.append(weights_PxKxN.swapaxes(0, 1).reshape(-1, matrix.n_panels * PANEL)[:n_inputs, : matrix.n_outputs])
-  return np.concatenate(found)
+  return (np if isinstance(packed, np.ndarray) else jnp).concatenate(found)
+
+
+def _bits_as(bytes_PxB: np.ndarray | jax.Array, dtype: np.dtype) -> np.ndarray | jax.Array:
+  """Rows of bytes as rows of numbers of another type."""
+  if isinstance(bytes_PxB, np.ndarray):
+    return np.ascontiguousarray(bytes_PxB).view(dtype)
+  if dtype.itemsize > 1:
+    bytes_PxB = bytes_PxB.reshape(len(bytes_PxB), -1, dtype.itemsize)
+  return jax.lax.bitcast_convert_type(bytes_PxB, dtype)
 
 
 def pack_rows(rows_NxK: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -94,22 +94,21 @@ class Plan:
     self._buffers.append((rows, width, segment))
     return len(self._buffers) - 1
 
-  def matrix(self, name: str, matrix: layout.Matrix, weights: Callable[[], np.ndarray]) -> int:
-    """A packed matrix of KxN weights; `name` is that of the packed tensor."""
+  def matrix(self, name: str, matrix: layout.Matrix, packed: Callable[[], np.ndarray]) -> int:
+    """Adds a packed matrix."""
     facts = (layout.TYPES.index(matrix.type), matrix.n_inputs, matrix.n_outputs, matrix.stretch)
-    return _put(self._matrices, name, Tensor(facts, lambda: layout.pack(weights(), matrix)))
+    return _put(self._matrices, name, Tensor(facts, packed))
 
-  def rows(self, name: str, kind: str, shape: tuple[int, int], weights: Callable[[], np.ndarray]) -> int:
-    """Rows of a table, which are read one by one."""
-    scales = -1
-    if kind == 'int8':
-      scales = self.vector(f'{name}.scales', shape[0], lambda: layout.pack_rows(weights(), kind)[1])
-    facts = (layout.TYPES.index(kind), *shape, scales)
-    return _put(self._tables, name, Tensor(facts, lambda: layout.pack_rows(weights(), kind)[0]))
+  def rows(
+    self, name: str, kind: str, shape: tuple[int, int], rows: Callable[[], np.ndarray], scales: Callable[[], np.ndarray]
+  ) -> int:
+    """Adds a table whose rows are read one by one; `scales`, one a row, are for rows of 8 bits alone."""
+    scale = self.vector(f'{name}.scales', shape[0], scales) if kind == 'int8' else -1
+    return _put(self._tables, name, Tensor((layout.TYPES.index(kind), *shape, scale), rows))
 
-  def vector(self, name: str, size: int, weights: Callable[[], np.ndarray]) -> int:
-    """So many float32 numbers."""
-    return _put(self._vectors, name, Tensor((size,), lambda: np.ravel(weights()).astype(np.float32, copy=False)))
+  def vector(self, name: str, size: int, numbers: Callable[[], np.ndarray]) -> int:
+    """Adds `size` float32 numbers."""
+    return _put(self._vectors, name, Tensor((size,), lambda: np.ravel(numbers()).astype(np.float32, copy=False)))
 
   def page(self, kind: str, n_heads: int, head_width: int, of_memory: bool = False) -> int:
     """Room for the heads of a layer in a page: where it begins."""

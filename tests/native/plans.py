@@ -40,6 +40,17 @@ def close(found: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE)
   np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
+def add_matrix(plan: Plan, name: str, matrix: layout.Matrix, weights_KxN: np.ndarray) -> int:
+  """Packs a matrix and adds it to a plan."""
+  return plan.matrix(name, matrix, lambda: layout.pack(weights_KxN, matrix))
+
+
+def add_rows(plan: Plan, name: str, kind: str, rows_NxK: np.ndarray) -> int:
+  """Adds a table of rows in a type to a plan."""
+  rows, scales = layout.pack_rows(rows_NxK, kind)
+  return plan.rows(name, kind, rows_NxK.shape, lambda: rows, lambda: scales)
+
+
 def dense_plan(weights_KxN: np.ndarray, kind: str = 'float32', stretch: int = 0, **columns: int) -> Plan:
   """x weights of the input, in a type."""
   n_inputs, n_outputs = weights_KxN.shape
@@ -49,5 +60,5 @@ def dense_plan(weights_KxN: np.ndarray, kind: str = 'float32', stretch: int = 0,
   if kind == 'int8':
     plan.add('quantise', target=x)
   matrix = layout.Matrix(kind, n_inputs, n_outputs, stretch or layout.stretch_of(n_inputs))
-  plan.add('dense', source=x, target=OUTPUT, matrix=plan.matrix('w', matrix, lambda: weights_KxN), **columns)
+  plan.add('dense', source=x, target=OUTPUT, matrix=add_matrix(plan, 'w', matrix, weights_KxN), **columns)
   return plan

@@ -5,7 +5,7 @@ import pytest
 
 from terraformer.native import layout
 from terraformer.native.plan import INPUT, OUTPUT, Plan
-from tests.native.plans import close, dense_plan, kept, opened, random, run
+from tests.native.plans import add_matrix, add_rows, close, dense_plan, kept, opened, random, run
 
 # Sizes that fill no vector, no panel, no pair, and several stretches.
 SIZES = [(1, 1), (7, 5), (48, 33), (600, 20), (300, 300)]
@@ -69,7 +69,8 @@ def test_normalisation_is_of_the_mean_of_two_streams(variant, width, root_mean_s
 
 
 def _identity(plan: Plan, width: int) -> int:
-  return plan.matrix('identity', layout.Matrix('float32', width, width, width), lambda: np.eye(width, dtype=np.float32))
+  identity = layout.Matrix('float32', width, width, width)
+  return add_matrix(plan, 'identity', identity, np.eye(width, dtype=np.float32))
 
 
 @pytest.mark.parametrize('kind', TYPES)
@@ -85,11 +86,11 @@ def test_a_sparse_block_reads_the_rows_that_it_picks(variant, kind, block, n_blo
   x, low = plan.buffer(width, segment=width * segment), plan.buffer(rank, segment=rank * segment)
   hidden = plan.buffer(n_blocks)
   padding = ((0, 0), (0, 0), (0, padded - block))
-  first = plan.matrix('1', layout.Matrix('float32', width, rank, width), lambda: control1)
-  second = plan.matrix(
-    '2', layout.Matrix(kind, rank, n_blocks * padded, rank), lambda: np.pad(control2, padding).reshape(rank, -1)
+  first = add_matrix(plan, '1', layout.Matrix('float32', width, rank, width), control1)
+  second = add_matrix(
+    plan, '2', layout.Matrix(kind, rank, n_blocks * padded, rank), np.pad(control2, padding).reshape(rank, -1)
   )
-  rows1, rows2 = plan.rows('w1', kind, w1.shape, lambda: w1), plan.rows('w2', kind, w2.shape, lambda: w2)
+  rows1, rows2 = add_rows(plan, 'w1', kind, w1), add_rows(plan, 'w2', kind, w2)
   no_bias = plan.vector('no bias', n_blocks * padded, lambda: np.zeros(n_blocks * padded))
   blocks = {'n_blocks': n_blocks, 'block': block, 'pick': 0}
   plan.add('mix', source=INPUT, second=INPUT, target=x)
@@ -126,7 +127,7 @@ def test_attention_sees_the_positions_of_each_text(variant, kind, tolerance, n_h
   parts = [plan.buffer(d) for _ in range(3)]
   for i, part in enumerate(parts):
     choose = np.eye(3 * d, dtype=np.float32)[:, i * d : (i + 1) * d]
-    matrix = plan.matrix(f'{i}', layout.Matrix('float32', 3 * d, d, 3 * d), lambda choose=choose: choose)
+    matrix = add_matrix(plan, f'{i}', layout.Matrix('float32', 3 * d, d, 3 * d), choose)
     whole = plan.buffer(3 * d)
     plan.add('mix', source=INPUT, second=INPUT, target=whole)
     plan.add('dense', source=whole, target=part, matrix=matrix)

@@ -5,7 +5,7 @@ import pytest
 
 from terraformer.native import layout
 from terraformer.native.plan import INPUT, OUTPUT, Model, NativeError, Plan
-from tests.native.plans import dense_plan, opened, random, run
+from tests.native.plans import add_matrix, dense_plan, opened, random, run
 
 _HEAD = 10  # numbers before the tables
 
@@ -68,7 +68,7 @@ def test_code_for_another_processor_is_refused():
 
 def test_an_odd_input_is_not_read_in_pairs():
   plan = Plan(7, 4)
-  matrix = plan.matrix('w', layout.Matrix('float32', 7, 4, 7), lambda: random(7, 4))
+  matrix = add_matrix(plan, 'w', layout.Matrix('float32', 7, 4, 7), random(7, 4))
   plan.add('dense', source=INPUT, target=OUTPUT, matrix=matrix)
   with pytest.raises(NativeError, match='expected an even number of inputs'):
     opened(plan)

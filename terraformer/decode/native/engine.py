@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from terraformer.config import ModelConfig
-from terraformer.decode.bundle import abstract_layerwise, layerwise_facts
-from terraformer.decode.native.description import Types
+from terraformer.decode.native.description import NoKernelError, Types
 from terraformer.decode.native.model import describe
 from terraformer.decode.native.state import NativeState, extended, native_state
 from terraformer.decode.prompts import Prompts
+from terraformer.decode.shapes import abstract_layerwise, layerwise_facts
 from terraformer.decode.xla import prefill
 from terraformer.models.base import DecodeState
 from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
@@ -69,9 +69,10 @@ class NativeEngine:
 
     Args:
       config: of the decoding form.
-      weights: of the layerwise model, NumPy arrays. Matrices are packed; rows that are read one by one are not copied.
+      weights: of the layerwise model: NumPy arrays, or values of `decode.stored`. What is stored as the kernels read it
+        is not copied.
       n_threads: 0 for one per core; never more.
-      dtype: that matrices are packed in, of `layout.TYPES`.
+      dtype: of matrices and rows for the kernels, of `layout.TYPES`.
 
     Raises:
       NoKernelError: if the library has no kernel for one of the model's layers.
@@ -97,6 +98,8 @@ class NativeEngine:
     """The model with a cache of some type, and what makes its state of XLA's; all of them share their tensors."""
     if cache_dtype not in self._opened:
       description = describe(self._layerwise, Types(self._dtype, cache_dtype))
+      if description.missing:
+        raise NoKernelError(', '.join(sorted(set(description.missing))))
       for name, tensor in description.plan.tensors.items():
         if name not in self._tensors:
           self._tensors[name] = tensor.make()
