@@ -259,7 +259,7 @@ def test_fewer_bits_take_less_space_and_write_much_the_same(finished_run, bundle
 
 def test_a_bundle_of_the_format_before_is_opened(bundle_copy):
   opened = open_bundle(bundle_copy)
-  arrays = {name: plain(value) for name, value in flatten(opened.weights).items()}
+  arrays = {name: np.ascontiguousarray(plain(value)) for name, value in flatten(opened.weights).items()}
   config = json.loads((bundle_copy / 'config.json').read_text())
   for field in ('dtype', 'layouts'):
     del config[field]
