@@ -1,27 +1,26 @@
 """The bundle: a folder with all that decoding needs.
 
-It holds `config.json` (format, model, vocabulary and origin), `model.safetensors` (one tensor per parameter and layer;
-several files for a large model) and `vocabulary.model` (sentencepiece).
+It holds `config.json` (format, model, vocabulary, origin and storage layouts), `model.safetensors` (the parameters of
+each layer in the layouts of `decode.stored`; several files for a large model) and `vocabulary.model` (sentencepiece).
 """
 
 import dataclasses
-import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from terraformer.config import ModelConfig, UserError, refused
 from terraformer.data.tokenizer import Tokenizer
 from terraformer.decode.header import Header, read_header, write_header
+from terraformer.decode.shapes import abstract_layerwise, layerwise_facts
+from terraformer.decode.storage import layouts_before_panels, layouts_for
+from terraformer.decode.stored import ArrayLayout, Layout, from_json, to_json
 from terraformer.decode.tensors import checksum, files_of, map_tensors, tensor_files, write_tensors
-from terraformer.layers.parameter import Facts, ModelFacts, facts_of
-from terraformer.models.make import abstract_model, layerwise
 from terraformer.models.parameters import Params, describe, flatten, split_module, unflatten
 from terraformer.paths import make_folder, target_of
 
@@ -39,7 +38,7 @@ class Content:
   Attributes:
     model, tokenizer, inputs_length, targets_length, origin: as in `Bundle`; the origin holds the step, the gin text and
       fingerprints, or other JSON values.
-    bfloat16: whether tensors that are read row by row are stored as bfloat16, in half the space.
+    dtype: type of the weights, one of `storage.DTYPES`.
   """
 
   model: ModelConfig
@@ -47,7 +46,7 @@ class Content:
   inputs_length: int
   targets_length: int
   origin: dict[str, Any]
-  bfloat16: bool = False
+  dtype: str = 'float32'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +55,12 @@ class Bundle:
 
   Attributes:
     model: the model's configuration.
-    weights: nested dicts of arrays with unstacked layers, mapped from the files.
+    weights: nested dicts of arrays and other values of `decode.stored`, for each layer, mapped from the files.
     tokenizer: the model's tokenizer.
     inputs_length, targets_length: maximum numbers of tokens in training; `inputs_length` is 0 for a language model that
       continues a prompt.
     origin: where the weights come from, as stored in the bundle.
+    dtype: type of the stored matrices, one of `storage.DTYPES`.
   """
 
   model: ModelConfig
@@ -69,25 +69,12 @@ class Bundle:
   inputs_length: int
   targets_length: int
   origin: dict[str, Any]
+  dtype: str = 'float32'
 
   @property
   def continues(self) -> bool:
     """Whether the model continues a prompt; otherwise it reads a source."""
     return not self.inputs_length
-
-
-@functools.lru_cache(maxsize=8)  # opening a bundle and decoding with it call this many times
-def abstract_layerwise(config: ModelConfig):
-  """Returns a model with unstacked layers, as the decoder uses it, and with shapes instead of arrays.
-
-  The returned module is cached: do not change it.
-  """
-  return jax.eval_shape(layerwise, abstract_model(config))
-
-
-def layerwise_facts(config: ModelConfig) -> ModelFacts:
-  """Returns the facts of a model's parameters, by their names in a bundle."""
-  return facts_of(abstract_layerwise(config))
 
 
 def write_bundle(
@@ -107,23 +94,31 @@ def write_bundle(
   output = target_of(Path(output).absolute())
   model = dataclasses.replace(content.model, bfloat16=False)  # a CPU computes slowly in bfloat16
   _require_replaceable(output)
-  shapes = stored_shapes(model, content.bfloat16)
+  layouts, shapes = layouts_for(model, content.dtype), parameter_shapes(model)
+  stored = stored_shapes(model, layouts)
   try:
     make_folder(output.parent)
     with tempfile.TemporaryDirectory(prefix='.export-', dir=output.parent) as folder:
       new, replaced = Path(folder) / 'new', Path(folder) / 'replaced'
       new.mkdir()
       with tqdm(total=len(shapes), desc='export', unit='tensor', disable=not show_progress) as bar:
+        encoded: dict[str, np.ndarray] = {}  # remaining tensors of the current parameter
 
         def read_one(name: str) -> np.ndarray:
-          bar.update()
-          return np.asarray(read(name)).astype(shapes[name].dtype, copy=False)
+          if name not in encoded:
+            bar.update()
+            array = np.asarray(read(name), np.float32)
+            if array.shape != shapes[name].shape:
+              raise ValueError(f'{name}: expected {list(shapes[name].shape)}, found {list(array.shape)}')
+            encoded.update(layouts[name].encode(name, array))
+          return encoded.pop(name)
 
-        checksums = write_tensors(new, shapes, read_one)
+        checksums = write_tensors(new, stored, read_one)
       (new / 'vocabulary.model').write_bytes(content.tokenizer.model_bytes)
       header = Header(
         model=model,
-        bfloat16=content.bfloat16,
+        dtype=content.dtype,
+        layouts={name: to_json(layout) for name, layout in layouts.items() if layout != ArrayLayout()},
         sentinels=content.tokenizer.sentinels,
         fingerprint=content.tokenizer.fingerprint,
         inputs_length=content.inputs_length,
@@ -143,20 +138,15 @@ def write_bundle(
     raise refused(output, 'a folder that can be written', error) from error
 
 
-def stored_shapes(model: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
+def parameter_shapes(model: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shape of every parameter of the layerwise model, by name."""
+  return flatten(split_module(abstract_layerwise(model))[1])
+
+
+def stored_shapes(model: ModelConfig, layouts: dict[str, Layout]) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns the shape and type of every tensor of a bundle, by name."""
-
-  facts = layerwise_facts(model)
-  return {
-    name: _stored(x, facts[name], bfloat16) for name, x in flatten(split_module(abstract_layerwise(model))[1]).items()
-  }
-
-
-def _stored(x: jax.ShapeDtypeStruct, facts: Facts, bfloat16: bool) -> jax.ShapeDtypeStruct:
-  # Reading a few rows costs about the same in either type. On a CPU, XLA multiplies by a whole bfloat16 matrix ten
-  # times slower, so all other tensors stay float32.
-  small = bfloat16 and facts.row_axis is not None and not facts.stays_float32
-  return jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) if small else x
+  parts = [layouts[name].parts(name, x.shape) for name, x in parameter_shapes(model).items()]
+  return {name: part for each in parts for name, part in each.items()}
 
 
 def _require_replaceable(output: Path) -> None:
@@ -191,7 +181,7 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
   if not (path / 'config.json').exists():
     raise UserError(f'{path} is not a bundle: it has no config.json')
   header = read_header(path / 'config.json')
-  tensors = _map_weights(path, header)
+  tensors, layouts = _map_weights(path, header)
   n_bytes = sum(tensor.nbytes for tensor in tensors.values())
   if n_bytes <= _VERIFIED_BYTES if verify is None else verify:
     _verify(path, tensors, header.checksums)
@@ -199,10 +189,14 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
   if tokenizer.fingerprint != header.fingerprint:
     raise UserError(f'{path / "vocabulary.model"} does not match config.json; export the bundle again')
   lengths = header.inputs_length, header.targets_length
-  return Bundle(header.model, unflatten(tensors), tokenizer, *lengths, header.origin)
+  shapes = parameter_shapes(header.model)
+  weights = {name: layout.value(name, shapes[name].shape, tensors) for name, layout in layouts.items()}
+  dtype = 'float32' if header.layouts is None else header.dtype
+  return Bundle(header.model, unflatten(weights), tokenizer, *lengths, header.origin, dtype)
 
 
-def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
+def _map_weights(path: Path, header: Header) -> tuple[dict[str, np.ndarray], dict[str, Layout]]:
+  """Returns the tensors of the files, and the layout of every parameter."""
   tensors = map_tensors(path)
   # Computing shapes layer by layer would take hours for a config with billions of layers, so this comes first.
   if header.model.n_sublayers > len(tensors):
@@ -210,7 +204,8 @@ def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
     raise UserError(
       f'{path / "config.json"}: expected at least {header.model.n_sublayers:,} tensors, one per sublayer, found {found}'
     )
-  expected, facts = stored_shapes(header.model, header.bfloat16), layerwise_facts(header.model)
+  layouts, facts = _layouts(path, header), layerwise_facts(header.model)
+  expected = stored_shapes(header.model, layouts)
   # Mapped again, now that the facts are known; this reads nothing. Extra tensors are reported below.
   tensors = map_tensors(path, rows=lambda name: name in facts and facts[name].row_axis is not None)
   for name, shape in expected.items():
@@ -223,7 +218,26 @@ def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
     if name not in expected:
       where = files_of(path, tensors).get(name, path)
       raise UserError(f'{where} has the tensor {name}, which the model in config.json does not have')
-  return {name: tensors[name] for name in expected}
+  return {name: tensors[name] for name in expected}, layouts
+
+
+def _layouts(path: Path, header: Header) -> dict[str, Layout]:
+  """Returns the layout of every parameter."""
+  if header.layouts is None:
+    return layouts_before_panels(header.model, header.dtype == 'bfloat16')
+  layouts: dict[str, Layout] = {}
+  for name, shape in parameter_shapes(header.model).items():
+    try:
+      layouts[name] = from_json(header.layouts.get(name, to_json(ArrayLayout())), shape.shape)
+    except ValueError as error:
+      found = header.layouts[name]
+      raise UserError(
+        f'{path / "config.json"}: {name} cannot be stored as {found!r:.80}; export it again'
+      ) from error
+  for name in header.layouts:
+    if name not in layouts:
+      raise UserError(f'{path / "config.json"} has a layout for {name!r:.80}, which is no parameter of the model')
+  return layouts
 
 
 def _names(path: Path, tensors: dict[str, np.ndarray]) -> str:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from terraformer.config import ModelConfig, UserError, from_dict, to_dict, unreadable
+from terraformer.decode.storage import DTYPES
 
-FORMAT = 4
+FORMAT = 5
+_BEFORE_PANELS = 4  # all tensors are plain arrays; those that are read by row may be bfloat16
 _NAMES = {dict: 'an object', bool: 'true or false', int: 'a whole number', str: 'a string'}
 
 
@@ -17,7 +19,8 @@ class Header:
 
   Attributes:
     model: the model's configuration.
-    bfloat16: whether tensors that are read row by row are stored as bfloat16, in half the space.
+    dtype: type of the weights, one of `storage.DTYPES`.
+    layouts: parameter name -> layout as JSON, except for plain float32 arrays; None before format 5.
     sentinels, fingerprint: number of sentinels and fingerprint of the vocabulary.
     inputs_length, targets_length: maximum numbers of tokens in training; `inputs_length` is 0 for a language model that
       continues a prompt.
@@ -26,7 +29,8 @@ class Header:
   """
 
   model: ModelConfig
-  bfloat16: bool
+  dtype: str
+  layouts: dict[str, Any] | None
   sentinels: int
   fingerprint: str
   inputs_length: int
@@ -40,7 +44,8 @@ def write_header(path: Path, header: Header) -> None:
   values = {
     'format': FORMAT,
     'model': to_dict(header.model),
-    'bfloat16': header.bfloat16,
+    'dtype': header.dtype,
+    'layouts': header.layouts,
     'vocabulary': {'sentinels': header.sentinels, 'fingerprint': header.fingerprint},
     'inputs_length': header.inputs_length,
     'targets_length': header.targets_length,
@@ -60,8 +65,8 @@ def read_header(path: Path) -> Header:
   found = values.get('format')
   if type(found) is not int:
     raise UserError(f'{path} has no format number; it does not belong to a bundle')
-  if found != FORMAT:
-    raise UserError(f'{path}: expected bundle format {FORMAT}, found {found}; export the bundle again')
+  if found not in (FORMAT, _BEFORE_PANELS):
+    raise UserError(f'{path}: expected bundle format {FORMAT} or {_BEFORE_PANELS}, found {found}; export it again')
   vocabulary = _field(path, values, 'vocabulary', dict)
   try:
     model = from_dict(_field(path, values, 'model', dict))
@@ -76,9 +81,16 @@ def read_header(path: Path) -> Header:
       f"{path}: inputs_length ({inputs_length}) and targets_length ({targets_length}) exceed the model's positions "
       f'({model.max_length})'
     )
+  if found == _BEFORE_PANELS:
+    dtype, layouts = 'bfloat16' if _field(path, values, 'bfloat16', bool) else 'float32', None
+  else:
+    dtype, layouts = _field(path, values, 'dtype', str), _field(path, values, 'layouts', dict)
+    if dtype not in DTYPES:
+      raise UserError(f"{path}: expected one of {', '.join(DTYPES)} in the field 'dtype', found {dtype!r:.40}")
   return Header(
     model=model,
-    bfloat16=_field(path, values, 'bfloat16', bool),
+    dtype=dtype,
+    layouts=layouts,
     sentinels=_within(path, vocabulary, 'sentinels', 0, model.vocab_size),
     fingerprint=_field(path, vocabulary, 'fingerprint', str),
     inputs_length=inputs_length,

@@ -26,6 +26,7 @@ _PADDING = '__padding__.'
 _DTYPES = {
   'F32': np.dtype(np.float32),
   'BF16': np.dtype(ml_dtypes.bfloat16),
+  'I8': np.dtype(np.int8),
   'U8': np.dtype(np.uint8),
   'I32': np.dtype(np.int32),
 }
@@ -210,7 +211,7 @@ def _split_header(path: Path, data: np.ndarray) -> tuple[dict[str, Any], np.ndar
   if len(data) < 8 or length > _LONGEST_HEADER:
     raise UserError(f'{path} is not a safetensors file: it has no valid header')
   if length > len(data) - 8:
-    raise UserError(f'{path}: expected a header of {length:,} bytes, found {len(data) - 8:,} bytes in all')
+    raise UserError(f'{path}: expected a header of {length:,} bytes, found {len(data) - 8:,} bytes in the file')
   try:
     header = json.loads(data[8 : 8 + length].tobytes())
     if not isinstance(header, dict):

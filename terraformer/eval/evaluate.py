@@ -13,8 +13,9 @@ from terraformer.config import DecodeConfig, RunConfig, UserError, to_dict
 from terraformer.data.batches import Batch, Prepared, open_prepared
 from terraformer.data.scores import RougeTokenizer
 from terraformer.data.source import make_source
-from terraformer.decode.bundle import Bundle, layerwise_facts
+from terraformer.decode.bundle import Bundle
 from terraformer.decode.decoder import Decoder
+from terraformer.decode.shapes import layerwise_facts
 from terraformer.eval.predictions import Predictions
 from terraformer.eval.texts import judge
 from terraformer.models.make import abstract_model
