@@ -231,9 +231,7 @@ def _layouts(path: Path, header: Header) -> dict[str, Layout]:
       layouts[name] = from_json(header.layouts.get(name, to_json(ArrayLayout())), shape.shape)
     except ValueError as error:
       found = header.layouts[name]
-      raise UserError(
-        f'{path / "config.json"}: {name} cannot be stored as {found!r:.80}; export it again'
-      ) from error
+      raise UserError(f'{path / "config.json"}: {name} cannot be stored as {found!r:.80}; export it again') from error
   for name in header.layouts:
     if name not in layouts:
       raise UserError(f'{path / "config.json"} has a layout for {name!r:.80}, which is no parameter of the model')

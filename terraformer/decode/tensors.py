@@ -170,8 +170,8 @@ def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
     raise UserError(f'{path} is missing; export the bundle again') from None
   except OSError as error:
     raise unreadable(path, error) from error
-  except ValueError:  # an empty file cannot be mapped
-    raise UserError(f'{path} is empty; export the bundle again') from None
+  except ValueError as error:  # an empty file, or an impossible name
+    raise UserError(f'{path} cannot be mapped ({error}); export the bundle again') from None
   header, data = _split_header(path, np.frombuffer(mapped, np.uint8))
   first = len(mapped) - len(data)
   tensors, filled, places = {}, 0, []

@@ -1,7 +1,6 @@
 """A plan: the table of operations that the library runs, with its buffers and weights.
 
-What the operations do stands in `csrc/types.h` and beside their kernels; what may be combined is checked by
-`csrc/plan.cc`, whose sentence `NativeError` carries.
+`csrc/types.h` and the kernels document the operations. `csrc/plan.cc` checks plans; `NativeError` carries its messages.
 """
 
 import ctypes
@@ -17,7 +16,7 @@ from terraformer.native.library import Call, library
 _MAGIC, _VERSION = 0x4C50524F46415254, 1
 KINDS = ('norm', 'gate', 'dense', 'history', 'attend', 'pick', 'gather', 'recur', 'mix', 'quantise')
 INPUT, OUTPUT = 0, 1
-# The columns of an operation, and what stands there unless it is said.
+# The columns of an operation, and their defaults.
 _COLUMNS = {
   'kind': 0,
   'meets': 1,
@@ -55,16 +54,16 @@ _COLUMNS = {
 
 
 class NativeError(Exception):
-  """A plan or a call that the library refuses, in its words."""
+  """The library refuses a plan or a call; the message is the library's."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """A tensor of a plan, which is made when it is needed.
+  """A tensor of a plan, created when it is needed.
 
   Attributes:
-    facts: its place in the plan's tables: type, sizes.
-    make: gives the array.
+    facts: its row in the plan's tables: type and sizes.
+    make: returns the array.
   """
 
   facts: tuple[int, ...]
@@ -72,12 +71,12 @@ class Tensor:
 
 
 class Plan:
-  """A plan that is being written. What names a thing is its number in the plan.
+  """A plan in progress. Buffers and tensors are referred to by their numbers in the plan.
 
   Attributes:
-    n_picks: so far.
-    page_bytes, memory_page_bytes: of a text, in a page of the cache and of the memory.
-    state_numbers: of a text, float32.
+    n_picks: number of `pick` operations so far.
+    page_bytes, memory_page_bytes: bytes of one text in a page of the cache, and of the memory.
+    state_numbers: float32 numbers of one text in the state.
   """
 
   def __init__(self, n_inputs: int, n_outputs: int):
@@ -90,28 +89,29 @@ class Plan:
     self.page_bytes = self.memory_page_bytes = self.state_numbers = 0
 
   def buffer(self, width: int, rows: int = 1, segment: int = 0) -> int:
-    """A buffer of `rows` of `width` float32 a text; with a segment in 16 bits as well, a scale a segment."""
+    """Adds a buffer of `rows` x `width` float32 numbers per text, and returns its number. With `segment`, it also has a
+    16-bit form with one scale per segment."""
     self._buffers.append((rows, width, segment))
     return len(self._buffers) - 1
 
   def matrix(self, name: str, matrix: layout.Matrix, packed: Callable[[], np.ndarray]) -> int:
-    """Adds a packed matrix."""
+    """Adds a packed matrix, and returns its number."""
     facts = (layout.TYPES.index(matrix.type), matrix.n_inputs, matrix.n_outputs, matrix.stretch)
     return _put(self._matrices, name, Tensor(facts, packed))
 
   def rows(
     self, name: str, kind: str, shape: tuple[int, int], rows: Callable[[], np.ndarray], scales: Callable[[], np.ndarray]
   ) -> int:
-    """Adds a table whose rows are read one by one; `scales`, one a row, are for rows of 8 bits alone."""
+    """Adds a table whose rows are read one by one, and returns its number; only 8-bit rows have `scales`, one each."""
     scale = self.vector(f'{name}.scales', shape[0], scales) if kind == 'int8' else -1
     return _put(self._tables, name, Tensor((layout.TYPES.index(kind), *shape, scale), rows))
 
   def vector(self, name: str, size: int, numbers: Callable[[], np.ndarray]) -> int:
-    """Adds `size` float32 numbers."""
+    """Adds a vector of `size` float32 numbers, and returns its number."""
     return _put(self._vectors, name, Tensor((size,), lambda: np.ravel(numbers()).astype(np.float32, copy=False)))
 
   def page(self, kind: str, n_heads: int, head_width: int, of_memory: bool = False) -> int:
-    """Room for the heads of a layer in a page: where it begins."""
+    """Reserves space for a layer's heads in a page, and returns its offset in bytes."""
     at = self.memory_page_bytes if of_memory else self.page_bytes
     size = -(-n_heads * layout.head_bytes(kind, head_width) // 64) * 64
     if of_memory:
@@ -121,12 +121,12 @@ class Plan:
     return at
 
   def state(self, size: int) -> int:
-    """Room for so many numbers in the state: where it begins."""
+    """Reserves `size` numbers in the state, and returns their offset."""
     self.state_numbers += size
     return self.state_numbers - size
 
   def add(self, kind: str, **columns: int) -> None:
-    """An operation; threads meet behind it unless `meets=0`."""
+    """Adds an operation; threads synchronize after it unless `meets=0`."""
     values = _COLUMNS | {'kind': KINDS.index(kind) + 1} | columns
     if values.keys() != _COLUMNS.keys():
       raise TypeError(f'{kind}: no such columns, {sorted(values.keys() - _COLUMNS.keys())}')
@@ -138,7 +138,7 @@ class Plan:
     return self._matrices | self._tables | self._vectors
 
   def numbers(self) -> np.ndarray:
-    """The plan as the library reads it, int64."""
+    """Returns the plan in the form that the library reads, int64."""
     tables = (self._buffers, self._matrices, self._tables, self._vectors, self._operations)
     head = [_MAGIC, _VERSION, *map(len, tables), self.page_bytes, self.memory_page_bytes, self.state_numbers]
     rows = [self._buffers, *([tensor.facts for tensor in table.values()] for table in tables[1:4]), self._operations]
@@ -147,7 +147,7 @@ class Plan:
 
 def _put(tensors: dict[str, Tensor], name: str, tensor: Tensor) -> int:
   if name in tensors:
-    raise ValueError(f'{name}: there is a tensor of this name')
+    raise ValueError(f'the plan already has a tensor named {name}')
   tensors[name] = tensor
   return len(tensors) - 1
 
@@ -156,25 +156,25 @@ class Model:
   """A plan that the library has opened.
 
   Attributes:
-    number: by which the library knows it.
-    n_threads: that a call runs on.
-    variant: the kind of code.
+    number: the library's number of the model.
+    n_threads: number of threads that run a call.
+    variant: the variant of the code.
   """
 
   def __init__(self, plan: Plan | np.ndarray, tensors: list[np.ndarray], n_threads: int = 0, variant: str = ''):
     """Opens a plan.
 
     Args:
-      plan: of which the tensors are, or its numbers.
-      tensors: contiguous, in the plan's order.
-      n_threads: 0 for as many as there are cores; never more.
-      variant: of `library.variants`; the fastest by default.
+      plan: the plan, or its numbers.
+      tensors: the plan's tensors in its order, contiguous.
+      n_threads: maximum number of threads; 0 for one per core, which is also the limit.
+      variant: one of `library.variants`; empty for the fastest.
 
     Raises:
-      NativeError: if the library refuses it.
+      NativeError: if the library refuses the plan.
     """
     numbers = plan.numbers() if isinstance(plan, Plan) else np.ascontiguousarray(plan, np.int64)
-    self._tensors = [np.ascontiguousarray(tensor) for tensor in tensors]  # which the library reads from now on
+    self._tensors = [np.ascontiguousarray(tensor) for tensor in tensors]  # kept alive: the library reads them
     pointers = np.array([tensor.ctypes.data for tensor in self._tensors], np.uint64)
     sizes = np.array([tensor.nbytes for tensor in self._tensors], np.int64)
     message = ctypes.create_string_buffer(512)
@@ -197,10 +197,10 @@ class Model:
     self.close = weakref.finalize(self, loaded.native_close, self.number)
 
   def run(self, batch: int, **arrays: np.ndarray) -> None:
-    """One call, past JAX: arguments are those of `csrc/model.h`, contiguous, of which some are written.
+    """Runs one call without JAX; takes the contiguous arrays of `csrc/model.h`, and writes some of them.
 
     Raises:
-      NativeError: if the library refuses them.
+      NativeError: if the library refuses the arrays.
     """
     call = Call(batch=batch, **{name: array.ctypes.data for name, array in arrays.items()})
     call.n_pages = len(arrays['pages']) if 'pages' in arrays else 0

@@ -159,7 +159,7 @@ def flip_weights(path):
     (flip_weights, r'model.safetensors: the tensor \S+ does not match its checksum'),
     (other_shape, r'model.safetensors: expected the tensor norm.scale_D of float32\[16\], found float32\[15\]'),
     (extra_tensor, 'model.safetensors has the tensor adapter, which the model in config.json does not have'),
-    (other_vocabulary, 'vocabulary.model does not match config.json'),
+    (other_vocabulary, 'vocabulary.model: expected a sentencepiece model'),
   ],
 )
 def test_a_damaged_bundle_is_named(bundle_copy, damage, message):
@@ -174,7 +174,7 @@ def test_a_damaged_bundle_is_named(bundle_copy, damage, message):
   ('values', 'message'),
   [
     ({'checksums': []}, "expected an object in the field 'checksums', found []"),
-    ({'dtype': 'float8'}, "expected float32, bfloat16, int8 in the field 'dtype', found 'float8'"),
+    ({'dtype': 'float8'}, "expected one of float32, bfloat16, int8 in the field 'dtype', found 'float8'"),
     ({'layouts': {'norm.scale_D': {'kind': 'panels'}}}, "norm.scale_D cannot be stored as {'kind': 'panels'}"),
     ({'layouts': {'adapter': {'kind': 'array'}}}, "has a layout for 'adapter', which is no parameter of the model"),
     ({'inputs_length': '48'}, "expected a whole number in the field 'inputs_length', found '48'"),
