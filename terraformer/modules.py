@@ -22,7 +22,7 @@ def import_modules(names: Sequence[str]) -> None:
       raise UserError(f'--module {name}: {error}') from error
     except (Exception, SystemExit) as error:  # whatever the user's code does
       found = first_line(f'{type(error).__name__}: {error}')
-      raise UserError(f'--module {name}: expected a Python module that can be imported, found {found}') from error
+      raise UserError(f'--module {name}: cannot import this module: {found}') from error
 
 
 def _import(name: str) -> None:

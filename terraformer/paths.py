@@ -80,6 +80,6 @@ def require_folder(path: Path) -> None:
   try:
     make_folder(path)
   except OSError as error:
-    raise refused(path, 'a folder that can be written', error) from error
+    raise refused(path, 'write to', error) from error
   if not os.access(path, os.W_OK):
     raise UserError(f'{path}: expected a folder that can be written, found it read-only')

@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(capsys, gin_fi
 @pytest.mark.parametrize(
   ('name', 'data', 'words'),
   [
-    ('missing.txt', None, 'found no such file'),
+    ('missing.txt', None, 'missing.txt: no such file'),
     ('empty.txt', b'', 'empty.txt: the file is empty'),
     ('latin.txt', b'caf\xe9', 'expected UTF-8, found the byte 0xe9 at offset 3'),
     (

@@ -45,4 +45,4 @@ def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:
   try:
     write_whole(path, picture.getvalue())
   except OSError as error:
-    raise refused(path, 'a file that can be written', error) from error
+    raise refused(path, 'write', error) from error

@@ -50,7 +50,7 @@ def require_disk(n_bytes: int, folder: str | None, what: str) -> None:
   try:
     most = shutil.disk_usage(folder).free
   except OSError as error:
-    raise refused(folder, 'a folder that can be written', error) from error
+    raise refused(folder, 'write to', error) from error
   if n_bytes > most:
     raise UserError(
       f'{what}: expected at most the {most / 1e9:,.0f} GB that are free in {folder}, found {n_bytes / 1e9:,.0f} GB'

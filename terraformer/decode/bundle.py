@@ -135,7 +135,7 @@ def write_bundle(
         if replaced.exists() and not output.exists():  # interrupted between the renames: restore the old bundle
           replaced.rename(output)
   except OSError as error:
-    raise refused(output, 'a folder that can be written', error) from error
+    raise refused(output, 'write', error) from error
 
 
 def parameter_shapes(model: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:

@@ -41,7 +41,7 @@ def write_page(result: Evaluation, workdir: Path) -> Path:
   try:
     write_whole(path, as_html(result, printable(Path(workdir).name)).encode())
   except OSError as error:
-    raise refused(path, 'a file that can be written', error) from error
+    raise refused(path, 'write', error) from error
   return path
 
 

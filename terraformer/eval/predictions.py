@@ -47,7 +47,7 @@ class Predictions:
       write_whole(about, (json.dumps(origin, indent=1) + '\n').encode())
       self._file = self.path.open('a', encoding='utf-8')
     except OSError as error:
-      raise refused(self.path, 'a file that can be read and written', error) from error
+      raise refused(self.path, 'read and write', error) from error
 
   @property
   def texts(self) -> list[str]:
@@ -70,7 +70,7 @@ class Predictions:
       self._file.flush()
       os.fsync(self._file.fileno())
     except OSError as error:
-      raise refused(self.path, 'a file that can be written', error) from error
+      raise refused(self.path, 'write', error) from error
     self._rows += rows
 
   def close(self) -> None:

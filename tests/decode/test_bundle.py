@@ -153,7 +153,7 @@ def flip_weights(path):
     (break_json, 'config.json is not valid JSON'),
     (lose_field, "config.json: the field 'vocabulary' is missing"),
     (foreign_config, 'config.json has no format number; it does not belong to a bundle'),
-    (unknown_field, "TerraformerConfig: expected fields .*found 'n_experts'"),
+    (unknown_field, "TerraformerConfig has no field 'n_experts'; its fields are .*"),
     (lose_weights, 'model.safetensors is missing; export the bundle again'),
     (cut_weights, r'model.safetensors: expected [\d,]+ bytes up to the end of the tensor \S+, found'),
     (flip_weights, r'model.safetensors: the tensor \S+ does not match its checksum'),
@@ -182,7 +182,7 @@ def test_a_damaged_bundle_is_named(bundle_copy, damage, message):
     ({'targets_length': -5}, "expected 1 to 16 in the field 'targets_length', found -5"),
     ({'vocabulary': 'a'}, "expected an object in the field 'vocabulary', found 'a'"),
     ({'vocabulary': {'sentinels': 10**7, 'fingerprint': ''}}, "in the field 'sentinels', found 10000000"),
-    ({'model': {'kind': []}}, 'config.json: config: expected a kind of this version, found []'),
+    ({'model': {'kind': []}}, 'config.json: config: this version has no kind of config named []'),
     ({'model': {'kind': 'DecodeConfig'}}, "expected a model's configuration in the field 'model', found DecodeConfig"),
   ],
 )

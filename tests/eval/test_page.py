@@ -91,9 +91,7 @@ def test_an_example_is_shown_once():
 
 def test_a_page_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
   (tmp_path / 'evaluation_test.html').mkdir()
-  with pytest.raises(
-    UserError, match='evaluation_test.html: expected a file that can be written, found is a directory'
-  ):
+  with pytest.raises(UserError, match='cannot write .*evaluation_test.html: is a directory'):
     write_page(result([1.0]), tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['evaluation_test.html']
 
