@@ -167,7 +167,7 @@ def test_running_text_of_a_mixture_is_corrupted_when_it_is_read(really_prepared)
   assert said['packed spans'] == (
     'DataConfig.packing: running text can be packed only with the objective LMConfig, found SpanCorruptionConfig'
   )
-  assert said['long spans'] == 'TokenizerConfig.sentinels: expected one a span (22), found 20'
+  assert said['long spans'] == 'TokenizerConfig.sentinels: expected one per span (22), found 20'
   with pytest.raises(UserError, match='DataConfig.inputs_length: 32 -> 64'):
     batches.open_prepared(dataclasses.replace(config, inputs_length=64, targets_length=20))
 

@@ -224,7 +224,7 @@ def test_a_model_that_reads_sources_is_not_trained_without_them(language_run, tm
   bindings = (f'config.RunConfig.model = @config.{kind}()', f'config.{kind}.vocab_size = 452')
   gin = [f'--gin_file={language_run / "run.gin"}', *(f'--gin_bindings={binding}' for binding in bindings)]
   assert main(['train', f'--workdir={tmp_path / "run"}', *gin]) == 2
-  assert f'{kind} reads a source, and the data have none' in capsys.readouterr().err
+  assert f'{kind} reads a source, but the data have none' in capsys.readouterr().err
 
 
 def test_lengths_that_the_positions_do_not_hold_are_named(language_run, tmp_path):
