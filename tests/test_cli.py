@@ -25,17 +25,17 @@ def said(capsys, *arguments):
     ('config.TrainConfig.steps = 0', 'TrainConfig.steps: expected at least 1, found 0'),
     ("config.TrainConfig.steps = '3'", "TrainConfig.steps: expected int, found '3'"),
     ('config.TrainConfig.steps', '--gin_bindings'),
-    ('config.TrainConfig.steps = %STEPS', 'expected values that make a configuration'),
+    ('config.TrainConfig.steps = %STEPS', 'these values do not make a configuration'),
     ('config.TrainConfig.seed = 5000000000', 'TrainConfig.seed: expected less than 2**32'),
-    ('config.TrainConfig.steps = 0x' + 'f' * 5000, 'expected values that make a configuration'),
+    ('config.TrainConfig.steps = 0x' + 'f' * 5000, 'these values do not make a configuration'),
     ('config.TrainConfig.steps = """3', 'EOF in multi-line string'),
     ('config.TrainConfig.steps = (3', 'EOF in multi-line statement'),
-    ('config.TrainConfig.steps = ' + '(' * 900, 'expected includes and brackets a few levels deep'),
-    ('config.TrainConfig.steps = @config.from_dict()', 'expected values that make a configuration'),
+    ('config.TrainConfig.steps = ' + '(' * 900, 'includes or brackets are nested too deeply'),
+    ('config.TrainConfig.steps = @config.from_dict()', 'these values do not make a configuration'),
     ('config.TrainConfig.steps = {[]: 3}', "unhashable type: 'list'"),
     ('config.TrainConfig.steps = ' + '9' * 5000, 'Exceeds the limit'),
-    ('config.RunConfig.train = @config.RunConfig()', 'expected values that make a configuration'),
-    ('config.DenseFFConfig.d_ff = 3', 'expected a field that this configuration uses'),
+    ('config.RunConfig.train = @config.RunConfig()', 'these values do not make a configuration'),
+    ('config.DenseFFConfig.d_ff = 3', 'this configuration does not use config.DenseFFConfig.d_ff'),
     (
       'config.BlockConfig.d_model = 100',
       'BlockConfig.d_model: expected a multiple of SparseProjectionConfig.n_modules',
@@ -174,7 +174,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(capsys, gin_fi
   ('name', 'data', 'words'),
   [
     ('missing.txt', None, 'missing.txt: no such file'),
-    ('empty.txt', b'', 'empty.txt: the file is empty'),
+    ('empty.txt', b'', 'empty.txt: the text is empty'),
     ('latin.txt', b'caf\xe9', 'expected UTF-8, found the byte 0xe9 at offset 3'),
     (
       'rows.jsonl',
@@ -236,7 +236,7 @@ def test_an_address_in_the_place_of_a_folder_is_refused(capsys, gin_file, tmp_pa
   monkeypatch.chdir(tmp_path)
   status, errors = said(capsys, 'train', '--workdir=gs://bucket/run', f'--gin_file={gin_file}')
   assert status == 2
-  assert 'expected a folder, found an address; mount the bucket' in errors
+  assert 'is an address, not a folder; mount the bucket' in errors
   assert not list(tmp_path.iterdir())
 
 

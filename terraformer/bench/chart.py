@@ -1,4 +1,4 @@
-"""The paper's chart of decoding times (Figure 2): a bar a variant."""
+"""Draws the paper's chart of decoding times (Figure 2), with one bar per variant."""
 
 import io
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ _LABELS = {'dense': 'dense', 'ff': '+ sparse FF', 'ff_qkv': '+ sparse QKV', 'ff_
 
 
 def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:
-  """Draws milliseconds a step, one group of bars for each context and batch, to a PNG file.
+  """Writes a chart of milliseconds per step to a PNG file, with one plot for each context and batch.
 
   Raises:
-    UserError: if it cannot be written.
+    UserError: if the file cannot be written.
   """
   import matplotlib
 
@@ -35,7 +35,7 @@ def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:
     axes.set_title(f'context {context:,}, batch {batch}')
     axes.tick_params(axis='x', labelrotation=20)
     axes.spines[['top', 'right']].set_visible(False)
-  all_axes[0][0].set_ylabel('milliseconds a step')
+  all_axes[0][0].set_ylabel('milliseconds per step')
   first = results[0]
   part = '' if first.layers[0] == first.layers[1] else f', {first.layers[0]} of {first.layers[1]} decoder layers'
   figure.supxlabel(f'decoding on a CPU, random weights, {first.dtype}{part}', fontsize=9)

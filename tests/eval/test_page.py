@@ -74,7 +74,7 @@ def test_a_task_of_a_mixture_has_its_own_scores():
   text = as_html(dataclasses.replace(result([1.0]), by_task=MIXTURE), 'run')
   assert '<td>copy</td><td>3</td><td>66.7%</td><td>-</td>' in text
   assert '<td>news</td><td>7</td><td>5.0%</td><td>12.3' in text
-  assert 'Of the other tasks 100 for an exact match' in text
+  assert 'For the other tasks, 100 for an exact match' in text
 
 
 def test_it_says_whether_the_model_uses_its_source():
