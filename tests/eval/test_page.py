@@ -98,8 +98,8 @@ def test_a_page_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
 
 def test_it_says_which_tokenizer_rouge_was_computed_with():
   ascii_page = page([1.0, 2.0])
-  assert 'by the standard tokenizer' in ascii_page and 'standard ROUGE-1' not in ascii_page
+  assert 'of the standard tokenizer' in ascii_page and 'standard ROUGE-1' not in ascii_page
   found = as_html(both(result([1.0, 2.0])), 'run')
-  assert 'by the Unicode tokenizer' in found
+  assert 'of the Unicode tokenizer' in found
   assert '<td>standard ROUGE-1</td><td>45.60</td><td>40.00 to 50.00</td><td>45.60</td>' in found
   assert '<th>standard ROUGE-Lsum</th>' in found and found.count('<td>45.60</td>') == 12
