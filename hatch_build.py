@@ -1,7 +1,7 @@
 """Compiles the native kernels into the package when it is installed or built.
 
-Without a C++ compiler the package is installed all the same, and decoding goes through XLA. (scikit-build-core does this
-as well, but its editable installs put a checkout in front of `PYTHONPATH`.)
+Without a C++ compiler the package is installed all the same, and decoding goes through XLA. (scikit-build-core can do
+this as well, but its editable installs put a checkout in front of `PYTHONPATH`.)
 """
 
 import shutil

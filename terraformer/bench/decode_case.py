@@ -20,7 +20,7 @@ from terraformer.decode.native.engine import NativeEngine
 from terraformer.decode.sampling import SamplingParams
 from terraformer.decode.shapes import abstract_layerwise, layerwise_facts
 from terraformer.decode.storage import layouts_for
-from terraformer.decode.stored import Layout, RowsLayout
+from terraformer.decode.stored import ArrayLayout, Layout, RowsLayout
 from terraformer.decode.xla import XlaEngine
 from terraformer.models.base import DecodeState
 from terraformer.models.cost import cache_numbers, n_read
@@ -117,10 +117,11 @@ class Case:
 
   @property
   def bytes_per_step(self) -> int:
-    """Bytes that a step must touch: parameters as they are stored, keys and values."""
+    """Bytes that a step must touch: parameters, for the kernels as they are stored, and keys and values."""
     facts, layouts, total = layerwise_facts(self.config), layouts_for(self.config, self.spec.dtype), 0.0
     for name, shape in parameter_shapes(self.config).items():
-      stored = sum(part.size * part.dtype.itemsize for part in layouts[name].parts(name, shape.shape).values())
+      layout = layouts[name] if self.spec.engine == 'native' else ArrayLayout()
+      stored = sum(part.size * part.dtype.itemsize for part in layout.parts(name, shape.shape).values())
       total += stored * n_read(facts[name], shape, self.batch) / max(1, shape.size)
     numbers = self.batch * cache_numbers(self.config, self.context)
     return round(total) + numbers * _ITEM_BYTES[self.spec.cache_dtype]
