@@ -45,14 +45,12 @@ def _evaluate(flags: argparse.Namespace) -> None:
   run, decode = None, DecodeConfig()
   if flags.gin_file or flags.gin_bindings:
     run, decode, _ = load_configs(flags.gin_file, flags.gin_bindings, stored_gin(flags.workdir))
-  decode = None if flags.perplexity else decode_config(decode, flags)
+  decode = decode_config(decode, flags)
   libraries.cache_compilations()
   bundle = Path(flags.bundle) if flags.bundle else None
-  chosen = {'decode': decode, 'batch_size': flags.batch_size, 'best': flags.best}
-  chosen |= {'bundle': bundle, 'engine': flags.engine}
-  result = evaluate(
-    Path(flags.workdir), flags.split, flags.limit, run, show_progress=not flags.json, engine=flags.engine, **chosen
-  )
+  chosen = {'decode': None if flags.perplexity else decode, 'batch_size': flags.batch_size, 'best': flags.best}
+  chosen |= {'bundle': bundle, 'engine': flags.engine, 'cache_dtype': decode.cache_dtype}
+  result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, show_progress=not flags.json, **chosen)
   try:
     print(_as_json(dataclasses.asdict(result)) if flags.json else as_text(result, flags.examples))
   finally:  # what took long is not lost because nobody takes its figures

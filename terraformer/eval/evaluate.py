@@ -103,6 +103,7 @@ def evaluate(
   best: bool = False,
   bundle: Path | None = None,
   engine: str = 'auto',
+  cache_dtype: str = 'float32',
 ) -> Evaluation:
   """Evaluates a checkpoint of a run; its texts are in `evaluation_SPLIT.jsonl` beside it, as soon as each is written.
 
@@ -117,9 +118,9 @@ def evaluate(
     decode: how texts are written; None for perplexity alone.
     batch_size: examples that are read, and decoded, side by side; None for what is likely to fit.
     best: whether the best checkpoint is taken in the place of the newest.
-    bundle: a bundle of the run's model, scored instead of a checkpoint, as decoding computes it: in its number types,
-      with the KV cache of `decode`.
+    bundle: a bundle of the run's model, scored instead of a checkpoint, as decoding computes it, in its number types.
     engine: that decodes, as in `Decoder.open`.
+    cache_dtype: of the KV cache with which the losses of a bundle are computed.
 
   Raises:
     UserError: if there is no complete checkpoint, data or model are not those of the run, the split is empty, or the
@@ -141,7 +142,7 @@ def evaluate(
     losses_of = _by_checkpoint(folder, step, run)
   else:
     step = decoder.bundle.origin.get('step', 0)
-    losses_of = functools.partial(_by_bundle, decoder, (decode or _GREEDY).cache_dtype)
+    losses_of = functools.partial(_by_bundle, decoder, cache_dtype)
   figures = _perplexity(losses_of, data, split_name, n_examples, batch_size, show_progress)
   texts, path = [], ''
   continues = not run.data.inputs_length
