@@ -1,9 +1,8 @@
-"""Compares decoding of a sparse model and its dense twin on a CPU: milliseconds per token, and the share of bandwidth.
+"""Compares decoding of a sparse model and its dense twin on a CPU, with both engines and all number types: milliseconds
+per step, and the share of memory bandwidth.
 
-Weights are random, so that the controllers pick all units equally often, the worst case for a cache. The encoder is
-omitted, since decoding does not read it.
-
-B batch, S source time, D d_model, V vocabulary.
+Weights are random, so the controllers pick all units equally often, the worst case for a cache. The encoder is omitted,
+since decoding does not read it.
 """
 
 import dataclasses
@@ -11,15 +10,13 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
+from terraformer.bench.decode_case import TURN, Case, Spec, n_decoding, weight_bytes
 from terraformer.bench.machine import (
   Pool,
-  bytes_of,
+  n_cores,
   random_pool,
   read_bandwidth,
   require_disk,
@@ -27,34 +24,29 @@ from terraformer.bench.machine import (
   resident_bytes,
 )
 from terraformer.bench.parts import EMPTY, part_programs
-from terraformer.config import DecodeConfig, ModelConfig, UserError
-from terraformer.decode import step as steps
-from terraformer.decode import xla
-from terraformer.decode.bundle import parameter_shapes, stored_shapes
-from terraformer.decode.sampling import SamplingParams
-from terraformer.decode.shapes import abstract_layerwise, layerwise_facts
-from terraformer.decode.storage import layouts_before_panels
-from terraformer.layers.parameter import ModelFacts
-from terraformer.models.base import DecodeState
-from terraformer.models.cost import cache_numbers, n_read
+from terraformer.bench.peers import LlamaCase, Sizes, gguf_file, require_peers, sizes_like
+from terraformer.config import ModelConfig, UserError
+from terraformer.decode.native.description import NoKernelError
+from terraformer.decode.xla import decoding_form
+from terraformer.models.cost import cache_numbers
 from terraformer.models.twin import dense_twin
-from terraformer.ops.cache_slots import FilledSlots, prompt_slots
-from terraformer.ops.recent_keys import RecentKeys, keys_of
+from terraformer.native.library import why_missing
 
 VARIANTS = ('dense', 'ff', 'ff_qkv', 'ff_qkv_output')
-_TURN = 6  # tokens that a variant generates in one turn
 _SETTLE = 20  # minimum number of tokens before resident memory is measured
-_ROOM = _TURN + 2  # slots after the context for the tokens of one turn; each turn overwrites them
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodeTime:
-  """Measurements of one variant at one context and batch.
+  """Measurements of one variant with one engine and type, at one context and batch.
 
   Attributes:
     variant: one of `VARIANTS`, which name the sparse parts: feed-forward, projections, output.
-    layers: the number of measured decoder layers, and of all decoder layers of the model.
-    context, batch, dtype: positions before the new tokens, texts in the batch, type of the rows.
+    engine: `xla`, `native` or `llama.cpp`.
+    about: description of the engine.
+    layers: number of measured decoder layers, and of all decoder layers of the model.
+    context, batch: positions before the new tokens, and texts in the batch.
+    dtype, cache_dtype: types of the weights and of the KV cache.
     params: number of parameters of the model, or of its slice, without the encoder.
     ms_per_token, min_ms: median and minimum time of a step, which generates one token for each text.
     tokens: number of measured steps.
@@ -62,15 +54,18 @@ class DecodeTime:
     bandwidth: bytes per second that the machine reads, the mean of measurements at the beginning and the end.
     bandwidth_share: share of `bandwidth` that the median step reaches.
     resident_bytes: resident memory of the process after several tokens of this variant alone.
-    parts: milliseconds of a step's parts, each run as a separate program, without the overhead of a call, which is
-      under `call`.
+    parts: milliseconds of the parts of XLA's step, each run as a separate program, without the overhead of a call,
+      which is under `call`; empty for other engines.
   """
 
   variant: str
+  engine: str
+  about: str
   layers: tuple[int, int]
   context: int
   batch: int
   dtype: str
+  cache_dtype: str
   params: int
   ms_per_token: float
   min_ms: float
@@ -85,18 +80,6 @@ class DecodeTime:
   def tokens_per_second(self) -> float:
     """Tokens per second of all texts together."""
     return 1000 * self.batch / self.ms_per_token
-
-
-@dataclasses.dataclass
-class _Case:
-  """A variant that is being measured."""
-
-  config: ModelConfig
-  weights: xla.StepWeights
-  step: Callable
-  sampling: steps.SamplingState
-  batch: int
-  seconds: list[float]
 
 
 def variants_of(config: ModelConfig, names: Sequence[str]) -> dict[str, ModelConfig]:
@@ -124,155 +107,135 @@ def bench_decode(
   config: ModelConfig,
   variants: Sequence[str] = VARIANTS,
   layers: tuple[int, int] | None = None,
-  bfloat16: bool = False,
+  engines: Sequence[str] = ('xla', 'native'),
+  dtypes: Sequence[str] = ('float32',),
+  cache_dtype: str | None = None,
   contexts: Sequence[int] = (64,),
   batches: Sequence[int] = (1,),
   tokens: int = 36,
+  n_threads: int | None = None,
   scratch: str | None = None,
+  peers: Sequence[str] = (),
   say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[DecodeTime]:
-  """Measures all variants at every context and batch, in turns, and yields the results.
+  """Measures every variant with every engine, in turns, at each context and batch, and yields the results.
 
   Args:
     config: the configuration of the sparse model.
     variants: names from `VARIANTS`.
     layers: numbers of encoder and decoder layers, for a slice of the model; None for all.
-    bfloat16: whether rows are stored as bfloat16, in half the space.
+    engines: `native`, `xla` or both; XLA is measured only in float32, since it always computes in float32.
+    dtypes: types of the weights for the native engine.
+    cache_dtype: type of its KV cache; None for the type of the weights.
     contexts: numbers of filled cache slots.
     batches: numbers of texts in a batch.
     tokens: minimum number of measured steps per case.
-    scratch: folder for the temporary file with the weights; None for the system's.
+    n_threads: number of threads of the native engine; None for one per core.
+    scratch: folder for the temporary files with weights; None for the system's.
+    peers: types of llama.cpp from `peers.TYPES`, for dense models with as many parameters as the sparsest variant.
     say: called with a line of text about the current work.
 
   Raises:
     UserError: if the model has no sparse feed-forward blocks or fewer positions than a context, or if this machine has
       too little memory or disk space for it.
   """
-  models = {name: xla.decoding_form(model, model.max_length) for name, model in variants_of(config, variants).items()}
+  models = {name: decoding_form(model, model.max_length) for name, model in variants_of(config, variants).items()}
   whole = config.decoder_shape[0]
   if layers is not None:
     models = {name: model.with_layers(*layers) for name, model in models.items()}
-  facts = {name: layerwise_facts(model) for name, model in models.items()}
-  shapes = {name: _step_shapes(model, facts[name], bfloat16) for name, model in models.items()}
-  n_bytes = max(map(bytes_of, shapes.values()))
+  specs = list(_specs(models, engines, dtypes, cache_dtype, say))
+  n_bytes = max(weight_bytes(models[spec.variant], spec.dtype) for spec in specs)
   for context, batch in itertools.product(contexts, batches):
     config.check_context(context)
     n_cached = max(cache_numbers(model, context) for model in models.values())
     require_memory(4 * batch * n_cached, f'--context {context} with --batch {batch}')
   require_disk(n_bytes, scratch, 'the weights')
   say(f'writing {n_bytes / 1e9:.1f} GB of random weights')
-  with random_pool(n_bytes, scratch) as pool:
-    for context in contexts:
-      for batch in batches:
-        before = read_bandwidth()
-        cases = {}
-        for name, model in models.items():
-          say(f'compiling {name} at context {context:,}, batch {batch}')
-          cases[name] = _make_case(model, facts[name], pool.cut(shapes[name]), context, batch)
-        say(f'measuring {", ".join(cases)} at context {context:,}, batch {batch}')
-        while any(len(case.seconds) < tokens for case in cases.values()):
-          for case in cases.values():
-            _take_turn(case)
-        parts = {name: _parts(case) for name, case in cases.items()}
-        bandwidth = (before + read_bandwidth()) / 2
-        for name, case in cases.items():
-          median = statistics.median(case.seconds)
-          touched = _bytes_read(case.config, facts[name], shapes[name], context, batch)
-          yield DecodeTime(
-            variant=name,
-            layers=(case.config.decoder_shape[0], whole),
-            context=context,
-            batch=batch,
-            dtype='bfloat16' if bfloat16 else 'float32',
-            params=_n_decoding(case.config, facts[name]),
-            ms_per_token=1000 * median,
-            min_ms=1000 * min(case.seconds),
-            tokens=len(case.seconds),
-            bytes_per_token=touched,
-            bandwidth=bandwidth,
-            bandwidth_share=touched / median / bandwidth,
-            resident_bytes=_resident(case, pool),
-            parts=parts[name],
-          )
+  with random_pool(n_bytes, scratch) as pool, _peer_files(list(models.values())[-1], peers, scratch, say) as files:
+    for context, batch in itertools.product(contexts, batches):
+      before, cases = read_bandwidth(), []
+      for spec in specs:
+        say(f'preparing {spec} at context {context:,}, batch {batch}')
+        try:
+          cases.append(Case(spec, models[spec.variant], pool, context, batch, n_threads))
+        except NoKernelError as error:
+          say(f'{spec} is skipped: the native engine has no kernel for {error}')
+      others = [LlamaCase(*file, context, batch, n_threads or n_cores()) for file in files]
+      cases += others
+      say(f'measuring {len(cases)} cases at context {context:,}, batch {batch}')
+      while any(len(case.seconds) < tokens for case in cases):
+        for case in cases:
+          case.take_turn()
+      parts = [_parts(case) if isinstance(case, Case) and case.spec.engine == 'xla' else {} for case in cases]
+      bandwidth = (before + read_bandwidth()) / 2
+      for case, each in zip(cases, parts, strict=True):
+        yield _result(case, each, bandwidth, whole, pool)
+      for case in others:
+        case.close()
 
 
-def _step_shapes(config: ModelConfig, facts: ModelFacts, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
-  """Returns the shapes of the tensors that a step reads, by name."""
-  stored = stored_shapes(config, layouts_before_panels(config, bfloat16))
-  return {name: x for name, x in stored.items() if facts[name].in_step}
+@contextmanager
+def _peer_files(
+  config: ModelConfig, kinds: Sequence[str], scratch: str | None, say: Callable[[str], None]
+) -> Iterator[list[tuple[Path, Sizes, str]]]:
+  """Yields a file for each type of llama.cpp, with as many parameters as our model."""
+  if not kinds:
+    yield []
+    return
+  require_peers()
+  sizes = sizes_like(config, n_decoding(config))
+  with ExitStack() as stack:
+    files = []
+    for kind in kinds:
+      say(f'writing a model of {sizes.params / 1e6:,.0f} million parameters for llama.cpp in {kind}')
+      files.append((stack.enter_context(gguf_file(sizes, kind, scratch)), sizes, kind))
+    yield files
 
 
-def _n_decoding(config: ModelConfig, facts: ModelFacts) -> int:
-  """Returns the number of parameters, without those that only read the source and whose output the decoder caches."""
-  shapes = parameter_shapes(config)
-  return sum(x.size for name, x in shapes.items() if facts[name].in_step or facts[name].stack == 'decoder')
+def _specs(
+  variants: Sequence[str],
+  engines: Sequence[str],
+  dtypes: Sequence[str],
+  cache_dtype: str | None,
+  say: Callable[[str], None],
+) -> Iterator[Spec]:
+  """Yields all cases to measure."""
+  if 'native' in engines and (why := why_missing()):
+    say(f'the native engine is skipped: {why}')
+    engines = [name for name in engines if name != 'native']
+    if not engines:
+      raise UserError(f'bench decode: the native engine is not available: {why}; use --engines=xla')
+  for variant, engine in itertools.product(variants, engines):
+    if engine == 'xla':
+      yield Spec(variant, engine, 'float32', 'float32')
+    else:
+      yield from (Spec(variant, engine, dtype, cache_dtype or dtype) for dtype in dtypes)
 
 
-def _bytes_read(config: ModelConfig, facts: ModelFacts, shapes: dict[str, Any], context: int, batch: int) -> int:
-  weights = sum(n_read(facts[name], shape, batch) * np.dtype(shape.dtype).itemsize for name, shape in shapes.items())
-  return weights + 4 * batch * cache_numbers(config, context)
+def _result(case: Case | LlamaCase, parts: dict[str, float], bandwidth: float, whole: int, pool: Pool) -> DecodeTime:
+  median, touched = statistics.median(case.seconds), case.bytes_per_step
+  return DecodeTime(
+    **dataclasses.asdict(case.spec),
+    about=case.about,
+    layers=(case.layers, whole),
+    context=case.context,
+    batch=case.batch,
+    params=case.params,
+    ms_per_token=1000 * median,
+    min_ms=1000 * min(case.seconds),
+    tokens=len(case.seconds),
+    bytes_per_token=touched,
+    bandwidth=bandwidth,
+    bandwidth_share=touched / median / bandwidth,
+    resident_bytes=_resident(case, pool),
+    parts=parts,
+  )
 
 
-def _make_case(
-  config: ModelConfig, facts: ModelFacts, tensors: dict[str, np.ndarray], context: int, batch: int
-) -> _Case:
-  step = steps.compile_step(xla.XlaForward(config), config.vocab_size)
-  sampling = steps.SamplingState(filled_state(config, context, batch, _ROOM), jnp.int32(0), None)
-  case = _Case(config, xla.step_weights(tensors, facts), step, sampling, batch, [])
-  _take_turn(case)
-  case.seconds.clear()
-  return case
-
-
-def filled_state(config: ModelConfig, context: int, batch: int, room: int) -> DecodeState:
-  """Returns the state after `context` random positions, with slots for `room` more."""
-  model = abstract_layerwise(config)
-  inputs_BxS = jax.ShapeDtypeStruct((batch, context), jnp.int32)
-  shapes = jax.eval_shape(lambda model, inputs_BxS: model.prefill(inputs_BxS, room), model, inputs_BxS)
-  rng = np.random.default_rng(0)
-  context_B = jnp.full(batch, context, jnp.int32)
-  numbers = rng.standard_normal(1 << 20, np.float32)
-
-  def fill(shape):
-    if isinstance(shape, FilledSlots):
-      return prompt_slots(context_B, context)
-    if isinstance(shape, RecentKeys):
-      *lead, n_buckets, n_slots = shape.position_BxHxRxNxS.shape
-      return keys_of(jnp.asarray(rng.integers(0, n_buckets, (*lead, context))), context_B, n_buckets, n_slots - 1)
-    if shape.dtype == jnp.int32:
-      return context_B if shape.shape else jnp.int32(context)
-    if shape.dtype == bool:
-      return jnp.ones(shape.shape, bool)
-    return jnp.resize(numbers, shape.shape)
-
-  state = jax.tree.map(fill, shapes, is_leaf=lambda node: isinstance(node, (FilledSlots, RecentKeys)))
-  return jax.tree.map(jnp.copy, state)  # a step donates the buffers, so no two arrays may share one
-
-
-def _take_turn(case: _Case) -> None:
-  """Generates tokens and records the time between them; starts each step before it fetches the previous token."""
-  params = SamplingParams.from_config(DecodeConfig())
-  state = case.sampling.state
-  filled = dataclasses.replace(state.filled, next_slot=state.filled.first_new.copy())
-  case.sampling = dataclasses.replace(case.sampling, state=dataclasses.replace(state, filled=filled))
-  token_B = jnp.asarray(np.random.default_rng(len(case.seconds)).integers(2, case.config.vocab_size, case.batch))
-  token_B, pending = token_B.astype(jnp.int32), []
-  last = None
-  for _ in range(_TURN + 2):
-    token_B, case.sampling = case.step(case.weights, case.sampling, token_B, params)
-    pending.append(token_B)
-    if len(pending) > 1:
-      np.asarray(pending.pop(0))
-      now = time.perf_counter()
-      if last is not None:
-        case.seconds.append(now - last)
-      last = now
-  np.asarray(pending.pop())
-
-
-def _parts(case: _Case) -> dict[str, float]:
-  """Returns the median milliseconds of each part of a step."""
-  programs = part_programs(case.config, case.weights, case.sampling.state, case.batch)
+def _parts(case: Case) -> dict[str, float]:
+  """Returns the median milliseconds of each part of XLA's step."""
+  arguments = case.engine.arguments(case.spec.cache_dtype)
+  programs = part_programs(case.config, arguments, case.sampling.state, case.batch)
   seconds: dict[str, list[float]] = {name: [] for name in programs}
   for _ in range(10):
     for name, program in programs.items():
@@ -284,10 +247,10 @@ def _parts(case: _Case) -> dict[str, float]:
   return {name: max(0.0, ms - call) for name, ms in times.items()} | {'call': call}
 
 
-def _resident(case: _Case, pool: Pool) -> int:
+def _resident(case: Case | LlamaCase, pool: Pool) -> int:
   pool.forget()
-  for _ in range(_SETTLE // _TURN + 1):
-    _take_turn(case)
+  for _ in range(_SETTLE // TURN + 1):
+    case.take_turn()
   return resident_bytes()
 
 
@@ -310,14 +273,16 @@ def _paragraph(result: DecodeTime, group: Sequence[DecodeTime]) -> str:
   some, whole = result.layers
   part = '' if some == whole else f', a slice: {some} of {whole} decoder layers'
   parts = ', '.join(f'{name} {ms:.2f}' for name, ms in result.parts.items())
-  lines = (
-    f'{result.variant}: {result.ms_per_token:.2f} ms per step, {times_faster:.1f} times as fast as the slowest',
-    f'  context {result.context:,}, batch {result.batch}, {result.dtype}, {result.params / 1e6:,.1f} million parameters'
-    f'{part}',
+  lines = [
+    f'{result.variant} with {result.about}, {result.dtype}: {result.ms_per_token:.2f} ms per step, '
+    f'{times_faster:.1f} times as fast as the slowest',
+    f'  context {result.context:,}, batch {result.batch}, {result.cache_dtype} cache, '
+    f'{result.params / 1e6:,.1f} million parameters{part}',
     f'  minimum {result.min_ms:.2f} ms of {result.tokens} steps, {result.tokens_per_second:,.1f} tokens per second',
     f'  reads {result.bytes_per_token / 1e6:,.1f} MB per step, {result.bandwidth_share:.0%} of the read bandwidth, '
     f'{result.bandwidth / 1e9:.1f} GB/s',
     f'  {result.resident_bytes / 1e6:,.0f} MB resident after about {_SETTLE} tokens',
-    f'  parts run separately, in ms: {parts}',
-  )
+  ]
+  if parts:
+    lines.append(f'  parts run separately, in ms: {parts}')
   return '\n'.join(lines)

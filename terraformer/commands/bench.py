@@ -4,14 +4,19 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from terraformer import libraries, values
+from terraformer.commands.decoding import ENGINES
+from terraformer.config import CACHE_DTYPES
 from terraformer.configure import load_configs
 from terraformer.flags import Command, Group, add_gin
 
 # The variants of `bench.decode`, which is not imported here because it imports jax.
 _VARIANTS = ('dense', 'ff', 'ff_qkv', 'ff_qkv_output')
+# Of `bench.peers`.
+_PEERS = ('F32', 'Q8_0', 'Q4_0', 'Q4_K', 'TQ2_0')
 # More repetitions are most likely a typo.
 _repetitions = values.whole_from(1, 100_000)
 
@@ -22,11 +27,7 @@ def _lengths(text: str) -> tuple[int, ...]:
 
 def _attention_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    '--lengths',
-    type=_lengths,
-    default=(4096, 16384, 65536),
-    metavar='N,N',
-    help='in tokens (default: 4096,16384,65536)',
+    '--lengths', type=_lengths, default=(4096, 16384, 65536), metavar='N,N', help='tokens (default: 4096,16384,65536)'
   )
   parser.add_argument('--d_model', type=values.positive, default=128, help='width (default: %(default)s)')
   parser.add_argument('--n_heads', type=values.positive, default=2, help='heads (default: %(default)s)')
@@ -67,17 +68,34 @@ def _decode_flags(parser: argparse.ArgumentParser) -> None:
   add_gin(parser, files='the sparse model; repeatable')
   parser.add_argument(
     '--variants',
-    type=_variants,
+    type=_some_of(_VARIANTS),
     default=_VARIANTS,
     metavar='NAME,NAME',
     help='sparse parts to compare: dense, ff, ff_qkv, ff_qkv_output (default: all)',
   )
   parser.add_argument('--layers', type=_layers, metavar='E,D', help='measure a slice of E encoder and D decoder layers')
   parser.add_argument(
-    '--dtype',
-    default='float32',
-    choices=('float32', 'bfloat16'),
-    help='type of the weights that are read by row (default: %(default)s)',
+    '--engines',
+    type=_some_of(ENGINES[1:]),
+    default=('xla', 'native'),
+    metavar='NAME,NAME',
+    help='engines to compare (default: xla,native)',
+  )
+  parser.add_argument(
+    '--dtypes',
+    type=_some_of(CACHE_DTYPES),
+    default=CACHE_DTYPES,
+    metavar='TYPE,TYPE',
+    help='types of the weights for the native engine: float32, bfloat16, int8 (default: all); XLA uses float32',
+  )
+  parser.add_argument(
+    '--cache_dtype', choices=CACHE_DTYPES, help='type of the KV cache (default: the type of the weights)'
+  )
+  parser.add_argument(
+    '--threads',
+    type=values.whole_from(1, 4096),
+    metavar='N',
+    help='threads of the native engine (default: one per core)',
   )
   parser.add_argument(
     '--context', type=_lengths, default=(64,), metavar='N,N', help='tokens before the measured ones (default: 64)'
@@ -86,17 +104,32 @@ def _decode_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--tokens', type=_repetitions, default=36, help='minimum number of measured steps per case (default: %(default)s)'
   )
-  parser.add_argument('--scratch', metavar='DIR', help="folder for the temporary file (default: the system's)")
+  parser.add_argument(
+    '--peers',
+    type=_some_of(_PEERS),
+    nargs='?',
+    const=_PEERS,
+    default=(),
+    metavar='TYPE,TYPE',
+    help="also measure llama.cpp, with a dense model of the sparsest variant's size, in F32, Q8_0, Q4_0, Q4_K, TQ2_0 "
+    '(default: all)',
+  )
+  parser.add_argument('--scratch', metavar='DIR', help="folder for temporary files (default: the system's)")
   parser.add_argument('--chart', metavar='FILE', help='write a chart of the decoding times to this PNG file')
   parser.add_argument('--json', action='store_true', help='print one JSON object per variant, context and batch')
 
 
-def _variants(text: str) -> tuple[str, ...]:
-  names = tuple(text.split(','))
-  for name in names:
-    if name not in _VARIANTS:
-      raise values.refused(f'some of {", ".join(_VARIANTS)}', name)
-  return names
+def _some_of(choices: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+  """Returns a parser of names from `choices`, separated by commas."""
+
+  def parse(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(','))
+    for name in names:
+      if name not in choices:
+        raise values.refused(f'some of {", ".join(choices)}', name)
+    return names
+
+  return parse
 
 
 def _layers(text: str) -> tuple[int, int]:
@@ -116,11 +149,15 @@ def _decode(flags: argparse.Namespace) -> None:
     run.model,
     flags.variants,
     flags.layers,
-    flags.dtype == 'bfloat16',
+    flags.engines,
+    flags.dtypes,
+    flags.cache_dtype,
     flags.context,
     flags.batch,
     flags.tokens,
+    flags.threads,
     flags.scratch,
+    flags.peers,
     say=lambda text: print(text, file=sys.stderr, flush=True),
   )
   results = []
@@ -138,9 +175,9 @@ def _decode(flags: argparse.Namespace) -> None:
 
 _DECODE = Command(
   'decode',
-  'Compare sparse and dense decoding on this CPU.',
-  'Measures a model and its dense twin in turns, with random weights and uniform routing: milliseconds per token, the\n'
-  "bytes that a token reads compared with the machine's read bandwidth, resident memory, and the time of each part.\n"
+  'Compare decoding on this CPU: sparse with dense, kernels with XLA.',
+  'Measures a model and its dense twin in turns, with random weights and uniform routing: milliseconds per step, the\n'
+  "bytes that a step reads compared with the machine's read bandwidth, resident memory, and XLA's time for each part.\n"
   'Writes a temporary file with the weights, as large as the largest variant (--scratch sets its folder).',
   _decode_flags,
   _decode,

@@ -157,6 +157,27 @@ class Decoder:
         return
       yield int(token_B[0])
 
+  def teacher_forced_logits(
+    self, inputs_BxS: np.ndarray, targets_BxT: np.ndarray, cache_dtype: str = 'float32'
+  ) -> np.ndarray:
+    """Returns the logits of each target token given the targets before it, BxTxV, computed step by step as in decoding.
+
+    Args:
+      inputs_BxS: sources, right-padded with 0; S is 0 for a model without sources.
+      targets_BxT: targets, right-padded with 0.
+      cache_dtype: type of the KV cache.
+    """
+    batch, n_steps = targets_BxT.shape
+    start_B, length_B = np.zeros(batch, np.int32), (inputs_BxS != 0).sum(1).astype(np.int32)
+    prompts = Prompts(self.bundle.continues, inputs_BxS, length_B, start_B, [], [], [n_steps] * batch)
+    state = self._engine.prefill(prompts, n_steps, cache_dtype)
+    arguments, logits = self._engine.arguments(cache_dtype), []
+    step = steps.compile_forward(self._engine.forward)
+    for token_B in np.column_stack([start_B, targets_BxT[:, :-1]]).T:
+      logits_BxV, state = step(arguments, jnp.asarray(token_B, jnp.int32), state)
+      logits.append(np.asarray(logits_BxV))
+    return np.stack(logits, axis=1)
+
   def _one_by_one(self, texts: Sequence[str], config: DecodeConfig) -> list[str]:
     """Runs beam search for one prompt after another, since the beams of one are already a batch; returns the texts."""
     written, text_stats = [], []

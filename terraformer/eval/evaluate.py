@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -22,6 +24,7 @@ from terraformer.models.make import abstract_model
 from terraformer.models.parameters import split_module, stacked_name, unflatten
 from terraformer.training import checkpoint, same_run
 from terraformer.training.best import chosen
+from terraformer.training.loss import token_losses
 from terraformer.training.manifest import NAME
 from terraformer.training.metrics import EvalMetrics
 from terraformer.training.source_use import summarize_twice
@@ -98,6 +101,9 @@ def evaluate(
   decode: DecodeConfig | None = _GREEDY,
   batch_size: int | None = None,
   best: bool = False,
+  bundle: Path | None = None,
+  engine: str = 'auto',
+  cache_dtype: str = 'float32',
 ) -> Evaluation:
   """Evaluates a checkpoint of a run, and writes the model's texts to `evaluation_SPLIT.jsonl` in the run's folder.
 
@@ -112,6 +118,9 @@ def evaluate(
     decode: how texts are generated; None computes only the perplexity.
     batch_size: number of examples to read, and decode, together; None for a number that is likely to fit into memory.
     best: whether to evaluate the best checkpoint instead of the newest.
+    bundle: a bundle of the run's model to evaluate instead of a checkpoint, computed as in decoding and in its types.
+    engine: the engine for decoding, see `Decoder.open`.
+    cache_dtype: type of the KV cache for the losses of a bundle.
 
   Raises:
     UserError: if there is no complete checkpoint, data or model are not those of the run, the split is empty, or the
@@ -128,13 +137,21 @@ def evaluate(
   tokens = run.data.inputs_length + run.data.targets_length
   batch_size = min(batch_size or max(1, min(_LARGEST_BATCH, _BATCH_TOKENS // tokens)), n_examples)
 
-  figures = _perplexity(folder, step, run, data, split_name, n_examples, batch_size, show_progress)
+  decoder = None if bundle is None else _open(bundle, run, data, engine)
+  if decoder is None:
+    losses_of = _by_checkpoint(folder, step, run)
+  else:
+    step = decoder.bundle.origin.get('step', 0)
+    losses_of = functools.partial(_by_bundle, decoder, cache_dtype)
+  figures = _perplexity(losses_of, data, split_name, n_examples, batch_size, show_progress)
   texts, path = [], ''
   continues = not run.data.inputs_length
   if decode is not None:
     origin = {
       'step': step,
-      'checkpoint': hashlib.sha256((checkpoint.folder(folder) / str(step) / NAME).read_bytes()).hexdigest(),
+      'checkpoint': hashlib.sha256(
+        (checkpoint.folder(folder) / str(step) / NAME if bundle is None else bundle / 'config.json').read_bytes()
+      ).hexdigest(),
       'data': data.fingerprint,
       'lengths': [run.data.inputs_length, run.data.targets_length],
       'decode': to_dict(decode),
@@ -143,7 +160,7 @@ def evaluate(
     with contextlib.closing(Predictions(workdir, split_name, origin)) as predictions:
       predictions.require(pairs)
       if len(predictions.texts) < n_examples:
-        decoder = _decoder(folder, step, run, data)
+        decoder = decoder or _decoder(folder, step, run, data, engine)
         _decode(decoder, predictions, pairs, decode, batch_size, show_progress)
       texts = [(*pair, text) for pair, text in zip(pairs, predictions.texts, strict=False)]
       path = str(predictions.path)
@@ -156,34 +173,56 @@ def evaluate(
   )
 
 
-def _perplexity(
-  folder: Path, step: int, run: RunConfig, data: Prepared, split_name: str, n: int, batch_size: int, show_progress: bool
-) -> dict[str, float]:
-  """Returns loss, accuracy and perplexity, the loss with shuffled sources, and the unigram model's perplexity."""
+def _by_checkpoint(folder: Path, step: int, run: RunConfig) -> Callable[[Batch], EvalMetrics]:
+  """Returns a function that computes the losses of a batch with a checkpoint, all positions at once."""
   params = checkpoint.restore_params(folder, step, run)
   eval_step = jax.jit(make_eval_step(split_module(abstract_model(run.model))[0]))
+  return lambda batch: jax.device_get(eval_step(params, {name: batch[name] for name in ('inputs', 'targets')}))
 
-  def of_batch(batch: Batch) -> EvalMetrics:
-    return jax.device_get(eval_step(params, {name: batch[name] for name in ('inputs', 'targets')}))
 
+def _by_bundle(decoder: Decoder, cache_dtype: str, batch: Batch) -> EvalMetrics:
+  """Returns the losses of a batch with a bundle, computed position by position."""
+  logits_BxTxV = decoder.teacher_forced_logits(batch['inputs'], batch['targets'], cache_dtype)
+  return jax.device_get(EvalMetrics.single_from_model_output(**token_losses(logits_BxTxV, batch['targets'])))
+
+
+def _open(path: Path, run: RunConfig, data: Prepared, engine: str) -> Decoder:
+  """Returns the decoder of a bundle; raises UserError unless it has the run's model and vocabulary."""
+  decoder = Decoder.open(path, engine=engine)
+  if decoder.bundle.model != dataclasses.replace(run.model, bfloat16=False):
+    raise UserError(f"{path} has another model than the run; give a bundle of the run's model")
+  if decoder.bundle.tokenizer.fingerprint != data.tokenizer.fingerprint:
+    raise UserError(f'{path} has another vocabulary than the data; give a bundle of this run')
+  return decoder
+
+
+def _perplexity(
+  losses_of: Callable[[Batch], EvalMetrics],
+  data: Prepared,
+  split_name: str,
+  n: int,
+  batch_size: int,
+  show_progress: bool,
+) -> dict[str, float]:
+  """Returns loss, accuracy and perplexity, the loss with shuffled sources, and the unigram model's perplexity."""
   metrics, with_shuffled, unigram_losses = [], [], []
   bar = {'total': -(-n // batch_size), 'desc': 'perplexity', 'unit': 'batch', 'disable': not show_progress}
   for batch, shuffled in tqdm(data.eval_batches_twice(split_name, batch_size, n), **bar):
-    metrics.append(of_batch(batch))
+    metrics.append(losses_of(batch))
     if shuffled is not None:
-      with_shuffled.append(of_batch(shuffled))
+      with_shuffled.append(losses_of(shuffled))
     unigram_losses.append(data.unigram_losses(batch['targets']))
   unigram_perplexity = float(np.exp(np.concatenate(unigram_losses).mean()))
   return summarize_twice(metrics, with_shuffled) | {'unigram_perplexity': unigram_perplexity}
 
 
-def _decoder(folder: Path, step: int, run: RunConfig, data: Prepared) -> Decoder:
+def _decoder(folder: Path, step: int, run: RunConfig, data: Prepared, engine: str) -> Decoder:
   """Returns the decoder for the bundle that `export` would write."""
   model = dataclasses.replace(run.model, bfloat16=False)
   facts = layerwise_facts(model)
   weights = {name: checkpoint.read_layer(folder, step, *stacked_name(name, each)) for name, each in facts.items()}
   lengths = run.data.inputs_length, run.data.targets_length
-  return Decoder(Bundle(model, unflatten(weights), data.tokenizer, *lengths, {}))
+  return Decoder(Bundle(model, unflatten(weights), data.tokenizer, *lengths, {}), engine)
 
 
 def _decode(

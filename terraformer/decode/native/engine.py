@@ -82,11 +82,11 @@ class NativeEngine:
     self.forward = NativeForward(config)
     self._config, self._n_threads, self._dtype = config, n_threads, dtype
     self._layerwise = merge_module(split_module(abstract_layerwise(config))[0], weights)
-    self._weights = jax.device_put(weights, may_alias=True)
+    self._stored = weights
     facts = layerwise_facts(config)
     self._read_by_xla = {
-      name: x
-      for name, x in flatten(self._weights).items()
+      name: jax.device_put(value, may_alias=True)
+      for name, value in flatten(weights).items()
       if facts[name].in_step and facts[name].group in _GROUPS_OF_XLA
     }
     self._tensors: dict[str, np.ndarray] = {}
@@ -114,11 +114,20 @@ class NativeEngine:
 
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> NativeState:
     """Returns the state after the prompts, with slots for `room` new tokens."""
+    return self.from_xla(prefill(self._config, self._weights, prompts, 1), room, cache_dtype)
+
+  def from_xla(self, prompt: DecodeState, room: int, cache_dtype: str) -> NativeState:
+    """Returns the state for XLA's state after prompts, with slots for `room` new tokens."""
     _, to_native = self._model(cache_dtype)
-    state = to_native(prefill(self._config, self._weights, prompts, 1))
+    state = to_native(prompt)
     missing = int(np.max(state.length_B)) + room - state.n_slots
     # A step donates the state's buffers, so no two arrays may share one.
     return jax.tree.map(jnp.copy, self.extend(state, max(0, missing)))
+
+  @functools.cached_property
+  def _weights(self) -> Params:
+    """The weights for XLA, which reads prompts; files stay mapped."""
+    return jax.device_put(self._stored, may_alias=True)
 
   def can_grow(self, n_slots: int) -> bool:
     """Returns True: a cache can always start small, since adding pages does not change earlier ones."""
