@@ -15,7 +15,7 @@ from terraformer.flags import Command, Group, add_gin
 
 # The variants of `bench.decode`, which is not imported here because it imports jax.
 _VARIANTS = ('dense', 'ff', 'ff_qkv', 'ff_qkv_output')
-# Of `bench.peers`.
+# The types of `bench.peers`.
 _PEERS = ('F32', 'Q8_0', 'Q4_0', 'Q4_K', 'TQ2_0')
 # More repetitions are most likely a typo.
 _repetitions = values.whole_from(1, 100_000)

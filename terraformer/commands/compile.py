@@ -14,7 +14,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _compile(flags: argparse.Namespace) -> None:
-  # The TPU compiler runs without a TPU where it is told what it would find. Set before jax is imported.
+  # The TPU compiler runs without a TPU if these describe the missing hardware. They must be set before jax is imported.
   os.environ |= {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost'}
   os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-16')
   from terraformer.pod.program import compile_step

@@ -175,7 +175,7 @@ class LanguageModelConfig(ModelConfig):
     return inputs_length + targets_length
 
   def room_behind(self, inputs_length: int) -> int:
-    """What the inputs leave."""
+    """Returns the number of positions that the inputs leave."""
     return max(0, self.max_length - inputs_length)
 
   @property

@@ -43,7 +43,7 @@ class GeneratedTokens:
     return GeneratedTokens(tokens_BxT, self.count + 1)
 
   def take(self, row_W: jax.Array) -> 'GeneratedTokens':
-    """Those of some of the batch rows, in the order given."""
+    """Returns the tokens of the given batch rows, in their order."""
     return GeneratedTokens(self.tokens_BxT[row_W], self.count)
 
 
