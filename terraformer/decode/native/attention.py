@@ -36,7 +36,7 @@ _ALL_PLACES = 2**31 - 1
 
 @functools.singledispatch
 def attend(layer: Any, to: Description, source: int, streams: Streams, of_caches: Callable[[Any], Any]) -> None:
-  """Attention of the vectors in `source`, which are normalised, added to the streams."""
+  """Attention of the vectors in `source`, which are normalized, added to the streams."""
   raise NoKernelError(type(layer).__name__)
 
 

@@ -188,7 +188,7 @@ def normalize(to: Description, layer: LayerNorm | RMSNorm, sources: tuple[int, .
 def make_ready(to: Description, buffer: int) -> None:
   """Rounds a buffer to 16 bits for 8-bit matrices, where the operation that wrote it has not."""
   if to.types.weights == 'int8':
-    to.plan.add('quantise', target=buffer)
+    to.plan.add('quantize', target=buffer)
 
 
 def dense(to: Description, layer: Dense, source: int, small: bool = False, **columns: int) -> None:
