@@ -1,8 +1,8 @@
 """The packed layout of weights for the kernels, version 1.
 
 A matrix of K inputs and N outputs is cut into stretches of inputs (the last may be shorter), and each stretch into
-panels of 16 outputs (the last is padded with zeros). Panels follow each other in memory, stretch by stretch, so a thread
-reads a range of panels as one piece of memory, however many threads there are.
+panels of 16 outputs (the last is padded with zeros). Panels follow each other in memory, stretch by stretch, so that a
+thread reads a range of panels as one piece of memory, however many threads there are.
 
 A panel consists of
 - in int8, 16 float32 scales, one per output: a weight is its number times the scale, so the numbers that share a scale
