@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -182,8 +183,9 @@ def _by_checkpoint(folder: Path, step: int, run: RunConfig) -> Callable[[Batch],
 
 def _by_bundle(decoder: Decoder, cache_dtype: str, batch: Batch) -> EvalMetrics:
   """Returns the losses of a batch with a bundle, computed position by position."""
-  logits_BxTxV = decoder.teacher_forced_logits(batch['inputs'], batch['targets'], cache_dtype)
-  return jax.device_get(EvalMetrics.single_from_model_output(**token_losses(logits_BxTxV, batch['targets'])))
+  logits_BxTxV = jnp.asarray(decoder.teacher_forced_logits(batch['inputs'], batch['targets'], cache_dtype))
+  losses = token_losses(logits_BxTxV, jnp.asarray(batch['targets']))
+  return jax.device_get(EvalMetrics.single_from_model_output(**losses))
 
 
 def _open(path: Path, run: RunConfig, data: Prepared, engine: str) -> Decoder:

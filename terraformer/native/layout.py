@@ -1,21 +1,17 @@
 """The packed layout of weights for the kernels, version 1.
 
-A matrix of K inputs and N outputs is cut into stretches of inputs; the last one may be shorter. Each stretch is cut
-into panels of 16 outputs; the last one is padded with zeros. The file holds stretch after stretch, and the panels of
-each in order, so that every thread reads its range of panels from contiguous memory, for any number of threads.
+A matrix of K inputs and N outputs is cut into stretches of inputs (the last may be shorter), and each stretch into
+panels of 16 outputs (the last is padded with zeros). Panels follow each other in memory, stretch by stretch, so that a
+thread reads a range of panels as one piece of memory, however many threads there are.
 
 A panel consists of
-- in int8 only, 16 float32 scales, one per output: a weight is its number times the scale. All numbers of one output in
-  one stretch share a scale;
-- its numbers, with inputs in pairs (an odd one is paired with zeros): [pair][2][output] in float32, otherwise
-  [pair][output][2];
+- in int8, 16 float32 scales, one per output: a weight is its number times the scale, so the numbers that share a scale
+  are those of one output in one stretch;
+- its numbers, in pairs of inputs (padded with a zero): [pair][2][output] in float32, else [pair][output][2];
 - zeros up to a multiple of 64 bytes.
 
-Types are float32, bfloat16 and int8. The type is stored separately from the bytes, with inputs, outputs and stretch
-(see `Matrix`), so that new types, such as 4 bits, only need new names.
-
-Rows that are read one by one are stored unchanged, [row][number]; in int8, each row has a scale in a separate tensor.
-The files are safetensors; a matrix is an array of bytes.
+`Matrix` says type, sizes and stretch; another type, of 4 bits for example, would be one more name there. Tables whose
+rows are read one by one are plain arrays, in int8 with a separate scale per row.
 
 K inputs, N outputs, P panels, C pairs of inputs.
 """
@@ -31,26 +27,25 @@ import numpy as np
 VERSION = 1
 TYPES = ('float32', 'bfloat16', 'int8')
 PANEL, PAGE, _ALIGNMENT = 16, 64, 64  # outputs, positions of the cache, bytes
-# Each stretch of inputs is summed, and scaled, separately: a sum of 8-bit x 16-bit products overflows 32 bits beyond
-# 1,024 inputs.
+# Inputs of a stretch. Sums of int8 times int16 overflow 32 bits beyond 1,024.
 _STRETCH, _LONG_STRETCH, _LONG = 256, 512, 4096
 
 _NUMPY = {'float32': np.dtype(np.float32), 'bfloat16': np.dtype(ml_dtypes.bfloat16), 'int8': np.dtype(np.int8)}
 
 
 def stretch_of(n_inputs: int) -> int:
-  """Returns the length of the stretches of a plain matrix."""
+  """Returns the usual stretch of a matrix."""
   return min(n_inputs, _LONG_STRETCH if n_inputs >= _LONG else _STRETCH)
 
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-  """Type and sizes of a packed matrix.
+  """The description of a packed matrix.
 
   Attributes:
     type: one of `TYPES`.
     n_inputs, n_outputs: K and N.
-    stretch: number of inputs that are summed separately.
+    stretch: inputs that are summed separately.
   """
 
   type: str
@@ -60,16 +55,16 @@ class Matrix:
 
   @property
   def n_panels(self) -> int:
-    """Number of panels in a stretch, P."""
+    """P."""
     return -(-self.n_outputs // PANEL)
 
   @property
   def stretches(self) -> list[tuple[int, int]]:
-    """Begin and end of each stretch, in inputs."""
+    """The range [begin, end) of inputs of each stretch."""
     return [(at, min(at + self.stretch, self.n_inputs)) for at in range(0, self.n_inputs, self.stretch)]
 
   def panel_bytes(self, n_inputs: int) -> int:
-    """Returns the bytes of a panel in a stretch of `n_inputs` inputs."""
+    """Bytes of a panel of a stretch of `n_inputs` inputs."""
     numbers = 2 * -(-n_inputs // 2) * PANEL * _NUMPY[self.type].itemsize
     return -(-(self._header + numbers) // _ALIGNMENT) * _ALIGNMENT
 
@@ -84,7 +79,7 @@ class Matrix:
 
 
 def pack(weights_KxN: np.ndarray, matrix: Matrix) -> np.ndarray:
-  """Returns the packed form of a matrix, uint8.
+  """Packs a matrix into bytes, uint8.
 
   Raises:
     ValueError: if the weights do not have the matrix's shape.
@@ -116,7 +111,7 @@ def _pack_stretch(weights_KxN: np.ndarray, matrix: Matrix, panels_PxB: np.ndarra
 
 
 def unpack(packed: np.ndarray | jax.Array, matrix: Matrix) -> np.ndarray | jax.Array:
-  """Returns the float32 KxN matrix of a packed one; JAX unpacks JAX arrays, inside compiled programs as well."""
+  """Returns the float32 KxN matrix; a JAX array is unpacked by JAX, inside compiled programs as well."""
   found, at = [], 0
   for begin, end in matrix.stretches:
     n_inputs, size = end - begin, matrix.panel_bytes(end - begin)
@@ -138,7 +133,7 @@ def unpack(packed: np.ndarray | jax.Array, matrix: Matrix) -> np.ndarray | jax.A
 
 
 def _bits_as(bytes_PxB: np.ndarray | jax.Array, dtype: np.dtype) -> np.ndarray | jax.Array:
-  """Returns rows of bytes as rows of numbers of another type."""
+  """Rows of bytes as rows of numbers of another type."""
   if isinstance(bytes_PxB, np.ndarray):
     return np.ascontiguousarray(bytes_PxB).view(dtype)
   if dtype.itemsize > 1:
@@ -147,11 +142,11 @@ def _bits_as(bytes_PxB: np.ndarray | jax.Array, dtype: np.dtype) -> np.ndarray |
 
 
 def pack_rows(rows_NxK: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
-  """Returns rows in another type and, for int8, the scale of each row; otherwise None."""
+  """Converts rows to a type; returns them and, for int8, their scales."""
   if kind != 'int8':
     return rows_NxK.astype(_NUMPY[kind], copy=False), None
   packed, scale_N = np.empty(rows_NxK.shape, np.int8), np.empty(len(rows_NxK), np.float32)
-  for at in range(0, len(rows_NxK), 1 << 12):  # in pieces, to avoid several copies of a large tensor
+  for at in range(0, len(rows_NxK), 1 << 12):  # in blocks, to keep memory low
     rows = np.asarray(rows_NxK[at : at + (1 << 12)], np.float32)
     scale = np.abs(rows).max(1) / 127
     packed[at : at + (1 << 12)] = np.rint(rows / np.where(scale > 0, scale, 1)[:, None])
@@ -160,7 +155,7 @@ def pack_rows(rows_NxK: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray |
 
 
 def unpack_rows(packed_NxK: np.ndarray, scale_N: np.ndarray | None) -> np.ndarray:
-  """Returns the float32 rows of packed ones."""
+  """Returns the float32 rows."""
   rows_NxK = packed_NxK.astype(np.float32)
   return rows_NxK if scale_N is None else rows_NxK * scale_N[:, None]
 
@@ -173,6 +168,6 @@ def aligned(n_bytes: int) -> np.ndarray:
 
 
 def head_bytes(kind: str, width: int) -> int:
-  """Returns the bytes of one head of the cache in a page of 64 positions; see `csrc/types.h`."""
+  """Bytes of one head in a page of 64 positions of the cache; see `csrc/types.h`."""
   numbers = 2 * math.ceil(width / 2) * PAGE + PAGE * math.ceil(width / PANEL) * PANEL
   return (8 * PAGE if kind == 'int8' else 0) + numbers * _NUMPY[kind].itemsize

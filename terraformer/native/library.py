@@ -1,4 +1,4 @@
-"""Finds and loads the shared library, and registers it with JAX."""
+"""Finds and loads the shared library, and registers its step with JAX."""
 
 import ctypes
 import functools
@@ -30,10 +30,10 @@ class Call(ctypes.Structure):
 
 
 def library() -> ctypes.CDLL:
-  """Returns the library; the first call loads it and registers its step with JAX.
+  """Returns the library; JAX knows its step from then on.
 
   Raises:
-    OSError: if the library is not available; the message says why.
+    OSError: if there is none; the message says why.
   """
   found = _load()
   if isinstance(found, str):
@@ -42,13 +42,13 @@ def library() -> ctypes.CDLL:
 
 
 def why_missing() -> str | None:
-  """Returns why the library is not available; None if it is."""
+  """Returns why there is no library, or None if there is one."""
   found = _load()
   return found if isinstance(found, str) else None
 
 
 def variants() -> list[str]:
-  """Returns the variants of the code that this processor can run, fastest first."""
+  """Returns the names of the variants that this processor runs, fastest first."""
   names, loaded = [], library()
   while name := loaded.native_variant_name(len(names)):
     names.append(name.decode())
@@ -56,7 +56,7 @@ def variants() -> list[str]:
 
 
 def path() -> Path | None:
-  """Returns the path of the library; None if it was not built."""
+  """Returns the path of the library, or None if it was not built."""
   spec = importlib.util.find_spec('terraformer.native._kernels')
   return None if spec is None or spec.origin is None else Path(spec.origin)
 
@@ -65,7 +65,7 @@ def path() -> Path | None:
 def _load() -> ctypes.CDLL | str:
   where = path()
   if where is None:
-    return 'it was not built; install a C++ compiler, then reinstall the package'
+    return 'the package was installed without a C++ compiler'
   try:
     loaded = ctypes.CDLL(str(where))
     _declare(loaded)

@@ -1,6 +1,7 @@
 """A plan: the table of operations that the library runs, with its buffers and weights.
 
-`csrc/types.h` and the kernels document the operations. `csrc/plan.cc` checks plans; `NativeError` carries its messages.
+`csrc/types.h` and the kernels document the operations. `csrc/plan.cc` checks a plan, and `NativeError` carries its
+message.
 """
 
 import ctypes
@@ -14,7 +15,7 @@ from terraformer.native import layout
 from terraformer.native.library import Call, library
 
 _MAGIC, _VERSION = 0x4C50524F46415254, 1
-KINDS = ('norm', 'gate', 'dense', 'history', 'attend', 'pick', 'gather', 'recur', 'mix', 'quantise')
+KINDS = ('norm', 'gate', 'dense', 'history', 'attend', 'pick', 'gather', 'recur', 'mix', 'quantize')
 INPUT, OUTPUT = 0, 1
 # The columns of an operation, and their defaults.
 _COLUMNS = {
@@ -59,7 +60,7 @@ class NativeError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """A tensor of a plan, created when it is needed.
+  """A tensor of a plan, made on demand.
 
   Attributes:
     facts: its row in the plan's tables: type and sizes.
@@ -71,12 +72,12 @@ class Tensor:
 
 
 class Plan:
-  """A plan in progress. Buffers and tensors are referred to by their numbers in the plan.
+  """A plan in progress. Each method that adds something returns its number in the plan.
 
   Attributes:
     n_picks: number of `pick` operations so far.
-    page_bytes, memory_page_bytes: bytes of one text in a page of the cache, and of the memory.
-    state_numbers: float32 numbers of one text in the state.
+    page_bytes, memory_page_bytes: bytes per text in a page of the cache and of the memory.
+    state_numbers: float32 numbers per text in the state.
   """
 
   def __init__(self, n_inputs: int, n_outputs: int):
@@ -89,29 +90,28 @@ class Plan:
     self.page_bytes = self.memory_page_bytes = self.state_numbers = 0
 
   def buffer(self, width: int, rows: int = 1, segment: int = 0) -> int:
-    """Adds a buffer of `rows` x `width` float32 numbers per text, and returns its number. With `segment`, it also has a
-    16-bit form with one scale per segment."""
+    """Adds a buffer of `rows` x `width` float32 per text; with a segment, also in 16 bits with a scale per segment."""
     self._buffers.append((rows, width, segment))
     return len(self._buffers) - 1
 
   def matrix(self, name: str, matrix: layout.Matrix, packed: Callable[[], np.ndarray]) -> int:
-    """Adds a packed matrix, and returns its number."""
+    """Adds a packed matrix."""
     facts = (layout.TYPES.index(matrix.type), matrix.n_inputs, matrix.n_outputs, matrix.stretch)
     return _put(self._matrices, name, Tensor(facts, packed))
 
   def rows(
     self, name: str, kind: str, shape: tuple[int, int], rows: Callable[[], np.ndarray], scales: Callable[[], np.ndarray]
   ) -> int:
-    """Adds a table whose rows are read one by one, and returns its number; only 8-bit rows have `scales`, one each."""
+    """Adds a table whose rows are read one by one; `scales`, one a row, are for rows of 8 bits alone."""
     scale = self.vector(f'{name}.scales', shape[0], scales) if kind == 'int8' else -1
     return _put(self._tables, name, Tensor((layout.TYPES.index(kind), *shape, scale), rows))
 
   def vector(self, name: str, size: int, numbers: Callable[[], np.ndarray]) -> int:
-    """Adds a vector of `size` float32 numbers, and returns its number."""
+    """Adds `size` float32 numbers."""
     return _put(self._vectors, name, Tensor((size,), lambda: np.ravel(numbers()).astype(np.float32, copy=False)))
 
   def page(self, kind: str, n_heads: int, head_width: int, of_memory: bool = False) -> int:
-    """Reserves space for a layer's heads in a page, and returns its offset in bytes."""
+    """Reserves room for the heads of a layer in each page; returns its offset in bytes."""
     at = self.memory_page_bytes if of_memory else self.page_bytes
     size = -(-n_heads * layout.head_bytes(kind, head_width) // 64) * 64
     if of_memory:
@@ -121,15 +121,15 @@ class Plan:
     return at
 
   def state(self, size: int) -> int:
-    """Reserves `size` numbers in the state, and returns their offset."""
+    """Reserves `size` numbers of the state; returns their offset."""
     self.state_numbers += size
     return self.state_numbers - size
 
   def add(self, kind: str, **columns: int) -> None:
-    """Adds an operation; threads synchronize after it unless `meets=0`."""
+    """Adds an operation, after which threads synchronize unless `meets=0`."""
     values = _COLUMNS | {'kind': KINDS.index(kind) + 1} | columns
     if values.keys() != _COLUMNS.keys():
-      raise TypeError(f'{kind}: no such columns, {sorted(values.keys() - _COLUMNS.keys())}')
+      raise TypeError(f'{kind}: there are no columns {sorted(values.keys() - _COLUMNS.keys())}')
     self._operations.append(tuple(int(value) for value in values.values()))
 
   @property
@@ -138,7 +138,7 @@ class Plan:
     return self._matrices | self._tables | self._vectors
 
   def numbers(self) -> np.ndarray:
-    """Returns the plan in the form that the library reads, int64."""
+    """The plan as the library reads it, int64."""
     tables = (self._buffers, self._matrices, self._tables, self._vectors, self._operations)
     head = [_MAGIC, _VERSION, *map(len, tables), self.page_bytes, self.memory_page_bytes, self.state_numbers]
     rows = [self._buffers, *([tensor.facts for tensor in table.values()] for table in tables[1:4]), self._operations]
@@ -147,7 +147,7 @@ class Plan:
 
 def _put(tensors: dict[str, Tensor], name: str, tensor: Tensor) -> int:
   if name in tensors:
-    raise ValueError(f'the plan already has a tensor named {name}')
+    raise ValueError(f'{name}: the plan already has a tensor of this name')
   tensors[name] = tensor
   return len(tensors) - 1
 
@@ -156,9 +156,9 @@ class Model:
   """A plan that the library has opened.
 
   Attributes:
-    number: the library's number of the model.
-    n_threads: number of threads that run a call.
-    variant: the variant of the code.
+    number: names the model in calls.
+    n_threads: threads that a call runs on.
+    variant: the code that runs, one of `library.variants`.
   """
 
   def __init__(self, plan: Plan | np.ndarray, tensors: list[np.ndarray], n_threads: int = 0, variant: str = ''):
@@ -167,14 +167,14 @@ class Model:
     Args:
       plan: the plan, or its numbers.
       tensors: the plan's tensors in its order, contiguous.
-      n_threads: maximum number of threads; 0 for one per core, which is also the limit.
-      variant: one of `library.variants`; empty for the fastest.
+      n_threads: number of threads; 0 means one per core, which is also the maximum.
+      variant: one of `library.variants`; the fastest by default.
 
     Raises:
-      NativeError: if the library refuses the plan.
+      NativeError: if the library refuses it.
     """
     numbers = plan.numbers() if isinstance(plan, Plan) else np.ascontiguousarray(plan, np.int64)
-    self._tensors = [np.ascontiguousarray(tensor) for tensor in tensors]  # kept alive: the library reads them
+    self._tensors = [np.ascontiguousarray(tensor) for tensor in tensors]  # the library reads them from now on
     pointers = np.array([tensor.ctypes.data for tensor in self._tensors], np.uint64)
     sizes = np.array([tensor.nbytes for tensor in self._tensors], np.int64)
     message = ctypes.create_string_buffer(512)
@@ -197,10 +197,10 @@ class Model:
     self.close = weakref.finalize(self, loaded.native_close, self.number)
 
   def run(self, batch: int, **arrays: np.ndarray) -> None:
-    """Runs one call without JAX; takes the contiguous arrays of `csrc/model.h`, and writes some of them.
+    """Runs one call without JAX. The arguments are those of `csrc/model.h`, contiguous; the library writes to some.
 
     Raises:
-      NativeError: if the library refuses the arrays.
+      NativeError: if the library refuses them.
     """
     call = Call(batch=batch, **{name: array.ctypes.data for name, array in arrays.items()})
     call.n_pages = len(arrays['pages']) if 'pages' in arrays else 0

@@ -189,7 +189,7 @@ def normalize(to: Description, layer: LayerNorm | RMSNorm, sources: tuple[int, .
 def make_ready(to: Description, buffer: int) -> None:
   """Rounds a buffer to 16 bits for 8-bit matrices; needed if the operation that wrote the buffer has not done so."""
   if to.types.weights == 'int8':
-    to.plan.add('quantise', target=buffer)
+    to.plan.add('quantize', target=buffer)
 
 
 def dense(to: Description, layer: Dense, source: int, small: bool = False, **columns: int) -> None:
