@@ -101,7 +101,8 @@ def test_events_fail_where_they_are_written(tmp_path, monkeypatch):
 
 
 def test_a_chart_that_cannot_be_written_is_named():
-  result = types.SimpleNamespace(variant='ff', context=8, batch=1, ms_per_token=1.0, layers=(1, 1), dtype='float32')
+  facts = {'variant': 'ff', 'engine': 'xla', 'dtype': 'float32', 'layers': (1, 1)}
+  result = types.SimpleNamespace(**facts, context=8, batch=1, ms_per_token=1.0)
   with pytest.raises(UserError, match='cannot write /dev/full: no space left on device'):
     draw_chart([result], Path('/dev/full'))
 
