@@ -80,7 +80,9 @@ def test_without_the_library_xla_decodes_and_says_why(bundle, monkeypatch):
   decoder = Decoder.open(bundle)
   ''.join(decoder.generate('Red tree.', DecodeConfig(max_tokens=2)))
   assert decoder.stats.engine == 'XLA (the native engine is not available: it was not built)'
-  with pytest.raises(UserError, match='--engine=native: the native engine is not available: it was not built; use --engine=xla'):
+  with pytest.raises(
+    UserError, match='--engine=native: the native engine is not available: it was not built; use --engine=xla'
+  ):
     Decoder.open(bundle, engine='native')
 
 
