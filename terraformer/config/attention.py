@@ -200,6 +200,8 @@ class LSHAttentionConfig(AttentionConfig):
     window: most recent keys of its bucket, in each round, that one token sees where tokens come one by one.
     dropout: probability that an attention weight is dropped in training.
     seed: of the hashes in evaluation and decoding, which are always the same.
+    plain_below: longest sequence, or cache, whose queries see all keys, their own included, by dot products with
+      queries that are not normalized (the authors' `MixedLSHSelfAttention`); 0 for none. It counts before `full_below`.
   """
 
   made_by: ClassVar = 'terraformer.layers.lsh_attention:LSHAttention'
@@ -213,6 +215,7 @@ class LSHAttentionConfig(AttentionConfig):
   window: int = 128
   dropout: float = 0.0
   seed: int = 0
+  plain_below: int = 0
 
   _wide = ('seed',)
   needs_shared_qk: ClassVar[bool] = True
@@ -221,7 +224,7 @@ class LSHAttentionConfig(AttentionConfig):
     self._between(1, _MOST_IN_CHUNK, 'chunk_length', 'window')
     self._between(1, _MOST_BESIDE, 'n_rounds')
     self._between(0, _MOST_BESIDE, 'chunks_before', 'chunks_after')
-    self._at_least(0, 'full_below')
+    self._at_least(0, 'full_below', 'plain_below')
     self._probability('dropout')
     self._seed('seed')
     for factor in self.n_buckets:
@@ -240,15 +243,18 @@ class LSHAttentionConfig(AttentionConfig):
     return self.chunk_length
 
   def can_grow(self, n_slots: int) -> bool:
-    """Not where positions are hashed, by the cache's final size."""
-    return n_slots <= self.full_below
+    """Not where positions are hashed, by the cache's final size, nor from one kind of scores to another."""
+    return n_slots <= (self.plain_below or self.full_below)
 
   def keys_seen(self, context: int) -> int:
     """All as far as the cache is seen in whole; else the window of each round."""
-    return context if context <= self.full_below else min(context, self.n_rounds * self.window)
+    most = max(self.full_below, self.plain_below)
+    return context if context <= most else min(context, self.n_rounds * self.window)
 
   def decoding_form(self, longest: int, query_chunk: int) -> Self:
     """What sees so many in whole does so when it decodes, whatever the padding of a batch adds."""
+    if longest <= self.plain_below:
+      return dataclasses.replace(self, plain_below=_ALL)
     return dataclasses.replace(self, full_below=_ALL) if longest <= self.full_below else self
 
   def bucket_factors(self, length: int) -> tuple[int, ...]:

@@ -75,6 +75,7 @@ class ModelConfig(Family):
     positions: how a token knows where it stands.
     residual: one residual stream or two.
     output: the output layer.
+    output_norm: normalization before the output layer, and of merged encoder streams; None for that of the blocks.
     loss_chunk: target positions whose logits are alive at one time, in training and evaluation; 0 for all of them.
     unroll: layers in one turn of the compiled loop over a stack; as many as there are layers makes no loop, which on a
       CPU is several times faster (XLA runs a convolution inside a loop on one core) and takes longer to compile.
@@ -87,6 +88,7 @@ class ModelConfig(Family):
   positions: PositionsConfig = TablePositionsConfig()
   residual: ResidualConfig = ReversibleResidualConfig()
   output: OutputConfig = SparseOutputConfig()
+  output_norm: NormConfig | None = None
   loss_chunk: int = 0
   unroll: int = 1
   bfloat16: bool = False
@@ -252,9 +254,20 @@ class TerraformerConfig(_SequenceToSequenceConfig):
   Attributes:
     merge_encoder: whether the encoder's streams are averaged, pass a dense layer and a normalisation, and make both
       streams of the prefix (the authors' `reversible_encoder=False`); else each goes on as it is.
+    exchange_encoder_streams: whether the two streams change places after each encoder layer (the authors'
+      `use_two_swaps_per_encoder_block=False`).
   """
 
   made_by: ClassVar = 'terraformer.models.terraformer:Terraformer'
 
   n_decoder_attentions: int = 2
   merge_encoder: bool = False
+  exchange_encoder_streams: bool = False
+
+  def check(self):
+    super().check()
+    expect(
+      self.residual.n_streams == 2 or not self.exchange_encoder_streams,
+      'TerraformerConfig.exchange_encoder_streams: a model with one residual stream has no streams to exchange; '
+      'set it to False or use ReversibleResidualConfig',
+    )
