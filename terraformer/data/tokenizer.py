@@ -57,7 +57,8 @@ class Tokenizer:
 
   @classmethod
   def open(cls, path: str | Path, sentinels: int = 0) -> 'Tokenizer':
-    """Opens a sentencepiece file, which may be at an address (`gs://`).
+    """Opens a vocabulary, which may be at an address (`gs://`): a sentencepiece file, or one of the kinds in `subwords`
+    and `bare_ids`.
 
     Raises:
       UserError: if the file does not exist, is not a sentencepiece model with T5's first three ids, or contains some
@@ -68,12 +69,18 @@ class Tokenizer:
         model_bytes = path_of(path).read_bytes()
     except OSError as error:
       raise UserError(f'{path}: expected a sentencepiece model, found {_reason(error)}') from error
-    return cls(model_bytes, sentinels, str(path))
+    return cls.from_bytes(model_bytes, sentinels, str(path))
 
   @classmethod
-  def from_bytes(cls, model_bytes: bytes, sentinels: int = 0) -> 'Tokenizer':
-    """Makes a tokenizer from the bytes of a sentencepiece file; raises UserError as `open` does."""
-    return cls(model_bytes, sentinels)
+  def from_bytes(cls, model_bytes: bytes, sentinels: int = 0, name: str = 'vocabulary') -> 'Tokenizer':
+    """Makes a tokenizer from the bytes of a vocabulary's file; raises UserError as `open` does."""
+    from terraformer.data import bare_ids, subwords  # not above: their tokenizers derive from this one
+
+    if subwords.is_subword_file(model_bytes):
+      return subwords.SubwordTokenizer(model_bytes, sentinels, name)
+    if bare_ids.is_bare_ids_file(model_bytes):
+      return bare_ids.BareIds(model_bytes, sentinels, name)
+    return cls(model_bytes, sentinels, name)
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of a text, without an end of sequence."""

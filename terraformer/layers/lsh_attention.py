@@ -192,10 +192,10 @@ class LSHAttention(nnx.Module):
   def step(self, x_BxD: jax.Array, cache: LSHCache, filled: FilledSlots) -> tuple[jax.Array, LSHCache]:
     """One position, for which there must be room in the cache.
 
-    In a cache of at most `plain_below` or `full_below` positions it sees all that are filled. In a larger one it sees, in each round,
-    exactly the last `window` positions that share its bucket, whatever chunks `__call__` would have cut; one that is
-    found in two rounds counts twice, and the cost does not depend on the capacity. Itself it sees only where it finds
-    no other.
+    In a cache of at most `full_below` or `plain_below` positions it sees all that are filled. In a larger one it sees,
+    in each round, exactly the last `window` positions that share its bucket, whatever chunks `__call__` would have cut;
+    one that is found in two rounds counts twice, and the cost does not depend on the capacity. Itself it sees only
+    where it finds no other, but in a cache of at most `plain_below` positions always.
     """
     (q_BxHxK, _, v_BxHxK), projection = self.projection.step(x_BxD, cache.projection)
     (batch, n_heads, head_width), capacity = q_BxHxK.shape, cache.kv.capacity

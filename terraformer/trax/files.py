@@ -4,7 +4,6 @@ A checkpoint is named by its main file, `BASE.pkl.gz`. The weights are in that f
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -215,4 +214,4 @@ def _lengths(signature: Any) -> tuple[int, int] | None:
 
 def stored_bytes(paths: Iterable[Path]) -> int:
   """Bytes of files together."""
-  return sum(os.stat(path).st_size for path in paths)
+  return sum(path.stat().st_size for path in paths)

@@ -93,7 +93,7 @@ class Array:
   data: bytes | Spilled = b''
 
 
-class _Damaged(Exception):
+class _DamagedError(Exception):
   """The pickle makes no sense."""
 
 
@@ -113,10 +113,19 @@ def read_pickle(source: Source, spill: Spill) -> Any:
   """
   try:
     return _Machine(source, spill).run()
-  except (_Damaged, IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
+  except (
+    _DamagedError,
+    IndexError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    struct.error,
+  ) as error:
     if isinstance(error, UserError):
       raise
-    found = str(error) if isinstance(error, _Damaged) else f'{type(error).__name__} {error}'
+    found = str(error) if isinstance(error, _DamagedError) else f'{type(error).__name__} {error}'
     raise UserError(f'{source.name}: the pickle is damaged: {found:.200}') from error
 
 
@@ -147,7 +156,7 @@ class _Machine:
   def _pop(self) -> Any:
     value = self._stack.pop()
     if value is _MARK:
-      raise _Damaged('a value is missing')
+      raise _DamagedError('a value is missing')
     return value
 
   def _to_mark(self) -> list[Any]:
@@ -166,7 +175,7 @@ class _Machine:
 
   def _text(self, size: int) -> None:
     if size > _MOST_TEXT:
-      raise _Damaged(f'a text of {size:,} bytes')
+      raise _DamagedError(f'a text of {size:,} bytes')
     self._keep(size)
     self._push(self._source.read(size).decode())
 
@@ -185,7 +194,7 @@ class _Machine:
   def _long(self) -> None:
     size = self._number('<B')
     if size > 16:
-      raise _Damaged(f'a number of {size} bytes')
+      raise _DamagedError(f'a number of {size} bytes')
     self._push(int.from_bytes(self._source.read(size), 'little', signed=True))
 
   # --- Containers ---
@@ -193,23 +202,23 @@ class _Machine:
   def _append(self, values: list[Any]) -> None:
     target = self._stack[-1]
     if type(target) is not list:
-      raise _Damaged(f'values appended to {_kind(target)}')
+      raise _DamagedError(f'values appended to {_kind(target)}')
     target.extend(values)
 
   def _set(self, values: list[Any]) -> None:
     target = self._stack[-1]
     if type(target) is not dict or len(values) % 2:
-      raise _Damaged(f'entries put into {_kind(target)}')
+      raise _DamagedError(f'entries put into {_kind(target)}')
     for key, value in zip(values[::2], values[1::2], strict=True):
       if type(key) not in (str, int):
-        raise _Damaged(f'a key that is {_kind(key)}')
+        raise _DamagedError(f'a key that is {_kind(key)}')
       target[key] = value
 
   # --- The memo ---
 
   def _remember(self, index: int) -> None:
     if self._stack[-1] is _MARK:
-      raise _Damaged('a value is missing')
+      raise _DamagedError('a value is missing')
     self._memo[index] = self._stack[-1]
 
   # --- Names, and values of the classes that they stand for ---
@@ -231,22 +240,22 @@ class _Machine:
   def _stack_global(self) -> None:
     attribute, module = self._pop(), self._pop()
     if type(module) is not str or type(attribute) is not str:
-      raise _Damaged('a class that is not named by texts')
+      raise _DamagedError('a class that is not named by texts')
     self._name(module, attribute)
 
   def _reduce(self) -> None:
     arguments, name = self._pop(), self._pop()
     if type(name) is not Name or type(arguments) is not tuple:
-      raise _Damaged(f'a call of {_kind(name)}')
+      raise _DamagedError(f'a call of {_kind(name)}')
     make = _MAKERS.get(name.of)
     if make is None:
-      raise _Damaged(f'a call of {name.of}')
+      raise _DamagedError(f'a call of {name.of}')
     self._push(make(*arguments))
 
   def _new(self) -> None:
     arguments, name = self._pop(), self._pop()
     if type(name) is not Name or name.of not in (SHAPE, HISTORY) or arguments != ():
-      raise _Damaged(f'an object of {name.of if type(name) is Name else _kind(name)}')
+      raise _DamagedError(f'an object of {name.of if type(name) is Name else _kind(name)}')
     self._push(Record(name.of))
 
   def _build(self) -> None:
@@ -256,32 +265,32 @@ class _Machine:
       _fill(target, shape, kind, is_fortran, data)
     elif type(target) is Type:
       if state[1] not in ('<', '>', '|', '=') or any(state[2:5]):
-        raise _Damaged('an array of records')
+        raise _DamagedError('an array of records')
       target.order = state[1]
     elif type(target) is Record:
       fields = state[1] if type(state) is tuple else state  # attributes in slots are the second half of a pair
       if type(fields) is not dict:
-        raise _Damaged(f'a state that is {_kind(fields)}')
+        raise _DamagedError(f'a state that is {_kind(fields)}')
       target.fields = fields
     else:
-      raise _Damaged(f'a state for {_kind(target)}')
+      raise _DamagedError(f'a state for {_kind(target)}')
 
 
 def _make_array(kind: Any, shape: Any, code: Any) -> Array:
   if kind != Name(ARRAY):
-    raise _Damaged('an array of another class')
+    raise _DamagedError('an array of another class')
   return Array()
 
 
 def _make_type(code: Any, *_: Any) -> Type:
   if type(code) is not str or not _TYPE.fullmatch(code):
-    raise _Damaged(f'an array of type {code!r:.40}')
+    raise _DamagedError(f'an array of type {code!r:.40}')
   return Type(code)
 
 
 def _make_scalar(kind: Any, data: Any) -> int | float | bool:
   if type(kind) is not Type or type(data) is not bytes or len(data) != kind.dtype.itemsize:
-    raise _Damaged('a number without its bytes')
+    raise _DamagedError('a number without its bytes')
   return np.frombuffer(data, kind.dtype)[0].item()
 
 
@@ -293,18 +302,18 @@ def _make_buffer_array(data: Any, kind: Any, shape: Any, order: Any) -> Array:
 
 def _make_default_dict(factory: Any = None) -> dict:
   if factory != Name(LIST):
-    raise _Damaged('a defaultdict of anything but lists')
+    raise _DamagedError('a defaultdict of anything but lists')
   return {}
 
 
 def _fill(array: Array, shape: Any, kind: Any, is_fortran: Any, data: Any) -> None:
   if type(shape) is not tuple or len(shape) > _MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
-    raise _Damaged(f'an array of shape {shape!r:.80}')
+    raise _DamagedError(f'an array of shape {shape!r:.80}')
   if type(kind) is not Type or type(data) not in (bytes, Spilled):
-    raise _Damaged('an array without its bytes')
+    raise _DamagedError('an array without its bytes')
   expected, found = math.prod(shape) * kind.dtype.itemsize, data.size if type(data) is Spilled else len(data)
   if expected != found:
-    raise _Damaged(f'an array of {list(shape)} with {found:,} bytes, of {expected:,}')
+    raise _DamagedError(f'an array of {list(shape)} with {found:,} bytes, of {expected:,}')
   array.shape, array.type, array.is_fortran, array.data = shape, kind, bool(is_fortran), data
 
 
