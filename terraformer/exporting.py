@@ -39,6 +39,7 @@ def export(workdir: Path, output: Path, bfloat16: bool = False, show_progress: b
     targets_length=run.data.targets_length,
     origin={'step': step, 'gin': stored['gin'], 'data_fingerprint': stored['data_fingerprint']},
     bfloat16=bfloat16,
+    inputs_eos=run.data.inputs_eos,
   )
   facts = layerwise_facts(run.model)
 

@@ -10,7 +10,19 @@ Any value of terraformer/config is set by gin, in files or on the command line, 
 Bad input ends in one sentence and exit status 2, an interruption in 130.
 """
 # Flags that are paths.
-PATH_FLAGS = ('gin_file', 'workdir', 'output', 'bundle', 'input_file', 'scratch', 'chart')
+PATH_FLAGS = (
+  'gin_file',
+  'workdir',
+  'output',
+  'bundle',
+  'input_file',
+  'scratch',
+  'chart',
+  'checkpoint',
+  'config',
+  'vocabulary',
+  'report',
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,6 +72,8 @@ class DataConfig(Checked):
     parts: pieces that the source is divided into. Each is prepared by itself and kept when the process dies, by
       whichever process; what is prepared depends on their number and not on the processes'.
     name: of the task; empty for the source's own name. Two tasks in one directory need two names.
+    inputs_eos: whether inputs end in an end of sequence. Without it they are cut to one token less than their length
+      all the same.
   """
 
   source: DataSource = DocstringSummariesConfig()
@@ -84,6 +86,7 @@ class DataConfig(Checked):
   packing: PackingConfig | None = None
   parts: int = 1
   name: str = ''
+  inputs_eos: bool = True
 
   _wide = ('max_examples',)
 
@@ -101,6 +104,10 @@ class DataConfig(Checked):
     )
     expect(bool(self.directory), 'DataConfig.directory: expected a folder, found an empty string')
     self.text_objective.check_lengths(self.inputs_length, self.targets_length, self.tokenizer.sentinels)
+    expect(
+      self.inputs_eos or not self.packing,
+      'DataConfig.packing: packed examples end in an end of sequence; set it to None, or inputs_eos to True',
+    )
     if self.packing and self.objective:
       self.check_packed_text()
 

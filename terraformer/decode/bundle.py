@@ -40,6 +40,7 @@ class Content:
     model, vocabulary, inputs_length, targets_length, origin: as `Bundle` has them; the origin is step, gin text and
       fingerprints, or other JSON values.
     bfloat16: whether tensors that are read row by row are stored in half the space.
+    inputs_eos: as `Bundle` has it.
   """
 
   model: ModelConfig
@@ -48,6 +49,7 @@ class Content:
   targets_length: int
   origin: dict[str, Any]
   bfloat16: bool = False
+  inputs_eos: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Bundle:
     inputs_length, targets_length: tokens that the model was trained on; no inputs for a language model that goes on
       from a prompt.
     origin: where it comes from, as it was written.
+    inputs_eos: whether a source ends in an end of sequence.
   """
 
   model: ModelConfig
@@ -69,6 +72,7 @@ class Bundle:
   inputs_length: int
   targets_length: int
   origin: dict[str, Any]
+  inputs_eos: bool = True
 
   @property
   def continues(self) -> bool:
@@ -103,7 +107,7 @@ def write_bundle(
   """
   output = target_of(Path(output).absolute())
   model = dataclasses.replace(content.model, bfloat16=False)  # which a CPU is slow at
-  _require_replaceable(output)
+  require_replaceable(output)
   shapes = stored_shapes(model, content.bfloat16)
   try:
     make_folder(output.parent)
@@ -127,6 +131,7 @@ def write_bundle(
         targets_length=content.targets_length,
         origin=content.origin,
         checksums=checksums,
+        inputs_eos=content.inputs_eos,
       )
       write_header(new / 'config.json', header)
       try:
@@ -156,8 +161,8 @@ def _stored(x: jax.ShapeDtypeStruct, facts: Facts, bfloat16: bool) -> jax.ShapeD
   return jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) if small else x
 
 
-def _require_replaceable(output: Path) -> None:
-  """Only an empty folder, or one with a bundle's files and no others, makes way."""
+def require_replaceable(output: Path) -> None:
+  """Raises UserError unless nothing is there, or an empty folder, or one with a bundle's files and no others."""
   if not output.exists():
     return
   if not output.is_dir():
@@ -196,7 +201,7 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
   if tokenizer.fingerprint != header.fingerprint:
     raise UserError(f'{path / "vocabulary.model"}: expected the vocabulary of config.json, found another')
   lengths = header.inputs_length, header.targets_length
-  return Bundle(header.model, unflatten(tensors), tokenizer, *lengths, header.origin)
+  return Bundle(header.model, unflatten(tensors), tokenizer, *lengths, header.origin, header.inputs_eos)
 
 
 def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:

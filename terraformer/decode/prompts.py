@@ -53,22 +53,23 @@ class Prompts:
 def make_prompts(bundle: Bundle, texts: Sequence[str], config: DecodeConfig) -> Prompts:
   """The prompts of at least one text, each what it would be alone.
 
-  A source is cut at its end and gets an end of sequence. A language model that was trained without sources goes on from
-  its prompt, which gets none; of one that is too long the last tokens are kept.
+  A source is cut at its end, and gets an end of sequence if the model was trained with one. A language model that was
+  trained without sources goes on from its prompt, which gets none; of one that is too long the last tokens are kept.
   """
   ids = [bundle.tokenizer.encode(text) for text in texts]
   return _beginnings(bundle, ids, config) if bundle.continues else _sources(bundle, ids, config)
 
 
 def _sources(bundle: Bundle, ids: list[list[int]], config: DecodeConfig) -> Prompts:
-  rows = [[*row[: bundle.inputs_length - 1], EOS_ID] for row in ids]
+  end = [EOS_ID] if bundle.inputs_eos else []
+  rows = [[*row[: bundle.inputs_length - 1], *end] for row in ids]
   wanted = bundle.targets_length if config.max_tokens is None else config.max_tokens
   return Prompts(
     False,
     *_padded(rows, bundle.inputs_length),
     last_B=np.full(len(rows), _START_ID, np.int32),
     read=[len(row) for row in rows],
-    dropped=[len(all_ids) + 1 - len(row) for all_ids, row in zip(ids, rows, strict=True)],
+    dropped=[len(all_ids) + len(end) - len(row) for all_ids, row in zip(ids, rows, strict=True)],
     limits=[min(wanted, bundle.model.room_behind(len(row))) for row in rows],
   )
 

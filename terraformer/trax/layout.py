@@ -21,6 +21,8 @@ from terraformer.trax.parts import Part, dense, feed_forward, norm, product
 
 # What may come next, the likeliest first; whoever reads the file answers with the one that came and its shape.
 Layout = Generator[list[Part], tuple[Part, tuple[int, ...]], None]
+# The same of one table of positions, which returns the number of positions if the file says it.
+Positions = Generator[list[Part], tuple[Part, tuple[int, ...]], int | None]
 
 
 def layout(architecture: Architecture) -> Layout:
@@ -32,10 +34,10 @@ def layout(architecture: Architecture) -> Layout:
   n_ids = architecture.vocab_size
   _, (n_ids, _) = yield [Part('embedding', (n_ids, d_model), 'embedding.table_VxD')]
   positions = _POSITIONS[type(model.positions)]
-  yield from positions(architecture, 'encoder', [])
+  n_positions = yield from positions(architecture, 'encoder', [], None)
   # The memory-efficient trainer stores the decoder's embedding, which is the same, once more.
   again = Part('embedding_again', (n_ids, d_model), '', is_copy=True)
-  yield from positions(architecture, 'decoder', [again])
+  yield from positions(architecture, 'decoder', [again], n_positions)
   for layer in range(model.n_encoder_layers):
     yield from _block(architecture, 'encoder', layer, 1)
   centered = not isinstance(model.output_norm or model.decoder.norm, RMSNormConfig)
@@ -65,24 +67,27 @@ def _block(architecture: Architecture, stack: str, layer: int, n_attentions: int
 
 
 # --- Positions -------------------------------------------------------------------------------------------------------
+#
+# Of a stack, behind what else may come before; both stacks have the same number of positions.
 
 
-def _table(architecture: Architecture, stack: str, before: list[Part]) -> Layout:
+def _table(architecture: Architecture, stack: str, before: list[Part], n_positions: int | None) -> Positions:
   d_model, name = architecture.model.d_model, f'{stack}_pos/table'
   ours = f'{stack}_positions.table_PxD'
   tables = [
-    Part(name, (None, d_model), ours),
-    Part(name, (1, None, d_model), ours),  # before 30 March 2021
-    Part(name, (None, None), ours, combine=product),
+    Part(name, (n_positions, d_model), ours),
+    Part(name, (1, n_positions, d_model), ours),  # before 30 March 2021
+    Part(name, (n_positions, None), ours, combine=product),
   ]
   part, shape = yield before + tables
   if part in before:
     part, shape = yield tables
   if part == tables[-1]:
     yield [Part(f'{stack}_pos/projection', (shape[1], d_model), ours, combine=product)]
+  return shape[-2]
 
 
-def _digits(architecture: Architecture, stack: str, before: list[Part]) -> Layout:
+def _digits(architecture: Architecture, stack: str, before: list[Part], n_positions: int | None) -> Positions:
   config, d_model = architecture.model.positions, architecture.model.d_model
   ours = f'{stack}_positions.weights_NxIxW'
   digits = [
@@ -90,25 +95,27 @@ def _digits(architecture: Architecture, stack: str, before: list[Part]) -> Layou
     for base in range(len(config.bases))
     for digit in range(config.n_digits)
   ]
-  yield from _behind(before, [*digits, Part(f'{stack}_pos/start_vec', (1, 1, d_model), f'{stack}_positions.start_D')])
+  return (
+    yield from _behind(before, [*digits, Part(f'{stack}_pos/start_vec', (1, 1, d_model), f'{stack}_positions.start_D')])
+  )
 
 
-def _axial(architecture: Architecture, stack: str, before: list[Part]) -> Layout:
+def _axial(architecture: Architecture, stack: str, before: list[Part], n_positions: int | None) -> Positions:
   config = architecture.model.positions
   tables = []
   for axis, (length, width) in enumerate(zip(config.shape, config.widths, strict=True)):
     around = [1] * len(config.shape)
     around[axis] = length
     tables.append(Part(f'{stack}_pos/axis{axis}', (1, *around, width), f'{stack}_positions.tables_CxW.{axis}'))
-  yield from _behind(before, tables)
+  return (yield from _behind(before, tables))
 
 
-def _behind(before: list[Part], parts: list[Part]) -> Layout:
+def _behind(before: list[Part], parts: list[Part]) -> Positions:
   part, _ = yield before + parts[:1]
   yield from _each(parts if part in before else parts[1:])
 
 
-_POSITIONS: dict[type, Callable[[Architecture, str, list[Part]], Layout]] = {
+_POSITIONS: dict[type, Callable[[Architecture, str, list[Part], int | None], Positions]] = {
   TablePositionsConfig: _table,
   FixedBasePositionsConfig: _digits,
   AxialPositionsConfig: _axial,

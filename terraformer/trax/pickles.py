@@ -97,6 +97,17 @@ class _DamagedError(Exception):
   """The pickle makes no sense."""
 
 
+# What the machine comes to on a damaged pickle.
+_SIGNS_OF_DAMAGE = (
+  _DamagedError,
+  IndexError,
+  KeyError,
+  TypeError,
+  ValueError,
+  AttributeError,
+  OverflowError,
+  struct.error,
+)
 _MARK = object()
 
 
@@ -112,19 +123,13 @@ def read_pickle(source: Source, spill: Spill) -> Any:
       damaged, or is larger than a checkpoint can be.
   """
   try:
-    return _Machine(source, spill).run()
-  except (
-    _DamagedError,
-    IndexError,
-    KeyError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    OverflowError,
-    struct.error,
-  ) as error:
-    if isinstance(error, UserError):
-      raise
+    value = _Machine(source, spill).run()
+    if source.read_or_end(1):  # at the end of the file, gzip compares its checksum
+      raise _DamagedError('the file goes on behind the pickle')
+    return value
+  except UserError:
+    raise
+  except _SIGNS_OF_DAMAGE as error:
     found = str(error) if isinstance(error, _DamagedError) else f'{type(error).__name__} {error}'
     raise UserError(f'{source.name}: the pickle is damaged: {found:.200}') from error
 

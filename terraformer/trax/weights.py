@@ -1,6 +1,7 @@
 """Entries of a checkpoint assigned to the parameters of a model, one by one and completely."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -105,18 +106,19 @@ class Weights:
   model: TerraformerConfig
   entries: tuple[Entry, ...]
 
-  def report(self) -> Iterable[str]:
-    """Yields a line for each entry: what it is, and which parameter it became."""
-    for number, entry in enumerate(self.entries):
-      yield f'{number:5} {entry}'
-
+  @functools.cached_property
   def parameters(self) -> dict[str, list[Entry]]:
-    """Returns the entries of each parameter, by its name in the layerwise form of the model."""
+    """The entries of each parameter, by its name in the layerwise form of the model."""
     found: dict[str, list[Entry]] = {}
     for entry in self.entries:
       for name in filter(None, (entry.part.to, entry.part.also)):
         found.setdefault(name, []).append(entry)
     return found
+
+  def report(self) -> Iterable[str]:
+    """Yields a line for each entry: what it is, and which parameter it became."""
+    for number, entry in enumerate(self.entries):
+      yield f'{number:5} {entry}'
 
 
 def value_of(entries: Sequence[Entry], shape: tuple[int, ...]) -> np.ndarray:
@@ -129,10 +131,7 @@ def _sized(model: TerraformerConfig, entries: Sequence[Entry]) -> TerraformerCon
   """The configuration with the vocabulary and the number of positions that the entries have."""
   max_length = model.max_length
   if isinstance(model.positions, TablePositionsConfig):
-    tables = [entry.array.shape[-2] for entry in entries if entry.part.name.endswith('_pos/table')]
-    if len(set(tables)) != 1:
-      raise UserError(f'the tables of positions of encoder and decoder must have one length, but they have {tables}')
-    max_length = tables[0]
+    max_length = next(entry.array.shape[-2] for entry in entries if entry.part.name.endswith('_pos/table'))
   return dataclasses.replace(model, vocab_size=entries[0].array.shape[0], max_length=max_length)
 
 
