@@ -18,9 +18,8 @@ _BINDING = re.compile(
   r'(?:(?P<scope>[\w./]+)/)?(?:[\w.]+\.)?(?P<section>\w+)\.(?P<field>\w+)\s*=\s*(?P<value>.*)', re.DOTALL
 )
 _MACRO = re.compile(r'(?P<name>[\w./]+)\s*=\s*(?P<value>.*)', re.DOTALL)
-_REFERENCE = re.compile(r'@(?:(?P<scope>[\w./]+)/)?(?:[\w.]+\.)?(?P<name>\w+)(?:\(\))?')
+_NAME_OR_STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?P<mark>[@%])(?P<name>[\w./]+)(?:\(\))?""")
 _MOST_MACROS = 20  # that refer to each other
-_UNKNOWN = object()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +46,19 @@ class Unread:
   text: str
 
 
+@dataclasses.dataclass(frozen=True)
+class _Macro:
+  """The value of a macro, which may be defined further down."""
+
+  name: str
+
+
 class GinValues:
   """The values of a file.
 
   Attributes:
     name: of the file.
-    skipped: its lines that could not be read.
+    skipped: its lines that could not be read; where a value in one of them is needed, that is an error.
   """
 
   def __init__(self, text: str, name: str):
@@ -101,30 +107,43 @@ class GinValues:
 
   def anywhere(self, section: str, field: str) -> Any:
     """Returns a value of no scope, otherwise of any; None if there is none or its form is not known."""
-    found = [value for (_, *name), value in sorted(self._values.items()) if name == [section, field]]
-    value = self._resolved(found[0], field, strict=False) if found else None
-    return None if isinstance(value, Unread) else value
+    found = [value for (_, *name), value in sorted(self._values.items(), key=_scope_first) if name == [section, field]]
+    try:
+      return self._resolved(found[0], field) if found else None
+    except UserError:
+      return None
 
-  def _resolved(self, value: Any, field: str, strict: bool = True) -> Any:
+  def _resolved(self, value: Any, field: str) -> Any:
+    """A value with those of its macros in their places."""
     for _ in range(_MOST_MACROS):
-      if not (isinstance(value, Unread) and value.text.startswith('%')):
+      if not isinstance(value, _Macro):
         break
-      value = self._macros.get(value.text[1:], Unread(f'the undefined {value.text}'))
-    if strict and isinstance(value, Unread):
-      raise UserError(f'{self.name}: cannot read the value of {field}, which is {value.text:.100}')
-    return value
+      value = self._macros.get(value.name, Unread(f'%{value.name}, which is not defined'))
+    if isinstance(value, (Unread, _Macro)):
+      text = value.text if isinstance(value, Unread) else f'%{value.name}, which is defined by itself'
+      raise UserError(f'{self.name}: cannot read the value of {field}, which is {text:.100}')
+    if isinstance(value, dict):
+      return {key: self._resolved(each, field) for key, each in value.items()}
+    return type(value)(self._resolved(each, field) for each in value) if type(value) in (tuple, list) else value
 
   def _read(self, line: str) -> None:
     if line.startswith(('import ', 'from ')):
       return
     binding, macro = _BINDING.fullmatch(line), _MACRO.fullmatch(line)
-    value = _value((binding or macro)['value']) if binding or macro else _UNKNOWN
-    if value is _UNKNOWN:
+    if not binding and not macro:
       self.skipped.append(line)
-    elif binding:
+      return
+    value = _value((binding or macro)['value'])
+    if isinstance(value, Unread):
+      self.skipped.append(line)
+    if binding:
       self._values[binding['scope'] or '', binding['section'], binding['field']] = value
     else:
       self._macros[macro['name']] = value
+
+
+def _scope_first(item: tuple[tuple[str, str, str], Any]) -> str:
+  return item[0][0]
 
 
 def _statements(text: str) -> list[str]:
@@ -149,13 +168,26 @@ def _is_open(line: str) -> bool:
 
 
 def _value(text: str) -> Any:
-  """The value that a text stands for; `_UNKNOWN` for a text that is no value of gin."""
-  text = text.strip()
-  if reference := _REFERENCE.fullmatch(text):
-    return Reference(reference['name'], reference['scope'] or '')
+  """The value that a text stands for."""
   if len(text) > _LONGEST_VALUE:
-    return _UNKNOWN
+    return Unread(f'{text[:50]}...')
   try:
-    return ast.literal_eval(text)
+    return _with_names(ast.literal_eval(_NAME_OR_STRING.sub(_quoted, text.strip())))
   except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-    return Unread(text) if re.match(r'[%@\[({]', text) else _UNKNOWN
+    return Unread(text.strip())
+
+
+def _quoted(match: re.Match) -> str:
+  """A name as a literal that `_with_names` recognizes, a string as it is."""
+  return repr({match['mark']: match['name']}) if match['mark'] else match[0]
+
+
+def _with_names(value: Any) -> Any:
+  if isinstance(value, dict):
+    if value.keys() == {'@'}:
+      scope, _, path = value['@'].rpartition('/')
+      return Reference(path.rpartition('.')[2], scope)
+    if value.keys() == {'%'}:
+      return _Macro(value['%'])
+    return {key: _with_names(each) for key, each in value.items()}
+  return type(value)(map(_with_names, value)) if type(value) in (tuple, list) else value

@@ -55,7 +55,10 @@ def _named(module, name):
   return _text(module) + _text(name) + b'\x93'
 
 
-def _system():
+_DICT = _named('collections', 'defaultdict')
+
+
+def _hostile():
   mark = 'touch executed'
   return {
     'os.system': (pickle.dumps(Runs(os.system, mark)), 'system'),
@@ -77,7 +80,7 @@ def _system():
     'an instance, protocol 0': (b"(S'" + mark.encode() + b"'\nios\nsystem\n.", 'STRING|INST'),
     'a persistent object': (_op(_text('executed'), 'BINPERSID'), 'BINPERSID'),
     'an extension': (_op(b'\x82\x01'), 'EXT1'),
-    'an object of any class': (_op(_named('collections', 'defaultdict'), 'EMPTY_TUPLE', 'NEWOBJ'), 'defaultdict'),
+    'an object of any class': (_op(_DICT, 'EMPTY_TUPLE', 'NEWOBJ'), 'defaultdict'),
     'a factory that is not list': (
       pickle.dumps(collections.defaultdict(os.getcwd)),
       'posix.getcwd',
@@ -98,7 +101,7 @@ def _system():
   }
 
 
-HOSTILE = _system()
+HOSTILE = _hostile()
 
 
 @pytest.mark.parametrize('name', HOSTILE)
