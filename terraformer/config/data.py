@@ -14,10 +14,11 @@ _MOST_PARTS = 100_000  # each is a folder
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig(Checked):
-  """A sentencepiece vocabulary, read from a file or trained on the task's own text.
+  """A vocabulary, read from a file or trained on the task's own text as a sentencepiece model.
 
   Attributes:
-    path: a sentencepiece model to use; empty trains one while the task is prepared.
+    path: a sentencepiece model to use, a subword file of tensor2tensor, or the vocabulary that `import` wrote; empty
+      trains one while the task is prepared.
     size: ids in all, the sentinels included, of a vocabulary that is trained.
     sentinels: ids kept at the end of the vocabulary for span corruption, counted downwards from the last one. A model
       that has pieces `<extra_id_0>`, `<extra_id_1>` ... of its own, as mT5's has, keeps those: so many of them serve.
