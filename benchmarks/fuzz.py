@@ -53,7 +53,7 @@ from terraformer.data import job, local_files, local_folder, parts, store
 from terraformer.data.batches import open_prepared
 from terraformer.data.tokenizer import Tokenizer, train_vocabulary
 from terraformer.decode import bundle as bundle_module
-from terraformer.decode.bundle import Content, open_bundle, stored_shapes, write_bundle
+from terraformer.decode.bundle import Content, open_bundle, parameter_shapes, write_bundle
 from terraformer.decode.tensors import write_tensors
 from terraformer.models.parameters import flatten, merge_module, split_module, unflatten
 
@@ -469,7 +469,7 @@ def _trained() -> Tokenizer:
 def _written_bundle(folder: Path, tokenizer: Tokenizer) -> tuple[Path, Path]:
   """A bundle, and one whose weights are in several files."""
   run, _, _ = load_configs([], [f'config.{binding}' for binding in _MODEL])
-  rng, shapes = np.random.default_rng(0), stored_shapes(run.model, False)
+  rng, shapes = np.random.default_rng(0), parameter_shapes(run.model)
   tensors = {name: rng.normal(size=shape.shape).astype(np.float32) for name, shape in shapes.items()}
   one, several = folder / 'one', folder / 'several'
   origin = {'step': 24, 'gin': _GIN, 'data_fingerprint': 'f'}
@@ -487,7 +487,7 @@ def _opened(path: Path) -> Any:
 def _check_bundle(opened: Any) -> None:
   """Traces a step of the model with the tensors that were read."""
   shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in flatten(opened.weights).items()}
-  assert shapes == bundle_module.stored_shapes(opened.model, False)
+  assert shapes == bundle_module.parameter_shapes(opened.model)
   assert all(isinstance(x, np.ndarray) for x in flatten(opened.weights).values())
   assert 1 <= opened.inputs_length <= opened.model.max_length and opened.tokenizer.size <= opened.model.vocab_size
   _trace(opened.model, min(opened.inputs_length, 64), min(opened.targets_length, 64))
@@ -499,7 +499,7 @@ def _trace(model: config_lib.ModelConfig, source: int, room: int) -> None:
     made = merge_module(split_module(bundle_module.abstract_layerwise(model))[0], unflatten(tensors))
     return made.step(jnp.zeros(1, jnp.int32), made.prefill(jnp.ones((1, source), jnp.int32), room))[0]
 
-  assert jax.eval_shape(step, stored_shapes(model, False)).shape == (1, model.vocab_size)
+  assert jax.eval_shape(step, parameter_shapes(model)).shape == (1, model.vocab_size)
 
 
 def config_subject(folder: Path) -> Subject:

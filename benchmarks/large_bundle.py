@@ -21,7 +21,7 @@ import numpy as np
 from terraformer.cli import load_configs
 from terraformer.config import LanguageModelConfig
 from terraformer.data.tokenizer import train_vocabulary
-from terraformer.decode.bundle import Content, stored_shapes, write_bundle
+from terraformer.decode.bundle import Content, parameter_shapes, write_bundle
 
 _CHILD = """
 import json, sys, time
@@ -76,7 +76,7 @@ def _write(path: Path, n_layers: int) -> int:
     residual=run.model.residual,
   )
   tokenizer = train_vocabulary(['the river runs to the sea and the sea is wide'] * 20, 400, 10)
-  shapes = stored_shapes(model, bfloat16=True)
+  shapes = parameter_shapes(model)
   numbers = np.random.default_rng(0).uniform(-0.05, 0.05, 1 << 24).astype(np.float32)
 
   def read(name: str) -> np.ndarray:
@@ -84,7 +84,8 @@ def _write(path: Path, n_layers: int) -> int:
     return np.resize(numbers.astype(dtype), shapes[name].shape)
 
   begun = time.perf_counter()
-  write_bundle(path, Content(model, tokenizer, 64, 64, {'weights': 'random'}, bfloat16=True), read, show_progress=True)
+  content = Content(model, tokenizer, 64, 64, {'weights': 'random'}, dtype='bfloat16')
+  write_bundle(path, content, read, show_progress=True)
   n_bytes = sum(file.stat().st_size for file in path.iterdir())
   print(f'{n_bytes / 1e9:.1f} GB written in {time.perf_counter() - begun:.0f} s', file=sys.stderr, flush=True)
   return n_bytes

@@ -27,8 +27,9 @@ import numpy as np
 from terraformer.config import DecodeConfig
 from terraformer.data.objectives import append_eos, pad
 from terraformer.data.scores import rouge_of_each
-from terraformer.decode.bundle import Bundle, abstract_layerwise, open_bundle
+from terraformer.decode.bundle import Bundle, open_bundle
 from terraformer.decode.decoder import Decoder
+from terraformer.decode.shapes import abstract_layerwise
 from terraformer.models.parameters import merge_module, split_module
 from terraformer.training.loss import model_losses
 

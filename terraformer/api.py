@@ -95,7 +95,7 @@ def export(
   workdir: str | os.PathLike[str],
   output: str | os.PathLike[str],
   *,
-  dtype: Literal['float32', 'bfloat16'] = 'float32',
+  dtype: Literal['float32', 'bfloat16', 'int8'] = 'float32',
   best: bool = False,
   show_progress: bool = False,
 ) -> int:
@@ -104,7 +104,7 @@ def export(
   Args:
     workdir: the folder of the run.
     output: the bundle's folder; a bundle that is there is replaced.
-    dtype: of the tensors that a token reads row by row, which are most of a sparse model.
+    dtype: of the weights: bfloat16 takes half the space and time of float32, int8 a quarter.
     best: takes the best checkpoint instead of the newest (`CheckpointConfig.best`).
     show_progress: whether to show a progress bar.
 
@@ -114,4 +114,4 @@ def export(
   Raises:
     UserError: if there is no complete checkpoint, or `output` holds something else.
   """
-  return export_run(Path(workdir), Path(output), dtype == 'bfloat16', show_progress, best)
+  return export_run(Path(workdir), Path(output), dtype, show_progress, best)

@@ -6,19 +6,20 @@ import numpy as np
 
 from terraformer.config import UserError
 from terraformer.data.tokenizer import Tokenizer
-from terraformer.decode.bundle import Content, layerwise_facts, write_bundle
+from terraformer.decode.bundle import Content, write_bundle
+from terraformer.decode.shapes import layerwise_facts
 from terraformer.models.parameters import stacked_name
 from terraformer.training import checkpoint
 from terraformer.training.best import chosen
 
 
-def export(workdir: Path, output: Path, bfloat16: bool = False, show_progress: bool = False, best: bool = False) -> int:
+def export(workdir: Path, output: Path, dtype: str = 'float32', show_progress: bool = False, best: bool = False) -> int:
   """Writes a checkpoint of a run as a bundle, a layer's tensor at a time.
 
   Args:
     workdir: the run.
     output: the bundle's folder; a bundle that is there is replaced.
-    bfloat16: whether tensors that are read row by row are stored in half the space.
+    dtype: of the weights: float32, bfloat16 or int8.
     progress: whether to show a progress bar.
     best: whether the best checkpoint is taken in the place of the newest.
 
@@ -38,7 +39,7 @@ def export(workdir: Path, output: Path, bfloat16: bool = False, show_progress: b
     inputs_length=run.data.inputs_length,
     targets_length=run.data.targets_length,
     origin={'step': step, 'gin': stored['gin'], 'data_fingerprint': stored['data_fingerprint']},
-    bfloat16=bfloat16,
+    dtype=dtype,
     inputs_eos=run.data.inputs_eos,
   )
   facts = layerwise_facts(run.model)

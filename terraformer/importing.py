@@ -22,7 +22,7 @@ from terraformer.config import (
 from terraformer.data.bare_ids import BareIds
 from terraformer.data.subwords import RESERVED_IDS, SubwordTokenizer, with_reserved_ids
 from terraformer.data.tokenizer import Tokenizer
-from terraformer.decode.bundle import Content, require_replaceable, stored_shapes, write_bundle
+from terraformer.decode.bundle import Content, parameter_shapes, require_replaceable, write_bundle
 from terraformer.files import write_whole
 from terraformer.gin_text import as_gin
 from terraformer.paths import make_folder, target_of
@@ -66,7 +66,7 @@ def import_bundle(
   *,
   config: Path | None = None,
   vocabulary: Path | None = None,
-  bfloat16: bool = False,
+  dtype: str = 'float32',
   show_progress: bool = False,
 ) -> Imported:
   """Writes a checkpoint of trax as a bundle; one tensor at a time is in memory.
@@ -76,7 +76,7 @@ def import_bundle(
     output: the bundle's folder; a bundle that is there is replaced.
     config: the `config.gin`; None for the one beside the checkpoint.
     vocabulary: a sentencepiece file, or a subword file of tensor2tensor; None makes a model that reads and writes ids.
-    bfloat16: whether tensors that are read row by row are stored in half the space.
+    dtype: of the weights: float32, bfloat16 or int8.
     show_progress: whether to show progress bars.
 
   Raises:
@@ -92,7 +92,7 @@ def import_bundle(
       inputs_length=source.pipeline.inputs_length,
       targets_length=source.pipeline.targets_length,
       origin={'step': source.step, 'trax': source.name},
-      bfloat16=bfloat16,
+      dtype=dtype,
       inputs_eos=source.pipeline.inputs_eos,
     )
     write_bundle(output, content, source.read, show_progress)
@@ -155,7 +155,7 @@ class _Source:
   @functools.cached_property
   def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape of each parameter of the layerwise model, by name."""
-    return stored_shapes(self.weights.model, bfloat16=False)
+    return parameter_shapes(self.weights.model)
 
   def read(self, name: str) -> np.ndarray:
     """The value of a parameter of the layerwise model."""

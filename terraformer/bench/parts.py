@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from terraformer.config import ModelConfig
-from terraformer.decode.step import COMPILER_OPTIONS, StepWeights, step_model
+from terraformer.decode.step import COMPILER_OPTIONS
+from terraformer.decode.xla import StepWeights, step_model
 from terraformer.models.base import DecodeState
 
 # Added to the vector that goes on: enough for every result to count, too little to change it.

@@ -3,7 +3,7 @@
 import argparse
 
 from terraformer import interrupts, libraries, values
-from terraformer.commands.decoding import add_decoding, decode_config
+from terraformer.commands.decoding import add_decoding, add_engine, decode_config
 from terraformer.config import UserError
 from terraformer.configure import load_configs
 from terraformer.flags import Command, add_configuration
@@ -19,12 +19,17 @@ def _flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('stdin', nargs='?', choices=('-',), metavar='-', help='read the standard input')
   parser.add_argument('--field', default='inputs', help='field of the prompt in a .jsonl file (default: %(default)s)')
   add_decoding(parser)
+  add_engine(parser)
   parser.add_argument(
     '--batch_size', type=values.at_most, default=1, metavar='N', help='lines of a .jsonl file to decode side by side'
   )
   parser.add_argument('--verify', action='store_true', help='compare all weights with their checksums first')
   parser.add_argument('--json', action='store_true', help='one JSON object a line: input, output, stats')
-  parser.add_argument('--stats', action='store_true', help='print the time to the first token and a token after it')
+  parser.add_argument(
+    '--stats',
+    action='store_true',
+    help='print the engine, the time to the first token, and the time per token after it',
+  )
 
 
 def _decode(flags: argparse.Namespace) -> None:
@@ -39,7 +44,7 @@ def _decode(flags: argparse.Namespace) -> None:
       raise UserError(f'--gin_bindings {binding!r}: expected a field of DecodeConfig; a bundle fixes all others')
   decode = decode_config(decode, flags)
   libraries.cache_compilations()
-  decoder = Decoder.open(flags.bundle, flags.verify or None)
+  decoder = Decoder.open(flags.bundle, flags.verify or None, flags.engine, flags.threads)
   prompts = read_prompts(flags.input, flags.input_file, flags.stdin, flags.field, decoder.bundle.continues)
   write_all(decoder, prompts, decode, flags.batch_size, flags.json, flags.stats)
 

@@ -4,8 +4,10 @@ import argparse
 import dataclasses
 
 from terraformer import values
-from terraformer.config import DecodeConfig
+from terraformer.config import CACHE_DTYPES, DecodeConfig
 
+# Of `decode.engine`, which needs JAX.
+ENGINES = ('auto', 'native', 'xla')
 # Flags that are fields of DecodeConfig by the same name: the type of each, and its help.
 _FIELD_FLAGS = {
   'max_tokens': (values.whole, 'maximum number of new tokens'),
@@ -17,7 +19,7 @@ _FIELD_FLAGS = {
   'length_penalty': (values.number, 'of beam search: a higher penalty favors longer texts'),
   'no_repeat_ngram': (values.whole, 'block tokens that would repeat a sequence of N tokens'),
 }
-DECODE_FLAGS = (*_FIELD_FLAGS, 'bfloat16_cache')
+DECODE_FLAGS = (*_FIELD_FLAGS, 'cache_dtype')
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +28,30 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(f'--{name}', type=kind, help=f'{text} (DecodeConfig.{name})')
   parser.add_argument('--stop', action='append', metavar='TEXT', help='end the text before this string; repeatable')
   parser.add_argument(
-    '--bfloat16_cache', action='store_const', const=True, help='store the KV cache in bfloat16: half the memory, slower'
+    '--cache_dtype', choices=CACHE_DTYPES, help='type of the KV cache: bfloat16 halves its memory, int8 quarters it'
+  )
+  parser.add_argument(
+    '--bfloat16_cache',
+    action='store_const',
+    const='bfloat16',
+    dest='cache_dtype',
+    help='old name of --cache_dtype=bfloat16',
+  )
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+  """Adds `--engine` and `--threads`."""
+  parser.add_argument(
+    '--engine',
+    choices=ENGINES,
+    default=ENGINES[0],
+    help='native: compiled kernels; xla: the slower reference; auto: native where it can (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--threads',
+    type=values.whole_from(1, 4096),
+    metavar='N',
+    help='threads of the native engine (default: one per core; never more)',
   )
 
 

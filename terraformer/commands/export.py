@@ -18,8 +18,8 @@ def _flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--dtype',
     default='float32',
-    choices=('float32', 'bfloat16'),
-    help='of the tensors that a token reads row by row, which are most of a sparse model (default: %(default)s)',
+    choices=('float32', 'bfloat16', 'int8'),
+    help='of the weights: bfloat16 takes half the space and time, int8 a quarter (default: %(default)s)',
   )
 
 
@@ -31,7 +31,7 @@ def _export(flags: argparse.Namespace) -> None:
   if flags.gin_file or flags.gin_bindings:
     given, kept = load_configs(flags.gin_file, flags.gin_bindings, stored)[0], load_configs([], [], stored)[0]
     same_run.require_to_export(flags.workdir, kept, given)
-  step = export(Path(flags.workdir), Path(flags.output), flags.dtype == 'bfloat16', sys.stderr.isatty(), flags.best)
+  step = export(Path(flags.workdir), Path(flags.output), flags.dtype, sys.stderr.isatty(), flags.best)
   size = sum(path.stat().st_size for path in Path(flags.output).iterdir())
   output, workdir = paths.printable(flags.output), paths.printable(flags.workdir)
   print(f'{output}: step {step:,} of {workdir}, {size / 1e6:.1f} MB')

@@ -22,8 +22,8 @@ def _flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--workdir', metavar='DIR', help='run to write, to be scored and fine-tuned; new or empty')
   parser.add_argument(
     '--dtype',
-    choices=('float32', 'bfloat16'),
-    help='of the tensors that a token reads row by row, which are most of a sparse model (default: float32)',
+    choices=('float32', 'bfloat16', 'int8'),
+    help='of the weights of a bundle: bfloat16 takes half the space and time, int8 a quarter (default: float32)',
   )
   parser.add_argument('--report', metavar='FILE', help='file for a list of all entries and what each became')
 
@@ -38,8 +38,8 @@ def _import(flags: argparse.Namespace) -> None:
   source, show_progress = Path(flags.checkpoint), sys.stderr.isatty()
   given = {name: value and Path(value) for name, value in (('config', flags.config), ('vocabulary', flags.vocabulary))}
   if flags.output is not None:
-    bfloat16 = flags.dtype == 'bfloat16'
-    done = import_bundle(source, Path(flags.output), **given, bfloat16=bfloat16, show_progress=show_progress)
+    dtype = flags.dtype or 'float32'
+    done = import_bundle(source, Path(flags.output), **given, dtype=dtype, show_progress=show_progress)
   else:
     done = import_run(source, Path(flags.workdir), **given, show_progress=show_progress)
   if flags.report:

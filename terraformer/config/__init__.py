@@ -66,7 +66,7 @@ from terraformer.config.positions import (
   SinusoidPositionsConfig,
   TablePositionsConfig,
 )
-from terraformer.config.run import DecodeConfig, RunConfig
+from terraformer.config.run import CACHE_DTYPES, DecodeConfig, RunConfig
 from terraformer.config.sources import (
   DataSource,
   DecimalCopyConfig,
@@ -87,6 +87,7 @@ from terraformer.config.train import (
 )
 
 __all__ = [
+  'CACHE_DTYPES',
   'OptimizerConfig',
   'ScheduleConfig',
   'AttentionConfig',

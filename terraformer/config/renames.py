@@ -12,7 +12,13 @@ _RENAMED_FIELDS = {
 _RENAMED = RENAMED_KINDS | {
   f'{kind}.{old}': f'{kind}.{new}' for kind, fields in _RENAMED_FIELDS.items() for old, new in fields.items()
 }
-_OLD_NAME = re.compile(rf'\b({"|".join(map(re.escape, _RENAMED))})\b')
+# Fields whose values changed as well, as gin text.
+_RENAMED_SETTINGS = {
+  'DecodeConfig.bfloat16_cache = True': "DecodeConfig.cache_dtype = 'bfloat16'",
+  'DecodeConfig.bfloat16_cache = False': "DecodeConfig.cache_dtype = 'float32'",
+}
+_RENAMED |= _RENAMED_SETTINGS
+_OLD_NAME = re.compile(rf'\b({"|".join(re.escape(name).replace(re.escape(" = "), " *= *") for name in _RENAMED)})\b')
 
 
 def renamed_fields(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -28,6 +34,10 @@ def present_names(text: str, say: Callable[[str], object] = lambda line: None) -
     text: of a gin file, or a binding.
     say: gets a line for each old name that is found.
   """
-  for old in sorted(set(_OLD_NAME.findall(text))):
+  for old in sorted(set(map(_spaced, _OLD_NAME.findall(text)))):
     say(f'{old} is now called {_RENAMED[old]}; the old name still works, but please use the new one')
-  return _OLD_NAME.sub(lambda found: _RENAMED[found[0]], text)
+  return _OLD_NAME.sub(lambda found: _RENAMED[_spaced(found[0])], text)
+
+
+def _spaced(name: str) -> str:
+  return re.sub(' *= *', ' = ', name)

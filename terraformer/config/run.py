@@ -8,6 +8,7 @@ from terraformer.config.data import DataConfig
 from terraformer.config.model import ModelConfig, TerraformerConfig
 from terraformer.config.train import TrainConfig
 
+CACHE_DTYPES = ('float32', 'bfloat16', 'int8')
 _MOST_BEAMS = 1024  # each has a cache of its own
 _MOST_TOKENS = 2**31 - 1  # of a batch: JAX counts places of an array in 32 bits
 
@@ -57,7 +58,7 @@ class DecodeConfig(Checked):
       ((5 + n) / 6) ** length_penalty (Wu et al., 2016).
     no_repeat_ngram: no sequence of so many tokens is written twice; 0 for no limit.
     stop: strings before which the text ends.
-    bfloat16_cache: keeps keys and values in half the memory; slower on a CPU.
+    cache_dtype: of keys and values: float32, bfloat16 or int8 (each with a scale of its own).
   """
 
   max_tokens: int | None = None
@@ -69,7 +70,7 @@ class DecodeConfig(Checked):
   length_penalty: float = 0.6
   no_repeat_ngram: int = 0
   stop: tuple[str, ...] = ()
-  bfloat16_cache: bool = False
+  cache_dtype: str = 'float32'
 
   # Their extremes have a meaning: all tokens, the likeliest, no limit.
   _wide = ('max_tokens', 'temperature', 'top_k', 'top_p', 'seed', 'no_repeat_ngram')
@@ -81,6 +82,10 @@ class DecodeConfig(Checked):
     self._between(1, _MOST_BEAMS, 'beams')
     expect(self.temperature < math.inf, f'DecodeConfig.temperature: expected a finite number, found {self.temperature}')
     expect(0 < self.top_p <= 1, f'DecodeConfig.top_p: expected more than 0 and at most 1, found {self.top_p}')
+    expect(
+      self.cache_dtype in CACHE_DTYPES,
+      f'DecodeConfig.cache_dtype: expected {", ".join(CACHE_DTYPES)}, found {self.cache_dtype!r:.40}',
+    )
     expect(all(self.stop), 'DecodeConfig.stop: expected strings, found an empty one')
     expect(
       self.beams == 1 or self.temperature == 0,

@@ -1,27 +1,27 @@
 """The bundle: a folder with all that decoding needs.
 
-`config.json` (format, model, vocabulary, where it comes from), `model.safetensors` (one tensor a parameter, the layers
-taken apart; of large models several files) and `vocabulary.model` (sentencepiece).
+`config.json` (format, model, vocabulary, where it comes from, how tensors are stored), `model.safetensors` (the
+parameters layer by layer, each in a layout of `decode.stored`; several files for large models) and `vocabulary.model`
+(sentencepiece).
 """
 
 import dataclasses
-import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from terraformer.config import ModelConfig, UserError, refused
 from terraformer.data.tokenizer import Tokenizer
 from terraformer.decode.header import Header, read_header, write_header
+from terraformer.decode.shapes import abstract_layerwise, layerwise_facts
+from terraformer.decode.storage import layouts_before_panels, layouts_for
+from terraformer.decode.stored import ArrayLayout, Layout, from_json, to_json
 from terraformer.decode.tensors import checksum, files_of, map_tensors, tensor_files, write_tensors
-from terraformer.layers.parameter import Facts, ModelFacts, facts_of
-from terraformer.models.make import abstract_model, layerwise
 from terraformer.models.parameters import Params, describe, flatten, split_module, unflatten
 from terraformer.paths import make_folder, target_of
 
@@ -39,7 +39,7 @@ class Content:
   Attributes:
     model, vocabulary, inputs_length, targets_length, origin: as `Bundle` has them; the origin is step, gin text and
       fingerprints, or other JSON values.
-    bfloat16: whether tensors that are read row by row are stored in half the space.
+    dtype: of the weights, of `storage.DTYPES`.
     inputs_eos: as `Bundle` has it.
   """
 
@@ -48,7 +48,7 @@ class Content:
   inputs_length: int
   targets_length: int
   origin: dict[str, Any]
-  bfloat16: bool = False
+  dtype: str = 'float32'
   inputs_eos: bool = True
 
 
@@ -58,11 +58,12 @@ class Bundle:
 
   Attributes:
     model: its configuration.
-    weights: nested dicts of arrays, layers apart, mapped from the files.
+    weights: nested dicts of arrays and of other values of `decode.stored`, layer by layer, mapped from the files.
     vocabulary: its tokens.
     inputs_length, targets_length: tokens that the model was trained on; no inputs for a language model that goes on
       from a prompt.
     origin: where it comes from, as it was written.
+    dtype: that matrices are stored in, of `storage.DTYPES`.
     inputs_eos: whether a source ends in an end of sequence.
   """
 
@@ -72,23 +73,13 @@ class Bundle:
   inputs_length: int
   targets_length: int
   origin: dict[str, Any]
+  dtype: str = 'float32'
   inputs_eos: bool = True
 
   @property
   def continues(self) -> bool:
     """Whether the model goes on from a prompt; else it reads a source."""
     return not self.inputs_length
-
-
-@functools.lru_cache(maxsize=8)  # to open a bundle and to decode with it, it is asked for again and again
-def abstract_layerwise(config: ModelConfig):
-  """The decoder's form of a model, with shapes in the place of arrays; nobody may change it."""
-  return jax.eval_shape(layerwise, abstract_model(config))
-
-
-def layerwise_facts(config: ModelConfig) -> ModelFacts:
-  """What is known of the parameters of the decoder's form of a model, by their names in a bundle."""
-  return facts_of(abstract_layerwise(config))
 
 
 def write_bundle(
@@ -108,23 +99,31 @@ def write_bundle(
   output = target_of(Path(output).absolute())
   model = dataclasses.replace(content.model, bfloat16=False)  # which a CPU is slow at
   require_replaceable(output)
-  shapes = stored_shapes(model, content.bfloat16)
+  layouts, shapes = layouts_for(model, content.dtype), parameter_shapes(model)
+  stored = stored_shapes(model, layouts)
   try:
     make_folder(output.parent)
     with tempfile.TemporaryDirectory(prefix='.export-', dir=output.parent) as folder:
       new, replaced = Path(folder) / 'new', Path(folder) / 'replaced'
       new.mkdir()
       with tqdm(total=len(shapes), desc='export', unit='tensor', disable=not show_progress) as bar:
+        encoded: dict[str, np.ndarray] = {}  # of one parameter
 
         def read_one(name: str) -> np.ndarray:
-          bar.update()
-          return np.asarray(read(name)).astype(shapes[name].dtype, copy=False)
+          if name not in encoded:
+            bar.update()
+            array = np.asarray(read(name), np.float32)
+            if array.shape != shapes[name].shape:
+              raise ValueError(f'{name}: expected {list(shapes[name].shape)}, found {list(array.shape)}')
+            encoded.update(layouts[name].encode(name, array))
+          return encoded.pop(name)
 
-        checksums = write_tensors(new, shapes, read_one)
+        checksums = write_tensors(new, stored, read_one)
       (new / 'vocabulary.model').write_bytes(content.tokenizer.model_bytes)
       header = Header(
         model=model,
-        bfloat16=content.bfloat16,
+        dtype=content.dtype,
+        layouts={name: to_json(layout) for name, layout in layouts.items() if layout != ArrayLayout()},
         sentinels=content.tokenizer.sentinels,
         fingerprint=content.tokenizer.fingerprint,
         inputs_length=content.inputs_length,
@@ -145,20 +144,15 @@ def write_bundle(
     raise refused(output, 'a folder that can be written', error) from error
 
 
-def stored_shapes(model: ModelConfig, bfloat16: bool) -> dict[str, jax.ShapeDtypeStruct]:
+def parameter_shapes(model: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shape of every parameter of the layerwise model, by name."""
+  return flatten(split_module(abstract_layerwise(model))[1])
+
+
+def stored_shapes(model: ModelConfig, layouts: dict[str, Layout]) -> dict[str, jax.ShapeDtypeStruct]:
   """Shape and type of every tensor of a bundle, by name."""
-
-  facts = layerwise_facts(model)
-  return {
-    name: _stored(x, facts[name], bfloat16) for name, x in flatten(split_module(abstract_layerwise(model))[1]).items()
-  }
-
-
-def _stored(x: jax.ShapeDtypeStruct, facts: Facts, bfloat16: bool) -> jax.ShapeDtypeStruct:
-  # A few rows cost much the same in either type. XLA multiplies by whole bfloat16 matrices ten times slower on a CPU,
-  # so these are float32.
-  small = bfloat16 and facts.row_axis is not None and not facts.stays_float32
-  return jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) if small else x
+  parts = [layouts[name].parts(name, x.shape) for name, x in parameter_shapes(model).items()]
+  return {name: part for each in parts for name, part in each.items()}
 
 
 def require_replaceable(output: Path) -> None:
@@ -193,7 +187,7 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
   if not (path / 'config.json').exists():
     raise UserError(f'{path}: expected a bundle, found a folder without config.json')
   header = read_header(path / 'config.json')
-  tensors = _map_weights(path, header)
+  tensors, layouts = _map_weights(path, header)
   n_bytes = sum(tensor.nbytes for tensor in tensors.values())
   if n_bytes <= _VERIFIED_BYTES if verify is None else verify:
     _verify(path, tensors, header.checksums)
@@ -201,10 +195,14 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
   if tokenizer.fingerprint != header.fingerprint:
     raise UserError(f'{path / "vocabulary.model"}: expected the vocabulary of config.json, found another')
   lengths = header.inputs_length, header.targets_length
-  return Bundle(header.model, unflatten(tensors), tokenizer, *lengths, header.origin, header.inputs_eos)
+  shapes = parameter_shapes(header.model)
+  weights = {name: layout.value(name, shapes[name].shape, tensors) for name, layout in layouts.items()}
+  dtype = 'float32' if header.layouts is None else header.dtype
+  return Bundle(header.model, unflatten(weights), tokenizer, *lengths, header.origin, dtype, header.inputs_eos)
 
 
-def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
+def _map_weights(path: Path, header: Header) -> tuple[dict[str, np.ndarray], dict[str, Layout]]:
+  """The tensors of the files, and the layout of every parameter."""
   tensors = map_tensors(path)
   # The shapes of a model are found layer by layer, which takes hours where a config asks for billions of them.
   if header.model.n_sublayers > len(tensors):
@@ -212,7 +210,8 @@ def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
     raise UserError(
       f'{path / "config.json"}: expected a tensor or more of each of {header.model.n_sublayers:,} layers, found {found}'
     )
-  expected, facts = stored_shapes(header.model, header.bfloat16), layerwise_facts(header.model)
+  layouts, facts = _layouts(path, header), layerwise_facts(header.model)
+  expected = stored_shapes(header.model, layouts)
   # Mapped again, now that the facts are known; no byte is read. Tensors that the model does not have are found below.
   tensors = map_tensors(path, rows=lambda name: name in facts and facts[name].row_axis is not None)
   for name, shape in expected.items():
@@ -225,7 +224,24 @@ def _map_weights(path: Path, header: Header) -> dict[str, np.ndarray]:
     if name not in expected:
       where = files_of(path, tensors).get(name, path)
       raise UserError(f'{where}: expected the tensors of config.json alone, found {name} as well')
-  return {name: tensors[name] for name in expected}
+  return {name: tensors[name] for name in expected}, layouts
+
+
+def _layouts(path: Path, header: Header) -> dict[str, Layout]:
+  """The layout of every parameter."""
+  if header.layouts is None:
+    return layouts_before_panels(header.model, header.dtype == 'bfloat16')
+  layouts: dict[str, Layout] = {}
+  for name, shape in parameter_shapes(header.model).items():
+    try:
+      layouts[name] = from_json(header.layouts.get(name, to_json(ArrayLayout())), shape.shape)
+    except ValueError as error:
+      found = header.layouts[name]
+      raise UserError(f'{path / "config.json"}: {name} cannot be stored as {found!r:.80}; export it again') from error
+  for name in header.layouts:
+    if name not in layouts:
+      raise UserError(f'{path / "config.json"}: the model has no parameter {name!r:.80}, for which it has a layout')
+  return layouts
 
 
 def _names(path: Path, tensors: dict[str, np.ndarray]) -> str:

@@ -18,14 +18,15 @@ from terraformer.config import DecodeConfig
 from terraformer.data.tokenizer import EOS_ID
 from terraformer.decode import step as steps
 from terraformer.decode.beam import Beams
-from terraformer.decode.bundle import Bundle, layerwise_facts, open_bundle
+from terraformer.decode.bundle import Bundle, open_bundle
+from terraformer.decode.engine import open_engine
 from terraformer.decode.logits_processors import OF_ALL_MODES, GeneratedTokens, processors_for
 from terraformer.decode.prompts import Prompts, make_prompts
 from terraformer.decode.sampling import SamplingParams
 from terraformer.decode.source import require_text
 from terraformer.decode.stops import until_stop
+from terraformer.decode.xla import decoding_form
 from terraformer.models.loop import decode_loop, one_by_one
-from terraformer.models.parameters import flatten
 
 _Tokens = jax.Array | np.ndarray
 # The tokens of all texts or beams and the state behind those before them -> the next ones, and the state behind these.
@@ -50,6 +51,7 @@ class Stats:
     first_token_seconds: from the call to the first token, compilation included.
     seconds: from the call to the last token.
     steps: of the decoder.
+    engine: what computed the steps, in words, and why it was not the other one.
   """
 
   input_tokens: int = 0
@@ -59,6 +61,7 @@ class Stats:
   first_token_seconds: float = 0.0
   seconds: float = 0.0
   steps: int = 0
+  engine: str = ''
 
   @property
   def milliseconds_per_token(self) -> float:
@@ -75,24 +78,31 @@ class Decoder:
     text_stats: of each text of it, whose times and steps are those of the whole batch.
   """
 
-  def __init__(self, bundle: Bundle):
+  def __init__(self, bundle: Bundle, engine: str = 'auto', n_threads: int | None = None):
+    """Makes an open bundle ready to decode; arguments as in `open`."""
     self.bundle = bundle
     self.stats = Stats()
     self.text_stats = [self.stats]
     self._begun = 0.0
-    self._model = steps.decoding_form(bundle.model, bundle.inputs_length + bundle.targets_length)
-    # JAX computes with the mapped files: what is not used is never read.
-    self._weights = jax.device_put(bundle.weights, may_alias=True)
-    self._step_weights = steps.step_weights(flatten(bundle.weights), layerwise_facts(bundle.model))
+    model = decoding_form(bundle.model, bundle.inputs_length + bundle.targets_length)
+    self._engine = open_engine(engine, model, bundle.weights, n_threads, bundle.dtype)
 
   @classmethod
-  def open(cls, path: str | Path, verify: bool | None = None) -> 'Decoder':
-    """Opens a bundle; `verify` as in `open_bundle`.
+  def open(
+    cls, path: str | Path, verify: bool | None = None, engine: str = 'auto', n_threads: int | None = None
+  ) -> 'Decoder':
+    """Opens a bundle.
+
+    Args:
+      path: its folder, or the name of one that ships.
+      verify: as in `open_bundle`.
+      engine: what computes: `native`, `xla`, or `auto` for the native engine where it runs the model.
+      n_threads: of the native engine; None for one per core.
 
     Raises:
-      UserError: as `open_bundle`.
+      UserError: as `open_bundle`, or if the engine that was asked for cannot run the model.
     """
-    return cls(open_bundle(Path(path), verify))
+    return cls(open_bundle(Path(path), verify), engine, n_threads)
 
   def generate(self, text: str, config: DecodeConfig = _GREEDY) -> Iterator[str]:
     """Pieces of text as they come; together they are the whole text. Beam search gives it in one piece.
@@ -170,11 +180,11 @@ class Decoder:
   def _token_rows(self, texts: Sequence[str], config: DecodeConfig) -> Iterator[np.ndarray]:
     """The next token of every text, token_B, again and again; also of texts that have ended."""
     prompts = self._read(texts, config)
-    step = steps.compile_step(self._model, self.bundle.tokenizer.size)
-    params = SamplingParams.from_config(config)
+    step = steps.compile_step(self._engine.forward, self.bundle.tokenizer.size)
+    params, arguments = SamplingParams.from_config(config), self._engine.arguments(config.cache_dtype)
 
     def advance(token_B, sampling):
-      return step(self._step_weights, sampling, token_B, params)
+      return step(arguments, sampling, token_B, params)
 
     tokens = self._steps(advance, prompts, config)
     # A token is looked at when the step behind it is under way: the machine need not wait for Python.
@@ -184,13 +194,13 @@ class Decoder:
   def _search(self, text: str, config: DecodeConfig) -> tuple[int, ...]:
     """The tokens of beam search."""
     prompts = self._read([text], config)
-    step = steps.compile_beam_step(self._model, self.bundle.tokenizer.size)
-    processors = processors_for(config, OF_ALL_MODES)
+    step = steps.compile_beam_step(self._engine.forward, self.bundle.tokenizer.size)
+    processors, arguments = processors_for(config, OF_ALL_MODES), self._engine.arguments(config.cache_dtype)
     beams = Beams(config.beams, config.length_penalty, EOS_ID)
 
     def advance(token_W, sampling):
       score_W = np.array([hypothesis.score for hypothesis in beams.live], np.float32)
-      best, sampling = step(self._step_weights, sampling, token_W, score_W, processors)
+      best, sampling = step(arguments, sampling, token_W, score_W, processors)
       parents = beams.advance(*(np.asarray(each).tolist() for each in best))
       self._fetched(best[0])
       if beams.is_done:
@@ -198,7 +208,7 @@ class Decoder:
       if parents != list(range(config.beams)):
         sampling = steps.reorder_beams(sampling, jnp.array(parents))
       token_W = np.array([hypothesis.tokens[-1] for hypothesis in beams.live], np.int32)
-      return token_W, steps.append_token(sampling, token_W)
+      return token_W, sampling.appended(token_W)
 
     for _ in self._steps(advance, prompts, config, lambda: not beams.is_done):
       pass  # all that counts is in the beams
@@ -225,11 +235,11 @@ class Decoder:
   def _init_sampling(self, prompts: Prompts, config: DecodeConfig) -> tuple[steps.SamplingState, int]:
     """The state behind the prompts, that of every beam, and for how many tokens its cache has room."""
     batch, length = prompts.tokens_BxS.shape
-    grows = steps.can_grow(self._model, length + prompts.n_new)
+    grows = self._engine.can_grow(length + prompts.n_new)
     room = min(_FIRST_ROOM, prompts.n_new) if grows else prompts.n_new
-    state = steps.prefill(self._model, self._weights, prompts, room, config.bfloat16_cache)
+    state = self._engine.prefill(prompts, room, config.cache_dtype)
     generated = GeneratedTokens.empty(batch, prompts.n_new) if config.no_repeat_ngram else None
-    sampling = steps.SamplingState(state, generated)
+    sampling = steps.SamplingState(state, jnp.int32(0), generated)
     return steps.repeat_state(sampling, config.beams) if config.beams > 1 else sampling, room
 
   def _with_slot(
@@ -239,7 +249,7 @@ class Decoder:
     if index < room:
       return sampling, room
     more = min(room, n_tokens - room)
-    return dataclasses.replace(sampling, state=steps.extend_cache(sampling.state, more)), room + more
+    return dataclasses.replace(sampling, state=self._engine.extend(sampling.state, more)), room + more
 
   def _fetched(self, array: ArrayLike) -> np.ndarray:
     """The array as soon as it is there, and the time of that."""
@@ -257,8 +267,8 @@ class Decoder:
       require_text(text, may_be_empty=self.bundle.continues)
     prompts = make_prompts(self.bundle, texts, config)
     each = zip(prompts.read, prompts.dropped, prompts.limits, strict=True)
-    self.text_stats = [Stats(read, dropped, room) for read, dropped, room in each]
-    totals = Stats(sum(prompts.read), sum(prompts.dropped), prompts.n_new)
+    self.text_stats = [Stats(*counts, engine=self._engine.about) for counts in each]
+    totals = Stats(sum(prompts.read), sum(prompts.dropped), prompts.n_new, engine=self._engine.about)
     self.stats = totals if len(texts) > 1 else self.text_stats[0]
     return prompts
 

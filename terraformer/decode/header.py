@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from terraformer.config import ModelConfig, UserError, from_dict, to_dict, unreadable
+from terraformer.decode.storage import DTYPES
 
-FORMAT = 4
+FORMAT = 5
+_BEFORE_PANELS = 4  # tensors are arrays, and rows of them may be bfloat16
 _NAMES = {dict: 'an object', bool: 'true or false', int: 'a whole number', str: 'a string'}
 
 
@@ -17,7 +19,8 @@ class Header:
 
   Attributes:
     model: the model's configuration.
-    bfloat16: whether tensors that are read row by row are stored in half the space.
+    dtype: of the weights, of `storage.DTYPES`.
+    layouts: parameter -> its layout as JSON, of those that are not plain float32 arrays; None before format 5.
     sentinels, fingerprint: of the vocabulary.
     inputs_length, targets_length: tokens that the model was trained on; no inputs for a language model that goes on
       from a prompt.
@@ -27,7 +30,8 @@ class Header:
   """
 
   model: ModelConfig
-  bfloat16: bool
+  dtype: str
+  layouts: dict[str, Any] | None
   sentinels: int
   fingerprint: str
   inputs_length: int
@@ -42,7 +46,8 @@ def write_header(path: Path, header: Header) -> None:
   values = {
     'format': FORMAT,
     'model': to_dict(header.model),
-    'bfloat16': header.bfloat16,
+    'dtype': header.dtype,
+    'layouts': header.layouts,
     'vocabulary': {'sentinels': header.sentinels, 'fingerprint': header.fingerprint},
     'inputs_length': header.inputs_length,
     'targets_length': header.targets_length,
@@ -64,7 +69,7 @@ def read_header(path: Path) -> Header:
   found = values.get('format')
   if type(found) is not int:
     raise UserError(f'{path}: expected the config.json of a bundle, found one without the number of a format')
-  if found != FORMAT:
+  if found not in (FORMAT, _BEFORE_PANELS):
     raise UserError(f'{path}: expected a bundle of format {FORMAT}, found format {found}; export it again')
   vocabulary = _field(path, values, 'vocabulary', dict)
   try:
@@ -80,9 +85,16 @@ def read_header(path: Path) -> Header:
       f'{path}: expected inputs_length and targets_length of at most {model.max_length} together, '
       f'found {inputs_length} and {targets_length}'
     )
+  if found == _BEFORE_PANELS:
+    dtype, layouts = 'bfloat16' if _field(path, values, 'bfloat16', bool) else 'float32', None
+  else:
+    dtype, layouts = _field(path, values, 'dtype', str), _field(path, values, 'layouts', dict)
+    if dtype not in DTYPES:
+      raise UserError(f"{path}: expected {', '.join(DTYPES)} in the field 'dtype', found {dtype!r:.40}")
   return Header(
     model=model,
-    bfloat16=_field(path, values, 'bfloat16', bool),
+    dtype=dtype,
+    layouts=layouts,
     sentinels=_within(path, vocabulary, 'sentinels', 0, model.vocab_size),
     fingerprint=_field(path, vocabulary, 'fingerprint', str),
     inputs_length=inputs_length,

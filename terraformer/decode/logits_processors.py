@@ -42,6 +42,10 @@ class GeneratedTokens:
     tokens_BxT = jax.lax.dynamic_update_slice_in_dim(self.tokens_BxT, token_B[:, None], self.count, axis=1)
     return GeneratedTokens(tokens_BxT, self.count + 1)
 
+  def take(self, row_W: jax.Array) -> 'GeneratedTokens':
+    """Those of some of the batch rows, in the order given."""
+    return GeneratedTokens(self.tokens_BxT[row_W], self.count)
+
 
 class LogitsProcessor(Protocol):
   """Changes logits; `from_config` returns None where a config does not ask for it."""

@@ -26,6 +26,7 @@ _PADDING = '__padding__.'
 _DTYPES = {
   'F32': np.dtype(np.float32),
   'BF16': np.dtype(ml_dtypes.bfloat16),
+  'I8': np.dtype(np.int8),
   'U8': np.dtype(np.uint8),
   'I32': np.dtype(np.int32),
 }

@@ -80,7 +80,7 @@ def _tell_stats(stats: Stats, first_at: float | None) -> None:
   process = '' if first_at is None else f' ({first_at:.2f} s after the process began)'
   print(
     f'{stats.input_tokens} tokens read, {stats.tokens} written; first token after {stats.first_token_seconds:.2f} s'
-    f'{process}, then {stats.milliseconds_per_token:.2f} ms a token',
+    f'{process}, then {stats.milliseconds_per_token:.2f} ms a token; engine: {stats.engine}',
     file=sys.stderr,
   )
 

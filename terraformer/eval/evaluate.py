@@ -13,8 +13,9 @@ from terraformer.config import DecodeConfig, RunConfig, UserError, to_dict
 from terraformer.data.batches import Batch, Prepared, open_prepared
 from terraformer.data.scores import RougeTokenizer
 from terraformer.data.source import make_source
-from terraformer.decode.bundle import Bundle, layerwise_facts
+from terraformer.decode.bundle import Bundle
 from terraformer.decode.decoder import Decoder
+from terraformer.decode.shapes import layerwise_facts
 from terraformer.eval.predictions import Predictions
 from terraformer.eval.texts import judge
 from terraformer.models.make import abstract_model
@@ -184,7 +185,7 @@ def _decoder(folder: Path, step: int, run: RunConfig, data: Prepared) -> Decoder
   facts = layerwise_facts(model)
   weights = {name: checkpoint.read_layer(folder, step, *stacked_name(name, each)) for name, each in facts.items()}
   lengths = run.data.inputs_length, run.data.targets_length
-  return Decoder(Bundle(model, unflatten(weights), data.tokenizer, *lengths, {}, run.data.inputs_eos))
+  return Decoder(Bundle(model, unflatten(weights), data.tokenizer, *lengths, {}, inputs_eos=run.data.inputs_eos))
 
 
 def _decode(

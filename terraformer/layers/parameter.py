@@ -85,7 +85,7 @@ def tell(
   in_step: bool = True,
 ) -> None:
   """Adds what the owner of a module knows to all of its parameters; a group, stack or loop that one has stays."""
-  for _, variable in _parameters(module):
+  for _, variable in named_parameters(module):
     facts = facts_in(variable)
     known = {'group': facts.group or group, 'stack': facts.stack or stack, 'loop': facts.loop or loop}
     variable.set_metadata('facts', dataclasses.replace(facts, **known, in_step=facts.in_step and in_step))
@@ -98,7 +98,7 @@ def facts_of(module: nnx.Module) -> ModelFacts:
     UserError: naming the first parameter that was not made by `parameter`, or that has no group.
   """
   found = ModelFacts()
-  for path, variable in _parameters(module):
+  for path, variable in named_parameters(module):
     facts = facts_in(variable, path)
     if facts.group is None:
       raise UserError(f'{path}: it has no group; give `parameter` or `tell` one')
@@ -115,7 +115,8 @@ def facts_in(variable: nnx.Variable, path: str = 'a parameter') -> Facts:
   return facts
 
 
-def _parameters(module: nnx.Module | None) -> Iterator[tuple[str, nnx.Variable]]:
+def named_parameters(module: nnx.Module | None) -> Iterator[tuple[str, nnx.Variable]]:
+  """Path and variable of each parameter of a module."""
   leaves = jax.tree_util.tree_leaves_with_path(module, is_leaf=lambda node: isinstance(node, nnx.Variable))
   for path, variable in leaves:
     yield jax.tree_util.keystr(path, simple=True, separator='.'), variable

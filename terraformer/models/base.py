@@ -39,6 +39,15 @@ class DecodeState:
     """After one more position, which the layers' caches have."""
     return DecodeState(layers, self.filled.advanced(), self.position_B + 1)
 
+  def take(self, row_W: jax.Array) -> 'DecodeState':
+    """The state of some of the batch rows, in the order given, of a layerwise model."""
+
+    def of_rows(x):
+      # The leading axis of an array is the batch, or the batch times the heads.
+      return x.reshape(len(self.position_B), -1, *x.shape[1:])[row_W].reshape(-1, *x.shape[1:]) if x.ndim else x
+
+    return jax.tree.map(of_rows, self)
+
 
 class Model(nnx.Module):
   """Inputs BxS and targets BxT, right-padded with token 0, to logits BxTxV of each target given all before it.

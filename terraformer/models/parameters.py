@@ -25,8 +25,8 @@ def merge_module(structure: nnx.GraphDef, params: Params) -> Any:
 
 
 def flatten(params: Params) -> dict[str, Any]:
-  """`path.to.parameter` -> array, in a fixed order."""
-  leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+  """`path.to.parameter` -> array, in a fixed order; the arrays may be values of other kinds."""
+  leaves = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda node: not isinstance(node, dict))[0]
   return {'.'.join(entry.key for entry in path): leaf for path, leaf in leaves}
 
 

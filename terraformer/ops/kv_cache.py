@@ -36,11 +36,14 @@ class KVCache:
     k: keys, GxPxK as `rows` or GxKxP as `columns`.
     v_GxPxK: values.
     k_axis: of the slots of `k`, ROWS or COLUMNS.
+    in_8_bits: whether each key and each value is rounded to 8 bits with a scale of its own; the numbers stay float32,
+      since XLA computes with no others here.
   """
 
   k: jax.Array
   v_GxPxK: jax.Array
   k_axis: int = dataclasses.field(metadata={'static': True})
+  in_8_bits: bool = dataclasses.field(default=False, metadata={'static': True})
 
   @classmethod
   def empty(cls, batch: int, n_heads: int, head_width: int, capacity: int, k_axis: int) -> 'KVCache':
@@ -63,10 +66,11 @@ class KVCache:
     """With one slot written, for which there must be room: behind the last one, the last is."""
 
     def write(x, new_BxHxK, axis):
+      new_BxHxK = round_to_8_bits(new_BxHxK, -1) if self.in_8_bits else new_BxHxK
       new = jnp.expand_dims(new_BxHxK.reshape(-1, new_BxHxK.shape[2]), axis).astype(x.dtype)
       return jax.lax.dynamic_update_slice_in_dim(x, new, slot, axis)
 
-    return KVCache(write(self.k, k_BxHxK, self.k_axis), write(self.v_GxPxK, v_BxHxK, ROWS), self.k_axis)
+    return self._replaced(write(self.k, k_BxHxK, self.k_axis), write(self.v_GxPxK, v_BxHxK, ROWS))
 
   def extended(self, more: int) -> 'KVCache':
     """With room for `more` positions behind those there is room for."""
@@ -74,11 +78,23 @@ class KVCache:
     def pad(x, axis):
       return jnp.pad(x, [(0, more if at == axis else 0) for at in range(x.ndim)])
 
-    return KVCache(pad(self.k, self.k_axis), pad(self.v_GxPxK, ROWS), self.k_axis)
+    return self._replaced(pad(self.k, self.k_axis), pad(self.v_GxPxK, ROWS))
 
-  def astype(self, dtype: jnp.dtype) -> 'KVCache':
-    """In another type; keys and values are computed with in float32 all the same."""
-    return KVCache(self.k.astype(dtype), self.v_GxPxK.astype(dtype), self.k_axis)
+  def astype(self, dtype: jax.typing.DTypeLike) -> 'KVCache':
+    """In another type; attention computes in float32 all the same. In int8 see `in_8_bits`."""
+    if jnp.dtype(dtype) == jnp.int8:
+      k, v_GxPxK = round_to_8_bits(self.k, 3 - self.k_axis), round_to_8_bits(self.v_GxPxK, 2)
+      return dataclasses.replace(self, k=k, v_GxPxK=v_GxPxK, in_8_bits=True)
+    return self._replaced(self.k.astype(dtype), self.v_GxPxK.astype(dtype))
+
+  def _replaced(self, k: jax.Array, v_GxPxK: jax.Array) -> 'KVCache':
+    return dataclasses.replace(self, k=k, v_GxPxK=v_GxPxK)
+
+
+def round_to_8_bits(x: jax.Array, axis: int) -> jax.Array:
+  """Multiples of 1/127 of the largest magnitude along an axis, the nearest to each number."""
+  scale = jnp.abs(x).max(axis, keepdims=True) / 127
+  return jnp.rint(x / jnp.where(scale > 0, scale, 1)) * scale
 
 
 def extend_caches(caches: Any, more: int) -> Any:
@@ -86,7 +102,7 @@ def extend_caches(caches: Any, more: int) -> Any:
   return _each(lambda cache: cache.extended(more), caches)
 
 
-def cast_caches(caches: Any, dtype: jnp.dtype) -> Any:
+def cast_caches(caches: Any, dtype: jax.typing.DTypeLike) -> Any:
   """A pytree whose `KVCache`s keep keys and values in another type."""
   return _each(lambda cache: cache.astype(dtype), caches)
 

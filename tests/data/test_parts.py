@@ -154,8 +154,11 @@ def test_at_most_so_many_examples_over_all_parts(start, most, tmp_path):
   assert len(manifest.shards['train']) == PARTS
 
 
-@pytest.mark.parametrize('damaged, where', [(300, ', record [0-9]'), (400, '')])  # bytes of a record, of the last one
-def test_a_damaged_shard_and_its_record_are_named(undisturbed, damaged, where, tmp_path):
+# Bytes of a record, and of the last one.
+@pytest.mark.parametrize(
+  'damaged, message', [(300, ', record [0-9]: the record is damaged'), (400, ': cannot open the shard')]
+)
+def test_a_damaged_shard_and_its_record_are_named(undisturbed, damaged, message, tmp_path):
   config = DataConfig(SeqioTaskConfig('fake'), str(tmp_path), parts=PARTS)
   folder = store.folder_of(config)
   folder.mkdir()
@@ -166,5 +169,7 @@ def test_a_damaged_shard_and_its_record_are_named(undisturbed, damaged, where, t
       data[at : at + 8] = bytes(8)
     (folder / path.name).write_bytes(data)
   data = batches.open_prepared(config)
-  with pytest.raises(UserError, match=f'fake/validation-00002-of-00006.array_record{where}: expected a'):
+  with pytest.raises(
+    UserError, match=f'fake/validation-00002-of-00006.array_record{message}: .*; prepare the data again'
+  ):
     list(data.eval_batches('validation', 4))

@@ -11,8 +11,11 @@ import safetensors.numpy
 
 from terraformer.config import DecodeConfig, UserError
 from terraformer.decode import bundle as bundle_module
-from terraformer.decode.bundle import abstract_layerwise, open_bundle
+from terraformer.decode.bundle import open_bundle
 from terraformer.decode.decoder import Decoder
+from terraformer.decode.shapes import abstract_layerwise
+from terraformer.decode.stored import PackedMatrix, plain
+from terraformer.decode.tensors import checksum
 from terraformer.exporting import export
 from terraformer.models.parameters import flatten, split_module
 from terraformer.training import checkpoint
@@ -34,6 +37,10 @@ def test_it_holds_the_checkpoint_layer_by_layer(bundle, finished_run):
   for layer in range(2):
     single = weights[f'decoder.blocks.{layer}.feed_forward.feed_forward.w1_MxNxD']
     np.testing.assert_array_equal(single, stacked[layer], strict=True)
+    packed = weights[f'decoder.blocks.{layer}.feed_forward.feed_forward.controller_RxMxN']
+    assert isinstance(packed, PackedMatrix)
+    stacked_controller = params['decoder.blocks.feed_forward.feed_forward.controller_RxMxN']
+    np.testing.assert_array_equal(plain(packed), stacked_controller[layer], strict=True)
   assert sum(array.size for array in weights.values()) == sum(array.size for array in params.values())
 
 
@@ -142,7 +149,7 @@ def flip_weights(path):
 @pytest.mark.parametrize(
   ('damage', 'message'),
   [
-    (break_format, 'expected a bundle of format 4, found format 1'),
+    (break_format, 'expected a bundle of format 5, found format 1'),
     (break_json, 'config.json: expected JSON'),
     (lose_field, "config.json: expected the field 'vocabulary', found none"),
     (foreign_config, 'config.json: expected the config.json of a bundle, found one without the number of a format'),
@@ -167,7 +174,9 @@ def test_a_damaged_bundle_is_named(bundle_copy, damage, message):
   ('values', 'message'),
   [
     ({'checksums': []}, "expected an object in the field 'checksums', found []"),
-    ({'bfloat16': 'no'}, "expected true or false in the field 'bfloat16', found 'no'"),
+    ({'dtype': 'float8'}, "expected float32, bfloat16, int8 in the field 'dtype', found 'float8'"),
+    ({'layouts': {'norm.scale_D': {'kind': 'panels'}}}, "norm.scale_D cannot be stored as {'kind': 'panels'}"),
+    ({'layouts': {'adapter': {'kind': 'array'}}}, "the model has no parameter 'adapter', for which it has a layout"),
     ({'inputs_length': '48'}, "expected a whole number in the field 'inputs_length', found '48'"),
     ({'inputs_length': 0}, "expected 1 to 16 in the field 'inputs_length', found 0"),
     ({'targets_length': -5}, "expected 1 to 16 in the field 'targets_length', found -5"),
@@ -230,15 +239,38 @@ def test_a_large_bundle_is_verified_on_demand(bundle_copy, monkeypatch):
     open_bundle(bundle_copy, verify=True)
 
 
-def test_bfloat16_halves_what_is_read_by_row_and_writes_much_the_same(finished_run, bundle, tmp_path):
-  export(finished_run, tmp_path / 'half', bfloat16=True)
-  exact, half = (flatten(open_bundle(path).weights) for path in (bundle, tmp_path / 'half'))
-  halved = {name for name, tensor in half.items() if tensor.dtype != np.float32}
-  assert {name.rsplit('.', 1)[-1] for name in halved} == {'w1_MxNxD', 'w2_MxNxD', 'table_VxD'}
-  for name in exact:
-    np.testing.assert_allclose(half[name].astype(np.float32), exact[name], rtol=2**-8 if name in halved else 0)
-  first = [next(Decoder.open(path)._token_rows(['Red tree.'], DecodeConfig())) for path in (bundle, tmp_path / 'half')]
-  np.testing.assert_array_equal(*first)
+@pytest.mark.parametrize('dtype, most', [('bfloat16', 0.7), ('int8', 0.65)])
+def test_fewer_bits_take_less_space_and_write_much_the_same(finished_run, bundle, tmp_path, dtype, most):
+  export(finished_run, tmp_path / 'small', dtype=dtype)
+  exact, small = (open_bundle(path) for path in (bundle, tmp_path / 'small'))
+  for name, array in flatten(exact.weights).items():
+    array, found = plain(array), plain(flatten(small.weights)[name]).astype(np.float32)
+    error = 2**-8 if dtype == 'bfloat16' else 0.5 / 127
+    np.testing.assert_allclose(found, array, rtol=0, atol=error * np.abs(array).max() + 1e-9)
+  # Most of the tiny model's tensors are vectors, headers and what fills up the last panel.
+  sizes = [(path / 'model.safetensors').stat().st_size for path in (bundle, tmp_path / 'small')]
+  assert sizes[1] <= most * sizes[0]
+  tokens = [
+    next(Decoder.open(path, engine=engine)._token_rows(['Red tree.'], DecodeConfig()))
+    for path, engine in ((bundle, 'xla'), (tmp_path / 'small', 'xla'), (tmp_path / 'small', 'auto'))
+  ]
+  np.testing.assert_array_equal(tokens[1:], [tokens[0]] * 2)
+
+
+def test_a_bundle_of_the_format_before_is_opened(bundle_copy):
+  opened = open_bundle(bundle_copy)
+  arrays = {name: np.ascontiguousarray(plain(value)) for name, value in flatten(opened.weights).items()}
+  config = json.loads((bundle_copy / 'config.json').read_text())
+  for field in ('dtype', 'layouts'):
+    del config[field]
+  checksums = {name: checksum(array) for name, array in arrays.items()}
+  (bundle_copy / 'config.json').write_text(
+    json.dumps(config | {'format': 4, 'bfloat16': False, 'checksums': checksums})
+  )
+  safetensors.numpy.save_file(arrays, bundle_copy / 'model.safetensors')
+  before = flatten(open_bundle(bundle_copy).weights)
+  for name, array in arrays.items():
+    np.testing.assert_array_equal(plain(before[name]), array)
 
 
 def test_an_export_reads_one_layer_at_a_time(finished_run, tmp_path, monkeypatch):
@@ -253,4 +285,4 @@ def test_an_export_reads_one_layer_at_a_time(finished_run, tmp_path, monkeypatch
   monkeypatch.setattr(checkpoint, 'read_layer', watched)
   export(finished_run, tmp_path / 'bundle')
   tensors = flatten(open_bundle(tmp_path / 'bundle').weights)
-  assert largest == max(tensor.nbytes for tensor in tensors.values())
+  assert largest == max(4 * tensor.size for tensor in tensors.values())

@@ -110,10 +110,11 @@ def test_a_cache_that_grows_gives_what_a_large_one_gives(decoder, monkeypatch):
   assert len(large) > 4
 
 
-def test_a_cache_in_half_the_memory_changes_little(decoder):
+@pytest.mark.parametrize('dtype', ['bfloat16', 'int8'])
+def test_a_smaller_cache_changes_little(decoder, dtype):
   steps = [
-    list(itertools.islice(decoder._token_rows([TEXTS[0]], DecodeConfig(max_tokens=1, bfloat16_cache=half)), 1))
-    for half in (False, True)
+    list(itertools.islice(decoder._token_rows([TEXTS[0]], DecodeConfig(max_tokens=1, cache_dtype=each)), 1))
+    for each in ('float32', dtype)
   ]
   np.testing.assert_array_equal(*steps)
 

@@ -24,13 +24,15 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from terraformer.config import DecodeConfig, ModelConfig  # noqa: E402
-from terraformer.decode.bundle import Bundle, abstract_layerwise, open_bundle  # noqa: E402
+from terraformer.decode.bundle import Bundle, open_bundle  # noqa: E402
+from terraformer.decode.engine import open_engine  # noqa: E402
 from terraformer.decode.prompts import make_prompts  # noqa: E402
-from terraformer.decode.step import decoding_form, prefill, step_model, step_weights  # noqa: E402
+from terraformer.decode.shapes import abstract_layerwise  # noqa: E402
+from terraformer.decode.stored import plain  # noqa: E402
+from terraformer.decode.xla import decoding_form  # noqa: E402
 from terraformer.importing import import_bundle, import_run  # noqa: E402
-from terraformer.layers.parameter import facts_of  # noqa: E402
 from terraformer.models.make import abstract_model  # noqa: E402
-from terraformer.models.parameters import Params, flatten, merge_module, split_module  # noqa: E402
+from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten  # noqa: E402
 from terraformer.training import checkpoint as checkpoints  # noqa: E402
 from tests.reference.vectors import TOLERANCE, Comparison  # noqa: E402
 
@@ -60,7 +62,8 @@ def _bundle(main: Path, config: Path, scratch: Path, expected: Expected) -> Iter
   if (config.parent / 'weights.tsv').is_file():
     yield _entries(config.parent / 'weights.tsv', done.entries)
   bundle = open_bundle(scratch / 'bundle')
-  model = merge_module(split_module(abstract_layerwise(bundle.model))[0], bundle.weights)
+  weights = unflatten({name: plain(value) for name, value in flatten(bundle.weights).items()})
+  model = merge_module(split_module(abstract_layerwise(bundle.model))[0], weights)
   yield _logits('bundle: logits', model, expected)
   yield _greedy('bundle: greedy tokens', _decoded(bundle, expected), expected)
 
@@ -100,12 +103,14 @@ def _decoded(bundle: Bundle, expected: Expected) -> np.ndarray:
   """The likeliest tokens of each example, as the bundle's decoder computes them, without an end."""
   n_tokens = expected['greedy'].shape[1]
   config = decoding_form(bundle.model, bundle.inputs_length + bundle.targets_length)
-  weights = step_weights(flatten(bundle.weights), facts_of(abstract_layerwise(bundle.model)))
+  engine = open_engine('auto', config, bundle.weights, dtype=bundle.dtype)
   prompts = make_prompts(bundle, [_text(bundle, source) for source in expected['tok_e']], DecodeConfig())
-  state = prefill(config, bundle.weights, prompts, n_tokens, bfloat16=False)
-  model, token_B, tokens = step_model(config, weights), jnp.zeros(len(expected['tok_e']), jnp.int32), []
+  state, arguments = engine.prefill(prompts, n_tokens, 'float32'), engine.arguments('float32')
+  forward = jax.jit(engine.forward)
+  token_B, tokens = jnp.zeros(len(expected['tok_e']), jnp.int32), []
   for _ in range(n_tokens):
-    token_B, state = _step(model, token_B, state)
+    logits_BxV, state = forward(arguments, token_B, state)
+    token_B = logits_BxV.argmax(-1).astype(jnp.int32)
     tokens.append(np.asarray(token_B))
   return np.stack(tokens, axis=1)
 
@@ -116,12 +121,6 @@ def _text(bundle: Bundle, source: np.ndarray) -> str:
   if bundle.inputs_eos:
     assert ids.pop() == bundle.tokenizer.eos_id
   return ' '.join(map(str, ids))
-
-
-@jax.jit
-def _step(model, token_B, state):
-  logits_BxV, state = model.step(token_B, state)
-  return logits_BxV.argmax(-1).astype(jnp.int32), state
 
 
 def _generated(config: ModelConfig, params: Params, tok_e: np.ndarray, n_tokens: int) -> np.ndarray:

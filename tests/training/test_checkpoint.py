@@ -134,7 +134,7 @@ OTHERS = {
   'shape': ({'w': jnp.zeros((4, 3))}, r'expected params.w of float32\[4, 3\], found float32\[4, 2\]'),
   'dtype': ({'w': jnp.zeros((4, 2), jnp.bfloat16)}, r'expected params.w of bfloat16\[4, 2\], found float32\[4, 2\]'),
   'name': ({'v': jnp.zeros((4, 2))}, r'expected params.v of float32\[4, 2\], found none'),
-  'left over': ({}, r'expected no params.w, found float32\[4, 2\]'),
+  'left over': ({}, r'the model has no parameter params.w, found float32\[4, 2\]'),
 }
 
 

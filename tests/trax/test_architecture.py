@@ -24,7 +24,7 @@ from terraformer.config import (
   SRUConfig,
   UserError,
 )
-from terraformer.decode.bundle import stored_shapes
+from terraformer.decode.bundle import parameter_shapes
 from terraformer.trax.architecture import read_architecture
 from terraformer.trax.gin_values import GinValues
 from terraformer.trax.layout import layout
@@ -241,7 +241,7 @@ def test_the_entries_of_an_architecture_are_all_parameters_of_its_model(name):
   architecture = _read(*lines)
   entries = _entries(architecture)
   model = dataclasses.replace(architecture.model, max_length=32)
-  wanted, sizes = stored_shapes(model, bfloat16=False), {}
+  wanted, sizes = parameter_shapes(model), {}
   for part, shape in entries:
     if part.to:
       sizes.setdefault(part.to, []).append(int(jax.numpy.prod(jax.numpy.array(shape))))

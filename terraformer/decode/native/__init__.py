@@ -1,0 +1,1 @@
+"""What the native library is told of a model, and what it keeps between tokens."""

@@ -1,0 +1,224 @@
+"""Describing a model's step to the native library: the plan in progress, and the operations that many layers share.
+
+D inputs, F outputs, S modules, W width of a module.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from terraformer.decode.stored import (
+  ArrayLayout,
+  Layout,
+  MatrixView,
+  PackedMatrix,
+  PanelsLayout,
+  RowsLayout,
+  StoredArray,
+  plain,
+)
+from terraformer.layers.dense import Dense
+from terraformer.layers.multiplicative import MultiplicativeDense
+from terraformer.layers.norm import LayerNorm, RMSNorm
+from terraformer.layers.parameter import named_parameters
+from terraformer.models.base import Model
+from terraformer.native import layout
+from terraformer.native.plan import Plan
+
+# The segment of a buffer whose 16-bit form has one scale for a whole row.
+WHOLE_ROW = -1
+INPUTS_BY_OUTPUTS = MatrixView((0, 1), 1)
+
+
+class NoKernelError(Exception):
+  """A layer that the library has no kernels for; its message is the layer's name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Types:
+  """Number types, each one of `layout.TYPES`.
+
+  Attributes:
+    weights: of matrices and of rows that are read one by one.
+    cache: of keys and values.
+  """
+
+  weights: str = 'float32'
+  cache: str = 'float32'
+
+  @property
+  def small(self) -> str:
+    """Of matrices that are too small to matter, and would need 16-bit activations of their own in int8."""
+    return 'float32' if self.weights == 'float32' else 'bfloat16'
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+  """A piece of a model's caches, and where the library keeps it.
+
+  Attributes:
+    at: offset in a page or in the state.
+    get: returns it from the model's own caches of all layers.
+  """
+
+  at: int
+  get: Callable[[Any], Any]
+
+
+class Description:
+  """A plan in progress, the layout of each parameter in it, and where the model's caches go.
+
+  Attributes:
+    plan: the plan.
+    types: of weights and cache.
+    d_model: width of the model's vectors.
+    layouts: of the parameters that the plan reads, by name; a parameter that is stored so is not copied.
+    missing: layers that the library has no kernels for; the plan is of use without any.
+    keys: attention's `KVCache`s in the pages.
+    memories: caches of cross-attention in the memory's pages.
+    histories: earlier positions that convolutions read, BxCxD without the current one.
+    states: of recurrences, BxU.
+  """
+
+  def __init__(self, plan: Plan, types: Types, model: Model):
+    self.plan, self.types, self.d_model = plan, types, model.config.d_model
+    self.layouts: dict[str, Layout] = {}
+    self.missing: list[str] = []
+    self.keys: list[Kept] = []
+    self.memories: list[Kept] = []
+    self.histories: list[Kept] = []
+    self.states: list[Kept] = []
+    self._buffers: dict[tuple, int] = {}
+    self._names = {id(variable): name for name, variable in named_parameters(model)}
+
+  def buffer(self, name: str, width: int, rows: int = 1, segment: int = 0) -> int:
+    """The buffer of a name and shape, which layers share; `segment` is used next to 8-bit weights alone."""
+    segment = 0 if self.types.weights != 'int8' else width if segment == WHOLE_ROW else min(segment, width)
+    key = name, width, rows, segment
+    if key not in self._buffers:
+      self._buffers[key] = self.plan.buffer(width, rows, segment)
+    return self._buffers[key]
+
+  def matrix(self, parameter: nnx.Variable, view: MatrixView, stretch: int = 0, small: bool = False) -> int:
+    """A parameter as a matrix, in stretches of the usual length unless one is given."""
+    name, shape = self._names[id(parameter)], parameter.get_value().shape
+    kind = self.types.small if small else self.types.weights
+    wanted = PanelsLayout(kind, view, stretch or layout.stretch_of(view.matrix_shape(shape)[0]))
+    self.layouts[name] = wanted
+
+    def packed() -> np.ndarray:
+      value = parameter.get_value()
+      if isinstance(value, PackedMatrix) and value.layout == wanted:
+        return np.asarray(value.packed)
+      return wanted.encode(name, plain(value).astype(np.float32, copy=False))[name]
+
+    return self.plan.matrix(name, wanted.matrix(shape), packed)
+
+  def rows(self, parameter: nnx.Variable, small: bool = False) -> int:
+    """A table of the parameter's rows along its last axis, where they lie if they are stored in the type asked for."""
+    name, value = self._names[id(parameter)], parameter.get_value()
+    shape = math.prod(value.shape[:-1]), value.shape[-1]
+    kind = self.types.small if small else self.types.weights
+    if kind == 'float32' and not isinstance(value, StoredArray):
+      kind = str(value.dtype)  # of a bundle that stores rows alone in half the space
+    wanted = RowsLayout() if kind == 'int8' else ArrayLayout(kind, by_row=not small)
+    self.layouts[name] = wanted
+
+    @functools.cache
+    def encoded() -> dict[str, np.ndarray]:
+      return wanted.encode(name, plain(parameter.get_value()))
+
+    def numbers() -> np.ndarray:
+      value = parameter.get_value()
+      stored = value.numbers if isinstance(value, StoredArray) else value
+      return (stored if str(stored.dtype) == kind else encoded()[name]).reshape(shape)
+
+    def scales() -> np.ndarray:
+      value = parameter.get_value()
+      return value.scale if isinstance(value, StoredArray) else encoded()[f'{name}.scales']
+
+    return self.plan.rows(name, kind, shape, numbers, scales)
+
+  def vector(
+    self, parameter: nnx.Variable, change: Callable[[np.ndarray], np.ndarray] | None = None, size: int = 0
+  ) -> int:
+    """A parameter as float32 numbers in a row; `size` of them where `change` makes others of the parameter."""
+
+    def numbers() -> np.ndarray:
+      array = plain(parameter.get_value()).astype(np.float32, copy=False)
+      return change(array) if change else array
+
+    return self.plan.vector(self._names[id(parameter)], size or math.prod(parameter.get_value().shape), numbers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Streams:
+  """The residual streams: buffers, the last of which a sublayer reads and the first of which it adds to."""
+
+  buffers: tuple[int, ...]
+  to_grid: bool
+
+  def turned(self) -> 'Streams':
+    """The streams as the next sublayer has them."""
+    return dataclasses.replace(self, buffers=(*self.buffers[1:], self.buffers[0]))
+
+  @property
+  def end(self) -> dict[str, int]:
+    """The columns of an operation that adds a sublayer's result to the streams."""
+    return {'target': self.buffers[0], 'adds': 1, 'to_grid': int(self.to_grid)}
+
+
+def normalize(to: Description, layer: LayerNorm | RMSNorm, sources: tuple[int, ...], target: int) -> None:
+  """Normalizes one stream, or the mean of two."""
+  if not isinstance(layer, LayerNorm | RMSNorm):
+    raise NoKernelError(type(layer).__name__)
+  columns = {'scale': to.vector(layer.scale_D)}
+  if isinstance(layer, LayerNorm):
+    columns['bias'] = to.vector(layer.bias_D)
+  second = sources[1] if len(sources) > 1 else -1
+  root_mean_square = int(isinstance(layer, RMSNorm))
+  to.plan.add('norm', source=sources[0], second=second, target=target, root_mean_square=root_mean_square, **columns)
+
+
+def make_ready(to: Description, buffer: int) -> None:
+  """Rounds a buffer to 16 bits for 8-bit matrices, where the operation that wrote it has not."""
+  if to.types.weights == 'int8':
+    to.plan.add('quantise', target=buffer)
+
+
+def dense(to: Description, layer: Dense, source: int, small: bool = False, **columns: int) -> None:
+  """y = x kernel + bias, and whatever the columns add to a product."""
+  matrix = to.matrix(layer.kernel_DxF, INPUTS_BY_OUTPUTS, small=small)
+  if layer.bias_F is not None:
+    columns['bias'] = to.vector(layer.bias_F)
+  to.plan.add('dense', source=source, matrix=matrix, **columns)
+
+
+def multiplicative(
+  to: Description,
+  source: int,
+  gating_SxD: nnx.Variable,
+  projection: nnx.Variable,
+  bias_SxW: nnx.Variable,
+  view: MatrixView,
+  **columns: int,
+) -> None:
+  """y[s, w] = sum_d x[d] gating[s, d] projection[d, w] + bias[s, w]; `view` is the projection as DxW."""
+  n_modules, d_in = gating_SxD.get_value().shape
+  stretch = layout.stretch_of(d_in)
+  gated = to.buffer('gated', d_in, n_modules, stretch)
+  table = to.rows(gating_SxD, small=True)
+  columns |= {'matrix': to.matrix(projection, view), 'bias': to.vector(bias_SxW)}
+  to.plan.add('gate', source=source, target=gated, table=table, step=stretch)
+  to.plan.add('dense', source=gated, rows=n_modules, **columns)
+
+
+def multiplicative_layer(to: Description, layer: MultiplicativeDense, source: int, **columns: int) -> None:
+  """The layer on the vectors of a buffer."""
+  parameters = layer.gating_SxD, layer.projection_DxW, layer.bias_SxW
+  multiplicative(to, source, *parameters, INPUTS_BY_OUTPUTS, **columns)

@@ -1,0 +1,129 @@
+"""Decoding by the native library: one foreign call computes a whole step.
+
+XLA reads the prompt, turns tokens into vectors and chooses among the logits; the library does everything between. The
+KV cache is an argument that the call updates in place.
+
+B batch, V vocabulary.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from terraformer.config import ModelConfig
+from terraformer.decode.native.description import NoKernelError, Types
+from terraformer.decode.native.model import describe
+from terraformer.decode.native.state import NativeState, extended, native_state
+from terraformer.decode.prompts import Prompts
+from terraformer.decode.shapes import abstract_layerwise, layerwise_facts
+from terraformer.decode.xla import prefill
+from terraformer.models.base import DecodeState
+from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
+from terraformer.native import layout
+from terraformer.native.library import STEP, library
+from terraformer.native.plan import Model
+
+# What XLA reads of a model in a step, by the group of its parameters.
+_GROUPS_OF_XLA = ('embedding', 'positions')
+
+
+@dataclasses.dataclass(frozen=True)
+class NativeForward:
+  """The step of a model; its arguments are the library's number of the model and the weights that XLA reads."""
+
+  config: ModelConfig
+
+  def __call__(
+    self, arguments: tuple[jax.Array, dict[str, jax.Array]], token_B: jax.Array, state: NativeState
+  ) -> tuple[jax.Array, NativeState]:
+    """Logits BxV of the next token and the state after it; for programs that donate the state."""
+    number, weights = arguments
+    structure, shapes = split_module(abstract_layerwise(self.config))
+    model = merge_module(structure, unflatten(flatten(shapes) | weights))
+    positions = model.positions if hasattr(model, 'positions') else model.decoder_positions
+    x_BxD = model.decoder.residual.round(positions.step(model.embedding(token_B), state.position_B))
+    logits = jax.ShapeDtypeStruct((len(token_B), self.config.vocab_size), jnp.float32)
+    cache = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (state.pages, state.state)]
+    call = jax.ffi.ffi_call(STEP, [logits, *cache], input_output_aliases={3: 1, 4: 2})
+    logits_BxV, pages, kept = call(
+      number, x_BxD, state.length_B, state.pages, state.state, state.memory_length_B, state.memory
+    )
+    counts = {'length_B': state.length_B + 1, 'position_B': state.position_B + 1}
+    return logits_BxV, dataclasses.replace(state, pages=pages, state=kept, **counts)
+
+
+class NativeEngine:
+  """A model that the native library has opened.
+
+  Attributes:
+    about: the engine in words, for statistics.
+    forward: gives the logits of the next token.
+  """
+
+  def __init__(self, config: ModelConfig, weights: Params, n_threads: int = 0, dtype: str = 'float32'):
+    """Opens a model.
+
+    Args:
+      config: of the decoding form.
+      weights: of the layerwise model: NumPy arrays, or values of `decode.stored`. What is stored as the kernels read it
+        is not copied.
+      n_threads: 0 for one per core; never more.
+      dtype: of matrices and rows for the kernels, of `layout.TYPES`.
+
+    Raises:
+      NoKernelError: if the library has no kernel for one of the model's layers.
+      OSError: if there is no library.
+    """
+    library()
+    self.forward = NativeForward(config)
+    self._config, self._n_threads, self._dtype = config, n_threads, dtype
+    self._layerwise = merge_module(split_module(abstract_layerwise(config))[0], weights)
+    self._weights = jax.device_put(weights, may_alias=True)
+    facts = layerwise_facts(config)
+    self._read_by_xla = {
+      name: x
+      for name, x in flatten(self._weights).items()
+      if facts[name].in_step and facts[name].group in _GROUPS_OF_XLA
+    }
+    self._tensors: dict[str, np.ndarray] = {}
+    self._opened: dict[str, tuple[Model, Callable[[DecodeState], NativeState]]] = {}
+    model, _ = self._model('float32')
+    self.about = f'native ({model.variant}, {model.n_threads} thread{"s" if model.n_threads > 1 else ""})'
+
+  def _model(self, cache_dtype: str) -> tuple[Model, Callable[[DecodeState], NativeState]]:
+    """The model with a cache of some type, and what makes its state of XLA's; all of them share their tensors."""
+    if cache_dtype not in self._opened:
+      description = describe(self._layerwise, Types(self._dtype, cache_dtype))
+      if description.missing:
+        raise NoKernelError(', '.join(sorted(set(description.missing))))
+      for name, tensor in description.plan.tensors.items():
+        if name not in self._tensors:
+          self._tensors[name] = tensor.make()
+      tensors = [self._tensors[name] for name in description.plan.tensors]
+      model = Model(description.plan, tensors, self._n_threads)
+      self._opened[cache_dtype] = model, jax.jit(functools.partial(native_state, description))
+    return self._opened[cache_dtype]
+
+  def arguments(self, cache_dtype: str) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The first argument of `forward`."""
+    return jnp.int32(self._model(cache_dtype)[0].number), self._read_by_xla
+
+  def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> NativeState:
+    """The state after the prompts, with room for `room` tokens."""
+    _, to_native = self._model(cache_dtype)
+    state = to_native(prefill(self._config, self._weights, prompts, 1))
+    missing = int(np.max(state.length_B)) + room - state.n_slots
+    # A step takes the state's buffers for its own, and none of them may be two arrays'.
+    return jax.tree.map(jnp.copy, self.extend(state, max(0, missing)))
+
+  def can_grow(self, n_slots: int) -> bool:
+    """Whether a cache may begin small: pages are added without a change to those before."""
+    return True
+
+  def extend(self, state: NativeState, more: int) -> NativeState:
+    """The state with room for `more` additional tokens."""
+    return extended(state, -(-more // layout.PAGE))

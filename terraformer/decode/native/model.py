@@ -1,0 +1,110 @@
+"""A model's decoding step as a plan: from a token's vector to its logits."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from terraformer.decode.native.attention import attend
+from terraformer.decode.native.description import (
+  WHOLE_ROW,
+  Description,
+  NoKernelError,
+  Streams,
+  Types,
+  dense,
+  make_ready,
+  multiplicative,
+  normalize,
+)
+from terraformer.decode.native.feed_forward import feed_forward, recur
+from terraformer.decode.stored import MatrixView
+from terraformer.layers.dense import Dense
+from terraformer.layers.output import LowRankOutput, SparseOutput
+from terraformer.models.base import Model
+from terraformer.native.plan import INPUT, OUTPUT, Plan
+
+
+def describe(model: Model, types: Types) -> Description:
+  """The step of a layerwise model from a token's vector to its logits; its parameters may be abstract."""
+  plan = Plan(model.config.d_model, model.config.vocab_size)
+  to = Description(plan, types, model)
+  residual = model.decoder.residual
+  buffers = tuple(to.buffer(f'stream {i}', to.d_model) for i in range(2 if residual.two_streams else 1))
+  streams = Streams(buffers, residual.exact)
+  for buffer in buffers:
+    plan.add('mix', source=INPUT, second=INPUT, target=buffer)
+  starts = [segment.start for segment in model.decoder.segments()]
+  for number, block in enumerate(model.decoder.blocks):
+    if number and number in starts:
+      _forget(to, model.decoder.forgets[starts.index(number) - 1], streams)
+    for index, sublayer in enumerate(block.sublayers):
+      of_caches = functools.partial(lambda number, index, caches: caches[number][index], number, index)
+      _noting_what_is_missing(to, _sublayer, sublayer, streams, of_caches)
+      streams = streams.turned()
+  _noting_what_is_missing(to, _end, model, streams)
+  return to
+
+
+def _noting_what_is_missing(to: Description, add: Callable, *arguments: Any) -> None:
+  try:
+    add(to, *arguments)
+  except NoKernelError as error:
+    to.missing.append(str(error))
+
+
+def _forget(to: Description, layer: Dense, streams: Streams) -> None:
+  """The mean of the streams through a dense layer, with which both begin again."""
+  mean = to.buffer('normed', to.d_model, segment=WHOLE_ROW)
+  to.plan.add('mix', source=streams.buffers[0], second=streams.buffers[-1], target=mean)
+  make_ready(to, mean)
+  dense(to, layer, mean, target=streams.buffers[0], to_grid=int(streams.to_grid))
+  for buffer in streams.buffers[1:]:
+    to.plan.add('mix', source=streams.buffers[0], second=streams.buffers[0], target=buffer)
+
+
+def _sublayer(to: Description, sublayer: Any, streams: Streams, of_caches: Callable) -> None:
+  """A normalization and the layer after it."""
+  normed = to.buffer('normed', to.d_model, segment=WHOLE_ROW)
+  normalize(to, sublayer.norm, streams.buffers[-1:], normed)
+  if hasattr(sublayer, 'attention'):
+    attend(sublayer.attention, to, normed, streams, of_caches)
+    return
+  if sublayer.recurrence is None:
+    feed_forward(sublayer.feed_forward, to, normed, streams.end)
+    return
+  # The sum of both branches is one result: on a grid it is rounded once.
+  result = to.buffer('result', to.d_model)
+  feed_forward(sublayer.feed_forward, to, normed, {'target': result})
+  recur(to, sublayer.recurrence, streams, {**streams.end, 'addend': result}, of_caches)
+
+
+def _end(to: Description, model: Model, streams: Streams) -> None:
+  """The last normalization and the logits."""
+  normed = to.buffer('normed', to.d_model, segment=WHOLE_ROW)
+  normalize(to, model.norm, streams.buffers, normed)
+  output(model.output, to, normed)
+
+
+@functools.singledispatch
+def output(layer: Any, to: Description, source: int) -> None:
+  """From the normalized vectors to logits."""
+  raise NoKernelError(type(layer).__name__)
+
+
+@output.register
+def _(layer: Dense, to: Description, source: int) -> None:
+  dense(to, layer, source, target=OUTPUT)
+
+
+@output.register
+def _(layer: LowRankOutput, to: Description, source: int) -> None:
+  low = to.buffer('rank', layer.contract.kernel_DxF.get_value().shape[1], segment=WHOLE_ROW)
+  dense(to, layer.contract, source, target=low)
+  make_ready(to, low)
+  dense(to, layer.expand, low, target=OUTPUT)
+
+
+@output.register
+def _(layer: SparseOutput, to: Description, source: int) -> None:
+  parameters = layer.gating_SxD, layer.projection_WxD, layer.bias_SxW
+  multiplicative(to, source, *parameters, MatrixView((1, 0), 1), target=OUTPUT)

@@ -1,0 +1,210 @@
+"""A plan: the table of operations that the library runs, with its buffers and weights.
+
+What the operations do stands in `csrc/types.h` and beside their kernels; what may be combined is checked by
+`csrc/plan.cc`, whose sentence `NativeError` carries.
+"""
+
+import ctypes
+import dataclasses
+import weakref
+from collections.abc import Callable
+
+import numpy as np
+
+from terraformer.native import layout
+from terraformer.native.library import Call, library
+
+_MAGIC, _VERSION = 0x4C50524F46415254, 1
+KINDS = ('norm', 'gate', 'dense', 'history', 'attend', 'pick', 'gather', 'recur', 'mix', 'quantise')
+INPUT, OUTPUT = 0, 1
+# The columns of an operation, and what stands there unless it is said.
+_COLUMNS = {
+  'kind': 0,
+  'meets': 1,
+  'source': -1,
+  'second': -1,
+  'target': -1,
+  'addend': -1,
+  'matrix': -1,
+  'table': -1,
+  'scale': -1,
+  'bias': -1,
+  'rows': 1,
+  'offset': 0,
+  'second_offset': 0,
+  'step': 0,
+  'relu': 0,
+  'adds': 0,
+  'to_grid': 0,
+  'root_mean_square': 0,
+  'tanh': 0,
+  'by_gain': 0,
+  'heads': 0,
+  'head_width': 0,
+  'page_offset': 0,
+  'cache_type': 0,
+  'of_memory': 0,
+  'shared_keys': 0,
+  'key': -1,
+  'value': -1,
+  'state_offset': 0,
+  'block': 0,
+  'n_blocks': 0,
+  'pick': -1,
+}
+
+
+class NativeError(Exception):
+  """A plan or a call that the library refuses, in its words."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+  """A tensor of a plan, which is made when it is needed.
+
+  Attributes:
+    facts: its place in the plan's tables: type, sizes.
+    make: gives the array.
+  """
+
+  facts: tuple[int, ...]
+  make: Callable[[], np.ndarray]
+
+
+class Plan:
+  """A plan that is being written. What names a thing is its number in the plan.
+
+  Attributes:
+    n_picks: so far.
+    page_bytes, memory_page_bytes: of a text, in a page of the cache and of the memory.
+    state_numbers: of a text, float32.
+  """
+
+  def __init__(self, n_inputs: int, n_outputs: int):
+    self._buffers: list[tuple[int, int, int]] = [(1, n_inputs, 0), (1, n_outputs, 0)]
+    self._matrices: dict[str, Tensor] = {}
+    self._tables: dict[str, Tensor] = {}
+    self._vectors: dict[str, Tensor] = {}
+    self._operations: list[tuple[int, ...]] = []
+    self.n_picks = 0
+    self.page_bytes = self.memory_page_bytes = self.state_numbers = 0
+
+  def buffer(self, width: int, rows: int = 1, segment: int = 0) -> int:
+    """A buffer of `rows` of `width` float32 a text; with a segment in 16 bits as well, a scale a segment."""
+    self._buffers.append((rows, width, segment))
+    return len(self._buffers) - 1
+
+  def matrix(self, name: str, matrix: layout.Matrix, packed: Callable[[], np.ndarray]) -> int:
+    """Adds a packed matrix."""
+    facts = (layout.TYPES.index(matrix.type), matrix.n_inputs, matrix.n_outputs, matrix.stretch)
+    return _put(self._matrices, name, Tensor(facts, packed))
+
+  def rows(
+    self, name: str, kind: str, shape: tuple[int, int], rows: Callable[[], np.ndarray], scales: Callable[[], np.ndarray]
+  ) -> int:
+    """Adds a table whose rows are read one by one; `scales`, one a row, are for rows of 8 bits alone."""
+    scale = self.vector(f'{name}.scales', shape[0], scales) if kind == 'int8' else -1
+    return _put(self._tables, name, Tensor((layout.TYPES.index(kind), *shape, scale), rows))
+
+  def vector(self, name: str, size: int, numbers: Callable[[], np.ndarray]) -> int:
+    """Adds `size` float32 numbers."""
+    return _put(self._vectors, name, Tensor((size,), lambda: np.ravel(numbers()).astype(np.float32, copy=False)))
+
+  def page(self, kind: str, n_heads: int, head_width: int, of_memory: bool = False) -> int:
+    """Room for the heads of a layer in a page: where it begins."""
+    at = self.memory_page_bytes if of_memory else self.page_bytes
+    size = -(-n_heads * layout.head_bytes(kind, head_width) // 64) * 64
+    if of_memory:
+      self.memory_page_bytes += size
+    else:
+      self.page_bytes += size
+    return at
+
+  def state(self, size: int) -> int:
+    """Room for so many numbers in the state: where it begins."""
+    self.state_numbers += size
+    return self.state_numbers - size
+
+  def add(self, kind: str, **columns: int) -> None:
+    """An operation; threads meet behind it unless `meets=0`."""
+    values = _COLUMNS | {'kind': KINDS.index(kind) + 1} | columns
+    if values.keys() != _COLUMNS.keys():
+      raise TypeError(f'{kind}: no such columns, {sorted(values.keys() - _COLUMNS.keys())}')
+    self._operations.append(tuple(int(value) for value in values.values()))
+
+  @property
+  def tensors(self) -> dict[str, Tensor]:
+    """All tensors by name, in the order of the plan's tables."""
+    return self._matrices | self._tables | self._vectors
+
+  def numbers(self) -> np.ndarray:
+    """The plan as the library reads it, int64."""
+    tables = (self._buffers, self._matrices, self._tables, self._vectors, self._operations)
+    head = [_MAGIC, _VERSION, *map(len, tables), self.page_bytes, self.memory_page_bytes, self.state_numbers]
+    rows = [self._buffers, *([tensor.facts for tensor in table.values()] for table in tables[1:4]), self._operations]
+    return np.array([*head, *(number for table in rows for row in table for number in row)], np.int64)
+
+
+def _put(tensors: dict[str, Tensor], name: str, tensor: Tensor) -> int:
+  if name in tensors:
+    raise ValueError(f'{name}: there is a tensor of this name')
+  tensors[name] = tensor
+  return len(tensors) - 1
+
+
+class Model:
+  """A plan that the library has opened.
+
+  Attributes:
+    number: by which the library knows it.
+    n_threads: that a call runs on.
+    variant: the kind of code.
+  """
+
+  def __init__(self, plan: Plan | np.ndarray, tensors: list[np.ndarray], n_threads: int = 0, variant: str = ''):
+    """Opens a plan.
+
+    Args:
+      plan: of which the tensors are, or its numbers.
+      tensors: contiguous, in the plan's order.
+      n_threads: 0 for as many as there are cores; never more.
+      variant: of `library.variants`; the fastest by default.
+
+    Raises:
+      NativeError: if the library refuses it.
+    """
+    numbers = plan.numbers() if isinstance(plan, Plan) else np.ascontiguousarray(plan, np.int64)
+    self._tensors = [np.ascontiguousarray(tensor) for tensor in tensors]  # which the library reads from now on
+    pointers = np.array([tensor.ctypes.data for tensor in self._tensors], np.uint64)
+    sizes = np.array([tensor.nbytes for tensor in self._tensors], np.int64)
+    message = ctypes.create_string_buffer(512)
+    loaded = library()
+    self.number = loaded.native_open(
+      numbers.ctypes.data,
+      numbers.size,
+      pointers.ctypes.data,
+      sizes.ctypes.data,
+      len(sizes),
+      n_threads,
+      variant.encode(),
+      ctypes.addressof(message),
+      len(message),
+    )
+    if not self.number:
+      raise NativeError(message.value.decode())
+    self.n_threads = loaded.native_threads(self.number)
+    self.variant = loaded.native_variant(self.number).decode()
+    self.close = weakref.finalize(self, loaded.native_close, self.number)
+
+  def run(self, batch: int, **arrays: np.ndarray) -> None:
+    """One call, past JAX: arguments are those of `csrc/model.h`, contiguous, of which some are written.
+
+    Raises:
+      NativeError: if the library refuses them.
+    """
+    call = Call(batch=batch, **{name: array.ctypes.data for name, array in arrays.items()})
+    call.n_pages = len(arrays['pages']) if 'pages' in arrays else 0
+    call.n_memory_pages = len(arrays['memory']) if 'memory' in arrays else 0
+    message = ctypes.create_string_buffer(512)
+    if library().native_run(self.number, ctypes.byref(call), ctypes.addressof(message), len(message)):
+      raise NativeError(message.value.decode())
