@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from terraformer.config import (
   TrainConfig,
   UserError,
 )
+from terraformer.data.addresses import is_address
 from terraformer.data.bare_ids import BareIds
+from terraformer.data.downloads import local_copy
 from terraformer.data.subwords import RESERVED_IDS, SubwordTokenizer, with_reserved_ids
 from terraformer.data.tokenizer import Tokenizer
 from terraformer.decode.bundle import Content, parameter_shapes, require_replaceable, write_bundle
@@ -37,6 +40,8 @@ from terraformer.trax.weights import Assignment, Weights, value_of
 # A sentencepiece file is a message whose first field is a list of pieces.
 _SENTENCEPIECE = b'\n'
 FINE_TUNING = 'finetune.gin'
+# Without the optimizer's state, and without the checkpoints with the best metrics.
+_OF_CHECKPOINTS = ('config.gin', 'model*.pkl.gz', 'model*.weights.npy.gz', 'model*.pkl.gz.npy', 'model*.shard*')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,18 +66,19 @@ class Imported:
 
 
 def import_bundle(
-  checkpoint: Path,
+  checkpoint: Path | str,
   output: Path,
   *,
-  config: Path | None = None,
-  vocabulary: Path | None = None,
+  config: Path | str | None = None,
+  vocabulary: Path | str | None = None,
   dtype: str = 'float32',
   show_progress: bool = False,
 ) -> Imported:
   """Writes a checkpoint of trax as a bundle; one tensor at a time is in memory.
 
   Args:
-    checkpoint: its main file, `BASE.pkl.gz`, or a folder with one.
+    checkpoint: its main file, `BASE.pkl.gz`, or a folder with one. This and the next two may be addresses, from which
+      files are downloaded once.
     output: the bundle's folder; a bundle that is there is replaced.
     config: the `config.gin`; None for the one beside the checkpoint.
     vocabulary: a sentencepiece file, or a subword file of tensor2tensor; None makes a model that reads and writes ids.
@@ -100,11 +106,11 @@ def import_bundle(
 
 
 def import_run(
-  checkpoint: Path,
+  checkpoint: Path | str,
   workdir: Path,
   *,
-  config: Path | None = None,
-  vocabulary: Path | None = None,
+  config: Path | str | None = None,
+  vocabulary: Path | str | None = None,
   show_progress: bool = False,
 ) -> Imported:
   """Writes a checkpoint of trax as a run, one layer at a time.
@@ -176,9 +182,13 @@ class _Source:
 
 @contextlib.contextmanager
 def _opened(
-  checkpoint: Path, config: Path | None, vocabulary: Path | None, folder: Path, show_progress: bool
+  checkpoint: Path | str,
+  config: Path | str | None,
+  vocabulary: Path | str | None,
+  folder: Path,
+  show_progress: bool,
 ) -> Iterator[_Source]:
-  found = files.find(Path(checkpoint), config)
+  found = files.find(_local_checkpoint(checkpoint), None if config is None else local_copy(config))
   gin = GinValues.open(found.config)
   architecture = read_architecture(gin)
   vocabulary_bytes = None if vocabulary is None else _vocabulary_bytes(vocabulary)
@@ -202,14 +212,26 @@ def _assigned(
   return assignment.finish(str(found.weights[0] if found.weights else found.main))
 
 
-def _vocabulary_bytes(path: Path) -> bytes:
+def _local_checkpoint(checkpoint: Path | str) -> Path:
+  """The main file, or its folder; of an address the files that an import needs are downloaded."""
+  address = os.fspath(checkpoint)
+  if not is_address(address):
+    return Path(address)
+  parent, _, name = address.rstrip('/').rpartition('/')
+  if name.endswith('.pkl.gz'):
+    base = name.removesuffix('.pkl.gz')
+    return local_copy(parent, ('config.gin', name, f'{name}.*', f'{base}.weights.npy.gz')) / name
+  return local_copy(address, _OF_CHECKPOINTS)
+
+
+def _vocabulary_bytes(path: Path | str) -> bytes:
   try:
-    return Path(path).read_bytes()
+    return local_copy(path).read_bytes()
   except OSError as error:
     raise UserError(f'{path}: cannot read the vocabulary: {(error.strerror or str(error)).lower()}') from error
 
 
-def _tokenizer(data: bytes | None, path: Path | None, pipeline: Pipeline, vocab_size: int) -> Tokenizer:
+def _tokenizer(data: bytes | None, path: Path | str | None, pipeline: Pipeline, vocab_size: int) -> Tokenizer:
   if data is None:
     return BareIds.of_size(vocab_size)
   if data.startswith(_SENTENCEPIECE):

@@ -11,7 +11,9 @@ from terraformer.flags import Command
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('--checkpoint', required=True, metavar='PATH', help='BASE.pkl.gz of trax, or a folder with one')
+  parser.add_argument(
+    '--checkpoint', required=True, metavar='PATH', help='BASE.pkl.gz of trax, or a folder with one; also at gs://'
+  )
   parser.add_argument('--config', metavar='FILE', help='its config.gin (default: the one beside the checkpoint)')
   parser.add_argument(
     '--vocabulary',
@@ -35,8 +37,8 @@ def _import(flags: argparse.Namespace) -> None:
     raise UserError('give either --output, for a bundle, or --workdir, for a run')
   if flags.dtype and flags.workdir is not None:
     raise UserError('--dtype is for a bundle; the parameters of a run are float32')
-  source, show_progress = Path(flags.checkpoint), sys.stderr.isatty()
-  given = {name: value and Path(value) for name, value in (('config', flags.config), ('vocabulary', flags.vocabulary))}
+  source, show_progress = flags.checkpoint, sys.stderr.isatty()
+  given = {'config': flags.config, 'vocabulary': flags.vocabulary}
   if flags.output is not None:
     dtype = flags.dtype or 'float32'
     done = import_bundle(source, Path(flags.output), **given, dtype=dtype, show_progress=show_progress)

@@ -23,6 +23,7 @@ from terraformer.config import UserError
 from terraformer.data import sentinels as sentinel_pieces
 from terraformer.data import training_lines
 from terraformer.data.addresses import path_of, reaching
+from terraformer.data.downloads import local_copy
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 TRAINING_CHARACTERS = 5_000_000  # most text for training a vocabulary
@@ -57,13 +58,16 @@ class Tokenizer:
 
   @classmethod
   def open(cls, path: str | Path, sentinels: int = 0) -> 'Tokenizer':
-    """Opens a vocabulary, which may be at an address (`gs://`): a sentencepiece file, or one of the kinds in `subwords`
-    and `bare_ids`.
+    """Opens a vocabulary: a sentencepiece file, or one of the kinds in `subwords` and `bare_ids`.
+
+    It may be at an address (`gs://`, `https://`).
 
     Raises:
       UserError: if the file does not exist, is not a sentencepiece model with T5's first three ids, or contains some
         but not all of the sentinels.
     """
+    if os.fspath(path).startswith(('https://', 'http://')):
+      path = local_copy(path)
     try:
       with reaching(path):
         model_bytes = path_of(path).read_bytes()

@@ -28,6 +28,7 @@ from terraformer.paths import make_folder, target_of
 # A bundle of no more bytes is compared with its checksums whenever it is opened.
 _VERIFIED_BYTES = 1 << 28
 _FILES = {'config.json', 'vocabulary.model'}
+FILE_PATTERNS = (*sorted(_FILES), 'model*.safetensors', 'model.safetensors.index.json')
 # Bundles that come with the package, each with a model card beside it.
 SHIPPED = Path(__file__).parents[1] / 'pretrained'
 

@@ -15,10 +15,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from terraformer.config import DecodeConfig
+from terraformer.data.downloads import local_copy
 from terraformer.data.tokenizer import EOS_ID
 from terraformer.decode import step as steps
 from terraformer.decode.beam import Beams
-from terraformer.decode.bundle import Bundle, open_bundle
+from terraformer.decode.bundle import FILE_PATTERNS, Bundle, open_bundle
 from terraformer.decode.engine import open_engine
 from terraformer.decode.logits_processors import OF_ALL_MODES, GeneratedTokens, processors_for
 from terraformer.decode.prompts import Prompts, make_prompts
@@ -94,7 +95,7 @@ class Decoder:
     """Opens a bundle.
 
     Args:
-      path: its folder, or the name of one that ships.
+      path: its folder, the name of one that ships, or an address, `gs://` or `hf://`, which is downloaded once.
       verify: as in `open_bundle`.
       engine: what computes: `native`, `xla`, or `auto` for the native engine where it runs the model.
       n_threads: of the native engine; None for one per core.
@@ -102,7 +103,7 @@ class Decoder:
     Raises:
       UserError: as `open_bundle`, or if the engine that was asked for cannot run the model.
     """
-    return cls(open_bundle(Path(path), verify), engine, n_threads)
+    return cls(open_bundle(local_copy(path, FILE_PATTERNS), verify), engine, n_threads)
 
   def generate(self, text: str, config: DecodeConfig = _GREEDY) -> Iterator[str]:
     """Pieces of text as they come; together they are the whole text. Beam search gives it in one piece.
