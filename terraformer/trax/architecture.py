@@ -182,7 +182,9 @@ def _feed_forward(section: Section) -> FeedForwardConfig:
     return SparseFFConfig(d_ff, sparsity, d_ff // sparsity)
   if not isinstance(sparsity, (list, tuple)) or len(sparsity) not in (2, 4):
     raise refused
-  return SparseFFConfig(d_ff, *sparsity)
+  block_size, rank, *noise = sparsity
+  temperature, hard_probability = noise or (0.1, 0.3)
+  return SparseFFConfig(d_ff, block_size, rank, temperature, hard_probability)
 
 
 def _recurrence(section: Section) -> SRUConfig | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from terraformer.config import (
   AttentionConfig,
@@ -216,7 +217,7 @@ def _lsh(section: Section, sizes: Sizes) -> LSHAttentionConfig:
   return config
 
 
-def _factors(section: Section, n_buckets: object) -> tuple[int, ...]:
+def _factors(section: Section, n_buckets: Any) -> tuple[int, ...]:
   factors = tuple(n_buckets) if isinstance(n_buckets, (list, tuple)) else (n_buckets,)
   if not all(type(factor) is int for factor in factors):
     raise section.refused('n_buckets', 'a whole number or several')

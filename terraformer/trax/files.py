@@ -206,9 +206,10 @@ def _lengths(signature: Any) -> tuple[int, int] | None:
   if not isinstance(signature, (tuple, list)) or len(signature) < 2:
     return None
   shapes = [each.fields.get('shape') for each in signature[:2] if isinstance(each, Record) and each.kind == SHAPE]
-  if len(shapes) != 2 or not all(isinstance(shape, tuple) and len(shape) == 2 for shape in shapes):
+  lengths = [shape[1] for shape in shapes if isinstance(shape, tuple) and len(shape) == 2]
+  if len(lengths) != 2:
     return None
-  source, target = (shape[1] for shape in shapes)
+  source, target = lengths
   return (source, target) if type(source) is type(target) is int and min(source, target) > 0 else None
 
 

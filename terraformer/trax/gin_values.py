@@ -129,17 +129,16 @@ class GinValues:
   def _read(self, line: str) -> None:
     if line.startswith(('import ', 'from ')):
       return
-    binding, macro = _BINDING.fullmatch(line), _MACRO.fullmatch(line)
-    if not binding and not macro:
-      self.skipped.append(line)
-      return
-    value = _value((binding or macro)['value'])
+    found = _BINDING.fullmatch(line) or _MACRO.fullmatch(line)
+    value = Unread(line) if found is None else _value(found['value'])
     if isinstance(value, Unread):
       self.skipped.append(line)
-    if binding:
-      self._values[binding['scope'] or '', binding['section'], binding['field']] = value
+    if found is None:
+      return
+    if found.re is _BINDING:
+      self._values[found['scope'] or '', found['section'], found['field']] = value
     else:
-      self._macros[macro['name']] = value
+      self._macros[found['name']] = value
 
 
 def _scope_first(item: tuple[tuple[str, str, str], Any]) -> str:

@@ -3,6 +3,7 @@
 D d_model, V vocabulary, P positions, L modules of the output layer.
 """
 
+import functools
 from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
@@ -33,11 +34,11 @@ def layout(architecture: Architecture) -> Layout:
   model, d_model = architecture.model, architecture.model.d_model
   n_ids = architecture.vocab_size
   _, (n_ids, _) = yield [Part('embedding', (n_ids, d_model), 'embedding.table_VxD')]
-  positions = _POSITIONS[type(model.positions)]
-  n_positions = yield from positions(architecture, 'encoder', [], None)
+  positions = functools.partial(_POSITIONS[type(model.positions)], model.positions, d_model)
+  n_positions = yield from positions('encoder', [], None)
   # The memory-efficient trainer stores the decoder's embedding, which is the same, once more.
   again = Part('embedding_again', (n_ids, d_model), '', is_copy=True)
-  yield from positions(architecture, 'decoder', [again], n_positions)
+  yield from positions('decoder', [again], n_positions)
   for layer in range(model.n_encoder_layers):
     yield from _block(architecture, 'encoder', layer, 1)
   centered = not isinstance(model.output_norm or model.decoder.norm, RMSNormConfig)
@@ -71,9 +72,10 @@ def _block(architecture: Architecture, stack: str, layer: int, n_attentions: int
 # Of a stack, behind what else may come before; both stacks have the same number of positions.
 
 
-def _table(architecture: Architecture, stack: str, before: list[Part], n_positions: int | None) -> Positions:
-  d_model, name = architecture.model.d_model, f'{stack}_pos/table'
-  ours = f'{stack}_positions.table_PxD'
+def _table(
+  config: TablePositionsConfig, d_model: int, stack: str, before: list[Part], n_positions: int | None
+) -> Positions:
+  name, ours = f'{stack}_pos/table', f'{stack}_positions.table_PxD'
   tables = [
     Part(name, (n_positions, d_model), ours),
     Part(name, (1, n_positions, d_model), ours),  # before 30 March 2021
@@ -87,8 +89,9 @@ def _table(architecture: Architecture, stack: str, before: list[Part], n_positio
   return shape[-2]
 
 
-def _digits(architecture: Architecture, stack: str, before: list[Part], n_positions: int | None) -> Positions:
-  config, d_model = architecture.model.positions, architecture.model.d_model
+def _digits(
+  config: FixedBasePositionsConfig, d_model: int, stack: str, before: list[Part], n_positions: int | None
+) -> Positions:
   ours = f'{stack}_positions.weights_NxIxW'
   digits = [
     Part(f'{stack}_pos/base{base}_digit{digit}', (1, d_model // config.n_digits), ours, combine=np.stack)
@@ -100,8 +103,9 @@ def _digits(architecture: Architecture, stack: str, before: list[Part], n_positi
   )
 
 
-def _axial(architecture: Architecture, stack: str, before: list[Part], n_positions: int | None) -> Positions:
-  config = architecture.model.positions
+def _axial(
+  config: AxialPositionsConfig, d_model: int, stack: str, before: list[Part], n_positions: int | None
+) -> Positions:
   tables = []
   for axis, (length, width) in enumerate(zip(config.shape, config.widths, strict=True)):
     around = [1] * len(config.shape)
@@ -115,7 +119,7 @@ def _behind(before: list[Part], parts: list[Part]) -> Positions:
   yield from _each(parts if part in before else parts[1:])
 
 
-_POSITIONS: dict[type, Callable[[Architecture, str, list[Part], int | None], Positions]] = {
+_POSITIONS: dict[type, Callable[..., Positions]] = {
   TablePositionsConfig: _table,
   FixedBasePositionsConfig: _digits,
   AxialPositionsConfig: _axial,

@@ -67,7 +67,7 @@ class Type:
   @property
   def dtype(self) -> np.dtype:
     """The numpy type."""
-    return np.dtype(self.code).newbyteorder(self.order)
+    return np.dtype(self.code if self.order == '|' else self.order + self.code)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,8 +173,14 @@ class _Machine:
   def _tuple(self, n: int) -> None:
     self._push(tuple([self._pop() for _ in range(n)][::-1]))
 
-  def _number(self, layout: str) -> int | float:
+  def _int(self, layout: str) -> int:
     return struct.unpack(layout, self._source.read(struct.calcsize(layout)))[0]
+
+  def _float(self) -> None:
+    self._push(struct.unpack('>d', self._source.read(8))[0])
+
+  def _skip(self, size: int) -> None:
+    self._source.read(size)
 
   # --- Bytes and text ---
 
@@ -197,7 +203,7 @@ class _Machine:
       raise UserError(f'{self._source.name}: the pickle has more than {_MOST_KEPT:,} bytes of text; it is not read')
 
   def _long(self) -> None:
-    size = self._number('<B')
+    size = self._int('<B')
     if size > 16:
       raise _DamagedError(f'a number of {size} bytes')
     self._push(int.from_bytes(self._source.read(size), 'little', signed=True))
@@ -341,23 +347,23 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 
 # The instructions, by the byte that stands for each.
 _STEPS: dict[bytes, Callable[[_Machine], None]] = {
-  b'\x80': lambda m: m._source.read(1) and None,  # PROTO
-  b'\x95': lambda m: m._source.read(8) and None,  # FRAME
+  b'\x80': lambda m: m._skip(1),  # PROTO
+  b'\x95': lambda m: m._skip(8),  # FRAME
   b'(': lambda m: m._push(_MARK),
   b'N': lambda m: m._push(None),
   b'\x88': lambda m: m._push(True),
   b'\x89': lambda m: m._push(False),
-  b'J': lambda m: m._push(m._number('<i')),
-  b'K': lambda m: m._push(m._number('<B')),
-  b'M': lambda m: m._push(m._number('<H')),
-  b'G': lambda m: m._push(m._number('>d')),
+  b'J': lambda m: m._push(m._int('<i')),
+  b'K': lambda m: m._push(m._int('<B')),
+  b'M': lambda m: m._push(m._int('<H')),
+  b'G': _Machine._float,
   b'\x8a': _Machine._long,
-  b'\x8c': lambda m: m._text(m._number('<B')),
-  b'X': lambda m: m._text(m._number('<I')),
-  b'C': lambda m: m._bytes(m._number('<B')),
-  b'B': lambda m: m._bytes(m._number('<I')),
-  b'\x8e': lambda m: m._bytes(m._number('<Q')),
-  b'\x96': lambda m: m._bytes(m._number('<Q')),  # a bytearray
+  b'\x8c': lambda m: m._text(m._int('<B')),
+  b'X': lambda m: m._text(m._int('<I')),
+  b'C': lambda m: m._bytes(m._int('<B')),
+  b'B': lambda m: m._bytes(m._int('<I')),
+  b'\x8e': lambda m: m._bytes(m._int('<Q')),
+  b'\x96': lambda m: m._bytes(m._int('<Q')),  # a bytearray
   b']': lambda m: m._push([]),
   b'}': lambda m: m._push({}),
   b')': lambda m: m._push(()),
@@ -370,10 +376,10 @@ _STEPS: dict[bytes, Callable[[_Machine], None]] = {
   b's': lambda m: m._set([m._pop(), m._pop()][::-1]),
   b'u': lambda m: m._set(m._to_mark()),
   b'\x94': lambda m: m._remember(len(m._memo)),
-  b'q': lambda m: m._remember(m._number('<B')),
-  b'r': lambda m: m._remember(m._number('<I')),
-  b'h': lambda m: m._push(m._memo[m._number('<B')]),
-  b'j': lambda m: m._push(m._memo[m._number('<I')]),
+  b'q': lambda m: m._remember(m._int('<B')),
+  b'r': lambda m: m._remember(m._int('<I')),
+  b'h': lambda m: m._push(m._memo[m._int('<B')]),
+  b'j': lambda m: m._push(m._memo[m._int('<I')]),
   b'c': _Machine._global,
   b'\x93': _Machine._stack_global,
   b'R': _Machine._reduce,
