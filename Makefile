@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .PHONY: demo test test-slow lint format docs clean
 .DELETE_ON_ERROR:
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml hatch_build.py CMakeLists.txt $(wildcard terraformer/native/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "expected Python 3.11 or newer, found $$($(PYTHON) --version); set PYTHON=..." >&2; exit 2; }
 	@echo "installing into $(VENV), about two minutes"

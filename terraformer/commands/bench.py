@@ -4,9 +4,12 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from terraformer import libraries, values
+from terraformer.commands.decoding import ENGINES
+from terraformer.config import CACHE_DTYPES
 from terraformer.configure import load_configs
 from terraformer.flags import Command, Group, add_gin
 
@@ -63,14 +66,29 @@ def _decode_flags(parser: argparse.ArgumentParser) -> None:
   add_gin(parser, files='the sparse model; repeatable')
   parser.add_argument(
     '--variants',
-    type=_variants,
+    type=_some_of(_VARIANTS),
     default=_VARIANTS,
     metavar='NAME,NAME',
     help='of dense, ff, ff_qkv and ff_qkv_output: what is sparse (default: all)',
   )
   parser.add_argument('--layers', type=_layers, metavar='E,D', help='a slice: so many encoder and decoder layers')
   parser.add_argument(
-    '--dtype', default='float32', choices=('float32', 'bfloat16'), help='of what is read by row (default: %(default)s)'
+    '--engines',
+    type=_some_of(ENGINES[1:]),
+    default=('xla', 'native'),
+    metavar='NAME,NAME',
+    help='of native and xla (default: xla,native)',
+  )
+  parser.add_argument(
+    '--dtypes',
+    type=_some_of(CACHE_DTYPES),
+    default=CACHE_DTYPES,
+    metavar='TYPE,TYPE',
+    help='of the weights by the native engine: float32, bfloat16, int8 (default: all); XLA computes in float32',
+  )
+  parser.add_argument('--cache_dtype', choices=CACHE_DTYPES, help='of the KV cache (default: that of the weights)')
+  parser.add_argument(
+    '--threads', type=values.whole_from(1, 4096), metavar='N', help='of the native engine (default: one per core)'
   )
   parser.add_argument(
     '--context', type=_lengths, default=(64,), metavar='N,N', help='tokens before the measured ones (default: 64)'
@@ -84,12 +102,17 @@ def _decode_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--json', action='store_true', help='print one JSON object a variant, context and batch')
 
 
-def _variants(text: str) -> tuple[str, ...]:
-  names = tuple(text.split(','))
-  for name in names:
-    if name not in _VARIANTS:
-      raise values.refused(f'some of {", ".join(_VARIANTS)}', name)
-  return names
+def _some_of(choices: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+  """Takes names of `choices`, separated by commas."""
+
+  def parse(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(','))
+    for name in names:
+      if name not in choices:
+        raise values.refused(f'some of {", ".join(choices)}', name)
+    return names
+
+  return parse
 
 
 def _layers(text: str) -> tuple[int, int]:
@@ -109,10 +132,13 @@ def _decode(flags: argparse.Namespace) -> None:
     run.model,
     flags.variants,
     flags.layers,
-    flags.dtype == 'bfloat16',
+    flags.engines,
+    flags.dtypes,
+    flags.cache_dtype,
     flags.context,
     flags.batch,
     flags.tokens,
+    flags.threads,
     flags.scratch,
     say=lambda text: print(text, file=sys.stderr, flush=True),
   )
@@ -131,9 +157,9 @@ def _decode(flags: argparse.Namespace) -> None:
 
 _DECODE = Command(
   'decode',
-  'Measure decoding on this CPU, sparse beside dense.',
-  'Milliseconds a token of a model and of its dense twin, with random weights and uniform routing, in turns; the\n'
-  "bytes that a token touches beside the machine's read bandwidth, resident memory, and the time of each part.\n"
+  'Measure decoding on this CPU: sparse next to dense, kernels next to XLA.',
+  'Milliseconds per step of a model and of its dense twin, with random weights and uniform routing, in turns; the\n'
+  "bytes that a step touches next to the machine's read bandwidth, resident memory, and XLA's time for each part.\n"
   'Weights are a temporary file of the size of the largest variant (--scratch says where).',
   _decode_flags,
   _decode,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from terraformer import libraries, values
-from terraformer.commands.decoding import add_decoding, decode_config
+from terraformer.commands.decoding import ENGINES, add_decoding, decode_config
 from terraformer.commands.stored import stored_gin
 from terraformer.config import DecodeConfig
 from terraformer.configure import load_configs
@@ -17,6 +17,9 @@ from terraformer.flags import Command, add_configuration
 def _flags(parser: argparse.ArgumentParser) -> None:
   add_configuration(parser)
   parser.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  parser.add_argument(
+    '--bundle', metavar='BUNDLE', help="score this bundle of the run's model, in its number types, not a checkpoint"
+  )
   parser.add_argument('--split', default='test', choices=('test', 'validation'), help='default: %(default)s')
   parser.add_argument(
     '--limit', type=values.at_most, default=256, help='examples to read at most (default: %(default)s)'
@@ -29,6 +32,9 @@ def _flags(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object with all figures and texts')
   add_decoding(parser)
+  parser.add_argument(
+    '--engine', choices=ENGINES, default=ENGINES[0], help='that decodes, as for `decode` (default: %(default)s)'
+  )
 
 
 def _evaluate(flags: argparse.Namespace) -> None:
@@ -39,9 +45,11 @@ def _evaluate(flags: argparse.Namespace) -> None:
   run, decode = None, DecodeConfig()
   if flags.gin_file or flags.gin_bindings:
     run, decode, _ = load_configs(flags.gin_file, flags.gin_bindings, stored_gin(flags.workdir))
-  decode = None if flags.perplexity else decode_config(decode, flags)
+  decode = decode_config(decode, flags)
   libraries.cache_compilations()
-  chosen = {'decode': decode, 'batch_size': flags.batch_size, 'best': flags.best}
+  bundle = Path(flags.bundle) if flags.bundle else None
+  chosen = {'decode': None if flags.perplexity else decode, 'batch_size': flags.batch_size, 'best': flags.best}
+  chosen |= {'bundle': bundle, 'engine': flags.engine, 'cache_dtype': decode.cache_dtype}
   result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, show_progress=not flags.json, **chosen)
   try:
     print(_as_json(dataclasses.asdict(result)) if flags.json else as_text(result, flags.examples))

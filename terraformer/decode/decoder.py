@@ -158,6 +158,27 @@ class Decoder:
         return
       yield int(token_B[0])
 
+  def teacher_forced_logits(
+    self, inputs_BxS: np.ndarray, targets_BxT: np.ndarray, cache_dtype: str = 'float32'
+  ) -> np.ndarray:
+    """Logits BxTxV of each target token given the targets before it, step by step as texts are decoded.
+
+    Args:
+      inputs_BxS: sources, right-padded with 0; of a model without sources of length 0.
+      targets_BxT: targets, right-padded with 0.
+      cache_dtype: of the KV cache.
+    """
+    batch, n_steps = targets_BxT.shape
+    start_B, length_B = np.zeros(batch, np.int32), (inputs_BxS != 0).sum(1).astype(np.int32)
+    prompts = Prompts(self.bundle.continues, inputs_BxS, length_B, start_B, [], [], [n_steps] * batch)
+    state = self._engine.prefill(prompts, n_steps, cache_dtype)
+    arguments, logits = self._engine.arguments(cache_dtype), []
+    step = steps.compile_forward(self._engine.forward)
+    for token_B in np.column_stack([start_B, targets_BxT[:, :-1]]).T:
+      logits_BxV, state = step(arguments, jnp.asarray(token_B, jnp.int32), state)
+      logits.append(np.asarray(logits_BxV))
+    return np.stack(logits, axis=1)
+
   def _one_by_one(self, texts: Sequence[str], config: DecodeConfig) -> list[str]:
     """Beam search of each text; its beams are a batch already."""
     written, text_stats = [], []

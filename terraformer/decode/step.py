@@ -102,6 +102,16 @@ def compile_step(
 
 
 @functools.lru_cache(maxsize=16)
+def compile_forward(forward: Forward) -> Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]:
+  """forward(arguments, token_B, state) -> (logits_BxV, state), compiled."""
+  return jax.jit(
+    lambda arguments, token_B, state: forward(arguments, token_B, state),
+    donate_argnums=2,
+    compiler_options=COMPILER_OPTIONS,
+  )
+
+
+@functools.lru_cache(maxsize=16)
 def compile_beam_step(forward: Forward, n_ids: int) -> Callable:
   """step(arguments, sampling, token_W, score_W, processors) -> ((scores, parents, tokens), sampling).
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -22,6 +24,7 @@ from terraformer.models.make import abstract_model
 from terraformer.models.parameters import split_module, stacked_name, unflatten
 from terraformer.training import checkpoint, same_run
 from terraformer.training.best import chosen
+from terraformer.training.loss import token_losses
 from terraformer.training.manifest import NAME
 from terraformer.training.metrics import EvalMetrics
 from terraformer.training.source_use import summarize_twice
@@ -98,6 +101,9 @@ def evaluate(
   decode: DecodeConfig | None = _GREEDY,
   batch_size: int | None = None,
   best: bool = False,
+  bundle: Path | None = None,
+  engine: str = 'auto',
+  cache_dtype: str = 'float32',
 ) -> Evaluation:
   """Evaluates a checkpoint of a run; its texts are in `evaluation_SPLIT.jsonl` beside it, as soon as each is written.
 
@@ -112,6 +118,9 @@ def evaluate(
     decode: how texts are written; None for perplexity alone.
     batch_size: examples that are read, and decoded, side by side; None for what is likely to fit.
     best: whether the best checkpoint is taken in the place of the newest.
+    bundle: a bundle of the run's model, scored instead of a checkpoint, as decoding computes it, in its number types.
+    engine: that decodes, as in `Decoder.open`.
+    cache_dtype: of the KV cache with which the losses of a bundle are computed.
 
   Raises:
     UserError: if there is no complete checkpoint, data or model are not those of the run, the split is empty, or the
@@ -128,13 +137,21 @@ def evaluate(
   tokens = run.data.inputs_length + run.data.targets_length
   batch_size = min(batch_size or max(1, min(_LARGEST_BATCH, _BATCH_TOKENS // tokens)), n_examples)
 
-  figures = _perplexity(folder, step, run, data, split_name, n_examples, batch_size, show_progress)
+  decoder = None if bundle is None else _open(bundle, run, data, engine)
+  if decoder is None:
+    losses_of = _by_checkpoint(folder, step, run)
+  else:
+    step = decoder.bundle.origin.get('step', 0)
+    losses_of = functools.partial(_by_bundle, decoder, cache_dtype)
+  figures = _perplexity(losses_of, data, split_name, n_examples, batch_size, show_progress)
   texts, path = [], ''
   continues = not run.data.inputs_length
   if decode is not None:
     origin = {
       'step': step,
-      'checkpoint': hashlib.sha256((checkpoint.folder(folder) / str(step) / NAME).read_bytes()).hexdigest(),
+      'checkpoint': hashlib.sha256(
+        (checkpoint.folder(folder) / str(step) / NAME if bundle is None else bundle / 'config.json').read_bytes()
+      ).hexdigest(),
       'data': data.fingerprint,
       'lengths': [run.data.inputs_length, run.data.targets_length],
       'decode': to_dict(decode),
@@ -145,7 +162,7 @@ def evaluate(
     with contextlib.closing(Predictions(workdir, split_name, origin)) as predictions:
       predictions.require(pairs)
       if len(predictions.texts) < n_examples:
-        decoder = _decoder(folder, step, run, data)
+        decoder = decoder or _decoder(folder, step, run, data, engine)
         _decode(decoder, predictions, pairs, decode, batch_size, show_progress)
       texts = [(*pair, text) for pair, text in zip(pairs, predictions.texts, strict=False)]
       path = str(predictions.path)
@@ -158,34 +175,57 @@ def evaluate(
   )
 
 
-def _perplexity(
-  folder: Path, step: int, run: RunConfig, data: Prepared, split_name: str, n: int, batch_size: int, show_progress: bool
-) -> dict[str, float]:
-  """Loss, accuracy and perplexity, the loss with shuffled sources, and the perplexity of the unigram model."""
+def _by_checkpoint(folder: Path, step: int, run: RunConfig) -> Callable[[Batch], EvalMetrics]:
+  """Computes the losses of a batch with a checkpoint, all positions at once."""
   params = checkpoint.restore_params(folder, step, run)
   eval_step = jax.jit(make_eval_step(split_module(abstract_model(run.model))[0]))
+  return lambda batch: jax.device_get(eval_step(params, {name: batch[name] for name in ('inputs', 'targets')}))
 
-  def of_batch(batch: Batch) -> EvalMetrics:
-    return jax.device_get(eval_step(params, {name: batch[name] for name in ('inputs', 'targets')}))
 
+def _by_bundle(decoder: Decoder, cache_dtype: str, batch: Batch) -> EvalMetrics:
+  """Computes the losses of a batch with a bundle, position by position."""
+  logits_BxTxV = decoder.teacher_forced_logits(batch['inputs'], batch['targets'], cache_dtype)
+  return jax.device_get(EvalMetrics.single_from_model_output(**token_losses(logits_BxTxV, batch['targets'])))
+
+
+def _open(path: Path, run: RunConfig, data: Prepared, engine: str) -> Decoder:
+  """Opens a bundle of the run's model and vocabulary."""
+  decoder = Decoder.open(path, engine=engine)
+  if decoder.bundle.model != dataclasses.replace(run.model, bfloat16=False):
+    raise UserError(f'{path}: expected a bundle of the model of the run, found another model')
+  if decoder.bundle.tokenizer.fingerprint != data.tokenizer.fingerprint:
+    raise UserError(f'{path}: expected a bundle with the vocabulary of the data, found another')
+  return decoder
+
+
+def _perplexity(
+  losses_of: Callable[[Batch], EvalMetrics],
+  data: Prepared,
+  split_name: str,
+  n: int,
+  batch_size: int,
+  show_progress: bool,
+) -> dict[str, float]:
+  """Loss, accuracy and perplexity, the loss with shuffled sources, and the perplexity of the unigram model."""
   metrics, with_shuffled, unigram_losses = [], [], []
   bar = {'total': -(-n // batch_size), 'desc': 'perplexity', 'unit': 'batch', 'disable': not show_progress}
   for batch, shuffled in tqdm(data.eval_batches_twice(split_name, batch_size, n), **bar):
-    metrics.append(of_batch(batch))
+    metrics.append(losses_of(batch))
     if shuffled is not None:
-      with_shuffled.append(of_batch(shuffled))
+      with_shuffled.append(losses_of(shuffled))
     unigram_losses.append(data.unigram_losses(batch['targets']))
   unigram_perplexity = float(np.exp(np.concatenate(unigram_losses).mean()))
   return summarize_twice(metrics, with_shuffled) | {'unigram_perplexity': unigram_perplexity}
 
 
-def _decoder(folder: Path, step: int, run: RunConfig, data: Prepared) -> Decoder:
+def _decoder(folder: Path, step: int, run: RunConfig, data: Prepared, engine: str) -> Decoder:
   """The decoder of the bundle that `export` would write."""
   model = dataclasses.replace(run.model, bfloat16=False)
   facts = layerwise_facts(model)
   weights = {name: checkpoint.read_layer(folder, step, *stacked_name(name, each)) for name, each in facts.items()}
   lengths = run.data.inputs_length, run.data.targets_length
-  return Decoder(Bundle(model, unflatten(weights), data.tokenizer, *lengths, {}, inputs_eos=run.data.inputs_eos))
+  bundle = Bundle(model, unflatten(weights), data.tokenizer, *lengths, {}, inputs_eos=run.data.inputs_eos)
+  return Decoder(bundle, engine)
 
 
 def _decode(

@@ -18,6 +18,7 @@ from terraformer.config import (
 )
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import count, split_module
+from terraformer.native.library import why_missing
 
 CONFIG = TerraformerConfig(
   vocab_size=64,
@@ -33,7 +34,8 @@ CONFIG = TerraformerConfig(
 
 @pytest.fixture(scope='module')
 def results():
-  return list(bench_decode(CONFIG, ('dense', 'ff_qkv_output'), layers=(1, 1), contexts=(8,), tokens=8))
+  measured = bench_decode(CONFIG, ('dense', 'ff_qkv_output'), (1, 1), ('xla',), contexts=(8,), tokens=8)
+  return list(measured)
 
 
 def test_every_variant_is_measured_and_described(results, tmp_path):
@@ -59,6 +61,18 @@ def test_bytes_are_those_of_the_parameters_read_and_of_the_keys_and_values(resul
   positions = 64 * 16
   n_read = count(split_module(_slice())[1]) - n_encoder - rows * 3 // 4 - table * 63 // 64 - positions * 63 // 64
   assert results[1].bytes_per_token == 4 * (n_read + 2 * 8 * 16)
+
+
+@pytest.mark.skipif(why_missing() is not None, reason=f'no native engine: {why_missing()}')
+def test_every_type_is_measured_by_the_native_engine(tmp_path):
+  dtypes = ('float32', 'bfloat16', 'int8')
+  results = list(bench_decode(CONFIG, ('ff_qkv_output',), None, ('native',), dtypes, contexts=(8,), tokens=8))
+  assert [result.dtype for result in results] == [result.cache_dtype for result in results] == list(dtypes)
+  assert all(result.about.startswith('native (') and not result.parts for result in results)
+  touched = [result.bytes_per_token for result in results]
+  assert touched[0] > touched[1] > touched[2]
+  assert 'native' in as_table(results) and 'parts alone' not in as_table(results)
+  draw_chart(results, tmp_path / 'chart.png')
 
 
 def _slice():

@@ -207,3 +207,21 @@ def test_a_registered_task_of_which_nothing_is_known_is_scored_as_text(run_folde
 @pytest.mark.parametrize(('decode', 'expected'), [(DecodeConfig(), 'standard'), (None, None)])
 def test_the_tokenizer_of_ascii_references_is_the_standard_one(run_folder, decode, expected):
   assert evaluate(run_folder, limit=2, show_progress=False, decode=decode).rouge_tokenizer == expected
+
+
+@pytest.mark.parametrize('engine', ['xla', 'auto'])
+def test_a_bundle_has_the_loss_of_its_checkpoint(run_folder, bundle, engine):
+  expected = evaluate(run_folder, limit=5, show_progress=False)
+  found = evaluate(run_folder, limit=5, show_progress=False, bundle=bundle, engine=engine)
+  assert found.loss == pytest.approx(expected.loss, abs=1e-4)
+  assert found.loss_with_shuffled_sources == pytest.approx(expected.loss_with_shuffled_sources, abs=1e-4)
+  assert (found.step, found.texts) == (24, expected.texts)
+
+
+def test_a_bundle_of_another_model_is_refused(run_folder, bundle, tmp_path):
+  other = shutil.copytree(bundle, tmp_path / 'other')
+  config = json.loads((other / 'config.json').read_text())
+  config['model']['decoder']['ff_chunk'] = 3
+  (other / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(UserError, match='other: expected a bundle of the model of the run, found another model'):
+    evaluate(run_folder, limit=5, show_progress=False, bundle=other)

@@ -82,11 +82,11 @@ class NativeEngine:
     self.forward = NativeForward(config)
     self._config, self._n_threads, self._dtype = config, n_threads, dtype
     self._layerwise = merge_module(split_module(abstract_layerwise(config))[0], weights)
-    self._weights = jax.device_put(weights, may_alias=True)
+    self._stored = weights
     facts = layerwise_facts(config)
     self._read_by_xla = {
-      name: x
-      for name, x in flatten(self._weights).items()
+      name: jax.device_put(value, may_alias=True)
+      for name, value in flatten(weights).items()
       if facts[name].in_step and facts[name].group in _GROUPS_OF_XLA
     }
     self._tensors: dict[str, np.ndarray] = {}
@@ -114,11 +114,20 @@ class NativeEngine:
 
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> NativeState:
     """The state after the prompts, with room for `room` tokens."""
+    return self.from_xla(prefill(self._config, self._weights, prompts, 1), room, cache_dtype)
+
+  def from_xla(self, prompt: DecodeState, room: int, cache_dtype: str) -> NativeState:
+    """The state after prompts that XLA has read."""
     _, to_native = self._model(cache_dtype)
-    state = to_native(prefill(self._config, self._weights, prompts, 1))
+    state = to_native(prompt)
     missing = int(np.max(state.length_B)) + room - state.n_slots
     # A step takes the state's buffers for its own, and none of them may be two arrays'.
     return jax.tree.map(jnp.copy, self.extend(state, max(0, missing)))
+
+  @functools.cached_property
+  def _weights(self) -> Params:
+    """The weights as XLA reads prompts with them; files stay mapped."""
+    return jax.device_put(self._stored, may_alias=True)
 
   def can_grow(self, n_slots: int) -> bool:
     """Whether a cache may begin small: pages are added without a change to those before."""
