@@ -9,7 +9,7 @@ from terraformer.config import refused
 from terraformer.files import write_whole
 
 _LABELS = {'dense': 'dense', 'ff': '+ sparse FF', 'ff_qkv': '+ sparse QKV', 'ff_qkv_output': '+ sparse output'}
-_COLORS = ('#9aa7b4', '#3b6ea5', '#5b9b7a', '#d98c3f')
+_COLORS = ('#9aa7b4', '#3b6ea5', '#5b9b7a', '#d98c3f', '#8d6fb0', '#b56576', '#c9a227', '#6c757d', '#2f9e9e')
 
 
 def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:

@@ -10,14 +10,23 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
-from terraformer.bench.decode_case import TURN, Case, Spec, weight_bytes
-from terraformer.bench.machine import Pool, random_pool, read_bandwidth, require_disk, require_memory, resident_bytes
+from terraformer.bench.decode_case import TURN, Case, Spec, n_decoding, weight_bytes
+from terraformer.bench.machine import (
+  Pool,
+  n_cores,
+  random_pool,
+  read_bandwidth,
+  require_disk,
+  require_memory,
+  resident_bytes,
+)
 from terraformer.bench.parts import EMPTY, part_programs
+from terraformer.bench.peers import LlamaCase, Sizes, gguf_file, require_peers, sizes_like
 from terraformer.config import ModelConfig, UserError
-from terraformer.decode.bundle import parameter_shapes
 from terraformer.decode.native.description import NoKernelError
-from terraformer.decode.shapes import layerwise_facts
 from terraformer.decode.xla import decoding_form
 from terraformer.models.cost import cache_numbers
 from terraformer.models.twin import dense_twin
@@ -106,6 +115,7 @@ def bench_decode(
   tokens: int = 36,
   n_threads: int | None = None,
   scratch: str | None = None,
+  peers: Sequence[str] = (),
   say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[DecodeTime]:
   """Measures every variant by every engine, in turns, at each context and batch.
@@ -122,6 +132,7 @@ def bench_decode(
     tokens: measured of each, at least.
     n_threads: of the native engine; None for one per core.
     scratch: folder of the file that stands for the weights; None for the system's.
+    peers: types of llama.cpp, of `peers.TYPES`: dense models with as many parameters as the sparsest variant.
     say: is told what is under way.
 
   Raises:
@@ -140,7 +151,7 @@ def bench_decode(
     require_memory(4 * batch * n_cached, f'--context {context} with --batch {batch}')
   require_disk(n_bytes, scratch, 'the weights')
   say(f'writing {n_bytes / 1e9:.1f} GB of random weights')
-  with random_pool(n_bytes, scratch) as pool:
+  with random_pool(n_bytes, scratch) as pool, _peer_files(list(models.values())[-1], peers, scratch, say) as files:
     for context, batch in itertools.product(contexts, batches):
       before, cases = read_bandwidth(), []
       for spec in specs:
@@ -149,14 +160,36 @@ def bench_decode(
           cases.append(Case(spec, models[spec.variant], pool, context, batch, n_threads))
         except NoKernelError as error:
           say(f'{spec} is left out: the native engine has no kernel for {error}')
+      others = [LlamaCase(*file, context, batch, n_threads or n_cores()) for file in files]
+      cases += others
       say(f'measuring {len(cases)} cases at context {context:,}, batch {batch}')
       while any(len(case.seconds) < tokens for case in cases):
         for case in cases:
           case.take_turn()
-      parts = [_parts(case) if case.spec.engine == 'xla' else {} for case in cases]
+      parts = [_parts(case) if isinstance(case, Case) and case.spec.engine == 'xla' else {} for case in cases]
       bandwidth = (before + read_bandwidth()) / 2
       for case, each in zip(cases, parts, strict=True):
         yield _result(case, each, bandwidth, whole, pool)
+      for case in others:
+        case.close()
+
+
+@contextmanager
+def _peer_files(
+  config: ModelConfig, kinds: Sequence[str], scratch: str | None, say: Callable[[str], None]
+) -> Iterator[list[tuple[Path, Sizes, str]]]:
+  """A file of each type of llama.cpp, with as many parameters as a model of ours."""
+  if not kinds:
+    yield []
+    return
+  require_peers()
+  sizes = sizes_like(config, n_decoding(config))
+  with ExitStack() as stack:
+    files = []
+    for kind in kinds:
+      say(f'writing a model of {sizes.params / 1e6:,.0f} million parameters for llama.cpp in {kind}')
+      files.append((stack.enter_context(gguf_file(sizes, kind, scratch)), sizes, kind))
+    yield files
 
 
 def _specs(
@@ -179,15 +212,15 @@ def _specs(
       yield from (Spec(variant, engine, dtype, cache_dtype or dtype) for dtype in dtypes)
 
 
-def _result(case: Case, parts: dict[str, float], bandwidth: float, whole: int, pool: Pool) -> DecodeTime:
+def _result(case: Case | LlamaCase, parts: dict[str, float], bandwidth: float, whole: int, pool: Pool) -> DecodeTime:
   median, touched = statistics.median(case.seconds), case.bytes_per_step
   return DecodeTime(
     **dataclasses.asdict(case.spec),
-    about=case.engine.about,
-    layers=(case.config.decoder_shape[0], whole),
+    about=case.about,
+    layers=(case.layers, whole),
     context=case.context,
     batch=case.batch,
-    params=_n_decoding(case.config),
+    params=case.params,
     ms_per_token=1000 * median,
     min_ms=1000 * min(case.seconds),
     tokens=len(case.seconds),
@@ -197,13 +230,6 @@ def _result(case: Case, parts: dict[str, float], bandwidth: float, whole: int, p
     resident_bytes=_resident(case, pool),
     parts=parts,
   )
-
-
-def _n_decoding(config: ModelConfig) -> int:
-  """Parameters without those that read the source alone, of whose keys and values the decoder makes its own."""
-  facts = layerwise_facts(config)
-  shapes = parameter_shapes(config).items()
-  return sum(x.size for name, x in shapes if facts[name].in_step or facts[name].stack == 'decoder')
 
 
 def _parts(case: Case) -> dict[str, float]:
@@ -221,7 +247,7 @@ def _parts(case: Case) -> dict[str, float]:
   return {name: max(0.0, ms - call) for name, ms in times.items()} | {'call': call}
 
 
-def _resident(case: Case, pool: Pool) -> int:
+def _resident(case: Case | LlamaCase, pool: Pool) -> int:
   pool.forget()
   for _ in range(_SETTLE // TURN + 1):
     case.take_turn()

@@ -116,6 +116,21 @@ class Case:
     np.asarray(pending.pop())
 
   @property
+  def about(self) -> str:
+    """The engine in words."""
+    return self.engine.about
+
+  @property
+  def layers(self) -> int:
+    """Layers of the decoder."""
+    return self.config.decoder_shape[0]
+
+  @property
+  def params(self) -> int:
+    """Parameters without those that read the source alone, whose keys and values the decoder makes its own."""
+    return n_decoding(self.config)
+
+  @property
   def bytes_per_step(self) -> int:
     """Bytes that a step must touch: parameters, for the kernels as they are stored, and keys and values."""
     facts, layouts, total = layerwise_facts(self.config), layouts_for(self.config, self.spec.dtype), 0.0
@@ -125,6 +140,13 @@ class Case:
       total += stored * n_read(facts[name], shape, self.batch) / max(1, shape.size)
     numbers = self.batch * cache_numbers(self.config, self.context)
     return round(total) + numbers * _ITEM_BYTES[self.spec.cache_dtype]
+
+
+def n_decoding(config: ModelConfig) -> int:
+  """Parameters of a model without those that read the source alone."""
+  facts = layerwise_facts(config)
+  shapes = parameter_shapes(config).items()
+  return sum(x.size for name, x in shapes if facts[name].in_step or facts[name].stack == 'decoder')
 
 
 def weight_bytes(config: ModelConfig, dtype: str) -> int:

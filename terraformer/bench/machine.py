@@ -19,12 +19,16 @@ _BLOCK = 1 << 26  # bytes
 _READ_BYTES = 1 << 30
 
 
+def n_cores() -> int:
+  """Cores that this process may use."""
+  return len(os.sched_getaffinity(0))
+
+
 def read_bandwidth(repeats: int = 5) -> float:
   """Bytes a second that all cores together read from memory: the best of some runs over 1 GB."""
-  n_cores = len(os.sched_getaffinity(0))
-  parts = np.array_split(np.ones(_READ_BYTES // 4, np.float32), n_cores)
+  parts = np.array_split(np.ones(_READ_BYTES // 4, np.float32), n_cores())
   best = 0.0
-  with concurrent.futures.ThreadPoolExecutor(n_cores) as pool:
+  with concurrent.futures.ThreadPoolExecutor(n_cores()) as pool:
     for _ in range(repeats):
       begun = time.perf_counter()
       list(pool.map(np.max, parts))

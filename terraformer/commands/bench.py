@@ -15,6 +15,8 @@ from terraformer.flags import Command, Group, add_gin
 
 # Of `bench.decode`, which needs jax.
 _VARIANTS = ('dense', 'ff', 'ff_qkv', 'ff_qkv_output')
+# Of `bench.peers`.
+_PEERS = ('F32', 'Q8_0', 'Q4_0', 'Q4_K', 'TQ2_0')
 # A measurement that takes days is a slip of the finger.
 _repetitions = values.whole_from(1, 100_000)
 
@@ -97,6 +99,15 @@ def _decode_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--tokens', type=_repetitions, default=36, help='steps to measure of each at least (default: %(default)s)'
   )
+  parser.add_argument(
+    '--peers',
+    type=_some_of(_PEERS),
+    nargs='?',
+    const=_PEERS,
+    default=(),
+    metavar='TYPE,TYPE',
+    help="llama.cpp as well, with a dense model of the sparsest variant's size: of F32, Q8_0, Q4_0, Q4_K, TQ2_0 (all)",
+  )
   parser.add_argument('--scratch', metavar='DIR', help="folder of the temporary file (default: the system's)")
   parser.add_argument('--chart', metavar='FILE', help='draw the decoding times to this PNG file')
   parser.add_argument('--json', action='store_true', help='print one JSON object a variant, context and batch')
@@ -140,6 +151,7 @@ def _decode(flags: argparse.Namespace) -> None:
     flags.tokens,
     flags.threads,
     flags.scratch,
+    flags.peers,
     say=lambda text: print(text, file=sys.stderr, flush=True),
   )
   results = []

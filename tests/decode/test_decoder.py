@@ -6,6 +6,7 @@ import pytest
 
 from terraformer.config import DecodeConfig, UserError
 from terraformer.decode.decoder import Decoder
+from terraformer.decode.native import engine as native_engine
 from terraformer.models.generate import generate
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import merge_module, split_module
@@ -63,3 +64,21 @@ def test_what_is_no_text_is_refused(decoder, source, found):
 
 def test_no_texts_become_no_texts(decoder):
   assert decoder.generate_batch([]) == []
+
+
+def test_an_engine_that_does_not_exist_is_named(bundle):
+  with pytest.raises(UserError, match="engine: expected auto, native or xla, found 'gpu'"):
+    Decoder.open(bundle, engine='gpu')
+
+
+def test_without_the_library_xla_decodes_and_says_why(bundle, monkeypatch):
+  monkeypatch.setattr(native_engine, 'library', _no_library)
+  decoder = Decoder.open(bundle)
+  ''.join(decoder.generate('Red tree.', DecodeConfig(max_tokens=2)))
+  assert decoder.stats.engine == 'XLA (there is no native engine: it was not built)'
+  with pytest.raises(UserError, match='--engine=native: there is no native engine: it was not built; use --engine=xla'):
+    Decoder.open(bundle, engine='native')
+
+
+def _no_library():
+  raise OSError('it was not built')

@@ -16,6 +16,7 @@ from terraformer.decode.sampling import SamplingParams
 from terraformer.models.generate import mask_reserved_ids
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import merge_module, split_module
+from terraformer.native.library import why_missing
 from terraformer.training import checkpoint
 
 TEXTS = ['Red tree river stone house bird 3.', 'Small hill.', 'Blue road cloud ' * 20]
@@ -28,9 +29,11 @@ MODES = {
 }
 
 
-@pytest.fixture(scope='module')
-def decoder(bundle):
-  return Decoder.open(bundle)
+@pytest.fixture(scope='module', params=['xla', 'native'])
+def decoder(bundle, request):
+  if request.param == 'native' and why_missing():
+    pytest.skip(f'no native library: {why_missing()}')
+  return Decoder.open(bundle, engine=request.param)
 
 
 @pytest.fixture(scope='module')
