@@ -54,28 +54,12 @@ class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
     return super()._model_context()
 
 
-class TokenizerVocabulary(seqio.Vocabulary):
+class TokenizerVocabulary(seqio.PassThroughVocabulary):
   """A tokenizer of this library that is no sentencepiece model, as seqio's preprocessors use it."""
 
   def __init__(self, tokenizer: Tokenizer):
-    super().__init__(extra_ids=0)
+    super().__init__(tokenizer.size, tokenizer.eos_id)
     self._tokenizer = tokenizer
-
-  @property
-  def bos_id(self) -> None:
-    return None
-
-  @property
-  def eos_id(self) -> int:
-    return self._tokenizer.eos_id
-
-  @property
-  def unk_id(self) -> None:
-    return None
-
-  @property
-  def _base_vocab_size(self) -> int:
-    return self._tokenizer.size
 
   def _encode(self, s: str) -> list[int]:
     return self._tokenizer.encode(s)
@@ -96,14 +80,12 @@ class TokenizerVocabulary(seqio.Vocabulary):
     return isinstance(other, TokenizerVocabulary) and self._tokenizer.fingerprint == other._tokenizer.fingerprint
 
 
-def _vocabulary(path: str, sentinels: int) -> seqio.Vocabulary:
+def _vocabulary(path: str, sentinels: int) -> SentencePieceVocabulary | TokenizerVocabulary:
   """The vocabulary of a local file; sentencepiece models have a class of seqio, which tokenizes in TensorFlow."""
   tokenizer = Tokenizer.open(path, sentinels)
-  return (
-    SentencePieceVocabulary(path, extra_ids=sentinels)
-    if type(tokenizer) is Tokenizer
-    else TokenizerVocabulary(tokenizer)
-  )
+  if type(tokenizer) is Tokenizer:
+    return SentencePieceVocabulary(path, extra_ids=sentinels)
+  return TokenizerVocabulary(tokenizer)
 
 
 def component(config: DataConfig, source: Source, vocabulary_path: str | Path) -> Component:
