@@ -1,7 +1,7 @@
 """Compiles the native kernels into the package when it is installed or built.
 
-Without a C++ compiler the package is installed all the same, and decoding goes through XLA. (scikit-build-core can do
-this as well, but its editable installs put a checkout in front of `PYTHONPATH`.)
+Without a C++ compiler the package is still installed, and decoding uses XLA. (scikit-build-core also builds extensions,
+but its editable installs take precedence over `PYTHONPATH`.)
 """
 
 import shutil
@@ -18,17 +18,17 @@ LIBRARY = 'terraformer/native/_kernels.so'
 
 
 class CustomBuildHook(BuildHookInterface):
-  """The hook that hatchling finds here."""
+  """The build hook, which hatchling finds in this file."""
 
   def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-    """Builds the library into the source tree, from where wheels and editable installs take it."""
+    """Builds the library into the source tree, where wheels and editable installs find it."""
     target = Path(self.root) / LIBRARY
     target.unlink(missing_ok=True)
     try:
       self._build(target)
     except (OSError, subprocess.CalledProcessError) as error:
       output = getattr(error, 'output', None) or str(error)
-      self.app.display_warning(f'decoding will go through XLA: the native kernels were not built\n{output}')
+      self.app.display_warning(f'decoding will use XLA: the native kernels were not built\n{output}')
       return
     build_data['artifacts'].append(f'/{LIBRARY}')
     # One wheel for every Python: the library is loaded by ctypes.

@@ -14,7 +14,7 @@ Everything else may change between versions. A name is imported when it is first
 neither JAX nor any other library.
 """
 
-TYPE_CHECKING = False  # type checkers take it for true; `typing`, which has it as well, takes several milliseconds
+TYPE_CHECKING = False  # type checkers assume that this is true; importing `typing` for it takes several milliseconds
 if TYPE_CHECKING:
   from terraformer.api import evaluate, export, train
   from terraformer.config import (
@@ -164,7 +164,7 @@ __all__ = [
   'WatchdogConfig',
 ]
 
-# The modules of the names above; all others are of `terraformer.config`.
+# The modules of the names above; all other names are in `terraformer.config`.
 _MODULES = {
   'Decoder': 'decode.decoder',
   'evaluate': 'api',
@@ -175,7 +175,7 @@ _MODULES = {
 }
 
 
-if not TYPE_CHECKING:  # to type checkers it would say that any name is there
+if not TYPE_CHECKING:  # with this function, type checkers would accept any name
 
   def __getattr__(name: str) -> object:
     if name not in __all__:

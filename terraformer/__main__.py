@@ -1,9 +1,9 @@
-"""The command `terraformer`, which is `python -m terraformer` as well."""
+"""The command `terraformer`, also available as `python -m terraformer`."""
 
 import sys
 
 if __name__ == '__main__' and not sys.flags.safe_path:
-  # `python -m` looks for modules in the working folder first, whose files may have the names of libraries.
+  # `python -m` searches the working folder first, where files may have the names of libraries.
   sys.path.append(sys.path.pop(0))
 
 from terraformer import interrupts, streams  # noqa: E402

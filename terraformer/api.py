@@ -1,6 +1,6 @@
-"""Train, evaluate and export from Python: the commands of these names, as functions.
+"""Functions that train, evaluate and export like the commands of the same names.
 
-They report what is wrong as exceptions and never end the process. Progress goes to the standard error.
+They raise exceptions for errors and never end the process. They print progress to the standard error.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _GREEDY = DecodeConfig()
 
 @contextlib.contextmanager
 def _without_notices() -> Iterator[None]:
-  """Hides what libraries log about checkpoints; an error that they log is raised as well."""
+  """Hides the log messages of libraries about checkpoints; the libraries also raise the errors that they log."""
   logger = logging.getLogger('absl')
   before = logger.level
   logger.setLevel(logging.CRITICAL)
@@ -35,20 +35,20 @@ def _without_notices() -> Iterator[None]:
 def train(config: RunConfig, workdir: str | os.PathLike[str], *, show_progress: bool = True) -> loop.TrainResult:
   """Trains a model to step `config.train.steps`, resuming from the newest checkpoint of `workdir` if it has one.
 
-  Data that have not been prepared yet are prepared first, by a process of their own. Interrupting it (Ctrl-C, or the
-  notebook's stop button) saves a checkpoint and returns; the same call resumes.
+  A separate process first prepares the data if they are not prepared yet. An interruption (Ctrl-C, or the notebook's
+  stop button) saves a checkpoint and returns; the same call resumes.
 
   Args:
-    config: the model, its data and its training, from `load_config` or built of the config classes.
-    workdir: the folder of the run, which takes checkpoints, metrics, TensorBoard events, plots and a summary.
-    show_progress: whether to show a progress bar, and samples of what the model writes.
+    config: model, data and training, from `load_config` or built from the config classes.
+    workdir: the folder of the run, for checkpoints, metrics, TensorBoard events, plots and a summary.
+    show_progress: whether to show a progress bar, and samples of the model's text.
 
   Returns:
-    The step that was reached, the metrics of the last evaluation, and where the time went.
+    The step that was reached, the metrics of the last evaluation, and the time spent on each activity.
 
   Raises:
     UserError: if the data do not fit the model, or the folder holds a run of another configuration.
-    training.divergence.DivergedError: if the loss is not finite or jumps; the newest checkpoint is from before that.
+    training.divergence.DivergedError: if the loss is not finite or jumps; the newest checkpoint is older than that.
     files.UnwritableError: if the disk is full.
   """
   return loop.train(config, Path(workdir), gin_text=as_gin(config), show_progress=show_progress)
@@ -67,23 +67,23 @@ def evaluate(
 ) -> evaluation.Evaluation:
   """Scores the newest checkpoint of a run on held-out examples.
 
-  The texts that the model writes are kept in `workdir`; a call that was interrupted resumes behind the last of them.
+  The model's texts are stored in `workdir`; after an interruption, the same call resumes after the last of them.
 
   Args:
     workdir: the folder of the run.
-    split: of its data.
-    limit: the most examples to read, which are always the same ones.
-    decode: how texts are written; None computes the perplexity alone, which is much faster.
-    batch_size: examples that are decoded side by side; None for what is likely to fit into the memory.
-    best: takes the best checkpoint instead of the newest (`CheckpointConfig.best`).
+    split: split of the run's data.
+    limit: maximum number of examples, which are always the same ones.
+    decode: how texts are generated; None computes only the perplexity, which is much faster.
+    batch_size: number of examples to decode together; None for a number that is likely to fit into memory.
+    best: whether to evaluate the best checkpoint instead of the newest (`CheckpointConfig.best`).
     show_progress: whether to show progress bars.
 
   Returns:
-    Perplexity, ROUGE, exact match and every text, with their baselines.
+    Perplexity, ROUGE, exact match and all texts, with baselines.
 
   Raises:
-    UserError: if there is no complete checkpoint, the prepared data are missing or another run's, or the split is
-      empty.
+    UserError: if there is no complete checkpoint, the prepared data are missing or not those of the run, or the split
+      is empty.
   """
   return evaluation.evaluate(
     Path(workdir), split, limit, show_progress=show_progress, decode=decode, batch_size=batch_size, best=best
@@ -99,19 +99,19 @@ def export(
   best: bool = False,
   show_progress: bool = False,
 ) -> int:
-  """Writes the newest checkpoint of a run as a bundle, the folder that `Decoder.open` reads.
+  """Writes the newest checkpoint of a run as a bundle, a folder that `Decoder.open` reads.
 
   Args:
     workdir: the folder of the run.
-    output: the bundle's folder; a bundle that is there is replaced.
-    dtype: of the weights: bfloat16 takes half the space and time of float32, int8 a quarter.
-    best: takes the best checkpoint instead of the newest (`CheckpointConfig.best`).
+    output: the bundle's folder; an existing bundle is replaced.
+    dtype: type of the weights: bfloat16 takes half the space and time of float32, int8 a quarter.
+    best: whether to export the best checkpoint instead of the newest (`CheckpointConfig.best`).
     show_progress: whether to show a progress bar.
 
   Returns:
     The step of the checkpoint.
 
   Raises:
-    UserError: if there is no complete checkpoint, or `output` holds something else.
+    UserError: if there is no complete checkpoint, or `output` holds anything but a bundle.
   """
   return export_run(Path(workdir), Path(output), dtype, show_progress, best)

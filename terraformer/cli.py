@@ -1,4 +1,4 @@
-"""The command line: flags and gin make one config, a command makes one call."""
+"""The command line: parses flags and runs one command."""
 
 import argparse
 import sys
@@ -24,9 +24,7 @@ from terraformer.training import status as status_lib
 __all__ = ['load_configs', 'main']
 
 _COMMANDS = (PREPARE, VOCAB, TRAIN, EVALUATE, EXPORT, IMPORT, DECODE, DESCRIBE, COMPILE, BENCH)
-_NO_MEMORY = (
-  'expected sizes that fit into the memory of this machine, found too large ones; a smaller batch helps first'
-)
+_NO_MEMORY = 'this machine does not have enough memory; use a smaller batch, shorter examples or a smaller model'
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
       name = f'{name} {flags.command}'
       return _run(flags)
     finally:
-      sys.stdout.flush()  # else Python would, too late to say anything about it
+      sys.stdout.flush()  # otherwise Python flushes it too late to report an error
   except streams.OutputError as error:
     return fail_output(name, error)
 
@@ -48,7 +46,7 @@ def _run(flags: argparse.Namespace) -> int:
   try:
     with interrupts.heard(), writing('a temporary file'):
       paths.require_given({name: getattr(flags, name, None) for name in PATH_FLAGS})
-      if flags.command != 'prepare':  # which imports them in the process that has TensorFlow
+      if flags.command != 'prepare':  # `prepare` imports them in the process that has TensorFlow
         import_modules(getattr(flags, 'module', []))
       return flags.run(flags) or 0
   except UserError as error:
@@ -57,7 +55,7 @@ def _run(flags: argparse.Namespace) -> int:
     return fail(flags.command, error, status_lib.FAILED)
   except MemoryError:
     return fail(flags.command, _NO_MEMORY, status_lib.BAD_INPUT)
-  except RuntimeError as error:  # of which XLA's is one; jax may not be imported yet
+  except RuntimeError as error:  # the base class of XLA's error, which needs jax, which may not be imported
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     return fail(flags.command, _NO_MEMORY, status_lib.BAD_INPUT)

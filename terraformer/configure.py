@@ -1,4 +1,4 @@
-"""The configuration that gin files and bindings make; nothing else of the package knows gin."""
+"""Loads configurations from gin files and bindings; only this module calls gin."""
 
 import contextlib
 import dataclasses
@@ -20,30 +20,30 @@ _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import con
 
 
 def load_config(*gin_files: str | os.PathLike[str], bindings: str | Sequence[str] = ()) -> RunConfig:
-  """The configuration of a run that gin files and bindings make.
+  """Returns the configuration of a run from gin files and bindings.
 
   Args:
-    gin_files: the later ones win; looked up in the working folder, then in the files that come with the package
-      (`gin_configs/runs/demo.gin`).
-    bindings: text of the form `config.TrainConfig.steps = 100`, which wins over the files.
+    gin_files: gin files; later ones take precedence. They are looked up in the working folder, then among the files
+      that come with the package (`gin_configs/runs/demo.gin`).
+    bindings: bindings such as `config.TrainConfig.steps = 100`, which take precedence over the files.
 
   Raises:
-    UserError: for a file, name or value that is not valid, and for a binding that nothing uses.
+    UserError: if a file, name or value is invalid, or if the configuration does not use a binding.
   """
   lines = [bindings] if isinstance(bindings, str) else list(bindings)
   return load_configs([os.fspath(path) for path in gin_files], lines)[0]
 
 
 def load_configs(files: list[str], bindings: list[str], stored: str = '') -> tuple[RunConfig, DecodeConfig, str]:
-  """The configs that gin files and bindings make, and the gin text that makes them again.
+  """Returns the configs from gin files and bindings, and gin text that produces them again.
 
   Args:
-    files: gin files; their includes are looked up beside the working folder and beside this package.
-    bindings: of the command line, later than the files.
-    stored: gin text of an earlier run, before both.
+    files: gin files; they and their includes are looked up in the working folder, then among the package's files.
+    bindings: bindings of the command line, which take precedence over the files.
+    stored: gin text of an earlier run; files and bindings take precedence over it.
 
   Raises:
-    UserError: for a file, name or value that is not valid, and for a binding that nothing uses.
+    UserError: if a file, name or value is invalid, or if the configuration does not use a binding.
   """
   with _working_folder_last():
     return _load(files, bindings, stored)
@@ -51,7 +51,7 @@ def load_configs(files: list[str], bindings: list[str], stored: str = '') -> tup
 
 @contextlib.contextmanager
 def _working_folder_last() -> Iterator[None]:
-  """What gin files import may lie in the working folder, whose files may have the names of libraries."""
+  """Lets gin files import modules from the working folder; it comes last, as its files may be named like libraries."""
   here = os.path.abspath('')  # noqa: PTH100
   sys.path.append(here)
   try:
@@ -65,10 +65,10 @@ def _working_folder_last() -> Iterator[None]:
 def _load(files: list[str], bindings: list[str], stored: str) -> tuple[RunConfig, DecodeConfig, str]:
   gin.clear_config()
   package = Path(__file__).parent
-  # The working folder, a checkout, and an installed wheel. Gin 0.5 has no public way to read files by other means than
-  # its own, which take the locale's encoding and leave byte-order marks in the text.
+  # The working folder, a checkout, and an installed wheel. Gin 0.5 has no public way to replace its own reader, which
+  # uses the locale's encoding and leaves byte-order marks in the text.
   gin.config._LOCATION_PREFIXES[:] = ['', str(package.parent), str(package)]
-  readers: Any = [(gin_files.Reader().opened, gin_files.is_there)]  # gin takes `open` for the type of the first
+  readers: Any = [(gin_files.Reader().opened, gin_files.is_there)]  # gin's annotation for the first is `open`
   gin.config._FILE_READERS[:] = readers
   gin.parse_config(_HEADER + _default_references())
   if stored:
@@ -83,13 +83,13 @@ def _load(files: list[str], bindings: list[str], stored: str) -> tuple[RunConfig
     run, decode = gin.get_configurable(RunConfig)(), gin.get_configurable(DecodeConfig)()
     used = gin.operative_config_str().replace('\\\n', ' ')
   except UserError as error:
-    raise UserError(str(error)) from error  # in a line, where gin has added its own
-  except Exception as error:  # gin calls whatever the files name
-    raise UserError(f'gin: expected values that make a configuration, found {first_line(error)}') from error
+    raise UserError(str(error)) from error  # removes the lines that gin has added
+  except Exception as error:  # gin calls anything that the files name
+    raise UserError(f'gin: these values do not make a configuration: {first_line(error)}') from error
   for binding in '\n'.join(bindings).splitlines():
     name = binding.split('=')[0].strip()
     if re.fullmatch(r'[\w/]*config\.\w+\.\w+', name) and f'\n{name} =' not in used:
-      raise UserError(f'--gin_bindings {binding!r:.200}: expected a field that this configuration uses, found {name}')
+      raise UserError(f'--gin_bindings {binding!r:.200}: this configuration does not use {name}')
   return run, decode, text
 
 
@@ -97,14 +97,14 @@ def _parse(where: str, parse: Callable[[], object]) -> None:
   try:
     parse()
   except UserError as error:
-    raise UserError(str(error)) from error  # in a line, where gin has added its own
+    raise UserError(str(error)) from error  # removes the lines that gin has added
   except RecursionError as error:
-    raise UserError(f'{where}: expected includes and brackets a few levels deep, found far more') from error
-  except OSError as error:  # of gin, where no file has the name
+    raise UserError(f'{where}: includes or brackets are nested too deeply') from error
+  except OSError as error:  # gin raises it if there is no file of this name
     _, *rest = str(error).splitlines()
     include = next((f' for {line.strip()}' for line in rest if line.strip().startswith('include')), '')
-    raise UserError(f'{where}: expected a file that exists, found none{include}') from error
-  except Exception as error:  # gin imports whatever the files name, and fails in many ways at what it cannot parse
+    raise UserError(f'{where}: no such file{include}') from error
+  except Exception as error:  # gin imports anything that the files name, and raises many types of errors
     first, *rest = str(error).splitlines() or [type(error).__name__]
     line = next((line.strip() for line in rest if 'bindings string' not in line and 'line' in line), '')
     what = migrations.of_binding(f'{first.rstrip(".")}{f" ({line})" if line else ""}')
@@ -112,8 +112,8 @@ def _parse(where: str, parse: Callable[[], object]) -> None:
 
 
 def _default_references() -> str:
-  """References to every nested config, so that a binding of its fields has an effect without more ado."""
-  lines = ['DECODING = @config.DecodeConfig()']  # known to gin, though no other config refers to it
+  """Returns references to every nested config, so that bindings of its fields take effect without further bindings."""
+  lines = ['DECODING = @config.DecodeConfig()']  # gin needs a reference, and no other config refers to it
   for name in config_lib.__all__:
     kind = getattr(config_lib, name)
     for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():

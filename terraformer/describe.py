@@ -1,4 +1,4 @@
-"""A model as a table: its parts, and what one decoded token reads of them, beside its dense twin."""
+"""Describes a model and its dense twin as a table: their parts, and what one decoded token reads of each."""
 
 import dataclasses
 import json
@@ -11,10 +11,10 @@ _NONE = GroupCost(0, 0)
 
 
 def as_json(config: ModelConfig, context: int) -> str:
-  """One object with `model` and `twin`, each with `parts`, `parameters`, `read`, `cache_numbers` and `flops`.
+  """Returns a JSON object of `model` and `twin`, each with `parts`, `parameters`, `read`, `cache_numbers` and `flops`.
 
   Raises:
-    UserError: if the model has no so many positions.
+    UserError: if the model has fewer positions than `context`.
   """
   config.check_context(context)
   costs = {'model': cost(config, context), 'twin': cost(dense_twin(config), context)}
@@ -26,35 +26,35 @@ def _totals(one: Cost) -> dict[str, int]:
 
 
 def as_table(config: ModelConfig, context: int) -> str:
-  """The same for people; counts in millions of float32 numbers; raises as `as_json`."""
+  """Returns the same as text, with counts in millions of float32 numbers; raises the same errors as `as_json`."""
   config.check_context(context)
   twin = dense_twin(config)
   ours, dense = cost(config, context), cost(twin, context)
   d_ff = ' and '.join(sorted({f'{block.feed_forward.d_ff:,}' for block in twin.blocks.values()}))
   names = sorted({*ours.parts, *dense.parts}, key=_order)
   lines = [
-    f'{type(config).__name__.removesuffix("Config")}, beside its dense twin (d_ff {d_ff}); millions of parameters',
+    f'{type(config).__name__.removesuffix("Config")} and its dense twin (d_ff {d_ff}); millions of parameters',
     '',
-    f'{"":32}{"model":>12}{"share":>8}{"read a token":>14}{"twin":>12}{"share":>8}{"read a token":>14}',
+    f'{"":32}{"model":>12}{"share":>8}{"read per token":>16}{"twin":>12}{"share":>8}{"read per token":>16}',
   ]
   for name in names:
     lines.append(_row(name, (ours.parts.get(name, _NONE), ours), (dense.parts.get(name, _NONE), dense)))
   total = GroupCost(ours.parameters, ours.read), GroupCost(dense.parameters, dense.read)
-  lines += ['-' * 100, _row('all', (total[0], ours), (total[1], dense)), '']
+  lines += ['-' * 104, _row('all', (total[0], ours), (total[1], dense)), '']
   lines += [
-    _pair(f'key-value cache at {context:,} tokens, MB', ours.cache_numbers * 4 / 1e6, dense.cache_numbers * 4 / 1e6),
-    _pair('bytes read a token, float32, MB', *((one.read + one.cache_numbers) * 4 / 1e6 for one in (ours, dense))),
-    _pair('operations a token, MFLOP', ours.flops / 1e6, dense.flops / 1e6),
+    _pair(f'KV cache at {context:,} tokens, MB', ours.cache_numbers * 4 / 1e6, dense.cache_numbers * 4 / 1e6),
+    _pair('bytes read per token, float32, MB', *((one.read + one.cache_numbers) * 4 / 1e6 for one in (ours, dense))),
+    _pair('operations per token, MFLOP', ours.flops / 1e6, dense.flops / 1e6),
     _pair('all weights in float32, GB', ours.parameters * 4 / 1e9, dense.parameters * 4 / 1e9),
     '',
     f'A decoded token reads {_times(dense.read + dense.cache_numbers, ours.read + ours.cache_numbers)} fewer bytes and '
-    f'takes {_times(dense.flops, ours.flops)} fewer operations than in the twin.',
+    f'takes {_times(dense.flops, ours.flops)} fewer operations than with the twin.',
   ]
   return '\n'.join(lines)
 
 
 def _order(name: str) -> tuple[int, int]:
-  """Sorts stacks and parts as a token passes them."""
+  """Returns a sort key that orders stacks and parts as a token passes through them."""
   stacks = ('embedding', 'positions', 'encoder', 'merging', 'decoder', 'normalisation', 'output')
   parts = ('positions', 'QKV', 'attention output', 'controller', 'feed-forward', 'recurrence', 'merging', 'normal')
   stack = next((index for index, start in enumerate(stacks) if name.startswith(start)), len(stacks))
@@ -63,7 +63,7 @@ def _order(name: str) -> tuple[int, int]:
 
 def _row(name: str, *columns: tuple[GroupCost, Cost]) -> str:
   cells = (
-    f'{part.parameters / 1e6:12,.3f}{part.parameters / of.parameters:8.1%}{part.read / 1e6:14,.3f}'
+    f'{part.parameters / 1e6:12,.3f}{part.parameters / of.parameters:8.1%}{part.read / 1e6:16,.3f}'
     for part, of in columns
   )
   return f'{name:32}' + ''.join(cells)

@@ -1,4 +1,4 @@
-"""From a run's checkpoint to a bundle."""
+"""Exports a checkpoint of a run as a bundle."""
 
 from pathlib import Path
 
@@ -14,20 +14,20 @@ from terraformer.training.best import chosen
 
 
 def export(workdir: Path, output: Path, dtype: str = 'float32', show_progress: bool = False, best: bool = False) -> int:
-  """Writes a checkpoint of a run as a bundle, a layer's tensor at a time.
+  """Writes a checkpoint of a run as a bundle, with one layer's tensor at a time in memory.
 
   Args:
-    workdir: the run.
-    output: the bundle's folder; a bundle that is there is replaced.
-    dtype: of the weights: float32, bfloat16 or int8.
-    progress: whether to show a progress bar.
-    best: whether the best checkpoint is taken in the place of the newest.
+    workdir: the run's folder.
+    output: the bundle's folder; an existing bundle is replaced.
+    dtype: type of the weights: float32, bfloat16 or int8.
+    show_progress: whether to show a progress bar.
+    best: whether to export the best checkpoint instead of the newest.
 
   Returns:
     The step that was exported.
 
   Raises:
-    UserError: if there is no complete checkpoint, its vocabulary is missing, or `output` holds something else.
+    UserError: if there is no complete checkpoint, its vocabulary is missing, or `output` holds anything but a bundle.
   """
   folder, step = chosen(workdir, best)
   run, stored = checkpoint.read_run(folder, step)
@@ -52,13 +52,13 @@ def export(workdir: Path, output: Path, dtype: str = 'float32', show_progress: b
 
 
 def run_vocabulary(workdir: Path, stored: dict) -> Tokenizer:
-  """The vocabulary that a run was trained with.
+  """Returns the tokenizer that a run was trained with.
 
   Raises:
-    UserError: if it is missing or another.
+    UserError: if its vocabulary is missing, or is not the one of the run.
   """
   path = Path(workdir) / 'vocabulary.model'
   tokenizer = Tokenizer.open(path, stored['vocabulary']['sentinels'])
   if tokenizer.fingerprint != stored['vocabulary']['fingerprint']:
-    raise UserError(f'{path}: expected the vocabulary that the run was trained with, found another')
+    raise UserError(f'{path} is not the vocabulary that the run was trained with; restore it')
   return tokenizer

@@ -1,4 +1,4 @@
-"""Files that are whole at every moment, disks that do not take them, and what keeps two processes apart."""
+"""Writes files atomically, reports full disks, and locks files against other processes."""
 
 import contextlib
 import errno
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from terraformer.paths import target_of
 
-# What a disk says that is full, beyond its quota, read-only, or has a limit to the size of a file.
+# Errors of a disk that is full, over quota, read-only, or limits the size of files.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _FAILURES = (*NO_ROOM, errno.EIO)
 
 
 class UnwritableError(RuntimeError):
-  """A disk that does not take what is written: one sentence that says where, and why.
+  """The disk does not accept a file; the message is one sentence that says where and why.
 
   Attributes:
-    number: of the system's error.
+    number: number of the system's error.
   """
 
   def __init__(self, sentence: str, number: int):
@@ -28,8 +28,8 @@ class UnwritableError(RuntimeError):
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-  """Raises UnwritableError, with the file where it is known and else `path`, if the disk does not take what is written
-  in the block."""
+  """Raises UnwritableError if the disk does not accept a file that the block writes; names the file, or `path` if the
+  system does not name it."""
   try:
     with as_os_errors():
       yield
@@ -42,11 +42,11 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_os_errors() -> Iterator[None]:
-  """Raises the system's error where a library written in C++ has it in its text alone."""
+  """Raises the system's error if a C++ library raises an error that only mentions it in its message."""
   try:
     yield
   except (ValueError, RuntimeError) as error:
-    if type(error) not in (ValueError, RuntimeError):  # one that Python code has made
+    if type(error) not in (ValueError, RuntimeError):  # Python code raises a subclass
       raise
     for number in _FAILURES:
       if os.strerror(number) in str(error):
@@ -55,9 +55,9 @@ def as_os_errors() -> Iterator[None]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-  """Writes a file beside `path` and gives it that name: whoever reads, or kills, finds the old one or the new one.
+  """Replaces a file atomically: at any time, `path` is the complete old file or the complete new one.
 
-  A link keeps leading where it did, and a device or a pipe is written as it is.
+  A link keeps its target, which is replaced; a device or a pipe is written directly.
   """
   path = target_of(path)
   if path.exists() and not path.is_file():
@@ -74,11 +74,11 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path, refusal: Exception | None = None) -> Iterator[None]:
-  """Keeps every other process that asks for the lock on this file out of the block; a killed process lets go by itself.
+  """Holds a lock on a file during the block; the system releases the lock of a killed process.
 
   Args:
-    path: of the lock, an empty file that stays where it is.
-    refusal: raised where another process has the lock; None to wait until that one is done.
+    path: path of the lock, an empty file that is not removed.
+    refusal: error to raise if another process holds the lock; None to wait for that process.
   """
   with path.open('a') as file:
     try:
@@ -89,6 +89,6 @@ def lock(path: Path, refusal: Exception | None = None) -> Iterator[None]:
 
 
 def rename_to_free(path: Path, names: Iterable[str]) -> None:
-  """Gives a file or a folder the first of these names that nothing beside it has."""
+  """Renames a file or folder to the first of these names that is not taken in its folder."""
   others = (path.with_name(name) for name in names)
   path.rename(next(other for other in others if not other.exists()))

@@ -1,13 +1,13 @@
-"""The parser of the command line: what every command has, and the flags that several share."""
+"""The parser of the command line, and flags that several commands share."""
 
 import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
 
 _EPILOG = """\
-Any value of terraformer/config is set by gin, in files or on the command line, later ones first:
+Gin files and bindings set any field of terraformer/config; later ones take precedence:
   --gin_file=gin_configs/runs/demo.gin --gin_bindings='config.TrainConfig.steps = 100'
-Bad input ends in one sentence and exit status 2, an interruption in 130.
+Bad input ends with one sentence and exit status 2, an interruption with 130.
 """
 # Flags that are paths.
 PATH_FLAGS = (
@@ -30,11 +30,11 @@ class Command:
   """One command.
 
   Attributes:
-    name: as it is typed.
-    summary: one line, for the list of commands.
-    description: what follows the summary in its own help.
-    add_flags: gives a parser the flags of the command.
-    run: does what the parsed flags ask for; the exit status, None for 0.
+    name: name on the command line.
+    summary: one line for the list of commands.
+    description: text after the summary in the command's own help.
+    add_flags: adds the command's flags to a parser.
+    run: runs the command with the parsed flags, and returns the exit status, or None for 0.
   """
 
   name: str
@@ -44,7 +44,7 @@ class Command:
   run: Callable[[argparse.Namespace], int | None]
 
   def add_to(self, subparsers: argparse._SubParsersAction, epilog: str | None = _EPILOG) -> None:
-    """Makes the parser of the command; `run` of what it parses is the function."""
+    """Adds the command's parser; its parsed flags have `run`, the command's function."""
     parser = subparsers.add_parser(
       self.name,
       help=self.summary,
@@ -58,12 +58,12 @@ class Command:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Commands of two words that begin with the same one.
+  """Commands of two words with the same first word.
 
   Attributes:
     name: the first word.
-    summary: one line, for the list of commands.
-    commands: named by their second words.
+    summary: one line for the list of commands.
+    commands: the commands, named by their second words.
   """
 
   name: str
@@ -71,7 +71,7 @@ class Group:
   commands: Sequence[Command]
 
   def add_to(self, subparsers: argparse._SubParsersAction) -> None:
-    """Makes the parsers of its commands."""
+    """Adds the parsers of all commands in the group."""
     parser = subparsers.add_parser(self.name, help=self.summary)
     below = parser.add_subparsers(dest='what', required=True, metavar='WHAT')
     for command in self.commands:
@@ -79,7 +79,7 @@ class Group:
 
 
 def make_parser(commands: Sequence[Command | Group]) -> argparse.ArgumentParser:
-  """The parser of these commands; `run` of what it parses is the function of the one that was typed."""
+  """Returns the parser of these commands; the parsed flags have `run`, the function of the given command."""
   parser = argparse.ArgumentParser(
     prog='terraformer',
     description='Sparse Transformers: prepare data, train, evaluate, export, and decode on a CPU.',
@@ -93,7 +93,7 @@ def make_parser(commands: Sequence[Command | Group]) -> argparse.ArgumentParser:
 
 
 def add_gin(parser: argparse.ArgumentParser, files: str = 'gin file; repeatable') -> None:
-  """The flags that make a configuration; `files` is what the help says of the first."""
+  """Adds the flags that make a configuration; `files` is the help text of `--gin_file`."""
   parser.add_argument('--gin_file', action='append', default=[], metavar='FILE', help=files)
   parser.add_argument(
     '--gin_bindings',
@@ -107,6 +107,6 @@ def add_gin(parser: argparse.ArgumentParser, files: str = 'gin file; repeatable'
 def add_configuration(
   parser: argparse.ArgumentParser, modules: str = 'Python module that defines configs of your own; repeatable'
 ) -> None:
-  """The same, and the modules of the user's that may be in it; `modules` is what the help says of them."""
+  """Adds the flags of `add_gin`, and `--module` for the user's modules; `modules` is the help text of `--module`."""
   add_gin(parser)
   parser.add_argument('--module', action='append', default=[], help=modules)

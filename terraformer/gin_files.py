@@ -1,4 +1,4 @@
-"""Reads gin files as people write them: under any name, and from any editor."""
+"""Reads gin files with any name and from any editor."""
 
 import contextlib
 import io
@@ -11,27 +11,27 @@ from terraformer.config.renames import present_names
 
 
 def is_there(path: str) -> bool:
-  """Whether something has this name, be it a file or not: what is wrong with it is then said by `opened`."""
+  """Returns whether the path exists, even if it is not a file; `opened` then reports what is wrong with it."""
   return os.path.lexists(path)
 
 
 def with_present_names(text: str, where: str) -> str:
-  """Gin text with the present names; for each old one the standard error gets a line that begins with `where`."""
+  """Returns gin text with present names; for each old name, prints a line that begins with `where` to stderr."""
   return present_names(text, lambda line: print(f'{where}: {line}', file=sys.stderr))
 
 
 class Reader:
-  """Reads the files of one configuration, and those that they include."""
+  """Reads the files of one configuration, and the files that they include."""
 
   def __init__(self):
-    self._open: list[str] = []  # an included file is read while the one that includes it is open
+    self._open: list[str] = []  # a file stays open while its included files are read
 
   @contextlib.contextmanager
   def opened(self, path: str) -> Iterator[io.StringIO]:
-    """The text of a file, with a `name`, without a byte-order mark, and with line feeds alone at the ends of lines.
+    """Yields the text of a file, with a `name`, without a byte-order mark, and with only line feeds as line ends.
 
     Raises:
-      UserError: if it cannot be read, is not UTF-8, has nothing in it, or includes itself.
+      UserError: if the file cannot be read, is not UTF-8, is empty, or includes itself.
     """
     known = os.path.realpath(path)
     if known in self._open:
@@ -55,5 +55,5 @@ def _text(path: str) -> str:
     at = error.start
     raise UserError(f'{path}: expected UTF-8, found the byte 0x{error.object[at]:02x} at offset {at}') from error
   if not text.strip():
-    raise UserError(f'{path}: expected a gin file, found it empty')
+    raise UserError(f'{path}: the gin file is empty')
   return text

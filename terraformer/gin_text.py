@@ -1,4 +1,4 @@
-"""A configuration as gin text, for runs that Python code configures: commands resume and export them all the same."""
+"""Converts configurations to gin text, so that commands can resume and export runs that Python code configured."""
 
 import dataclasses
 import re
@@ -10,9 +10,9 @@ from terraformer.config.base import Checked
 
 
 def as_gin(config: RunConfig) -> str:
-  """The gin text that makes a configuration again.
+  """Returns gin text that produces the configuration again.
 
-  Where a class occurs with different fields, all but the first have a scope of gin, named by where it is.
+  If a class occurs with different fields, all occurrences but the first have a gin scope, named by their path.
   """
   scopes: dict[Checked, str] = {}
   for path, part in _parts('', config):
@@ -27,7 +27,7 @@ def as_gin(config: RunConfig) -> str:
 
 
 def _parts(path: str, config: Checked) -> Iterator[tuple[str, Checked]]:
-  """A config and all those within it, by the path to each."""
+  """Yields a config and all configs inside it, each with its path."""
   yield path, config
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
@@ -36,9 +36,9 @@ def _parts(path: str, config: Checked) -> Iterator[tuple[str, Checked]]:
 
 
 def _bindings(scope: str, config: Checked, scopes: dict[Checked, str]) -> Iterator[str]:
-  """A line for each field that is a config, or does not have the value that it has without a line.
+  """Yields a line for each field that is a config, or that needs a binding to have its value.
 
-  That is its default, or where it has a scope what is bound without one.
+  Without a binding, a field has its default or, in a scope, the value that is bound without a scope.
   """
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
@@ -59,5 +59,5 @@ def _is_ours(module: str) -> bool:
 
 
 def _literal(value: Any) -> str:
-  """The value as Python writes it, but for infinity, for which it has no literal."""
+  """Returns the value as a Python literal; infinity, which has none, becomes 1e999."""
   return re.sub(r'\binf\b', '1e999', repr(value)) if isinstance(value, float) else repr(value)

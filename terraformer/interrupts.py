@@ -1,7 +1,7 @@
-"""Ctrl-C that ends a command whatever library is at work.
+"""Makes Ctrl-C end a command reliably, no matter which library is running.
 
-Python raises KeyboardInterrupt wherever the main thread happens to be. In a callback of the garbage collector it is
-dropped, and libraries turn it into errors of their own.
+Python raises KeyboardInterrupt anywhere in the main thread. A callback of the garbage collector drops it, and libraries
+turn it into their own errors.
 """
 
 import _thread
@@ -15,14 +15,14 @@ _AGAIN_SECONDS = 0.05
 
 
 class Terminated(KeyboardInterrupt):
-  """SIGTERM or SIGHUP: whoever is hearing Ctrl-C hears it too, and may tell it apart."""
+  """SIGTERM or SIGHUP. Code that handles Ctrl-C handles it too, and can distinguish it by its type."""
 
 
 @contextlib.contextmanager
 def by_signal() -> Iterator[None]:
-  """Ctrl-C ends the process at once, for imports: an extension that is interrupted there fails in a way of its own."""
+  """Lets Ctrl-C end the process at once. Use it for imports: extensions fail in their own ways if interrupted there."""
   before = signal.getsignal(signal.SIGINT)
-  if not callable(before):  # whoever started this process does not want it interrupted
+  if not callable(before):  # the parent process has turned interrupts off
     yield
     return
   signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -34,7 +34,7 @@ def by_signal() -> Iterator[None]:
 
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
-  """Ctrl-C ends the block in a KeyboardInterrupt: a dropped one comes again, and an error that it led to is one."""
+  """Makes Ctrl-C end the block with KeyboardInterrupt: repeats a dropped one, and replaces an error that it caused."""
   dropped_before, is_pressed = sys.unraisablehook, False
 
   def dropped(unraisable):

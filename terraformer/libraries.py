@@ -1,4 +1,4 @@
-"""What libraries are told before they are imported: what to say, and where to keep programs."""
+"""Settings of libraries that must be made before they are imported: log messages, and the cache of programs."""
 
 import contextlib
 import logging
@@ -10,10 +10,10 @@ from terraformer import paths, tpu
 
 
 def quiet() -> None:
-  """Notices are not for users, and what is logged as an error is raised as well, and told in a sentence."""
+  """Hides the log messages of libraries. Errors that they log are also raised, and commands report those."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   tpu.leave_out_if_absent()
-  # Of a save that fails orbax logs each array, and the writers of all others find that nobody waits for them.
+  # If a save fails, orbax logs every array, and Python warns that nobody awaits the remaining writers.
   logging.getLogger('absl').setLevel(logging.CRITICAL)
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
   warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
@@ -26,10 +26,10 @@ def _tell_unless_of_a_closed_loop(unraisable) -> None:
 
 
 def cache_compilations() -> None:
-  """Keeps compiled programs between processes: a second start takes a second, not ten."""
+  """Caches compiled programs between processes, so that a second start takes one second instead of ten."""
   import jax
 
-  # Where a program cannot be kept, it is compiled again.
+  # If a program cannot be cached, it is compiled again.
   warnings.filterwarnings('ignore', 'Error (reading|writing) persistent compilation cache')
   folder = paths.cache_folder()
   with contextlib.suppress(OSError):

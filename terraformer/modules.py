@@ -1,4 +1,4 @@
-"""Modules of the user's that commands are told of."""
+"""Imports the user's modules that `--module` names."""
 
 import importlib.machinery
 import importlib.util
@@ -10,23 +10,23 @@ from terraformer.config import UserError, first_line
 
 
 def import_modules(names: Sequence[str]) -> None:
-  """Imports them, for what they register or define.
+  """Imports modules, so that they register tasks or define configs.
 
   Raises:
-    UserError: naming the first that cannot be imported.
+    UserError: if a module cannot be imported; names the first one.
   """
   for name in names:
     try:
       _import(name)
     except UserError as error:
       raise UserError(f'--module {name}: {error}') from error
-    except (Exception, SystemExit) as error:  # whatever the user's code does
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
       found = first_line(f'{type(error).__name__}: {error}')
-      raise UserError(f'--module {name}: expected a Python module that can be imported, found {found}') from error
+      raise UserError(f'--module {name}: cannot import this module: {found}') from error
 
 
 def _import(name: str) -> None:
-  """Imports a module, in the working folder first, which for all others comes last."""
+  """Imports a module from the working folder if it is there; imports inside the module search this folder last."""
   top = name.partition('.')[0]
   found = importlib.machinery.PathFinder.find_spec(top, [os.path.abspath('')])  # noqa: PTH100
   if found and found.loader and top not in sys.modules:

@@ -1,4 +1,4 @@
-"""Paths as users name them, with whatever the system allows in a name, and libraries that allow less."""
+"""Handles paths: users may use any name that the system allows, but libraries allow fewer."""
 
 import atexit
 import functools
@@ -11,24 +11,24 @@ from pathlib import Path
 
 from terraformer.config import UserError, base, refused
 
-# Letters and digits of any script, and marks that mean nothing to a library. Among the others are those of patterns
-# (orbax) and of URLs (TensorStore), and bytes that are not UTF-8 (all that is written in C++).
+# Letters and digits of any script, and characters without a special meaning to any library. Libraries interpret others
+# as patterns (orbax) or URLs (TensorStore), and C++ code does not accept bytes that are not UTF-8.
 _PLAIN = re.compile(r'[\w ./+=,-]*')
-# At the top of the file system, etils takes these for something else.
+# etils interprets these names at the top of the file system as buckets.
 _BUCKETS = [(1, name) for name in ('gs', 's3', 'az', 'hf')]
 
 
 def plain(path: Path) -> Path:
-  """The same file or folder under a name that every library can be given.
+  """Returns a path to the same file or folder that every library accepts.
 
-  That is the path itself, or one that begins with a link to the last folder whose name is not plain, which is there.
-  This process removes the link when it ends.
+  It is the path itself, or a path that starts with a link to the last folder whose name is not plain; that folder must
+  exist. This process removes the link when it ends.
 
   Args:
-    path: of this machine; what it leads to need not exist.
+    path: a path on this machine; the file or folder need not exist.
   """
   path = Path(path).absolute()
-  # TensorStore takes no `..`; behind a link it is the folder above what the link leads to.
+  # TensorStore does not accept `..`; after a link, `..` is the parent of the link's target.
   names = (path.resolve() if '..' in path.parts else path).parts
   is_plain = [bool(_PLAIN.fullmatch(name)) and (at, name) not in _BUCKETS for at, name in enumerate(names)]
   if all(is_plain):
@@ -47,39 +47,39 @@ def _link(target: str) -> Path:
 
 
 def cache_folder() -> Path:
-  """Where what can be made again is kept: `TERRAFORMER_CACHE`, or a folder of the user's."""
+  """Returns the folder for files that can be created again: `TERRAFORMER_CACHE`, or one in the user's home."""
   return Path(os.environ.get('TERRAFORMER_CACHE') or Path.home() / '.cache' / 'terraformer')
 
 
 def target_of(path: Path) -> Path:
-  """Where a link leads, or a chain of links, whether anything is there or not; any other path as it is."""
+  """Returns the target of a link or a chain of links, which need not exist; other paths are returned unchanged."""
   return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def make_folder(path: Path) -> None:
-  """Makes a folder and those above it where they are missing, also behind links that lead to nothing yet."""
+  """Creates a folder and its parents if they are missing, also as the target of a dangling link."""
   Path(os.path.realpath(path)).mkdir(parents=True, exist_ok=True)
 
 
 def printable(path: str | os.PathLike) -> str:
-  """The path as `config.base.printable` has it."""
+  """Returns the path as printable text, see `config.base.printable`."""
   return base.printable(os.fspath(path))
 
 
 def require_given(flags: Mapping[str, str | list[str] | None]) -> None:
-  """Raises UserError for a flag with an empty path, which would be the working folder."""
+  """Raises UserError if a flag has an empty path, which would mean the working folder."""
   for name, given in flags.items():
     if given == '' or (isinstance(given, list) and '' in given):
-      raise UserError(f'--{name}: expected a path, found an empty one, which a shell variable that is not set gives')
+      raise UserError(f'--{name}: the path is empty; check that the shell variable in it is set')
 
 
 def require_folder(path: Path) -> None:
-  """Makes a folder if need be; raises UserError for an address, and for one that cannot be made or written."""
+  """Creates a folder if it is missing; raises UserError for an address, or if it cannot be created or written."""
   if re.match(r'\w+:/', str(path)):
-    raise UserError(f'{path}: expected a folder, found an address; mount the bucket, as docs/tpu_pods.md shows')
+    raise UserError(f'{path} is an address, not a folder; mount the bucket, as docs/tpu_pods.md shows')
   try:
     make_folder(path)
   except OSError as error:
-    raise refused(path, 'a folder that can be written', error) from error
+    raise refused(path, 'write to', error) from error
   if not os.access(path, os.W_OK):
-    raise UserError(f'{path}: expected a folder that can be written, found it read-only')
+    raise UserError(f'cannot write to {path}: the folder is read-only')

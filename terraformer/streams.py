@@ -1,7 +1,7 @@
-"""The standard streams of a process, each of which may be closed, full, or a pipe whose other end has gone.
+"""Protects the standard streams of a process, which may be closed, full, or pipes without a reader.
 
-Where one is closed, its number would go to the next file that is opened, and messages for the terminal would end up in
-that file: in a checkpoint, say.
+The next file that is opened gets the number of a closed stream, and would then receive messages for the terminal. That
+file may be a checkpoint.
 """
 
 import errno
@@ -12,10 +12,10 @@ import sys
 
 
 class OutputError(Exception):
-  """The standard output cannot be written. Not an OSError, which would be taken for one of another file.
+  """The standard output cannot be written. It is not an OSError, to distinguish it from errors of other files.
 
   Attributes:
-    reader_left: whether it is a pipe that nobody reads any more.
+    reader_left: whether the output is a pipe whose reader has ended.
   """
 
   def __init__(self, error: OSError):
@@ -25,16 +25,16 @@ class OutputError(Exception):
 
 
 def secure() -> None:
-  """Puts something in the place of closed streams; from then on messages never fail, and output fails in OutputError.
+  """Replaces closed streams. After this call, messages never fail, and output fails with OutputError.
 
-  To be called before anything else opens a file.
+  Call it before anything else opens a file.
   """
-  # Opened the wrong way round, the first two go on to fail as closed ones do; messages are dropped.
+  # The first two are opened in the wrong direction, so that they fail like closed streams; messages are dropped.
   for number, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
     try:
       os.fstat(number)
     except OSError:
-      os.set_inheritable(os.open(os.devnull, mode), True)  # the lowest number that is free, which is this one
+      os.set_inheritable(os.open(os.devnull, mode), True)  # gets the lowest free number, which is this one
   if sys.stdin is None:
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
   sys.stdout = _text(_Output(1, 'w', closefd=False), sys.stdout)
@@ -42,7 +42,7 @@ def secure() -> None:
 
 
 def messages(number: int, like: io.TextIOWrapper | None = None) -> io.TextIOWrapper:
-  """A stream to an open file, with the encoding of another one; messages that cannot be written are lost."""
+  """Returns a stream to an open file, with the encoding of another stream; it drops messages that cannot be written."""
   return _text(_Messages(number, 'w', closefd=False), like, line_buffering=True)
 
 
@@ -54,7 +54,7 @@ def _text(raw: io.FileIO, like: io.TextIOWrapper | None, line_buffering: bool = 
 
 
 class _Patient(io.FileIO):
-  """Waits for a pipe that is full, also where whoever shares it has asked the system not to."""
+  """Waits for a full pipe, even if another process that shares the pipe made it non-blocking."""
 
   def write(self, data) -> int:
     while (written := super().write(data)) is None:
@@ -71,7 +71,7 @@ class _Messages(_Patient):
 
 
 class _Output(_Patient):
-  """Fails once; the rest is dropped, since Python would try again when it ends."""
+  """Fails once and then drops all data, since Python tries to write the rest again when it exits."""
 
   _has_failed = False
 

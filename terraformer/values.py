@@ -1,6 +1,6 @@
-"""What the text of a flag means.
+"""Parses the values of flags.
 
-What is no value raises ArgumentTypeError: of anything else that is raised, argparse tells the name of the function.
+Functions raise ArgumentTypeError for invalid text: for other errors, argparse would print the name of the function.
 """
 
 import argparse
@@ -11,20 +11,20 @@ _MOST_INT = 2**31 - 1
 
 
 def refused(expected: str, text: str) -> argparse.ArgumentTypeError:
-  """What is said of a text that is no value."""
+  """Returns the error for invalid text."""
   return argparse.ArgumentTypeError(f'expected {expected}, found {text if len(text) <= 40 else text[:40] + "..."!r}')
 
 
 def whole(text: str) -> int:
-  """A whole number."""
+  """Returns the text as an int."""
   try:
     return int(text)
-  except ValueError:  # of thousands of digits, too
+  except ValueError:  # also for thousands of digits
     raise refused('a whole number', text) from None
 
 
 def number(text: str) -> float:
-  """A number."""
+  """Returns the text as a float."""
   try:
     return float(text)
   except ValueError:
@@ -32,7 +32,7 @@ def number(text: str) -> float:
 
 
 def whole_from(least: int, most: int | None = None) -> Callable[[str], int]:
-  """Takes whole numbers from `least` on, at most `most`."""
+  """Returns a parser of whole numbers from `least` to `most`."""
 
   def parse(text: str) -> int:
     value = whole(text)
@@ -45,13 +45,13 @@ def whole_from(least: int, most: int | None = None) -> Callable[[str], int]:
   return parse
 
 
-# Of what there may be less than is asked for, any number is sensible.
+# `count` and `at_most` are limits, which may be larger than any int32.
 count, at_most = whole_from(0), whole_from(1)
 positive, index = whole_from(1, _MOST_INT), whole_from(0, _MOST_INT)
 
 
 def several(text: str, separator: str, form: str) -> tuple[int, int]:
-  """Two whole numbers; `form` shows how they are written."""
+  """Returns the two whole numbers of a text; `form` shows the format in messages."""
   try:
     first, second = map(int, text.split(separator))
   except ValueError:

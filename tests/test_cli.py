@@ -25,17 +25,17 @@ def said(capsys, *arguments):
     ('config.TrainConfig.steps = 0', 'TrainConfig.steps: expected at least 1, found 0'),
     ("config.TrainConfig.steps = '3'", "TrainConfig.steps: expected int, found '3'"),
     ('config.TrainConfig.steps', '--gin_bindings'),
-    ('config.TrainConfig.steps = %STEPS', 'expected values that make a configuration'),
+    ('config.TrainConfig.steps = %STEPS', 'these values do not make a configuration'),
     ('config.TrainConfig.seed = 5000000000', 'TrainConfig.seed: expected less than 2**32'),
-    ('config.TrainConfig.steps = 0x' + 'f' * 5000, 'expected values that make a configuration'),
+    ('config.TrainConfig.steps = 0x' + 'f' * 5000, 'these values do not make a configuration'),
     ('config.TrainConfig.steps = """3', 'EOF in multi-line string'),
     ('config.TrainConfig.steps = (3', 'EOF in multi-line statement'),
-    ('config.TrainConfig.steps = ' + '(' * 900, 'expected includes and brackets a few levels deep'),
-    ('config.TrainConfig.steps = @config.from_dict()', 'expected values that make a configuration'),
+    ('config.TrainConfig.steps = ' + '(' * 900, 'includes or brackets are nested too deeply'),
+    ('config.TrainConfig.steps = @config.from_dict()', 'these values do not make a configuration'),
     ('config.TrainConfig.steps = {[]: 3}', "unhashable type: 'list'"),
     ('config.TrainConfig.steps = ' + '9' * 5000, 'Exceeds the limit'),
-    ('config.RunConfig.train = @config.RunConfig()', 'expected values that make a configuration'),
-    ('config.DenseFFConfig.d_ff = 3', 'expected a field that this configuration uses'),
+    ('config.RunConfig.train = @config.RunConfig()', 'these values do not make a configuration'),
+    ('config.DenseFFConfig.d_ff = 3', 'this configuration does not use config.DenseFFConfig.d_ff'),
     (
       'config.BlockConfig.d_model = 100',
       'BlockConfig.d_model: expected a multiple of SparseProjectionConfig.n_modules',
@@ -109,7 +109,7 @@ def test_decoding_refuses_what_a_bundle_fixes(capsys):
   status, errors = said(
     capsys, 'decode', '--bundle=none', '--input=x', '--gin_bindings', 'config.TrainConfig.steps = 3'
   )
-  assert status == 2 and 'expected a field of DecodeConfig' in errors
+  assert status == 2 and 'set only fields of DecodeConfig' in errors
 
 
 @pytest.mark.parametrize('command', ['evaluate', 'export'])
@@ -173,8 +173,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(capsys, gin_fi
 @pytest.mark.parametrize(
   ('name', 'data', 'words'),
   [
-    ('missing.txt', None, 'found no such file'),
-    ('empty.txt', b'', 'empty.txt: the file is empty'),
+    ('missing.txt', None, 'missing.txt: no such file'),
+    ('empty.txt', b'', 'empty.txt: the text is empty'),
     ('latin.txt', b'caf\xe9', 'expected UTF-8, found the byte 0xe9 at offset 3'),
     (
       'rows.jsonl',
@@ -192,10 +192,17 @@ def test_a_bad_input_file_is_named(capsys, bundle, tmp_path, name, data, words):
   assert words in errors and name in errors and errors.count('\n') == 1
 
 
-@pytest.mark.parametrize('arguments', [[], ['--input=a', '-'], ['--input= ']])
-def test_exactly_one_text_is_expected(capsys, arguments):
-  status, errors = said(capsys, 'decode', '--bundle=none', *arguments)
-  assert status == 2 and 'expected' in errors and errors.count('\n') == 1
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    ([], 'give exactly one of --input, --input_file and - (standard input); 0 were given'),
+    (['--input=a', '-'], 'give exactly one of --input, --input_file and - (standard input); 2 were given'),
+    (['--input= '], 'the text is empty'),
+  ],
+)
+def test_exactly_one_text_is_expected(capsys, bundle, arguments, words):
+  status, errors = said(capsys, 'decode', f'--bundle={bundle}', *arguments)
+  assert status == 2 and words in errors and errors.count('\n') == 1
 
 
 @pytest.mark.parametrize('share', ['2/2', '-1/2', '1', 'a/b'])
@@ -229,7 +236,7 @@ def test_an_address_in_the_place_of_a_folder_is_refused(capsys, gin_file, tmp_pa
   monkeypatch.chdir(tmp_path)
   status, errors = said(capsys, 'train', '--workdir=gs://bucket/run', f'--gin_file={gin_file}')
   assert status == 2
-  assert 'expected a folder, found an address; mount the bucket' in errors
+  assert 'is an address, not a folder; mount the bucket' in errors
   assert not list(tmp_path.iterdir())
 
 

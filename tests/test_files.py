@@ -102,7 +102,7 @@ def test_events_fail_where_they_are_written(tmp_path, monkeypatch):
 
 def test_a_chart_that_cannot_be_written_is_named():
   result = types.SimpleNamespace(variant='ff', context=8, batch=1, ms_per_token=1.0, layers=(1, 1), dtype='float32')
-  with pytest.raises(UserError, match='/dev/full: expected a file that can be written, found no space left on device'):
+  with pytest.raises(UserError, match='cannot write /dev/full: no space left on device'):
     draw_chart([result], Path('/dev/full'))
 
 
@@ -112,7 +112,7 @@ def test_predictions_that_cannot_be_written_are_named(tmp_path, monkeypatch):
 
   predictions = Predictions(tmp_path, 'test', {'step': 1})
   monkeypatch.setattr(os, 'fsync', refuse)
-  with pytest.raises(UserError, match='evaluation_test.jsonl: expected a file .*, found disk quota exceeded'):
+  with pytest.raises(UserError, match='cannot write .*evaluation_test.jsonl: disk quota exceeded'):
     predictions.add([('a', 'b')], ['c'])
   assert predictions.texts == []
 

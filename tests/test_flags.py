@@ -141,7 +141,7 @@ def test_a_number_that_is_taken_has_a_meaning(capsys, least, command, action):
         assert re.fullmatch('terraformer .+: expected .+\n', err), text
       else:
         assert status == 0, text
-        assert out.strip() or 'is left out' in err or (action.dest, text) == ('max_tokens', '0'), text
+        assert out.strip() or 'is skipped' in err or (action.dest, text) == ('max_tokens', '0'), text
 
 
 @pytest.mark.parametrize(
@@ -171,4 +171,4 @@ def test_a_topology_that_there_is_not_is_refused(capsys, monkeypatch, gin_file, 
 
 def test_attention_that_no_machine_has_memory_for_is_left_out(capsys):
   assert main(['bench', 'attention', '--lengths=2000000000', '--max_bytes=inf']) == 0
-  assert capsys.readouterr().err.count('is left out') == 2
+  assert capsys.readouterr().err.count('is skipped') == 2

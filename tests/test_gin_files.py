@@ -54,9 +54,9 @@ def test_a_path_within_is_what_it_was(tmp_path):
 @pytest.mark.parametrize(
   ('data', 'words'),
   [
-    (None, 'expected a file that can be read, found is a directory'),
-    (b'', 'expected a gin file, found it empty'),
-    (b' \r\n', 'expected a gin file, found it empty'),
+    (None, 'cannot read .*: is a directory'),
+    (b'', 'the gin file is empty'),
+    (b' \r\n', 'the gin file is empty'),
     (b'\xff\xfec\x00', 'expected UTF-8, found the byte 0xff at offset 0'),
     (b'# caf\xe9', 'expected UTF-8, found the byte 0xe9 at offset 5'),
     (f'{HEAD}config.TrainConfig.stesp = 3'.encode(), "have a parameter named 'stesp' .*, line 3"),
@@ -79,7 +79,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path, monkeypatch, name):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'link.gin').symlink_to('nowhere.gin')
   (tmp_path / 'outer.gin').write_text("include 'inner.gin'\n")
-  with pytest.raises(UserError, match=f'{name}.*: expected a file .*, found (none|no such file)') as told:
+  with pytest.raises(UserError, match=f'{name}.*: no such file') as told:
     load_configs([name], [])
   assert name != 'outer.gin' or "include 'inner.gin'" in str(told.value)
 

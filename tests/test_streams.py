@@ -140,7 +140,7 @@ def test_a_flag_that_is_wrong_has_its_status_where_nobody_hears_it(ended, state)
 def test_input_that_cannot_be_read_is_told_in_a_sentence(ended, bundle, state):
   status, output, errors = ended(['decode', f'--bundle={bundle}', '-'], stdin=state)
   assert (status, output) == (2, '')
-  assert errors == 'terraformer decode: standard input: expected a text, found it closed\n'
+  assert errors == 'terraformer decode: standard input is closed; pipe a text into it, or use --input\n'
 
 
 def test_no_message_goes_to_a_file_that_is_written(ended, text_bindings, finished_run, tmp_path):

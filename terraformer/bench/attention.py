@@ -1,4 +1,4 @@
-"""LSH attention beside full attention: time and memory of one causal layer over random vectors.
+"""Compares LSH attention with full attention: time and memory of one causal layer on random vectors.
 
 T time, D d_model.
 """
@@ -21,14 +21,14 @@ from terraformer.layers.lsh_attention import LSHAttention
 
 @dataclasses.dataclass(frozen=True)
 class AttentionTime:
-  """One kind of attention at one length; medians.
+  """Measurements of one kind of attention at one length; times are medians.
 
   Attributes:
     kind: `lsh` or `full`.
-    length: positions of the one sequence.
-    forward_ms: of the layer, projections included.
-    train_ms: forwards, and backwards to parameters and input.
-    temp_bytes: what the compiled training program needs besides arguments and results.
+    length: number of positions of the single sequence.
+    forward_ms: milliseconds of the layer's forward pass, including projections.
+    train_ms: milliseconds of the forward pass, and the backward pass to parameters and input.
+    temp_bytes: memory that the compiled training program needs besides arguments and results.
   """
 
   kind: str
@@ -39,27 +39,29 @@ class AttentionTime:
 
   @property
   def microseconds_per_token(self) -> tuple[float, float]:
-    """Forwards and in training."""
+    """Microseconds per token of the forward pass, and of training."""
     return 1000 * self.forward_ms / self.length, 1000 * self.train_ms / self.length
 
 
 def bench_attention(
   lengths: tuple[int, ...], d_model: int, n_heads: int, n_rounds: int, chunk_length: int, repeats: int, max_bytes: float
 ) -> Iterator[AttentionTime]:
-  """Measures both kinds at all lengths, one after the other in every repetition: a slow moment hits all alike.
+  """Measures both kinds at all lengths, and yields the results. Each repetition measures all cases in turn, so that a
+  slow moment affects all of them.
 
   Args:
-    lengths: of the sequence.
-    d_model, n_heads: of the layer; its projections are dense.
-    n_rounds, chunk_length: of LSH attention.
-    repeats: measurements, of which the median counts.
-    max_bytes: what would take more, or more than this machine's memory, is left out, with a note on the standard error.
+    lengths: lengths of the sequence.
+    d_model, n_heads: width and heads of the layer; its projections are dense.
+    n_rounds, chunk_length: settings of LSH attention.
+    repeats: number of measurements, of which the median is taken.
+    max_bytes: cases that need more memory than this, or than the machine has, are skipped, with a note on the standard
+      error.
   """
   kinds = {
     'lsh': (LSHAttention, LSHAttentionConfig(chunk_length, n_rounds, full_below=0)),
     'full': (Attention, FullAttentionConfig()),
   }
-  max_bytes = min(max_bytes, memory_bytes())  # the compiler ends the process over what no machine has
+  max_bytes = min(max_bytes, memory_bytes())  # the compiler ends the process if it runs out of memory
   programs: dict[tuple[str, int], tuple[Callable, Callable, int]] = {}
   for length, kind in itertools.product(lengths, kinds):
     layer, attention = kinds[kind]
@@ -86,11 +88,12 @@ def bench_attention(
 
 
 def _say_left_out(kind: str, length: int, why: str) -> None:
-  print(f'{kind} attention at {length:,} tokens is left out: {why}', file=sys.stderr)
+  print(f'{kind} attention at {length:,} tokens is skipped: {why}', file=sys.stderr)
 
 
 def _compile(layer, config: BlockConfig, length: int) -> tuple[Callable, Callable, int]:
-  """Compiled forward and training passes of a layer as functions without arguments, and bytes of the latter."""
+  """Returns the compiled forward and training passes of a layer as functions without arguments, and the temporary bytes
+  of the training pass."""
   module = jax.jit(lambda key: layer(config, True, key=key))(jax.random.key(0))
   x_1xTxD = jax.random.normal(jax.random.key(1), (1, length, config.d_model), jnp.float32)
   # A random cotangent, so that no part of the backward pass is trivial.
@@ -110,7 +113,8 @@ def _compile(layer, config: BlockConfig, length: int) -> tuple[Callable, Callabl
 
 
 def _milliseconds(program: Callable) -> float:
-  """Of one run. A short one is run twice, and the second counts: the first maps memory that others gave back."""
+  """Returns the time of one run. A short program runs twice, and only the second run counts, since the first one maps
+  memory that other programs released."""
   for _ in range(2):
     begun = time.perf_counter()
     jax.block_until_ready(program())
@@ -121,9 +125,9 @@ def _milliseconds(program: Callable) -> float:
 
 
 def as_line(result: AttentionTime) -> str:
-  """One measurement for people."""
+  """Returns one measurement as a line of text."""
   forward, train = result.microseconds_per_token
   return (
-    f'{result.kind:5} {result.length:9,} tokens: forward {result.forward_ms:10,.1f} ms ({forward:8.2f} us a token), '
-    f'training {result.train_ms:10,.1f} ms ({train:8.2f} us a token), {result.temp_bytes / 1e6:10,.1f} MB temporary'
+    f'{result.kind:5} {result.length:9,} tokens: forward {result.forward_ms:10,.1f} ms ({forward:8.2f} us per token), '
+    f'training {result.train_ms:10,.1f} ms ({train:8.2f} us per token), {result.temp_bytes / 1e6:10,.1f} MB temporary'
   )

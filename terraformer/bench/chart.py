@@ -1,4 +1,4 @@
-"""The paper's chart of decoding times (Figure 2): a group of bars per variant, a bar per engine and number type."""
+"""Draws the paper's chart of decoding times (Figure 2), with a group of bars per variant, and a bar per engine and type."""
 
 import io
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ _COLORS = ('#9aa7b4', '#3b6ea5', '#5b9b7a', '#d98c3f', '#8d6fb0', '#b56576', '#c
 
 
 def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:
-  """Draws milliseconds a step, one group of bars for each context and batch, to a PNG file.
+  """Writes a chart of milliseconds per step to a PNG file, with one plot for each context and batch.
 
   Raises:
-    UserError: if it cannot be written.
+    UserError: if the file cannot be written.
   """
   import matplotlib
 
@@ -54,4 +54,4 @@ def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:
   try:
     write_whole(path, picture.getvalue())
   except OSError as error:
-    raise refused(path, 'a file that can be written', error) from error
+    raise refused(path, 'write', error) from error

@@ -1,8 +1,8 @@
-"""Decoding on a CPU: milliseconds per step of a sparse model and its dense twin, by both engines and in all number
-types, next to what the memory allows.
+"""Compares decoding of a sparse model and its dense twin on a CPU, with both engines and all number types: milliseconds
+per step, and the share of memory bandwidth.
 
-Weights are random, so the controllers pick all units alike: the worst case for a cache. The encoder is left out, since
-decoding does not read it.
+Weights are random, so the controllers pick all units equally often, the worst case for a cache. The encoder is omitted,
+since decoding does not read it.
 """
 
 import dataclasses
@@ -33,29 +33,29 @@ from terraformer.models.twin import dense_twin
 from terraformer.native.library import why_missing
 
 VARIANTS = ('dense', 'ff', 'ff_qkv', 'ff_qkv_output')
-_SETTLE = 20  # tokens, at least, after which resident memory is read
+_SETTLE = 20  # minimum number of tokens before resident memory is measured
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodeTime:
-  """One variant by one engine in one type, at one context and batch.
+  """Measurements of one variant with one engine and type, at one context and batch.
 
   Attributes:
-    variant: what is sparse: feed-forward, projections, output.
-    engine: `xla` or `native`.
-    about: the engine in words.
-    layers: of the decoder, of how many; fewer than all are a slice of the model.
-    context, batch: positions before the tokens that are written, texts side by side.
-    dtype, cache_dtype: of the weights and of the KV cache.
-    params: of the model, or of the slice of it, without the encoder.
-    ms_per_token, min_ms: of a step, which writes a token of each text; median and least.
-    tokens: that were measured.
-    bytes_per_token: that a step must touch: parameters, keys and values.
-    bandwidth: bytes a second that the machine reads, mean of the begin and the end of the run.
-    bandwidth_share: of it that the median step reaches.
-    resident_bytes: of the process after some tokens of this variant alone.
-    parts: milliseconds of a step's parts by XLA, each as a program of its own, without what a call takes; and that as
-      `call`; empty for the native engine.
+    variant: one of `VARIANTS`, which name the sparse parts: feed-forward, projections, output.
+    engine: `xla`, `native` or `llama.cpp`.
+    about: description of the engine.
+    layers: number of measured decoder layers, and of all decoder layers of the model.
+    context, batch: positions before the new tokens, and texts in the batch.
+    dtype, cache_dtype: types of the weights and of the KV cache.
+    params: number of parameters of the model, or of its slice, without the encoder.
+    ms_per_token, min_ms: median and minimum time of a step, which generates one token for each text.
+    tokens: number of measured steps.
+    bytes_per_token: bytes that a step must read: parameters, keys and values.
+    bandwidth: bytes per second that the machine reads, the mean of measurements at the beginning and the end.
+    bandwidth_share: share of `bandwidth` that the median step reaches.
+    resident_bytes: resident memory of the process after several tokens of this variant alone.
+    parts: milliseconds of the parts of XLA's step, each run as a separate program, without the overhead of a call,
+      which is under `call`; empty for other engines.
   """
 
   variant: str
@@ -78,22 +78,22 @@ class DecodeTime:
 
   @property
   def tokens_per_second(self) -> float:
-    """Of all texts together."""
+    """Tokens per second of all texts together."""
     return 1000 * self.batch / self.ms_per_token
 
 
 def variants_of(config: ModelConfig, names: Sequence[str]) -> dict[str, ModelConfig]:
-  """The models to compare: the dense twin, and more and more of its layers replaced by those of `config`."""
+  """Returns the models to compare: the dense twin, and models in which more and more layers come from `config`."""
   twin = dense_twin(config)
   block, dense_block = config.blocks['decoder'], twin.blocks['decoder']
   if not block.feed_forward.picks_units:
-    raise UserError('bench decode: expected a model with sparse feed-forward blocks, found one without')
+    raise UserError('bench decode: the model has no sparse feed-forward blocks; set BlockConfig.feed_forward')
   size = block.feed_forward.block_size
   d_ff = max(1, round(dense_block.feed_forward.d_ff / size)) * size
   sparse_ff = dataclasses.replace(block.feed_forward, d_ff=d_ff)
   for name in names:
     if name not in VARIANTS:
-      raise UserError(f'--variants: expected some of {", ".join(VARIANTS)}, found {name!r}')
+      raise UserError(f'--variants: expected names from {", ".join(VARIANTS)}, found {name!r}')
   all_variants = {
     'dense': twin,
     'ff': dataclasses.replace(twin, decoder=dataclasses.replace(dense_block, feed_forward=sparse_ff)),
@@ -118,26 +118,26 @@ def bench_decode(
   peers: Sequence[str] = (),
   say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[DecodeTime]:
-  """Measures every variant by every engine, in turns, at each context and batch.
+  """Measures every variant with every engine, in turns, at each context and batch, and yields the results.
 
   Args:
-    config: of the sparse model.
-    variants: of `VARIANTS`.
-    layers: of encoder and decoder, for a slice of the model; None for all.
-    engines: of `xla`, which is measured in float32 alone since it computes in nothing else, and `native`.
-    dtypes: of the weights of the native engine.
-    cache_dtype: of its KV cache; None for that of the weights.
-    contexts: positions of the cache that are filled.
-    batches: texts side by side.
-    tokens: measured of each, at least.
-    n_threads: of the native engine; None for one per core.
-    scratch: folder of the file that stands for the weights; None for the system's.
-    peers: types of llama.cpp, of `peers.TYPES`: dense models with as many parameters as the sparsest variant.
-    say: is told what is under way.
+    config: the configuration of the sparse model.
+    variants: names from `VARIANTS`.
+    layers: numbers of encoder and decoder layers, for a slice of the model; None for all.
+    engines: `native`, `xla` or both; XLA is measured only in float32, since it always computes in float32.
+    dtypes: types of the weights for the native engine.
+    cache_dtype: type of its KV cache; None for the type of the weights.
+    contexts: numbers of filled cache slots.
+    batches: numbers of texts in a batch.
+    tokens: minimum number of measured steps per case.
+    n_threads: number of threads of the native engine; None for one per core.
+    scratch: folder for the temporary files with weights; None for the system's.
+    peers: types of llama.cpp from `peers.TYPES`, for dense models with as many parameters as the sparsest variant.
+    say: called with a line of text about the current work.
 
   Raises:
-    UserError: if the model has no sparse feed-forward blocks, fewer positions than a context, or this machine no room
-      for it.
+    UserError: if the model has no sparse feed-forward blocks or fewer positions than a context, or if this machine has
+      too little memory or disk space for it.
   """
   models = {name: decoding_form(model, model.max_length) for name, model in variants_of(config, variants).items()}
   whole = config.decoder_shape[0]
@@ -159,7 +159,7 @@ def bench_decode(
         try:
           cases.append(Case(spec, models[spec.variant], pool, context, batch, n_threads))
         except NoKernelError as error:
-          say(f'{spec} is left out: the native engine has no kernel for {error}')
+          say(f'{spec} is skipped: the native engine has no kernel for {error}')
       others = [LlamaCase(*file, context, batch, n_threads or n_cores()) for file in files]
       cases += others
       say(f'measuring {len(cases)} cases at context {context:,}, batch {batch}')
@@ -178,7 +178,7 @@ def bench_decode(
 def _peer_files(
   config: ModelConfig, kinds: Sequence[str], scratch: str | None, say: Callable[[str], None]
 ) -> Iterator[list[tuple[Path, Sizes, str]]]:
-  """A file of each type of llama.cpp, with as many parameters as a model of ours."""
+  """Yields a file for each type of llama.cpp, with as many parameters as our model."""
   if not kinds:
     yield []
     return
@@ -199,12 +199,12 @@ def _specs(
   cache_dtype: str | None,
   say: Callable[[str], None],
 ) -> Iterator[Spec]:
-  """Everything to measure of each variant."""
+  """Yields all cases to measure."""
   if 'native' in engines and (why := why_missing()):
-    say(f'the native engine is left out: {why}')
+    say(f'the native engine is skipped: {why}')
     engines = [name for name in engines if name != 'native']
     if not engines:
-      raise UserError(f'bench decode: there is no native engine: {why}; use --engines=xla')
+      raise UserError(f'bench decode: the native engine is not available: {why}; use --engines=xla')
   for variant, engine in itertools.product(variants, engines):
     if engine == 'xla':
       yield Spec(variant, engine, 'float32', 'float32')
@@ -233,7 +233,7 @@ def _result(case: Case | LlamaCase, parts: dict[str, float], bandwidth: float, w
 
 
 def _parts(case: Case) -> dict[str, float]:
-  """Median milliseconds of each part of a step by XLA."""
+  """Returns the median milliseconds of each part of XLA's step."""
   arguments = case.engine.arguments(case.spec.cache_dtype)
   programs = part_programs(case.config, arguments, case.sampling.state, case.batch)
   seconds: dict[str, list[float]] = {name: [] for name in programs}
@@ -255,7 +255,7 @@ def _resident(case: Case | LlamaCase, pool: Pool) -> int:
 
 
 def by_context_and_batch(results: Sequence[DecodeTime]) -> dict[tuple[int, int], list[DecodeTime]]:
-  """The variants that were measured side by side."""
+  """Returns the results, grouped by context and batch."""
   groups: dict[tuple[int, int], list[DecodeTime]] = {}
   for result in results:
     groups.setdefault((result.context, result.batch), []).append(result)
@@ -263,7 +263,7 @@ def by_context_and_batch(results: Sequence[DecodeTime]) -> dict[tuple[int, int],
 
 
 def as_table(results: Sequence[DecodeTime]) -> str:
-  """Measurements for people, a paragraph each, with what each takes in its parts."""
+  """Returns the results as text, one paragraph per result, with the time of each part."""
   groups = by_context_and_batch(results).values()
   return '\n'.join(_paragraph(result, group) for group in groups for result in group)
 
@@ -274,15 +274,15 @@ def _paragraph(result: DecodeTime, group: Sequence[DecodeTime]) -> str:
   part = '' if some == whole else f', a slice: {some} of {whole} decoder layers'
   parts = ', '.join(f'{name} {ms:.2f}' for name, ms in result.parts.items())
   lines = [
-    f'{result.variant} by {result.about}, {result.dtype}: {result.ms_per_token:.2f} ms per step, '
+    f'{result.variant} with {result.about}, {result.dtype}: {result.ms_per_token:.2f} ms per step, '
     f'{times_faster:.1f} times as fast as the slowest',
     f'  context {result.context:,}, batch {result.batch}, {result.cache_dtype} cache, '
     f'{result.params / 1e6:,.1f} million parameters{part}',
-    f'  least {result.min_ms:.2f} ms of {result.tokens} steps, {result.tokens_per_second:,.1f} tokens a second',
-    f'  touches {result.bytes_per_token / 1e6:,.1f} MB, {result.bandwidth_share:.0%} of what the machine reads, '
+    f'  minimum {result.min_ms:.2f} ms of {result.tokens} steps, {result.tokens_per_second:,.1f} tokens per second',
+    f'  reads {result.bytes_per_token / 1e6:,.1f} MB per step, {result.bandwidth_share:.0%} of the read bandwidth, '
     f'{result.bandwidth / 1e9:.1f} GB/s',
-    f'  {result.resident_bytes / 1e6:,.0f} MB resident after some {_SETTLE} tokens',
+    f'  {result.resident_bytes / 1e6:,.0f} MB resident after about {_SETTLE} tokens',
   ]
   if parts:
-    lines.append(f'  parts alone, in ms: {parts}')
+    lines.append(f'  parts run separately, in ms: {parts}')
   return '\n'.join(lines)

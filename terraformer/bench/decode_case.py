@@ -1,4 +1,4 @@
-"""A model with random weights that takes decoding steps, by one engine, to be measured.
+"""A model with random weights whose decoding steps are measured with one engine.
 
 B batch, S source time.
 """
@@ -28,19 +28,19 @@ from terraformer.models.parameters import unflatten
 from terraformer.ops.cache_slots import FilledSlots, prompt_slots
 from terraformer.ops.recent_keys import RecentKeys, keys_of
 
-TURN = 6  # tokens that a case writes before it is another's turn
-_ROOM = TURN + 2  # slots behind the context: a turn's tokens; a turn begins behind the context again
+TURN = 6  # tokens that a case generates in one turn
+_ROOM = TURN + 2  # slots after the context for the tokens of one turn; each turn overwrites them
 _ITEM_BYTES = {'float32': 4, 'bfloat16': 2, 'int8': 1}
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-  """What is measured.
+  """The settings of a case.
 
   Attributes:
-    variant: of the model.
-    engine: `xla` or `native`.
-    dtype, cache_dtype: of weights and of the KV cache.
+    variant: variant of the model.
+    engine: `xla`, `native` or `llama.cpp`.
+    dtype, cache_dtype: types of the weights and of the KV cache.
   """
 
   variant: str
@@ -54,31 +54,31 @@ class Spec:
 
 
 class Case:
-  """A model in the middle of writing.
+  """A model that is being measured.
 
   Attributes:
-    spec: what it is.
-    config: of the model, in decoding form.
-    engine: that takes the steps.
-    seconds: of the steps so far.
+    spec: the settings of the case.
+    config: the model's configuration for decoding.
+    engine: the engine that computes the steps.
+    seconds: times of the steps so far.
   """
 
   def __init__(
     self, spec: Spec, config: ModelConfig, pool: Pool, context: int, batch: int, n_threads: int | None = None
   ):
-    """Makes the engine and takes a turn, which compiles the step.
+    """Opens the engine and takes a turn, which compiles the step.
 
     Args:
-      spec: what is measured.
-      config: of the model, in decoding form.
-      pool: of which the weights are cut.
-      context: random positions before the first step.
-      batch: texts side by side.
-      n_threads: of the native engine; None for one per core.
+      spec: the settings of the case.
+      config: the model's configuration for decoding.
+      pool: the pool that provides the weights.
+      context: number of random positions before the first step.
+      batch: number of texts in the batch.
+      n_threads: number of threads of the native engine; None for one per core.
 
     Raises:
       NoKernelError: if the native engine cannot run the model.
-      OSError: if there is no native engine.
+      OSError: if the native engine is not available.
     """
     self.spec, self.config, self.batch, self.context = spec, config, batch, context
     weights = unflatten(_weights(config, spec.dtype, pool))
@@ -97,7 +97,7 @@ class Case:
     self.seconds.clear()
 
   def take_turn(self) -> None:
-    """Writes tokens as the decoder does, a step ahead of what it looks at, and keeps the time between them."""
+    """Generates tokens and records the time between them; starts each step before it fetches the previous token."""
     arguments, params = self.engine.arguments(self.spec.cache_dtype), SamplingParams.from_config(DecodeConfig())
     state = _with_counts(self.sampling.state, jax.tree.map(jnp.copy, self._start))
     self.sampling = dataclasses.replace(self.sampling, state=state)
@@ -117,22 +117,22 @@ class Case:
 
   @property
   def about(self) -> str:
-    """The engine in words."""
+    """Description of the engine."""
     return self.engine.about
 
   @property
   def layers(self) -> int:
-    """Layers of the decoder."""
+    """Number of decoder layers."""
     return self.config.decoder_shape[0]
 
   @property
   def params(self) -> int:
-    """Parameters without those that read the source alone, whose keys and values the decoder makes its own."""
+    """Number of parameters, without those that only read the source."""
     return n_decoding(self.config)
 
   @property
   def bytes_per_step(self) -> int:
-    """Bytes that a step must touch: parameters, for the kernels as they are stored, and keys and values."""
+    """Bytes that a step must read: parameters, in the layout of the engine, and keys and values."""
     facts, layouts, total = layerwise_facts(self.config), layouts_for(self.config, self.spec.dtype), 0.0
     for name, shape in parameter_shapes(self.config).items():
       layout = layouts[name] if self.spec.engine == 'native' else ArrayLayout()
@@ -143,14 +143,15 @@ class Case:
 
 
 def n_decoding(config: ModelConfig) -> int:
-  """Parameters of a model without those that read the source alone."""
+  """Returns the number of a model's parameters, without those that only read the source and whose output the decoder
+  caches."""
   facts = layerwise_facts(config)
   shapes = parameter_shapes(config).items()
   return sum(x.size for name, x in shapes if facts[name].in_step or facts[name].stack == 'decoder')
 
 
 def weight_bytes(config: ModelConfig, dtype: str) -> int:
-  """Bytes of the pool that a model's weights take."""
+  """Returns the bytes of the pool that a model's weights need."""
   return sum(
     -(-part.size * part.dtype.itemsize // 64) * 64
     for shapes in _stored(config, dtype).values()
@@ -159,7 +160,7 @@ def weight_bytes(config: ModelConfig, dtype: str) -> int:
 
 
 def _stored(config: ModelConfig, dtype: str) -> dict[str, tuple[Layout, dict[str, jax.ShapeDtypeStruct]]]:
-  """The layout of each parameter that a step reads, and the tensors that it is stored as."""
+  """Returns the layout of each parameter that a step reads, and the shapes of its stored tensors."""
   facts, layouts = layerwise_facts(config), layouts_for(config, dtype)
   shapes = parameter_shapes(config)
   return {
@@ -168,7 +169,7 @@ def _stored(config: ModelConfig, dtype: str) -> dict[str, tuple[Layout, dict[str
 
 
 def _weights(config: ModelConfig, dtype: str, pool: Pool) -> dict[str, Any]:
-  """The values of all parameters: those that a step reads cut from the pool, all others a zero that takes no room."""
+  """Returns the values of all parameters: from the pool if a step reads them, otherwise zeros that take no memory."""
   stored, shapes = _stored(config, dtype), parameter_shapes(config)
   arrays = pool.cut({part: shape for _, parts in stored.values() for part, shape in parts.items()})
   values: dict[str, Any] = {}
@@ -185,7 +186,7 @@ def _weights(config: ModelConfig, dtype: str, pool: Pool) -> dict[str, Any]:
 
 
 def _in_8_bits(name: str, layout: Layout, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-  """Random 8-bit tensors with scales that make sense, which bytes of the pool are not."""
+  """Returns random 8-bit tensors with reasonable scales, which the bytes of the pool would not give."""
   rng = np.random.default_rng(0)
   if isinstance(layout, RowsLayout):
     numbers = np.resize(rng.integers(-127, 128, 1 << 20, np.int8), shape)
@@ -194,7 +195,7 @@ def _in_8_bits(name: str, layout: Layout, shape: tuple[int, ...]) -> dict[str, n
 
 
 def _counts(state: Any) -> list[jax.Array]:
-  """The arrays of a state that count its positions."""
+  """Returns the arrays of a state that count positions."""
   return [x for x in jax.tree.leaves(state) if _is_count(x)]
 
 
@@ -208,7 +209,7 @@ def _is_count(x: jax.Array) -> bool:
 
 
 def filled_state(config: ModelConfig, context: int, batch: int, room: int) -> DecodeState:
-  """XLA's state after `context` random positions, with slots for `room` more."""
+  """Returns XLA's state after `context` random positions, with slots for `room` more."""
   model = abstract_layerwise(config)
   inputs_BxS = jax.ShapeDtypeStruct((batch, context), jnp.int32)
   shapes = jax.eval_shape(lambda model, inputs_BxS: model.prefill(inputs_BxS, room), model, inputs_BxS)
@@ -229,4 +230,4 @@ def filled_state(config: ModelConfig, context: int, batch: int, room: int) -> De
     return jnp.resize(numbers, shape.shape)
 
   state = jax.tree.map(fill, shapes, is_leaf=lambda node: isinstance(node, (FilledSlots, RecentKeys)))
-  return jax.tree.map(jnp.copy, state)  # a step takes the buffers, and none of them may be two arrays'
+  return jax.tree.map(jnp.copy, state)  # a step donates the buffers, so no two arrays may share one

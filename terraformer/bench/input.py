@@ -1,4 +1,4 @@
-"""How fast training reads: windows of tokens like C4's out of shards, shuffled, corrupted in spans and stacked."""
+"""Measures how fast training reads shards: shuffles windows of tokens like C4's, corrupts spans, and makes batches."""
 
 import dataclasses
 import tempfile
@@ -18,14 +18,14 @@ _VOCABULARY, _SENTINELS = 32_000, 100
 
 @dataclasses.dataclass(frozen=True)
 class InputSpeed:
-  """What one background thread reads, while the main thread waits for it.
+  """The speed of one background thread, while the main thread waits for it.
 
   Attributes:
-    tokens_per_second: of inputs, `inputs_length` an example; the targets are not counted.
-    examples_per_second: that were read.
+    tokens_per_second: input tokens per second, `inputs_length` per example; targets do not count.
+    examples_per_second: examples per second.
     inputs_length, targets_length, window_length: tokens of an example, and of the window that it is made from.
-    batch_size, examples: of a batch and in all.
-    seconds: that the measurement took.
+    batch_size, examples: examples in a batch, and in total.
+    seconds: duration of the measurement.
   """
 
   tokens_per_second: float
@@ -39,11 +39,12 @@ class InputSpeed:
 
 
 def bench_input(inputs_length: int, targets_length: int, batch_size: int, examples: int) -> InputSpeed:
-  """Writes `examples` windows of random tokens with C4's kind of frequencies, and reads all of them once.
+  """Writes `examples` windows of random tokens, with frequencies like C4's, reads all of them once, and returns the
+  speed.
 
   Raises:
-    UserError: if the lengths do not fit span corruption, the batch is larger than the examples are many, or there is no
-      room for them.
+    UserError: if the lengths do not fit span corruption, the batch is larger than the number of examples, or the disk
+      or memory is too small.
   """
   config = DataConfig(inputs_length=inputs_length, targets_length=targets_length, objective=SpanCorruptionConfig())
   if batch_size > examples:
@@ -82,15 +83,15 @@ def bench_input(inputs_length: int, targets_length: int, batch_size: int, exampl
 
 
 def _windows(count: int, length: int):
-  """Windows whose token of rank r is about as frequent as 1 / r, as words are."""
+  """Yields windows in which the token of rank r has a frequency of about 1 / r, like words."""
   rng = np.random.default_rng(0)
   for _ in range(count):
     yield (np.exp(rng.random(length) * np.log(_VOCABULARY - _SENTINELS - 3)) + 2).astype(np.int32)
 
 
 def as_line(result: InputSpeed) -> str:
-  """The measurement for people."""
+  """Returns the measurement as a line of text."""
   return (
-    f'{result.tokens_per_second:,.0f} tokens of inputs a second: {result.examples:,} examples of '
-    f'{result.inputs_length} + {result.targets_length} tokens in {result.seconds:.1f} s, by one thread'
+    f'{result.tokens_per_second:,.0f} input tokens per second: {result.examples:,} examples of '
+    f'{result.inputs_length} + {result.targets_length} tokens in {result.seconds:.1f} s, with one thread'
   )

@@ -1,4 +1,4 @@
-"""The parts of a decoding step as programs of their own, each over all layers.
+"""Compiles the parts of a decoding step as separate programs, each over all layers.
 
 B batch, D d_model.
 """
@@ -15,7 +15,7 @@ from terraformer.decode.step import COMPILER_OPTIONS
 from terraformer.decode.xla import StepWeights, step_model
 from terraformer.models.base import DecodeState
 
-# Added to the vector that goes on: enough for every result to count, too little to change it.
+# Scale of the results added to the running vector, so that the compiler keeps them but the vector hardly changes.
 _SMALL = 1e-6
 EMPTY = 'empty'
 
@@ -23,10 +23,10 @@ EMPTY = 'empty'
 def part_programs(
   config: ModelConfig, weights: StepWeights, state: DecodeState, batch: int
 ) -> dict[str, Callable[[], Any]]:
-  """Name of a part -> function without arguments that computes it once and waits for the result.
+  """Returns name of a part -> function without arguments that computes it once and waits for the result.
 
-  `qkv` is what attention projects before and after it, `attention` reads the cache (where a step reads all of it),
-  `controller` picks units, `rows` is the rest of the feed-forward blocks, `output` the logits; the program
+  `qkv` is the projections before and after attention, `attention` reads the cache (if a step reads all of it),
+  `controller` picks units, `rows` is the rest of the feed-forward blocks, and `output` computes the logits; the program
   `EMPTY` takes the same arguments and computes nothing.
   """
   x_BxD = jnp.asarray(np.random.default_rng(0).standard_normal((batch, config.d_model)), jnp.float32)
@@ -76,7 +76,7 @@ def _rows(model, state, x_BxD):
   for block in model.decoder.blocks:
     layer = block.feed_forward.feed_forward
     if picks_units:
-      # Units that depend on the vector, as the controller's do, and on little else.
+      # Units that depend on the vector, like the controller's, but are cheap to compute.
       units_BxM = (jnp.abs(x_BxD[:, :1] * 1e4) + 7 * jnp.arange(layer.config.n_blocks)).astype(jnp.int32)
       y_BxD = layer.read_rows(x_BxD, units_BxM % layer.config.block_size, None)
     else:

@@ -1,6 +1,6 @@
-"""llama.cpp next to our decoding: a dense model of as many parameters, with random weights, in each of its types.
+"""Measures llama.cpp for comparison: a dense model with as many parameters, random weights, and each of its types.
 
-The GGUF files are made here, since speed does not depend on the weights. llama.cpp keeps its KV cache in float16.
+This module writes the GGUF files, since speed does not depend on the weights. llama.cpp's KV cache is float16.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ import numpy as np
 from terraformer.bench.decode_case import TURN, Spec
 from terraformer.config import ModelConfig, UserError
 
-# llama.cpp's name of a type -> how a block's scales are stored in it: byte offset and value, a float16.
+# Name of a type in llama.cpp -> the scales of a block: byte offset and value, stored as float16.
 _SCALES = {
   'F32': {},
   'Q8_0': {0: 3e-4},
@@ -30,12 +30,12 @@ _SCALES = {
 TYPES = tuple(_SCALES)
 _POOL_BYTES = 1 << 24
 _SPECIAL = 3  # <unk>, <s>, </s>
-_BYTES = 256  # tokens of single bytes, which a vocabulary of this kind must have
+_BYTES = 256  # tokens for single bytes, which this kind of vocabulary must have
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """A dense decoder with gated feed-forward blocks, as llama.cpp runs it."""
+  """The sizes of a dense decoder with gated feed-forward blocks in llama.cpp."""
 
   n_layers: int
   d_model: int
@@ -45,20 +45,20 @@ class Sizes:
 
   @property
   def params(self) -> int:
-    """Parameters, embedding and output layer included."""
+    """Number of parameters, including embedding and output layer."""
     layer = 4 * self.d_model**2 + 3 * self.d_model * self.d_ff + 2 * self.d_model
     return 2 * self.vocab_size * self.d_model + self.n_layers * layer + self.d_model
 
 
 def sizes_like(config: ModelConfig, params: int) -> Sizes:
-  """The sizes with a model's width and depth, and with as many parameters as `params` as its blocks allow.
+  """Returns sizes with a model's width and depth, and a number of parameters as close to `params` as blocks allow.
 
   Raises:
-    UserError: if no feed-forward width gives so few.
+    UserError: if no feed-forward width gives so few parameters.
   """
   n_layers, d, vocab = config.decoder_shape[0], config.d_model, config.vocab_size
   wanted = (params - 2 * vocab * d - n_layers * (4 * d**2)) / (n_layers * 3 * d)
-  d_ff = round(wanted / 256) * 256  # llama.cpp's blocks have 256 weights at most
+  d_ff = round(wanted / 256) * 256  # llama.cpp's blocks have at most 256 weights
   if d_ff < 256 or d % 256:
     raise UserError(f'--peers: llama.cpp has no dense model of {params:,} parameters at this width; use a larger model')
   return Sizes(n_layers, d, d_ff, config.blocks['decoder'].n_heads, vocab)
@@ -73,7 +73,7 @@ def require_peers() -> None:
 
 @contextmanager
 def gguf_file(sizes: Sizes, kind: str, folder: str | None) -> Iterator[Path]:
-  """A file of random weights in a type of llama.cpp, gone afterwards."""
+  """Yields a temporary file of random weights in a type of llama.cpp."""
   with tempfile.TemporaryDirectory(dir=folder) as scratch:
     path = Path(scratch) / f'{kind}.gguf'
     _write(path, sizes, kind)
@@ -118,7 +118,7 @@ def _write(path: Path, sizes: Sizes, kind: str) -> None:
 
 
 def _random_blocks(rng: np.random.Generator, kind: str, n_bytes: int) -> np.ndarray:
-  """Random blocks of a type as bytes, with scales that keep the weights small."""
+  """Returns random blocks of a type as bytes, with scales that keep the weights small."""
   if kind == 'F32':
     return rng.uniform(-0.03, 0.03, _POOL_BYTES // 4).astype(np.float32).view(np.uint8)
   blocks = rng.integers(0, 256, (_POOL_BYTES // n_bytes, n_bytes), np.uint8)
@@ -128,7 +128,7 @@ def _random_blocks(rng: np.random.Generator, kind: str, n_bytes: int) -> np.ndar
 
 
 def _describe(writer: Any, sizes: Sizes) -> None:
-  """The architecture, and a vocabulary of words that stand for nothing."""
+  """Writes the architecture, and a vocabulary of meaningless words."""
   writer.add_context_length(1 << 17)
   writer.add_embedding_length(sizes.d_model)
   writer.add_feed_forward_length(sizes.d_ff)
@@ -147,7 +147,7 @@ def _describe(writer: Any, sizes: Sizes) -> None:
 
 
 class LlamaCase:
-  """A model of llama.cpp in the middle of writing; see `decode_case.Case`."""
+  """A model of llama.cpp that is being measured; see `decode_case.Case`."""
 
   def __init__(self, path: Path, sizes: Sizes, kind: str, context: int, batch: int, n_threads: int):
     """Loads the model and reads `context` random tokens for each of `batch` texts."""
@@ -170,7 +170,7 @@ class LlamaCase:
     parameters.n_threads = parameters.n_threads_batch = n_threads
     self._context = llama_cpp.llama_init_from_model(self._model, parameters)
     if not self._context:
-      raise UserError(f'--peers: llama.cpp has no room for {batch} texts of {context:,} tokens')
+      raise UserError(f'--peers: llama.cpp has too little memory for {batch} texts of {context:,} tokens')
     self._memory = llama_cpp.llama_get_memory(self._context)
     self._batch = llama_cpp.llama_batch_init(max(512, batch), 0, 1)
     rng = np.random.default_rng(0)
@@ -184,7 +184,7 @@ class LlamaCase:
     self.seconds.clear()
 
   def _decode(self, entries: list[tuple[int, int, int]]) -> None:
-    """Runs the model on tokens, each with its position and text; the last of each text gets logits."""
+    """Runs the model on tokens, each with its position and text; computes logits for the last token of each text."""
     batch = self._batch
     batch.n_tokens = len(entries)
     last = {text: i for i, (_, _, text) in enumerate(entries)}
@@ -195,7 +195,7 @@ class LlamaCase:
       raise UserError('--peers: llama.cpp failed to decode; use a smaller --batch or --context')
 
   def take_turn(self) -> None:
-    """Writes tokens behind the context again, and keeps the time of each step."""
+    """Generates tokens after the context, overwriting those of the last turn, and records the time of each step."""
     for text in range(self.batch):
       self._llama.llama_memory_seq_rm(self._memory, text, self.context, -1)
     tokens = np.random.default_rng(len(self.seconds)).integers(_SPECIAL + _BYTES, self.sizes.vocab_size, self.batch)
@@ -204,22 +204,22 @@ class LlamaCase:
       self._decode([(int(token), self.context + step, text) for text, token in enumerate(tokens)])
       logits = [self._llama.llama_get_logits_ith(self._context, text) for text in range(self.batch)]
       tokens = [np.ctypeslib.as_array(each, (self.sizes.vocab_size,)).argmax() for each in logits]
-      if step:  # the first finds other programs' numbers in the processor's caches
+      if step:  # in the first step, the processor's caches hold other programs' data
         self.seconds.append(time.perf_counter() - begun)
 
   @property
   def params(self) -> int:
-    """Parameters of the model."""
+    """Number of parameters."""
     return self.sizes.params
 
   @property
   def layers(self) -> int:
-    """Layers of the model."""
+    """Number of layers."""
     return self.sizes.n_layers
 
   @property
   def bytes_per_step(self) -> int:
-    """Bytes that a step must touch: all matrices but the embedding, keys and values."""
+    """Bytes that a step must read: all matrices but the embedding, and keys and values."""
     import gguf
 
     block, n_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[self.spec.dtype]]

@@ -13,11 +13,11 @@ from terraformer.config import CACHE_DTYPES
 from terraformer.configure import load_configs
 from terraformer.flags import Command, Group, add_gin
 
-# Of `bench.decode`, which needs jax.
+# The variants of `bench.decode`, which is not imported here because it imports jax.
 _VARIANTS = ('dense', 'ff', 'ff_qkv', 'ff_qkv_output')
 # Of `bench.peers`.
 _PEERS = ('F32', 'Q8_0', 'Q4_0', 'Q4_K', 'TQ2_0')
-# A measurement that takes days is a slip of the finger.
+# More repetitions are most likely a typo.
 _repetitions = values.whole_from(1, 100_000)
 
 
@@ -32,12 +32,12 @@ def _attention_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--d_model', type=values.positive, default=128, help='width (default: %(default)s)')
   parser.add_argument('--n_heads', type=values.positive, default=2, help='heads (default: %(default)s)')
   parser.add_argument('--n_rounds', type=values.positive, default=2, help='LSH rounds (default: %(default)s)')
-  parser.add_argument('--chunk_length', type=values.positive, default=128, help='LSH chunk (default: %(default)s)')
-  parser.add_argument('--repeats', type=_repetitions, default=3, help='measurements of each (default: %(default)s)')
+  parser.add_argument('--chunk_length', type=values.positive, default=128, help='of LSH (default: %(default)s)')
+  parser.add_argument('--repeats', type=_repetitions, default=3, help='measurements per case (default: %(default)s)')
   parser.add_argument(
-    '--max_bytes', type=_bytes, default=1e10, help='leave out what takes more (default: %(default).0e)'
+    '--max_bytes', type=_bytes, default=1e10, help='skip cases that need more memory (default: %(default).0e)'
   )
-  parser.add_argument('--json', action='store_true', help='print one JSON object a kind and length')
+  parser.add_argument('--json', action='store_true', help='print one JSON object per kind and length')
 
 
 def _bytes(text: str) -> float:
@@ -57,8 +57,8 @@ def _attention(flags: argparse.Namespace) -> None:
 
 _ATTENTION = Command(
   'attention',
-  'Measure LSH attention beside full attention.',
-  'Milliseconds of one causal layer forwards and in training, and temporary bytes, at several lengths.',
+  'Compare LSH attention with full attention.',
+  'Measures one causal layer at several lengths: milliseconds of the forward pass and of training, and memory.',
   _attention_flags,
   _attention,
 )
@@ -71,33 +71,38 @@ def _decode_flags(parser: argparse.ArgumentParser) -> None:
     type=_some_of(_VARIANTS),
     default=_VARIANTS,
     metavar='NAME,NAME',
-    help='of dense, ff, ff_qkv and ff_qkv_output: what is sparse (default: all)',
+    help='sparse parts to compare: dense, ff, ff_qkv, ff_qkv_output (default: all)',
   )
-  parser.add_argument('--layers', type=_layers, metavar='E,D', help='a slice: so many encoder and decoder layers')
+  parser.add_argument('--layers', type=_layers, metavar='E,D', help='measure a slice of E encoder and D decoder layers')
   parser.add_argument(
     '--engines',
     type=_some_of(ENGINES[1:]),
     default=('xla', 'native'),
     metavar='NAME,NAME',
-    help='of native and xla (default: xla,native)',
+    help='engines to compare (default: xla,native)',
   )
   parser.add_argument(
     '--dtypes',
     type=_some_of(CACHE_DTYPES),
     default=CACHE_DTYPES,
     metavar='TYPE,TYPE',
-    help='of the weights by the native engine: float32, bfloat16, int8 (default: all); XLA computes in float32',
+    help='types of the weights for the native engine: float32, bfloat16, int8 (default: all); XLA uses float32',
   )
-  parser.add_argument('--cache_dtype', choices=CACHE_DTYPES, help='of the KV cache (default: that of the weights)')
   parser.add_argument(
-    '--threads', type=values.whole_from(1, 4096), metavar='N', help='of the native engine (default: one per core)'
+    '--cache_dtype', choices=CACHE_DTYPES, help='type of the KV cache (default: the type of the weights)'
+  )
+  parser.add_argument(
+    '--threads',
+    type=values.whole_from(1, 4096),
+    metavar='N',
+    help='threads of the native engine (default: one per core)',
   )
   parser.add_argument(
     '--context', type=_lengths, default=(64,), metavar='N,N', help='tokens before the measured ones (default: 64)'
   )
-  parser.add_argument('--batch', type=_lengths, default=(1,), metavar='N,N', help='texts side by side (default: 1)')
+  parser.add_argument('--batch', type=_lengths, default=(1,), metavar='N,N', help='batch sizes, in texts (default: 1)')
   parser.add_argument(
-    '--tokens', type=_repetitions, default=36, help='steps to measure of each at least (default: %(default)s)'
+    '--tokens', type=_repetitions, default=36, help='minimum number of measured steps per case (default: %(default)s)'
   )
   parser.add_argument(
     '--peers',
@@ -106,15 +111,16 @@ def _decode_flags(parser: argparse.ArgumentParser) -> None:
     const=_PEERS,
     default=(),
     metavar='TYPE,TYPE',
-    help="llama.cpp as well, with a dense model of the sparsest variant's size: of F32, Q8_0, Q4_0, Q4_K, TQ2_0 (all)",
+    help="also measure llama.cpp, with a dense model of the sparsest variant's size, in F32, Q8_0, Q4_0, Q4_K, TQ2_0 "
+    '(default: all)',
   )
-  parser.add_argument('--scratch', metavar='DIR', help="folder of the temporary file (default: the system's)")
-  parser.add_argument('--chart', metavar='FILE', help='draw the decoding times to this PNG file')
-  parser.add_argument('--json', action='store_true', help='print one JSON object a variant, context and batch')
+  parser.add_argument('--scratch', metavar='DIR', help="folder for temporary files (default: the system's)")
+  parser.add_argument('--chart', metavar='FILE', help='write a chart of the decoding times to this PNG file')
+  parser.add_argument('--json', action='store_true', help='print one JSON object per variant, context and batch')
 
 
 def _some_of(choices: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-  """Takes names of `choices`, separated by commas."""
+  """Returns a parser of names from `choices`, separated by commas."""
 
   def parse(text: str) -> tuple[str, ...]:
     names = tuple(text.split(','))
@@ -169,21 +175,21 @@ def _decode(flags: argparse.Namespace) -> None:
 
 _DECODE = Command(
   'decode',
-  'Measure decoding on this CPU: sparse next to dense, kernels next to XLA.',
-  'Milliseconds per step of a model and of its dense twin, with random weights and uniform routing, in turns; the\n'
-  "bytes that a step touches next to the machine's read bandwidth, resident memory, and XLA's time for each part.\n"
-  'Weights are a temporary file of the size of the largest variant (--scratch says where).',
+  'Compare decoding on this CPU: sparse with dense, kernels with XLA.',
+  'Measures a model and its dense twin in turns, with random weights and uniform routing: milliseconds per step, the\n'
+  "bytes that a step reads compared with the machine's read bandwidth, resident memory, and XLA's time for each part.\n"
+  'Writes a temporary file with the weights, as large as the largest variant (--scratch sets its folder).',
   _decode_flags,
   _decode,
 )
 
 
 def _input_flags(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('--inputs_length', type=values.positive, default=512, help='tokens (default: %(default)s)')
-  parser.add_argument('--targets_length', type=values.positive, default=114, help='tokens (default: %(default)s)')
-  parser.add_argument('--batch_size', type=values.positive, default=128, help='examples (default: %(default)s)')
+  parser.add_argument('--inputs_length', type=values.positive, default=512, help='in tokens (default: %(default)s)')
+  parser.add_argument('--targets_length', type=values.positive, default=114, help='in tokens (default: %(default)s)')
+  parser.add_argument('--batch_size', type=values.positive, default=128, help='in examples (default: %(default)s)')
   parser.add_argument(
-    '--examples', type=values.positive, default=20_000, help='to write and read (default: %(default)s)'
+    '--examples', type=values.positive, default=20_000, help='examples to write and read (default: %(default)s)'
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
 
@@ -198,7 +204,7 @@ def _input(flags: argparse.Namespace) -> None:
 _INPUT = Command(
   'input',
   'Measure how fast training reads and corrupts prepared text.',
-  'Writes windows of random tokens to a temporary folder and reads them as training does, by one thread.',
+  'Writes windows of random tokens to a temporary folder and reads them in one thread, as training does.',
   _input_flags,
   _input,
 )

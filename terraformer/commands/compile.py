@@ -27,9 +27,9 @@ def _compile(flags: argparse.Namespace) -> None:
 
 COMPILE = Command(
   'compile',
-  'Compile the training step for a slice of TPUs that need not be there.',
-  "Prints a device's memory, operations, bytes moved and collectives, and the roofline of step time and model FLOPs\n"
-  'utilisation, with the arithmetic. Needs libtpu (the extra `tpu`); takes minutes for a model of the paper.',
+  'Compile the training step for a slice of TPUs, without having one.',
+  "Prints a device's memory, operations, moved bytes and collectives, and rooflines of step time and model FLOPs\n"
+  "utilization, with the arithmetic. Needs libtpu (the extra `tpu`); takes minutes for the paper's models.",
   _flags,
   _compile,
 )

@@ -12,19 +12,19 @@ from terraformer.flags import Command, add_configuration
 def _flags(parser: argparse.ArgumentParser) -> None:
   add_configuration(parser)
   parser.add_argument(
-    '--bundle', required=True, metavar='BUNDLE', help='folder that `export` wrote, `technical_english`, or an address'
+    '--bundle', required=True, metavar='BUNDLE', help='folder written by `export`, `technical_english`, or an address'
   )
   parser.add_argument('--input', metavar='TEXT', help='the prompt')
-  parser.add_argument('--input_file', metavar='FILE', help='a UTF-8 text file, or .jsonl with one object a line')
+  parser.add_argument('--input_file', metavar='FILE', help='a UTF-8 text file, or .jsonl with one object per line')
   parser.add_argument('stdin', nargs='?', choices=('-',), metavar='-', help='read the standard input')
-  parser.add_argument('--field', default='inputs', help='field of the prompt in a .jsonl file (default: %(default)s)')
+  parser.add_argument('--field', default='inputs', help='field with the prompt in a .jsonl file (default: %(default)s)')
   add_decoding(parser)
   add_engine(parser)
   parser.add_argument(
-    '--batch_size', type=values.at_most, default=1, metavar='N', help='lines of a .jsonl file to decode side by side'
+    '--batch_size', type=values.at_most, default=1, metavar='N', help='lines of a .jsonl file to decode together'
   )
   parser.add_argument('--verify', action='store_true', help='compare all weights with their checksums first')
-  parser.add_argument('--json', action='store_true', help='one JSON object a line: input, output, stats')
+  parser.add_argument('--json', action='store_true', help='print one JSON object per line: input, output, stats')
   parser.add_argument(
     '--stats',
     action='store_true',
@@ -41,7 +41,7 @@ def _decode(flags: argparse.Namespace) -> None:
   _, decode, _ = load_configs(flags.gin_file, flags.gin_bindings)
   for binding in flags.gin_bindings:
     if 'config.DecodeConfig.' not in binding:
-      raise UserError(f'--gin_bindings {binding!r}: expected a field of DecodeConfig; a bundle fixes all others')
+      raise UserError(f'--gin_bindings {binding!r}: set only fields of DecodeConfig; the bundle fixes all others')
   decode = decode_config(decode, flags)
   libraries.cache_compilations()
   decoder = Decoder.open(flags.bundle, flags.verify or None, flags.engine, flags.threads)
@@ -52,10 +52,10 @@ def _decode(flags: argparse.Namespace) -> None:
 DECODE = Command(
   'decode',
   "Write text with a bundle, token by token, on this machine's CPU.",
-  'The prompt is a text (--input), a file (--input_file; of a .jsonl file every line is a prompt) or, for `-`, the\n'
-  'standard input. A model that was trained on pairs reads it as its source. A language model goes on from it, and\n'
-  'writes the continuation alone; its prompt may be empty. TensorFlow is not needed.\n'
-  'The first call compiles; later ones find the program in ~/.cache/terraformer (TERRAFORMER_CACHE).',
+  'The prompt is a text (--input), a file (--input_file; each line of a .jsonl file is a prompt) or, for `-`, the\n'
+  'standard input. A model that was trained on pairs reads it as its source. A language model continues it and prints\n'
+  'only the continuation; its prompt may be empty. TensorFlow is not needed.\n'
+  'The first call compiles the model; later ones load the program from ~/.cache/terraformer (TERRAFORMER_CACHE).',
   _flags,
   _decode,
 )

@@ -1,4 +1,4 @@
-"""The flags that choose how text is written, of every command that writes some."""
+"""The decoding flags, shared by all commands that generate text."""
 
 import argparse
 import dataclasses
@@ -6,17 +6,17 @@ import dataclasses
 from terraformer import values
 from terraformer.config import CACHE_DTYPES, DecodeConfig
 
-# Of `decode.engine`, which needs JAX.
+# The engines of `decode.engine`, which is not imported here because it imports JAX.
 ENGINES = ('auto', 'native', 'xla')
-# Flags that are fields of DecodeConfig by the same name: the type of each, and its help.
+# Flags for the fields of DecodeConfig with the same name: the type and help of each.
 _FIELD_FLAGS = {
   'max_tokens': (values.whole, 'maximum number of new tokens'),
   'temperature': (values.number, 'sampling temperature; 0, the default, takes the likeliest token'),
   'top_k': (values.whole, 'sample from the K likeliest tokens; 0, the default, samples from all'),
   'top_p': (values.number, 'sample from the likeliest tokens whose probabilities add up to P'),
-  'seed': (values.whole, 'seed of the random tokens; every text starts from it'),
+  'seed': (values.whole, 'seed for random tokens; every text starts from it'),
   'beams': (values.whole, 'number of beams of beam search; the text is printed when it is complete'),
-  'length_penalty': (values.number, 'of beam search: a higher penalty favors longer texts'),
+  'length_penalty': (values.number, 'length penalty of beam search; a higher value favors longer texts'),
   'no_repeat_ngram': (values.whole, 'block tokens that would repeat a sequence of N tokens'),
 }
 DECODE_FLAGS = (*_FIELD_FLAGS, 'cache_dtype')
@@ -45,17 +45,17 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     '--engine',
     choices=ENGINES,
     default=ENGINES[0],
-    help='native: compiled kernels; xla: the slower reference; auto: native where it can (default: %(default)s)',
+    help='native: compiled kernels; xla: the slower reference; auto: native if possible (default: %(default)s)',
   )
   parser.add_argument(
     '--threads',
     type=values.whole_from(1, 4096),
     metavar='N',
-    help='threads of the native engine (default: one per core; never more)',
+    help='maximum number of threads of the native engine (default: one per core, which is also the limit)',
   )
 
 
 def decode_config(decode: DecodeConfig, flags: argparse.Namespace) -> DecodeConfig:
-  """The config with the flags that were given in the place of its fields."""
+  """Returns the config with its fields replaced by the given flags."""
   given = {name: getattr(flags, name) for name in DECODE_FLAGS if getattr(flags, name) is not None}
   return dataclasses.replace(decode, **given | ({'stop': tuple(flags.stop)} if flags.stop else {}))

@@ -10,7 +10,10 @@ from terraformer.flags import Command, add_configuration
 def _flags(parser: argparse.ArgumentParser) -> None:
   add_configuration(parser)
   parser.add_argument(
-    '--context', type=values.positive, default=64, help='tokens that the decoded token sees (default: %(default)s)'
+    '--context',
+    type=values.positive,
+    default=64,
+    help='number of tokens that the decoded token sees (default: %(default)s)',
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object with `model` and `twin`')
 
@@ -24,9 +27,9 @@ def _describe(flags: argparse.Namespace) -> None:
 
 DESCRIBE = Command(
   'describe',
-  'Show what a model consists of and what one decoded token of it costs.',
-  'Parameters by part, those that a decoded token reads, bytes and operations, beside its dense twin: the same\n'
-  'model with dense projections, feed-forward blocks and output, of as many parameters. Allocates nothing.',
+  'Show the parts of a model and the cost of one decoded token.',
+  'Prints parameters by part, those that a decoded token reads, bytes and operations, also for the dense twin: the\n'
+  'same model with dense projections, feed-forward blocks and output, and as many parameters. Allocates nothing.',
   _flags,
   _describe,
 )

@@ -22,18 +22,23 @@ def _flags(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument('--split', default='test', choices=('test', 'validation'), help='default: %(default)s')
   parser.add_argument(
-    '--limit', type=values.at_most, default=256, help='examples to read at most (default: %(default)s)'
+    '--limit', type=values.at_most, default=256, help='maximum number of examples (default: %(default)s)'
   )
-  parser.add_argument('--examples', type=values.count, default=5, help='examples to print (default: %(default)s)')
-  parser.add_argument('--best', action='store_true', help='take the best checkpoint (CheckpointConfig.best)')
-  parser.add_argument('--perplexity', action='store_true', help='perplexity alone, which takes no decoding')
   parser.add_argument(
-    '--batch_size', type=values.at_most, metavar='N', help='examples side by side (default: 16,384 tokens, at most 32)'
+    '--examples', type=values.count, default=5, help='number of examples to print (default: %(default)s)'
   )
-  parser.add_argument('--json', action='store_true', help='print one JSON object with all figures and texts')
+  parser.add_argument('--best', action='store_true', help='evaluate the best checkpoint (CheckpointConfig.best)')
+  parser.add_argument('--perplexity', action='store_true', help='compute only the perplexity, without decoding')
+  parser.add_argument(
+    '--batch_size',
+    type=values.at_most,
+    metavar='N',
+    help='examples to decode together (default: up to 32, and 16,384 tokens)',
+  )
+  parser.add_argument('--json', action='store_true', help='print one JSON object with all results and texts')
   add_decoding(parser)
   parser.add_argument(
-    '--engine', choices=ENGINES, default=ENGINES[0], help='that decodes, as for `decode` (default: %(default)s)'
+    '--engine', choices=ENGINES, default=ENGINES[0], help='engine for decoding, as for `decode` (default: %(default)s)'
   )
 
 
@@ -55,25 +60,25 @@ def _evaluate(flags: argparse.Namespace) -> None:
   result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, show_progress=not flags.json, **chosen)
   try:
     print(_as_json(dataclasses.asdict(result)) if flags.json else as_text(result, flags.examples))
-  finally:  # what took long is not lost because nobody takes its figures
+  finally:  # keeps the results of a long evaluation even if they cannot be printed
     if result.texts:
       write_page(result, Path(flags.workdir))
 
 
 def _as_json(result: dict[str, Any]) -> str:
-  """JSON whose text is text, but for the names of files that are not UTF-8, of which the bytes are escaped."""
+  """Returns JSON with unescaped text; only bytes that are not UTF-8, in names of files, are escaped."""
   return json.dumps(result, ensure_ascii=False).encode(errors='backslashreplace').decode()
 
 
 EVALUATE = Command(
   'evaluate',
   'Score the newest checkpoint of a run, or its best, on held-out examples.',
-  'Prints examples, perplexity beside that of a unigram model, whether the model uses its source (the loss beside\n'
-  'that with the sources of other texts, and how many of its texts are distinct), and the scores of the task: exact\n'
-  "match, and of prose ROUGE, beside the source's first ten words and, where summaries are longer than a sentence,\n"
-  'its first three sentences. All texts go to DIR/evaluation_SPLIT.jsonl as they are written, the worst, median and\n'
-  'best to DIR/evaluation_SPLIT.html. What was killed goes on: texts that are there are not decoded again. Texts of\n'
-  'another step, of other data or of another way of decoding are not taken, but kept under another name.',
+  'Prints examples; perplexity, compared with a unigram model; whether the model uses its source (the loss with the\n'
+  'sources of other texts, and the number of distinct texts); and the scores of the task: exact match and, for prose,\n'
+  "ROUGE, compared with the source's first ten words and, if summaries are longer than a sentence, its first three\n"
+  'sentences. Writes each text to DIR/evaluation_SPLIT.jsonl when it is decoded, and the worst, median and best to\n'
+  'DIR/evaluation_SPLIT.html. An interrupted evaluation resumes: it does not decode stored texts again. Texts of\n'
+  'another step, other data or other decoding settings are not reused; their file is renamed.',
   _flags,
   _evaluate,
 )

@@ -14,12 +14,12 @@ def _flags(parser: argparse.ArgumentParser) -> None:
   add_configuration(parser)
   parser.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
   parser.add_argument('--output', required=True, metavar='BUNDLE', help='folder to write; a bundle there is replaced')
-  parser.add_argument('--best', action='store_true', help='take the best checkpoint (CheckpointConfig.best)')
+  parser.add_argument('--best', action='store_true', help='export the best checkpoint (CheckpointConfig.best)')
   parser.add_argument(
     '--dtype',
     default='float32',
     choices=('float32', 'bfloat16', 'int8'),
-    help='of the weights: bfloat16 takes half the space and time, int8 a quarter (default: %(default)s)',
+    help='type of the weights: bfloat16 takes half the space and time, int8 a quarter (default: %(default)s)',
   )
 
 
@@ -39,8 +39,8 @@ def _export(flags: argparse.Namespace) -> None:
 
 EXPORT = Command(
   'export',
-  'Write the newest checkpoint, or the best, as a bundle that decoding reads.',
-  'A bundle is a folder with config.json, model.safetensors and vocabulary.model; nothing else is needed to decode.',
+  'Export the newest checkpoint, or the best, as a bundle for decoding.',
+  'A bundle is a folder with config.json, model.safetensors and vocabulary.model; decoding needs nothing else.',
   _flags,
   _export,
 )

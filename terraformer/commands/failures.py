@@ -1,4 +1,4 @@
-"""How a command says that it failed."""
+"""Reports that a command failed."""
 
 import signal
 import sys
@@ -9,19 +9,19 @@ from terraformer.training import status as status_lib
 
 
 def fail(command: str, what: object, status: int) -> int:
-  """Says what went wrong, in a line, and returns the status."""
+  """Prints one line that says what went wrong, and returns the status."""
   print(f'terraformer {command}: {first_line(what)}', file=sys.stderr)
   return status
 
 
 def fail_output(name: str, error: OutputError) -> int:
-  """The same of an output that cannot be written.
+  """Reports that the output cannot be written, and returns the status.
 
-  Whoever stopped reading knows that, and gets the status of a process that ends by SIGPIPE.
+  If the reader of a pipe has ended, prints nothing and returns the status of a process that SIGPIPE ends.
 
   Args:
-    name: `terraformer`, with the command if one was found.
-    error: of the output.
+    name: `terraformer`, followed by the command if it is known.
+    error: the error of the output.
   """
   if error.reader_left:
     return 128 + signal.SIGPIPE

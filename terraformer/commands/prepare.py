@@ -10,14 +10,14 @@ from terraformer.flags import Command, add_configuration
 
 def _prepare_flags(parser: argparse.ArgumentParser) -> None:
   add_configuration(
-    parser, modules='Python module that registers seqio tasks, or defines configs, of your own; repeatable'
+    parser, modules='Python module that registers your own seqio tasks, or defines your own configs; repeatable'
   )
   parser.add_argument(
     '--shard',
     type=_shard,
     default=(0, 1),
     metavar='K/N',
-    help='do the K-th of N shares of DataConfig.parts, K from 0, and leave the others to other processes',
+    help='prepare share K, from 0, of N shares of DataConfig.parts; other processes prepare the others',
   )
 
 
@@ -39,7 +39,7 @@ def _prepare(flags: argparse.Namespace) -> None:
   share = Share(*flags.shard)
   manifest = ensure_prepared(run.data, share=share, modules=flags.module)
   if manifest is None:
-    print(f'{folder}: share {share.index} of {share.count} is done, others are not yet')
+    print(f'{folder}: share {share.index} of {share.count} is done; other shares are not done yet')
     return
   counts = manifest.examples | ({'train': manifest.packed['examples']} if manifest.packed else {})
   examples = ', '.join(f'{count:,} {split}' for split, count in counts.items())
@@ -53,11 +53,11 @@ def _prepare(flags: argparse.Namespace) -> None:
 
 PREPARE = Command(
   'prepare',
-  'Turn a task into shards of tokens that training reads.',
+  'Prepare the data of a task for training: shards of tokens.',
   'Reads the texts, trains the vocabulary if none is given, and writes ArrayRecord shards to\n'
-  'DataConfig.directory/DataConfig.task. What is prepared already is reused. Needs the extra `data`.\n'
-  'Parts that are whole are kept, whatever stops it; the same command goes on.\n\n'
-  'Exit status: 0 done, 2 bad input, 75 start me again (SIGTERM, SIGHUP), 130 Ctrl-C.',
+  'DataConfig.directory/DataConfig.task. Reuses data that are already prepared. Needs the extra `data`.\n'
+  'If it stops for any reason, finished parts are kept, and the same command resumes.\n\n'
+  'Exit status: 0 done, 2 bad input, 75 retry (SIGTERM, SIGHUP), 130 Ctrl-C.',
   _prepare_flags,
   _prepare,
 )
@@ -74,14 +74,14 @@ def _vocab(flags: argparse.Namespace) -> None:
   run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
   tokenizer = write_vocabulary(run.data, Path(flags.output))
   output = paths.printable(flags.output)
-  print(f'{output}: {tokenizer.size:,} ids, {tokenizer.sentinels} of them sentinels that the file leaves out')
+  print(f'{output}: {tokenizer.size:,} ids, {tokenizer.sentinels} of them sentinels, which are not in the file')
 
 
 VOCAB = Command(
   'vocab',
   "Train a sentencepiece vocabulary on a task's training text.",
-  'TokenizerConfig.size says how many ids it has at most, .sentinels how many of them are added when it is read.\n'
-  'Name the file in TokenizerConfig.path to prepare several tasks with it. Needs the extra `data`.',
+  'TokenizerConfig.size is the maximum number of ids, including TokenizerConfig.sentinels, which are added when the\n'
+  'file is read. Set TokenizerConfig.path to the file to prepare several tasks with it. Needs the extra `data`.',
   _vocab_flags,
   _vocab,
 )

@@ -1,4 +1,4 @@
-"""The configuration that a run keeps, for the commands that look at what it has become."""
+"""Reads the configuration of a run, for commands that use the run."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from terraformer.config import UserError
 
 
 def stored_gin(workdir: str) -> str:
-  """The gin text of a run.
+  """Returns the gin text of a run.
 
   Raises:
-    UserError: if there is no run, or no checkpoint of it can be read.
+    UserError: if there is no run, or none of its checkpoints can be read.
   """
   from terraformer.training import checkpoint
 

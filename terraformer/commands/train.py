@@ -20,18 +20,20 @@ def _flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
   parser.add_argument('--quiet', action='store_true', help='no progress bar and no samples on the terminal')
   parser.add_argument(
-    '--profile', type=_span, metavar='FIRST:LAST', help='profile these steps, for TensorBoard (at most a few dozen)'
+    '--profile', type=_span, metavar='FIRST:LAST', help='profile these steps for TensorBoard (at most a few dozen)'
   )
-  group = parser.add_argument_group('many hosts', 'On a Cloud TPU slice hosts find each other and none is needed.')
-  group.add_argument('--coordinator_address', metavar='HOST:PORT', help='where process 0 listens')
-  group.add_argument('--num_processes', type=values.positive, metavar='N', help='processes in all')
-  group.add_argument('--process_id', type=values.index, metavar='I', help='which one this is, from 0')
+  group = parser.add_argument_group(
+    'multiple hosts', 'On a Cloud TPU slice, hosts find each other and need none of these.'
+  )
+  group.add_argument('--coordinator_address', metavar='HOST:PORT', help='address where process 0 listens')
+  group.add_argument('--num_processes', type=values.positive, metavar='N', help='total number of processes')
+  group.add_argument('--process_id', type=values.index, metavar='I', help='number of this process, from 0')
   group.add_argument(
     '--heartbeat_timeout',
     type=values.positive,
     default=100,
     metavar='SECONDS',
-    help='a process that is silent for so long counts as lost, and the others end (default: %(default)s)',
+    help='a process without a heartbeat for this long counts as lost, and the others exit (default: %(default)s)',
   )
 
 
@@ -64,9 +66,9 @@ def _train(flags: argparse.Namespace) -> int:
   except KeyboardInterrupt:
     status = fail(flags.command, 'interrupted', status_lib.INTERRUPTED)
   except Exception as error:
-    # The end of another process shows itself in many ways: in a collective, at a barrier, in a save that waits for it.
+    # The end of another process can appear in a collective, at a barrier, or in a save that waits for that process.
     if hosts.is_loss(error):
-      status = fail(flags.command, f'expected all processes to go on, lost one: {error}', status_lib.RESTART)
+      status = fail(flags.command, f'another process was lost; start all of them again: {error}', status_lib.RESTART)
     elif isinstance(error, UnwritableError):
       status = fail(flags.command, error, status_lib.FAILED)
     else:
@@ -90,7 +92,7 @@ def _train_here(flags: argparse.Namespace) -> int:
     return fail(flags.command, error, status_lib.DIVERGED)
   name = paths.printable(workdir)
   if result.interrupted:
-    print(f'{name}: {result.interrupted} at step {result.step}; saved, the same command goes on', file=sys.stderr)
+    print(f'{name}: {result.interrupted} at step {result.step}; saved, the same command resumes', file=sys.stderr)
     return status_lib.INTERRUPTED if result.interrupted == 'SIGINT' else status_lib.RESTART
   figures = ''.join(f', {name} {value:.4g}' for name, value in result.metrics.items())
   print(f'{name}: {result.step:,} steps done{figures}; see {name}/summary.md')
@@ -100,11 +102,11 @@ def _train_here(flags: argparse.Namespace) -> int:
 
 TRAIN = Command(
   'train',
-  'Train a model, or go on where it stopped.',
+  'Train a model, or resume a run.',
   'A folder that holds a run is resumed from its newest checkpoint, as if it had never stopped.\n'
-  'Data that are missing are prepared first. Ctrl-C or SIGTERM saves and stops; the same command goes on.\n'
+  'Missing data are prepared first. Ctrl-C or SIGTERM saves a checkpoint and stops; the same command resumes.\n'
   'Writes checkpoints/, tensorboard/, metrics.jsonl and summary.md with plots.\n\n'
-  'Exit status: 0 done, 2 bad input, 3 diverged, 75 start me again (SIGTERM, a lost host, a hung step), 130 Ctrl-C.',
+  'Exit status: 0 done, 2 bad input, 3 diverged, 75 retry (SIGTERM, a lost host, a hung step), 130 Ctrl-C.',
   _flags,
   _train,
 )

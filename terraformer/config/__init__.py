@@ -1,7 +1,7 @@
 """Configuration: frozen dataclasses, checked when built, bound by gin, stored as JSON with every checkpoint and bundle.
 
-A config names a mechanism by its type: `SparseFFConfig` in the place of `DenseFFConfig` makes the layer sparse, so
-every dense baseline is another value of the same field and no layer reads a mode string.
+The type of a config selects a mechanism: `SparseFFConfig` instead of `DenseFFConfig` makes the layer sparse. So every
+dense baseline is another value of the same field, and no layer reads a mode string.
 """
 
 from terraformer.config.attention import (

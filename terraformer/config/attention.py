@@ -1,4 +1,4 @@
-"""Queries, keys and values, and who attends to whom."""
+"""Projections to queries, keys and values, and attention."""
 
 import dataclasses
 import math
@@ -6,36 +6,36 @@ from typing import ClassVar, Self
 
 from terraformer.config.base import Family, divides, expect
 
-# Each is a dimension of an array, or padded to, whatever the length of the sequence.
+# Limits for sizes that become a dimension of an array, or padding, for any length of the sequence.
 _MOST_BESIDE, _MOST_IN_CHUNK, _MOST_BUCKETS = 1024, 2**16, 2**20
-_ALL = 2**31 - 1  # positions, more than there can be
+_ALL = 2**31 - 1  # positions, more than any sequence can have
 
 # --- Queries, keys and values ----------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class ProjectionConfig(Family):
-  """How queries, keys and values are made; a kind in which keys may be the queries makes `share_qk` a field."""
+  """How queries, keys and values are made. Kinds that can use the queries as keys make `share_qk` a field."""
 
-  share_qk = False  # without an annotation, with which it would be the first field of every kind that makes it one
+  share_qk = False  # no annotation, or else it would be the first field of every kind that makes it a field
 
   def check_block(self, d_model: int, n_heads: int) -> None:
-    """Raises UserError where it does not fit the layer that it is of."""
+    """Raises UserError if the projection does not fit its layer."""
 
 
 class _ByModule:
-  """Of projections that cut d_model into modules."""
+  """The check of projections that split d_model into modules."""
 
   n_modules: int
 
   def check_block(self, d_model: int, n_heads: int) -> None:
-    """The modules must be of one width."""
+    """Raises UserError unless all modules have the same width."""
     divides('BlockConfig.d_model', d_model, f'{type(self).__name__}.n_modules', self.n_modules)
 
 
 @dataclasses.dataclass(frozen=True)
 class DenseProjectionConfig(ProjectionConfig):
-  """Queries, keys, values and the attention's output by dense matrices (d_model x d_model).
+  """Dense matrices (d_model x d_model) for queries, keys, values and the output of attention.
 
   Attributes:
     bias: whether they have biases.
@@ -50,18 +50,19 @@ class DenseProjectionConfig(ProjectionConfig):
 
 @dataclasses.dataclass(frozen=True)
 class SparseProjectionConfig(_ByModule, ProjectionConfig):
-  """Queries, keys and values by one multiplicative dense layer and a small convolution each (paper, section 3.2).
+  """One shared multiplicative dense layer, then a small convolution each for queries, keys and values (paper, section
+  3.2).
 
   Attributes:
     n_modules: S in the paper; must divide d_model.
-    length_kernel: positions that the convolutions see, the current one included; they look to the left only.
-    module_kernel: neighbouring modules that the convolutions of queries and keys see; odd. That of values sees one.
+    length_kernel: positions that the convolutions see, the current one and earlier ones.
+    module_kernel: neighboring modules that the convolutions of queries and keys see; odd. That of values sees one.
     share_qk: whether keys are the queries (LSH attention needs it).
-    value_reads_input: whether the convolution of values sees the layer's input as well as the multiplicative layer.
-    value_by_module: whether that input is cut into modules of its own, each beside its multiplicative one ('fixed' in
-      the authors' code); else the two lie one behind the other and are cut together ('original').
+    value_reads_input: whether the convolution of values sees the layer's input in addition to the multiplicative layer.
+    value_by_module: whether that input is split into its own modules, each next to its multiplicative one ('fixed' in
+      the authors' code); otherwise the two are concatenated and then split ('original').
     output_multiplicative: whether a multiplicative dense layer follows attention.
-    output_convolution: whether a convolution as that of queries follows attention, or that layer.
+    output_convolution: whether a convolution like that of queries follows attention, or that layer.
   """
 
   made_by: ClassVar = 'terraformer.layers.sparse_qkv:SparseProjection'
@@ -79,16 +80,17 @@ class SparseProjectionConfig(_ByModule, ProjectionConfig):
     self._sizes('n_modules')
     self._between(1, _MOST_BESIDE, 'length_kernel', 'module_kernel')
     expect(
-      self.module_kernel % 2 == 1, f'SparseProjectionConfig.module_kernel: expected odd, found {self.module_kernel}'
+      self.module_kernel % 2 == 1,
+      f'SparseProjectionConfig.module_kernel: expected an odd number, found {self.module_kernel}',
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class ModularProjectionConfig(_ByModule, ProjectionConfig):
-  """Queries, keys, values and output by a multiplicative dense layer with a dense layer a module behind it.
+  """A multiplicative dense layer, then a dense layer per module, for queries, keys, values and output.
 
   Attributes:
-    n_modules: must divide d_model.
+    n_modules: number of modules; must divide d_model.
     share_qk: whether keys are the queries (LSH attention needs it).
   """
 
@@ -106,19 +108,19 @@ class ModularProjectionConfig(_ByModule, ProjectionConfig):
 
 @dataclasses.dataclass(frozen=True)
 class AttentionConfig(Family):
-  """Which keys a query sees. What others need to know of a kind it answers here; where a kind says nothing, what holds
-  is right for any, if it costs more.
+  """Which keys a query sees. A kind overrides the answers below that other code needs; the defaults are correct for any
+  kind, but may cost more.
 
   Attributes:
-    dropout: probability that an attention weight is dropped in training; a kind that has it makes it a field.
-    needs_shared_qk: whether keys have to be the queries.
-    needs_padding_mask: whether a causal layer has to be told which positions are padding, though no real position sees
-      what follows it.
-    reads_whole_cache: whether a step reads all keys and values of its cache, by the layer's method `read`.
-    cross_chunk: queries of cross-attention whose scores are alive at one time; 0 for all of them.
+    dropout: probability that an attention weight is dropped in training; a kind that supports it makes it a field.
+    needs_shared_qk: whether keys must be the queries.
+    needs_padding_mask: whether a causal layer needs to know which positions are padding, although no real position sees
+      later ones.
+    reads_whole_cache: whether a step reads all keys and values of its cache, with the layer's method `read`.
+    cross_chunk: queries that cross-attention processes at a time, to bound memory; 0 for all.
   """
 
-  dropout = 0.0  # without an annotation, as `ProjectionConfig.share_qk`
+  dropout = 0.0  # no annotation, for the same reason as `ProjectionConfig.share_qk`
   needs_shared_qk: ClassVar[bool] = False
   needs_padding_mask: ClassVar[bool] = True
   reads_whole_cache: ClassVar[bool] = False
@@ -128,36 +130,36 @@ class AttentionConfig(Family):
     return 0
 
   def check_block(self, projection: ProjectionConfig) -> None:
-    """Raises UserError where it does not fit the projection of its layer."""
+    """Raises UserError if the attention does not fit the projection of its layer."""
     expect(
       projection.share_qk or not self.needs_shared_qk,
-      f'{type(projection).__name__}.share_qk: expected True with {type(self).__name__}, found False',
+      f'{type(self).__name__} uses the queries as keys; set {type(projection).__name__}.share_qk = True',
     )
 
   def can_grow(self, n_slots: int) -> bool:
-    """Whether a cache that will have so many places may begin with fewer."""
+    """Returns whether a cache that will need `n_slots` slots can start smaller."""
     return False
 
   def keys_seen(self, context: int) -> int:
-    """Keys that one token reads, at most, behind `context` others."""
+    """Returns the maximum number of keys that a token reads after `context` others."""
     return context
 
   def decoding_form(self, longest: int, query_chunk: int) -> Self:
-    """The same attention as it is decoded with, of the same results.
+    """Returns the config for decoding, which gives the same results.
 
     Args:
-      longest: tokens of an example that the model was trained on.
-      query_chunk: queries whose scores may be alive at one time.
+      longest: maximum number of tokens of an example in training.
+      query_chunk: number of queries to process at a time, to bound memory.
     """
     return self
 
 
 @dataclasses.dataclass(frozen=True)
 class FullAttentionConfig(AttentionConfig):
-  """Every query sees every key that it may see.
+  """Every query sees every key that the mask allows.
 
   Attributes:
-    query_chunk: queries whose scores are alive at one time, in training as well; 0 for all of them.
+    query_chunk: queries that are processed at a time, also in training, to bound memory; 0 for all.
     dropout: probability that an attention weight is dropped in training.
   """
 
@@ -178,30 +180,31 @@ class FullAttentionConfig(AttentionConfig):
     return self.query_chunk
 
   def can_grow(self, n_slots: int) -> bool:
-    """Always."""
+    """Returns True."""
     return True
 
   def decoding_form(self, longest: int, query_chunk: int) -> Self:
-    """A chunk of queries at a time."""
+    """Returns the config with queries in chunks."""
     return dataclasses.replace(self, query_chunk=self.query_chunk or query_chunk)
 
 
 @dataclasses.dataclass(frozen=True)
 class LSHAttentionConfig(AttentionConfig):
-  """A query sees the keys that a random projection puts near it (Reformer, Kitaev et al., 2020); keys are queries.
+  """A query sees the keys that a random projection hashes near it (Reformer, Kitaev et al., 2020); keys are queries.
 
   Attributes:
-    chunk_length: sorted positions that attend to each other and to the chunks beside them.
-    n_rounds: independent hashes; a key needs to be near in one of them.
-    n_buckets: buckets of a hash, as factors of even numbers whose product it is; () for two a chunk.
-    chunks_before: chunks before its own that a query sees.
-    chunks_after: chunks after its own that it sees as well where attention is not causal.
-    full_below: longest sequence, or cache, whose queries see all keys instead.
-    window: most recent keys of its bucket, in each round, that one token sees where tokens come one by one.
+    chunk_length: number of sorted positions in a chunk, which attend to each other and to neighboring chunks.
+    n_rounds: number of independent hashes; a query sees a key if they are near in any of them.
+    n_buckets: number of buckets of a hash, given as even factors of it; () for two buckets per chunk.
+    chunks_before: number of chunks before its own that a query sees.
+    chunks_after: number of chunks after its own that a query sees, unless attention is causal.
+    full_below: maximum length of a sequence, or cache, for which queries see all keys instead.
+    window: number of most recent keys in its bucket that a token sees in each round of step-by-step decoding.
     dropout: probability that an attention weight is dropped in training.
-    seed: of the hashes in evaluation and decoding, which are always the same.
-    plain_below: longest sequence, or cache, whose queries see all keys, their own included, by dot products with
-      queries that are not normalized (the authors' `MixedLSHSelfAttention`); 0 for none. It counts before `full_below`.
+    seed: seed of the hashes in evaluation and decoding, which are always the same.
+    plain_below: maximum length of a sequence, or cache, for which queries see all keys, including their own, by dot
+      products with queries that are not normalized (the authors' `MixedLSHSelfAttention`); 0 for none. It takes
+      precedence over `full_below`.
   """
 
   made_by: ClassVar = 'terraformer.layers.lsh_attention:LSHAttention'
@@ -239,28 +242,31 @@ class LSHAttentionConfig(AttentionConfig):
 
   @property
   def cross_chunk(self) -> int:
-    """As long as those that attend to each other, which has no meaning there but is of a size that fits."""
+    """Returns the chunk length, which has no meaning in cross-attention but is a suitable size."""
     return self.chunk_length
 
   def can_grow(self, n_slots: int) -> bool:
-    """Not where positions are hashed, by the cache's final size, nor from one kind of scores to another."""
+    """Returns False if positions are hashed, since the hash depends on the cache's final size, and if the scores would
+    change with the size."""
     return n_slots <= (self.plain_below or self.full_below)
 
   def keys_seen(self, context: int) -> int:
-    """All as far as the cache is seen in whole; else the window of each round."""
+    """Returns `context` if the cache is short enough to be seen in full; otherwise the windows of all rounds."""
     most = max(self.full_below, self.plain_below)
     return context if context <= most else min(context, self.n_rounds * self.window)
 
   def decoding_form(self, longest: int, query_chunk: int) -> Self:
-    """What sees so many in whole does so when it decodes, whatever the padding of a batch adds."""
+    """Returns a config that always sees all keys if all training examples did; the padding of a batch then changes
+    nothing."""
     if longest <= self.plain_below:
       return dataclasses.replace(self, plain_below=_ALL)
     return dataclasses.replace(self, full_below=_ALL) if longest <= self.full_below else self
 
   def bucket_factors(self, length: int) -> tuple[int, ...]:
-    """The factors of the bucket count for sequences of `length`: as configured, or two buckets a chunk.
+    """Returns the factors of the number of buckets for sequences of `length`: as configured, or two buckets per chunk.
 
-    A count above 128 is split into two factors near its root, so that a hash projects on hundreds of directions.
+    A count above 128 is split into two factors near its square root, so that a hash projects on only hundreds of
+    directions.
     """
     if self.n_buckets:
       return self.n_buckets

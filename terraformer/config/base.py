@@ -1,4 +1,4 @@
-"""What every config can do: check its fields when it is built, and turn into JSON and back."""
+"""The base classes of all configs, which check fields when a config is built and convert configs to JSON and back."""
 
 import builtins
 import dataclasses
@@ -15,20 +15,20 @@ from typing import Any, ClassVar
 
 from terraformer.config import renames
 
-# What arrays hold, and what JAX counts steps, positions and places of an array in.
+# The range of int32, in which arrays hold numbers and JAX counts steps, positions and array indices.
 _LEAST_INT, _MOST_INT = -(2**31), 2**31 - 1
-# Of float32; what is smaller is flushed to 0 by the compiler, and then divided by.
+# The range of normal float32 numbers. The compiler flushes smaller ones to 0, and a division by them fails.
 _LEAST_FLOAT, _MOST_FLOAT = 2.0**-126, 2.0**128 - 2.0**104
-# Of one dimension of a parameter. No machine holds more, and products of several must fit 64 bits.
+# Largest dimension of a parameter. No machine holds more, and products of several must fit in 64 bits.
 _LARGEST_SIZE = 2**22
 _LONGEST_MESSAGE = 1000  # characters
 _DEEPEST = 16  # levels of configs within configs
 
 
 class UserError(ValueError):
-  """Bad input: its message is one sentence that says what was expected and what was found.
+  """Bad input. The message is one sentence that says what is wrong and what to do.
 
-  Whatever the input puts into it, the message is one line that can be printed, and not a long one.
+  For any input, the message is one printable line of limited length.
   """
 
   def __init__(self, message: str):
@@ -36,30 +36,30 @@ class UserError(ValueError):
 
 
 def _one_line(message: str) -> str:
-  """The message with escapes in the place of what cannot be printed, and with dots in the place of what is too long."""
-  text = message.split('\n  ')[0]  # on indented lines gin adds where it was
+  """Returns the message as one printable line; dots replace the middle of a long message."""
+  text = message.split('\n  ')[0]  # gin adds indented lines that say where it was
   half = _LONGEST_MESSAGE // 2
   text = text if len(text) <= _LONGEST_MESSAGE else f'{text[:half]} ... {text[-half:]}'
   return printable(text)
 
 
 def printable(text: str) -> str:
-  """The text as one line that has a form in UTF-8: escapes stand for what has none, and for line breaks."""
+  """Returns the text as one line of valid UTF-8; escapes replace line breaks and characters that cannot be printed."""
   return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
 
 
-def refused(path: str | os.PathLike, expected: str, error: OSError) -> UserError:
-  """What is said where the system refuses what is to be done with a path."""
-  return UserError(f'{path}: expected {expected}, found {(error.strerror or str(error)).lower()}')
+def refused(path: str | os.PathLike, action: str, error: OSError) -> UserError:
+  """Returns the error for an action, such as `write`, that the system refuses for a path."""
+  return UserError(f'cannot {action} {path}: {(error.strerror or str(error)).lower()}')
 
 
 def unreadable(path: str | os.PathLike, error: OSError) -> UserError:
-  """The same of a file that is to be read."""
-  return refused(path, 'a file that can be read', error)
+  """Returns the error for a path that the system cannot read."""
+  return refused(path, 'read', error)
 
 
 def first_line(error: object) -> str:
-  """The first line of what an error, or a text, says; the name of the error's type where it says nothing."""
+  """Returns the first line of an error's message, or of a text; the name of the error's type if that is empty."""
   return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -74,13 +74,13 @@ def divides(name: str, value: int, divisor_name: str, divisor: int) -> None:
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:
-  """The members of a union; of another annotation itself."""
+  """Returns the members of a union; another annotation is its only option."""
   is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
   return typing.get_args(annotation) if is_union else (annotation,)
 
 
 def _admits(annotation: Any, value: Any) -> bool:
-  """Whether `value` is of the annotated type; an int is taken for a float, a bool for neither."""
+  """Returns whether `value` has the annotated type. A float field admits an int; neither admits a bool."""
   if annotation is float:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
   if annotation is int:
@@ -99,7 +99,7 @@ def _admits(annotation: Any, value: Any) -> bool:
 
 
 def _is_text(annotation: Any) -> bool:
-  """Whether an annotation, or a part of it, is text, as all are after `from __future__ import annotations`."""
+  """Returns whether an annotation, or a part of it, is text, as with `from __future__ import annotations`."""
   if typing.get_origin(annotation) is typing.Literal:
     return False
   return isinstance(annotation, (str, typing.ForwardRef)) or any(map(_is_text, typing.get_args(annotation)))
@@ -107,35 +107,35 @@ def _is_text(annotation: Any) -> bool:
 
 @functools.cache
 def _field_types(kind: type) -> dict[str, Any]:
-  """The types of a config's fields, by name.
+  """Returns the types of a config's fields, by name.
 
   Raises:
-    UserError: if an annotation names something that its module does not have when the first config is built.
+    UserError: if an annotation has a name that its module does not define when the first config is built.
   """
   return {field.name: _field_type(kind, field) for field in dataclasses.fields(kind)}
 
 
 def _field_type(kind: type, field: dataclasses.Field) -> Any:
-  if not _is_text(field.type):  # almost always; to read the others takes longer than to build a config
+  if not _is_text(field.type):  # almost always true; evaluating text takes longer than building a config
     return field.type
   owner = [base for base in kind.__mro__ if vars(base).get('__dataclass_fields__', {}).get(field.name) is field][-1]
-  # The class counts least, since a field may have the name of a type (`bytes: bytes = b''`).
+  # The class has the lowest precedence, since a field may have the name of a type (`bytes: bytes = b''`).
   names = {**vars(owner), **vars(builtins), **vars(sys.modules.get(owner.__module__, builtins))}
   holder = type('holder', (), {'__annotations__': {field.name: field.type}})
   try:
     return typing.get_type_hints(holder, {}, names)[field.name]
   except (NameError, AttributeError, SyntaxError, TypeError) as error:
     raise UserError(
-      f'{kind.__name__}.{field.name}: its annotation {field.type!r} cannot be read when the program runs ({error}); '
-      f'import the names that it needs in {owner.__module__}, and not under TYPE_CHECKING alone'
+      f'{kind.__name__}.{field.name}: the annotation {field.type!r} cannot be evaluated at run time ({error}); '
+      f'import the names that it needs in {owner.__module__}, not only under TYPE_CHECKING'
     ) from error
 
 
 class Checked:
-  """A config whose fields are checked against their annotations before its own `check`.
+  """A config that checks its fields against their annotations, and then calls its own `check`.
 
-  Numbers are those that 32 bits hold: whole ones int32, others float32, finite, and 0 or normal. `_wide` names fields
-  that take more: whole numbers of 64 bits, and any other number but nan.
+  Numbers must fit in 32 bits: integers in int32; floats in float32, finite, and 0 or normal. `_wide` names fields that
+  admit more: 64-bit integers, and any float but nan.
   """
 
   _wide: ClassVar[tuple[str, ...]] = ()
@@ -155,7 +155,7 @@ class Checked:
     self.check()
 
   def check(self) -> None:
-    """Raises UserError where the fields contradict each other."""
+    """Raises UserError if a field is invalid, or if fields contradict each other."""
 
   def _check_numbers(self) -> None:
     for name, annotation in _field_types(type(self)).items():
@@ -167,16 +167,16 @@ class Checked:
           wrong = expected(number, name in self._wide)
           expect(wrong is None, f'{type(self).__name__}.{name}: expected {wrong}, found {shown(number)}')
       if is_float and type(value) is int and int not in _options(annotation):
-        object.__setattr__(self, name, float(value))  # jax.random takes no whole probability
+        object.__setattr__(self, name, float(value))  # jax.random does not accept an int as a probability
 
   @classmethod
   def migrated(cls, fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a stored config, as plain JSON values, in their present form. Fields that were renamed, moved or
-    removed are recognised here."""
+    """Converts the fields of a stored config, plain JSON values, to their present form. Override it to handle fields
+    that were renamed, moved or removed."""
     return fields
 
   def is_same(self, name: str, old: Any, new: Any) -> bool:
-    """Whether two values of a field mean the same."""
+    """Returns whether two values of a field mean the same."""
     return old == new
 
   def _at_least(self, least: float, *names: str) -> None:
@@ -194,11 +194,11 @@ class Checked:
     self._at_most(most, *names)
 
   def _sizes(self, *names: str) -> None:
-    """Of fields that are a dimension of a parameter."""
+    """Checks fields that are a dimension of a parameter."""
     self._between(1, _LARGEST_SIZE, *names)
 
   def _dropout(self, name: str) -> None:
-    """Of a field by which what is kept is divided, less 1."""
+    """Checks a dropout rate; it must be below 1, because kept values are divided by 1 minus the rate."""
     value = getattr(self, name)
     self._probability(name)
     expect(value < 1, f'{type(self).__name__}.{name}: expected less than 1, found {value}')
@@ -216,12 +216,12 @@ class Checked:
 
 @dataclasses.dataclass(frozen=True)
 class Family(Checked):
-  """Configs of which one can stand for another. A class that derives from this one is a family, and has what others may
-  ask of all of its members; these derive from the family, here or in a module of the user's.
+  """Configs that can replace each other. A class that derives directly from this one is a family, and defines what all
+  its members answer; members derive from the family, here or in a user's module.
 
   Attributes:
-    made_by: what makes that which the config is of: the class, or the function, itself, or where it can be imported
-      from, `package.module:Name`. Its arguments are those of the family (see `layers.make`).
+    made_by: the class or function that makes what the config describes, or its name `package.module:Name`. All makers
+      of a family take the same arguments (see `layers.make`).
   """
 
   made_by: ClassVar[str | Callable | None] = None
@@ -233,10 +233,10 @@ class Family(Checked):
 
 
 def maker(config: Family) -> Callable[..., Any]:
-  """What makes that which a config is of.
+  """Returns the class or function that makes what a config describes.
 
   Raises:
-    UserError: if the config does not name it, or the name leads nowhere.
+    UserError: if the config does not name it, or it cannot be imported.
   """
   kind, named = type(config).__name__, type(config).made_by
   if named is None:
@@ -247,18 +247,18 @@ def maker(config: Family) -> Callable[..., Any]:
   try:
     return getattr(importlib.import_module(module), name)
   except (ImportError, AttributeError, ValueError) as error:
-    raise UserError(f'{kind}.made_by: expected module:Class that can be imported, found {named!r} ({error})') from error
+    raise UserError(f'{kind}.made_by: cannot import {named!r} ({error}); name it as module:Class') from error
 
 
 def shown(number: float) -> str:
-  """A number as a sentence names it: a whole one of thousands of digits cannot be printed."""
+  """Returns a number as text for a message; Python cannot print an integer of thousands of digits."""
   if isinstance(number, int) and abs(number) >= 10**40:
     return f'a number of about {round(number.bit_length() * math.log10(2))} digits'
   return str(number)
 
 
 def _int_range(number: float, is_wide: bool) -> str | None:
-  """What is expected in the place of a whole number that is too large; None where it is not."""
+  """Returns what is expected instead of an integer that is out of range; None if it is in range."""
   least, most = (-(2**63), 2**63 - 1) if is_wide else (_LEAST_INT, _MOST_INT)
   if number > most:
     return f'at most {most}'
@@ -266,17 +266,17 @@ def _int_range(number: float, is_wide: bool) -> str | None:
 
 
 def _float_range(number: float, is_wide: bool) -> str | None:
-  """The same of any other number."""
+  """Returns what is expected instead of a float that is out of range; None if it is in range."""
   infinite = abs(number) > sys.float_info.max and not (is_wide and isinstance(number, float))
-  if number != number or infinite:  # the first of nan alone
+  if number != number or infinite:  # only nan differs from itself
     return 'a finite number'
   if is_wide or number == 0 or _LEAST_FLOAT <= abs(number) <= _MOST_FLOAT:
     return None
-  return '0, or a number from 1.2e-38 to 3.4e+38 (what 32 bits hold)'
+  return '0, or a number from 1.2e-38 to 3.4e+38 (the range of float32)'
 
 
 def to_dict(config: Checked) -> dict[str, Any]:
-  """The config as plain JSON values; `kind` names each dataclass, one from outside of this package with its module."""
+  """Returns the config as plain JSON values; `kind` names each dataclass, with its module if it is a user's."""
 
   def encode(value):
     if isinstance(value, Checked):
@@ -293,12 +293,12 @@ def _is_ours(kind: type) -> bool:
 
 
 def _kind_name(kind: type) -> str:
-  """The name under which a config is stored: `SparseFFConfig`, or `mine:WindowConfig` of a user's module `mine`."""
+  """Returns the name for storing a config: `SparseFFConfig`, or `mine:WindowConfig` for a user's module `mine`."""
   return kind.__name__ if _is_ours(kind) else f'{kind.__module__}:{kind.__qualname__}'
 
 
 def outside_modules(config: Checked) -> list[str]:
-  """The modules of the user's that define kinds in a config: another process that is to read it imports them first."""
+  """Returns the user's modules that define kinds of a config; another process must import them before it reads it."""
   own = [] if _is_ours(type(config)) else [type(config).__module__]
   within = [getattr(config, field.name) for field in dataclasses.fields(config)]
   found = [module for value in within if isinstance(value, Checked) for module in outside_modules(value)]
@@ -306,61 +306,61 @@ def outside_modules(config: Checked) -> list[str]:
 
 
 def _kinds(base: type) -> dict[str, type]:
-  """Every config by the name under which it is stored."""
+  """Returns all kinds of config by their stored names."""
   kinds = {}
   for kind in base.__subclasses__():
-    # The class itself, and not gin's subclass of the same name, whose defaults are what gin has bound.
+    # The class itself replaces gin's subclass of the same name, whose defaults are gin's bindings.
     kinds |= _kinds(kind) | {_kind_name(kind): kind}
   return kinds
 
 
 def _kind(name: Any) -> type:
-  """The config of this name."""
+  """Returns the kind of config with this name."""
   kind = _kinds(Checked).get(renames.RENAMED_KINDS.get(name, name)) if isinstance(name, str) else None
   module = name.partition(':')[0] if isinstance(name, str) and ':' in name else None
   expect(
     kind is not None or module is None or module in sys.modules,
-    f'config: {name!r:.80} is defined outside of this package; import its module with --module {module!s:.80}',
+    f'config: {name!r:.80} is defined outside this package; add --module={module!s:.80}',
   )
-  # Gin derives classes from any that it is shown, and a base without fields is no kind of config.
+  # Gin derives classes from all that it configures, and a base without fields is not a kind of config.
   if kind is None or not dataclasses.is_dataclass(kind):
-    raise UserError(f'config: expected a kind of this version, found {name!r:.80}')
+    raise UserError(f'config: this version has no kind of config named {name!r:.80}')
   return kind
 
 
 def from_dict(values: dict[str, Any]) -> Any:
-  """The config that `to_dict` wrote, in this version or an earlier one.
+  """Returns the config that `to_dict` wrote, in this version or an earlier one.
 
-  A field that is missing has its default, which is why the default of a new field means what was before it. Fields that
-  have been renamed, moved or removed are migrated (`Checked.migrated`).
+  A missing field gets its default, so the default of a new field must mean the behavior before it existed. Fields that
+  were renamed, moved or removed are migrated (`Checked.migrated`).
 
   Raises:
-    UserError: if a kind or a field is not known, a field without a default is missing, or a value is not valid.
+    UserError: if a kind or a field is unknown, a field without a default is missing, or a value is invalid.
   """
   expect(isinstance(values, dict), f'config: expected an object, found {values!r:.80}')
   try:
     return _built(values, _DEEPEST)
   except UserError as error:
-    raise UserError(str(error)) from error  # in a line, where gin has added its own
+    raise UserError(str(error)) from error  # removes the lines that gin has added
 
 
 def _built(values: dict[str, Any], levels: int) -> Any:
-  """The config of an object that has at most so many levels of others in it."""
-  expect(levels > 0, f'config: expected at most {_DEEPEST} configs within each other, found more')
+  """Returns the config of an object with at most `levels` levels of nesting."""
+  expect(levels > 0, f'config: configs are nested more than {_DEEPEST} levels deep')
   fields = dict(values)
   kind = _kind(fields.pop('kind', None))
   fields = kind.migrated(renames.renamed_fields(kind.__name__, fields))
   known = {f.name: f for f in dataclasses.fields(kind)}
   for name in fields:
-    expect(name in known, f'{kind.__name__}: expected fields {sorted(known)}, found {name!r}')
+    expect(name in known, f'{kind.__name__} has no field {name!r}; its fields are {", ".join(sorted(known))}')
   for name, field in known.items():
     has_default = (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
-    expect(name in fields or has_default, f'{kind.__name__}: expected the field {name!r}, found none')
+    expect(name in fields or has_default, f'{kind.__name__}: the field {name!r} is missing')
   return kind(**{name: _built(v, levels - 1) if isinstance(v, dict) else v for name, v in fields.items()})
 
 
 def differences(stored: Checked, given: Checked, prefix: str = '') -> list[str]:
-  """One `path: stored -> given` for every field in which two configs of one kind differ."""
+  """Returns one `path: stored -> given` for every field that differs between two configs of one kind."""
   found = []
   for field in dataclasses.fields(stored):
     path, old, new = f'{prefix}{field.name}', getattr(stored, field.name), getattr(given, field.name)

@@ -1,4 +1,4 @@
-"""What a model is trained on."""
+"""Configurations of training data."""
 
 import dataclasses
 from typing import Any
@@ -8,8 +8,8 @@ from terraformer.config.base import Checked, expect
 from terraformer.config.objectives import LMConfig, ObjectiveConfig, PrefixLMConfig
 from terraformer.config.sources import DataSource, DocstringSummariesConfig
 
-_MOST_IDS = 2**22  # as many rows as an embedding has at most
-_MOST_PARTS = 100_000  # each is a folder
+_MOST_IDS = 2**22  # the maximum number of rows of an embedding
+_MOST_PARTS = 100_000  # each part is a folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,10 +18,10 @@ class TokenizerConfig(Checked):
 
   Attributes:
     path: a sentencepiece model to use, a subword file of tensor2tensor, or the vocabulary that `import` wrote; empty
-      trains one while the task is prepared.
-    size: ids in all, the sentinels included, of a vocabulary that is trained.
-    sentinels: ids kept at the end of the vocabulary for span corruption, counted downwards from the last one. A model
-      that has pieces `<extra_id_0>`, `<extra_id_1>` ... of its own, as mT5's has, keeps those: so many of them serve.
+      trains one when the task is prepared.
+    size: number of ids, including the sentinels, of a vocabulary to train.
+    sentinels: number of ids reserved at the end of the vocabulary for span corruption, from the last id down. A model
+      with its own pieces `<extra_id_0>`, `<extra_id_1>` ..., like mT5's, uses this many of those instead.
   """
 
   path: str = ''
@@ -33,18 +33,18 @@ class TokenizerConfig(Checked):
     self._at_most(_MOST_IDS, 'size')
     expect(
       self.size >= 300 + self.sentinels,
-      f'TokenizerConfig.size: expected at least {300 + self.sentinels} (sentinels included), found {self.size}',
+      f'TokenizerConfig.size: expected at least {300 + self.sentinels} (including sentinels), found {self.size}',
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class PackingConfig(Checked):
-  """Several short examples stand in one row of a training batch, each for itself: none sees another.
+  """Puts several short examples into one batch row; no example sees another.
 
-  What they share is what is drawn once a row, the mask of an output's dropout.
+  They share only random choices that are made once per row: the dropout mask of an output.
 
   Attributes:
-    max_segments: examples of a row at most; 0 for as many as fit.
+    max_segments: maximum number of examples per row; 0 for as many as fit.
   """
 
   max_segments: int = 0
@@ -55,26 +55,27 @@ class PackingConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Checked):
-  """Where text comes from, what it is made into, and where its prepared form lies.
+  """Where text comes from, how examples are made from it, and where the prepared data are stored.
 
   Attributes:
     source: where the text comes from.
     directory: the prepared shards are in `directory/task`, see `task`.
-    inputs_length, targets_length: tokens that a training example is cut and padded to, end-of-sequence included.
-    objective: what a task of running text trains; None for prefix language modelling, and of this library's tasks in a
-      mixture for what they are registered with.
-    vocabulary: the tokens.
-    max_examples: training examples that are kept at most, of each part of the corpus an equal share, taken evenly over
-      it; 0 keeps all. Of a mixture it is as many of each task.
-    packing: puts several training examples into one row, when the data are prepared; None gives each a row of its own,
-      as examples that are held out have. `inputs_length` and `targets_length` are then those of a row, and what an
-      example is cut to, as ever. Of running text only language modelling can be packed: a document that is longer than
-      a row is cut into several examples, and no example has two documents.
-    parts: pieces that the source is divided into. Each is prepared by itself and kept when the process dies, by
-      whichever process; what is prepared depends on their number and not on the processes'.
-    name: of the task; empty for the source's own name. Two tasks in one directory need two names.
-    inputs_eos: whether inputs end in an end of sequence. Without it they are cut to one token less than their length
-      all the same.
+    inputs_length, targets_length: numbers of tokens to which training examples are truncated and padded, including the
+      end of sequence.
+    objective: the objective for running text; None for prefix language modeling or, in a mixture, for the objective
+      with which each task of this library is registered.
+    tokenizer: the tokenizer.
+    max_examples: maximum number of training examples to keep, taken evenly from each part of the corpus, with an equal
+      share for each; 0 keeps all. In a mixture this limits each task.
+    packing: puts several training examples into one row when the data are prepared; None gives each its own row, as
+      held-out examples always have. `inputs_length` and `targets_length` are then the lengths of a row, and still the
+      maximum lengths of an example. Running text can be packed only for language modeling: a document that is longer
+      than a row is cut into several examples, and no example has two documents.
+    parts: number of parts into which the source is divided. Any process can prepare a part, and a finished part is kept
+      when its process dies. The prepared data depend on the number of parts, not on the number of processes.
+    name: name of the task; empty for the source's own name. Two tasks in one directory need two names.
+    inputs_eos: whether inputs end in an end of sequence. Without it they are still cut to one token less than
+      `inputs_length`.
   """
 
   source: DataSource = DocstringSummariesConfig()
@@ -97,13 +98,13 @@ class DataConfig(Checked):
     self._between(1, _MOST_PARTS, 'parts')
     expect(
       not self.max_examples or self.max_examples >= self.parts,
-      f'DataConfig.max_examples: expected 0 or at least one a part ({self.parts}), found {self.max_examples}',
+      f'DataConfig.max_examples: expected 0 or at least one per part ({self.parts}), found {self.max_examples}',
     )
     expect(
       self.task not in ('', '.', '..') and not set(self.task) & {'/', '\\', '\0'},
-      f'DataConfig.name, or else the name of its source: expected one that a folder can have, found {self.task!r}',
+      f'the name of the task, {self.task!r}, cannot be the name of a folder; set DataConfig.name',
     )
-    expect(bool(self.directory), 'DataConfig.directory: expected a folder, found an empty string')
+    expect(bool(self.directory), 'DataConfig.directory is empty; set it to a folder')
     self.text_objective.check_lengths(self.inputs_length, self.targets_length, self.tokenizer.sentinels)
     expect(
       self.inputs_eos or not self.packing,
@@ -113,11 +114,11 @@ class DataConfig(Checked):
       self.check_packed_text()
 
   def check_packed_text(self) -> None:
-    """Raises UserError unless running text can be packed."""
+    """Raises UserError unless the objective allows packing of running text."""
     found = type(self.text_objective).__name__
     expect(
       isinstance(self.text_objective, LMConfig),
-      f'DataConfig.packing: expected None, or the objective LMConfig for running text, found {found}',
+      f'DataConfig.packing: running text can be packed only with the objective LMConfig, found {found}',
     )
 
   @classmethod
@@ -126,34 +127,34 @@ class DataConfig(Checked):
 
   @property
   def task(self) -> str:
-    """The name of the task: that of the folder of its prepared data, and in messages."""
+    """The name of the task, in messages and of the folder of its prepared data."""
     return self.name or self.source.task
 
   @property
   def text_objective(self) -> ObjectiveConfig:
-    """The objective where the task is one of running text."""
+    """The objective for running text."""
     return self.objective or PrefixLMConfig()
 
   def with_objective(self, objective: ObjectiveConfig | None) -> 'DataConfig':
-    """The config of a task that has an objective of its own, which counts where the config names none.
+    """Returns the config with a task's own objective, which applies only if the config names none.
 
     Raises:
-      UserError: if the lengths do not fit it, or it cannot be packed and is to be.
+      UserError: if the lengths do not fit the objective, or it does not allow the configured packing.
     """
     return self if self.objective or not objective else dataclasses.replace(self, objective=objective)
 
   @property
   def lengths(self) -> dict[str, int]:
-    """Tokens of a row of a batch, by feature."""
+    """Numbers of tokens in a batch row, by feature."""
     return {'inputs': self.inputs_length, 'targets': self.targets_length}
 
   @property
   def batch_lengths(self) -> dict[str, int]:
-    """The same of all int32 arrays of a training batch, by name."""
+    """Lengths of the rows of all int32 arrays of a training batch, by name."""
     segments = {f'{name}_segments': length for name, length in self.lengths.items()} if self.packing else {}
     return self.lengths | segments
 
   @property
   def window_length(self) -> int:
-    """Tokens of a stored window of running text."""
+    """Number of tokens in a stored window of running text."""
     return self.text_objective.window_length(self.inputs_length, self.targets_length)

@@ -1,11 +1,11 @@
-"""The mechanisms of a layer other than attention and positions; which one a layer has is a matter of type."""
+"""Configurations of the mechanisms in a layer, except attention and positions; a config's type selects a mechanism."""
 
 import dataclasses
 from typing import ClassVar
 
 from terraformer.config.base import Checked, Family, divides
 
-# Noise that is a thousand times as loud as log-probabilities is noise alone; far more overflows in the softmax.
+# Noise a thousand times as large as log-probabilities hides them completely; much larger noise overflows the softmax.
 _MOST_NOISE = 1000.0
 
 # --- Feed-forward blocks ---------------------------------------------------------------------------------------------
@@ -13,11 +13,11 @@ _MOST_NOISE = 1000.0
 
 @dataclasses.dataclass(frozen=True)
 class FeedForwardConfig(Family):
-  """The feed-forward block of a layer; every kind has the field `d_ff`, its units in all.
+  """The feed-forward block of a layer; every kind has the field `d_ff`, its total number of units.
 
   Attributes:
-    picks_units: whether a controller picks one unit of each block of `block_size`, by the layer's method `choose`, and
-      `read_rows` then reads the weights of these alone.
+    picks_units: whether a controller picks one unit in each block of `block_size`, with the layer's method `choose`, so
+      that `read_rows` reads only the weights of these units.
   """
 
   picks_units: ClassVar[bool] = False
@@ -25,7 +25,7 @@ class FeedForwardConfig(Family):
 
 @dataclasses.dataclass(frozen=True)
 class DenseFFConfig(FeedForwardConfig):
-  """Feed-forward block of `d_ff` ReLU units, all of them read for every token."""
+  """A feed-forward block of `d_ff` ReLU units that reads all of them for every token."""
 
   made_by: ClassVar = 'terraformer.layers.dense_ff:DenseFF'
 
@@ -37,15 +37,15 @@ class DenseFFConfig(FeedForwardConfig):
 
 @dataclasses.dataclass(frozen=True)
 class SparseFFConfig(FeedForwardConfig):
-  """Feed-forward block of which one unit in `block_size` is read for a token (paper, section 3.1).
+  """A feed-forward block that reads one unit in `block_size` for each token (paper, section 3.1).
 
   Attributes:
-    d_ff: units in all; a multiple of `block_size`.
-    block_size: units a block, N in the paper; the controller picks one of them.
+    d_ff: total number of units; a multiple of `block_size`.
+    block_size: units per block, N in the paper; the controller picks one of them.
     rank: inner width of the controller; the paper's 800M model has d_ff / block_size.
     temperature: scale of the Gumbel noise that is added to the controller's log-softmax in training.
-    hard_probability: share of the training calls that use the straight-through one-hot choice, not the soft mask.
-    multiply_by_controller_output: whether the chosen units are also scaled by the controller's softmax.
+    hard_probability: share of training calls that use the straight-through one-hot choice instead of the soft mask.
+    multiply_by_controller_output: whether the selected units are also scaled by the controller's softmax.
   """
 
   made_by: ClassVar = 'terraformer.layers.sparse_ff:SparseFF'
@@ -72,13 +72,14 @@ class SparseFFConfig(FeedForwardConfig):
 
 @dataclasses.dataclass(frozen=True)
 class BlockSparseFFConfig(FeedForwardConfig):
-  """Mixture baseline of the paper (section 3.1): one of `n_experts` slices of d_ff serves a token, as in SparseFF.
+  """A mixture-of-experts baseline of the paper (section 3.1): each token uses one of `n_experts` slices of d_ff,
+  selected as in SparseFF.
 
   Attributes:
-    d_ff: units in all; a multiple of `n_experts`.
-    n_experts: slices; the router picks one of them.
+    d_ff: total number of units; a multiple of `n_experts`.
+    n_experts: number of slices; the router picks one of them.
     temperature: scale of the Gumbel noise that is added to the router's log-softmax in training.
-    hard_probability: share of the training calls that use the straight-through one-hot choice, not the soft mask.
+    hard_probability: share of training calls that use the straight-through one-hot choice instead of the soft mask.
   """
 
   made_by: ClassVar = 'terraformer.layers.mixture_of_experts:BlockSparseFF'
@@ -97,11 +98,11 @@ class BlockSparseFFConfig(FeedForwardConfig):
 
 @dataclasses.dataclass(frozen=True)
 class SwitchFFConfig(FeedForwardConfig):
-  """Mixture baseline of the paper: one slice of d_ff serves a token, scaled by the router's probability for it.
+  """A mixture-of-experts baseline of the paper: each token uses one slice of d_ff, scaled by the router's probability.
 
   Attributes:
-    d_ff: units in all; a multiple of `n_experts`.
-    n_experts: slices; the router picks one of them.
+    d_ff: total number of units; a multiple of `n_experts`.
+    n_experts: number of slices; the router picks one of them.
     temperature: scale of the Gumbel noise that is added to the router's log-softmax in training.
   """
 
@@ -117,16 +118,16 @@ class SwitchFFConfig(FeedForwardConfig):
     divides('SwitchFFConfig.d_ff', self.d_ff, 'n_experts', self.n_experts)
 
 
-# --- Recurrence and normalisation ------------------------------------------------------------------------------------
+# --- Recurrence and normalization ------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class SRUConfig(Checked):
-  """Simple recurrent unit of a small width beside the feed-forward block (paper, section 4.3).
+  """A narrow simple recurrent unit, parallel to the feed-forward block (paper, section 4.3).
 
   Attributes:
-    width: of the recurrence.
-    tanh: whether its state passes through tanh; the paper's does not.
+    width: width of the recurrence.
+    tanh: whether the state passes through tanh; in the paper it does not.
   """
 
   width: int = 32
@@ -138,19 +139,19 @@ class SRUConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class NormConfig(Family):
-  """The normalisation of vectors."""
+  """The normalization of vectors."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerNormConfig(NormConfig):
-  """Centred, divided by the standard deviation, scaled and shifted."""
+  """Centers vectors, divides them by their standard deviation, then scales and shifts them."""
 
   made_by: ClassVar = 'terraformer.layers.norm:LayerNorm'
 
 
 @dataclasses.dataclass(frozen=True)
 class RMSNormConfig(NormConfig):
-  """Divided by the root of the mean square and scaled; not centred, no bias."""
+  """Divides vectors by their root mean square and scales them; no centering, no bias."""
 
   made_by: ClassVar = 'terraformer.layers.norm:RMSNorm'
 
@@ -163,19 +164,19 @@ class OutputConfig(Family):
   """The layer from vectors to logits."""
 
   def check_model(self, name: str, vocab_size: int) -> None:
-    """Raises UserError where it does not fit the model of this name."""
+    """Raises UserError if the output layer does not fit the model of this name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DenseOutputConfig(OutputConfig):
-  """Output layer of one dense matrix (d_model x vocabulary)."""
+  """An output layer with one dense matrix (d_model x vocabulary)."""
 
   made_by: ClassVar = 'terraformer.layers.output:dense_output'
 
 
 @dataclasses.dataclass(frozen=True)
 class LowRankOutputConfig(OutputConfig):
-  """Output layer of two dense matrices (d_model x rank, rank x vocabulary)."""
+  """An output layer with two dense matrices (d_model x rank, rank x vocabulary)."""
 
   made_by: ClassVar = 'terraformer.layers.output:low_rank_output'
 
@@ -187,7 +188,7 @@ class LowRankOutputConfig(OutputConfig):
 
 @dataclasses.dataclass(frozen=True)
 class SparseOutputConfig(OutputConfig):
-  """Output layer by a multiplicative dense layer of `n_modules` modules (paper's sparse loss, section 3.3)."""
+  """A multiplicative dense output layer with `n_modules` modules (the paper's sparse loss, section 3.3)."""
 
   made_by: ClassVar = 'terraformer.layers.output:SparseOutput'
 
@@ -197,7 +198,7 @@ class SparseOutputConfig(OutputConfig):
     self._sizes('n_modules')
 
   def check_model(self, name: str, vocab_size: int) -> None:
-    """The modules must be of one width."""
+    """Raises UserError unless all modules have the same width."""
     divides(f'{name}.vocab_size', vocab_size, 'SparseOutputConfig.n_modules', self.n_modules)
 
 
@@ -206,31 +207,31 @@ class SparseOutputConfig(OutputConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ResidualConfig(Family):
-  """The streams to which sub-layers add their outputs.
+  """The streams to which sublayers add their outputs.
 
   Attributes:
-    n_streams: one, or two of which the backward pass recomputes one from the other.
-    fixed_point, forget_every: as `ReversibleResidualConfig` has them.
+    n_streams: one, or two, which let the backward pass recompute activations.
+    fixed_point, forget_every: see `ReversibleResidualConfig`.
   """
 
   n_streams: ClassVar[int]
-  # Without annotations, with which they would be the first fields of every kind that makes fields of them.
+  # No annotations, or else these would be the first fields of every kind that makes them fields.
   fixed_point = False
   forget_every = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class ReversibleResidualConfig(ResidualConfig):
-  """Two residual streams, of which the backward pass recomputes all activations (RevNet; paper, section 4).
+  """Two residual streams, from which the backward pass recomputes all activations (RevNet; paper, section 4).
 
   Attributes:
-    keep_activations: whether training stores what the backward pass needs instead; the function is the same, the memory
-      grows with depth.
-    fixed_point: whether the streams stay on a grid of 2^-16, on which adding and subtracting are exact below 256: the
-      recomputed streams are then those of the forward pass, bit for bit, at any depth (where the compiler makes one
-      program of the same half-residual twice, as XLA does by default). Takes a third more time.
-    forget_every: layers after which the two streams are averaged and pass a dense layer, so that a long stack can
-      drop what it no longer needs; 0 for never. The streams at these places are stored.
+    keep_activations: whether training stores the activations instead; the function is the same, but memory grows with
+      depth.
+    fixed_point: whether the streams stay on a grid of 2^-16, where additions and subtractions are exact below 256. The
+      recomputed streams then equal those of the forward pass, bit for bit, at any depth (if the compiler compiles the
+      same sublayer to the same program twice, as XLA does by default). Takes a third more time.
+    forget_every: number of layers after which the two streams are averaged and pass through a dense layer, so that a
+      deep stack can drop what it no longer needs; 0 for never. The streams at these points are stored.
   """
 
   keep_activations: bool = False
@@ -245,11 +246,11 @@ class ReversibleResidualConfig(ResidualConfig):
 
 @dataclasses.dataclass(frozen=True)
 class PlainResidualConfig(ResidualConfig):
-  """One residual stream, to which every sub-layer adds its output.
+  """One residual stream, to which every sublayer adds its output.
 
   Attributes:
-    keep_activations: whether training stores what is inside a layer; else only its input, from which the backward pass
-      recomputes the rest.
+    keep_activations: whether training stores the activations inside a layer; otherwise it stores only the layer's
+      input, and the backward pass recomputes the rest.
   """
 
   keep_activations: bool = False

@@ -1,4 +1,4 @@
-"""How devices are arranged, and what is split over them."""
+"""The arrangement of devices, and what is sharded over them."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from terraformer.config.base import Checked, expect
 
 @dataclasses.dataclass(frozen=True)
 class ShardingConfig(Checked):
-  """Over which axis of the mesh (`data`, `fsdp`, `model`) each named dimension of a parameter is split; None for none.
+  """The axis of the mesh (`data`, `fsdp`, `model`) over which each named dimension of a parameter is sharded, or None.
 
   The units of a sparse feed-forward block have no rule: a block is never split, so that its argmax is local.
 
@@ -15,8 +15,8 @@ class ShardingConfig(Checked):
     embed: d_model.
     expert: experts of a mixture.
     ff: units of a dense feed-forward block.
-    ff_block: blocks of a sparse one.
-    heads: attention heads, all of their widths together.
+    ff_block: blocks of a sparse feed-forward block.
+    heads: attention heads, with all their widths.
     modules: modules of a multiplicative layer.
     rank: the inner width of a sparse feed-forward block's controller.
     vocab: tokens of the vocabulary.
@@ -42,12 +42,12 @@ class ShardingConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig(Checked):
-  """How devices are arranged; those that are left are copies that split the batch.
+  """The arrangement of devices. The number of devices divided by fsdp x model is the number of data-parallel replicas.
 
   Attributes:
-    fsdp: devices that parameters, and the batch again, are split over.
-    model: devices that wide dimensions (feed-forward blocks, heads, vocabulary) are split over.
-    rules: which dimension is split over which of them.
+    fsdp: number of devices over which parameters, and also the batch, are sharded.
+    model: number of devices over which wide dimensions (feed-forward blocks, heads, vocabulary) are sharded.
+    rules: which dimension is sharded over which axis.
   """
 
   fsdp: int = 1

@@ -1,4 +1,4 @@
-"""Renamed, moved and removed fields of configurations: stored ones, as JSON and as gin, are read in their present form.
+"""Converts stored configurations, as JSON and as gin, whose fields were renamed, moved or removed.
 
 `docs/formats.md` has the table of what changed.
 """
@@ -11,7 +11,7 @@ from terraformer.config.renames import present_names
 
 _C4 = {'kind': 'TfdsConfig', 'dataset': 'c4/en:3.1.0', 'inputs_field': '', 'targets_field': 'text'}
 _PAPERS = {'kind': 'TfdsConfig', 'inputs_field': 'article', 'targets_field': 'abstract'}
-# The source of each task that was known by its name alone.
+# The source of each task that was formerly known only by its name.
 _SOURCES = {
   'docstring_summarization': {'kind': 'DocstringSummariesConfig'},
   'docstring_text': {'kind': 'DocstringTextConfig'},
@@ -25,8 +25,8 @@ _SOURCES = {
   'arxiv_summarization': _PAPERS | {'dataset': 'scientific_papers/arxiv:1.1.1'},
   'pubmed_summarization': _PAPERS | {'dataset': 'scientific_papers/pubmed:1.1.1'},
 }
-_OBJECTIVES = {'c4_span_corruption': 'SpanCorruptionConfig', 'c4_lm': 'LMConfig'}  # which these tasks had by default
-# Where the settings of a source were, in the place of the source.
+_OBJECTIVES = {'c4_span_corruption': 'SpanCorruptionConfig', 'c4_lm': 'LMConfig'}  # former defaults of these tasks
+# The former field with the settings of each source.
 _SETTINGS = {
   'LocalFilesConfig': 'local_files',
   'LocalFolderConfig': 'local_folder',
@@ -38,7 +38,7 @@ _GONE = ('task', 'local_files', 'local_folder', 'digits', 'tfds_directory')
 
 
 def data_fields(fields: dict[str, Any]) -> dict[str, Any]:
-  """The fields of a DataConfig that named its task, and had the settings of all sources."""
+  """Converts the fields of an old DataConfig, which named its task and held the settings of all sources."""
   task = fields['task']
   expect(isinstance(task, str), f'DataConfig.task: expected str, found {task!r:.80}')
   source = dict(_SOURCES.get(task) or {'kind': 'SeqioTaskConfig', 'name': task})
@@ -55,7 +55,7 @@ def data_fields(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def gin(text: str) -> str:
-  """Gin text that is stored with a run, as gin itself writes it (a binding a line), in its present form."""
+  """Converts the gin text stored with a run, as gin itself writes it (one binding per line)."""
   text = present_names(text)
   binding = re.compile(r'^(?P<prefix>[\w./]*)DataConfig\.(?P<field>\w+) = (?P<value>.*)\n', re.MULTILINE)
   found = {each['field']: each['value'] for each in binding.finditer(text)}
@@ -79,11 +79,11 @@ def gin(text: str) -> str:
 
 
 _NOW = {
-  'task': 'DataConfig.source says where text comes from, as in DataConfig.source = @config.LocalFilesConfig(), '
-  'and of a registered seqio task SeqioTaskConfig.name is the name',
-  'local_files': 'LocalFilesConfig is a source: DataConfig.source = @config.LocalFilesConfig()',
-  'local_folder': 'LocalFolderConfig is a source: DataConfig.source = @config.LocalFolderConfig()',
-  'digits': 'the sources are DecimalCopyConfig and LongAdditionConfig: DataConfig.source = '
+  'task': 'set DataConfig.source instead, as in DataConfig.source = @config.LocalFilesConfig(); for a registered seqio '
+  'task, use @config.SeqioTaskConfig() and set SeqioTaskConfig.name',
+  'local_files': 'LocalFilesConfig is now a source: set DataConfig.source = @config.LocalFilesConfig()',
+  'local_folder': 'LocalFolderConfig is now a source: set DataConfig.source = @config.LocalFolderConfig()',
+  'digits': 'the sources are now DecimalCopyConfig and LongAdditionConfig: set DataConfig.source = '
   '@config.LongAdditionConfig()',
   'tfds_directory': 'it is now TfdsConfig.data_dir',
   'DigitsConfig': 'it is now DecimalCopyConfig or LongAdditionConfig',
@@ -91,7 +91,7 @@ _NOW = {
 
 
 def of_binding(sentence: str) -> str:
-  """gin's sentence about a binding that it does not know, with what has taken its place where that is known."""
+  """Returns gin's message about an unknown binding; if the name was replaced, adds what to use instead."""
   named = re.search(r"\bDataConfig'.*'(\w+)'$|attribute (DigitsConfig)\b", sentence)
   now = _NOW.get(named[1] or named[2]) if named else None
   return f'{sentence}; {now}' if now else sentence

@@ -1,4 +1,4 @@
-"""What a model is made of: blocks, and the three models that stack them."""
+"""Configurations of blocks, and of the three models that stack them."""
 
 import dataclasses
 from typing import ClassVar, Self
@@ -23,27 +23,27 @@ from terraformer.config.layers import (
 )
 from terraformer.config.positions import PositionsConfig, TablePositionsConfig
 
-# Decoding and the cost table make a program in which every layer stands by itself.
+# Decoding and the cost table compile programs in which layers are unrolled.
 _MOST_LAYERS = 4096
-# Half of what 32 bits count, since the decoder of a Terraformer counts its prefix as well.
+# Half of the int32 range, since the decoder of a Terraformer also counts its prefix.
 _MOST_POSITIONS = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockConfig(Checked):
-  """What a layer of a stack is made of.
+  """The parts of a layer.
 
   Attributes:
     d_model: width of the residual streams.
-    n_heads: attention heads; must divide d_model.
+    n_heads: number of attention heads; must divide d_model.
     projection: how queries, keys and values are made.
     feed_forward: the feed-forward block.
-    recurrence: the SRU branch beside the feed-forward block, or None.
+    recurrence: the SRU branch parallel to the feed-forward block, or None.
     dropout: probability, below 1, that an entry of a branch's output is dropped in training.
     attention: which keys a query sees.
-    norm: normalisation before each branch.
-    ff_chunk: tokens that pass the feed-forward block at one time, in training as well; 0 for all of them. The hard or
-      soft draw of a sparse one is once a chunk.
+    norm: normalization before each branch.
+    ff_chunk: tokens that the feed-forward block processes at a time, also in training; 0 for all. A sparse block
+      chooses between the hard and the soft mask once per chunk.
   """
 
   d_model: int = 256
@@ -67,19 +67,19 @@ class BlockConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Family):
-  """What all models have.
+  """The settings that all models have.
 
   Attributes:
-    vocab_size: rows of the embedding and columns of the output layer; at least the vocabulary's size.
-    max_length: positions of a sequence; encoder and decoder have as many each.
-    positions: how a token knows where it stands.
+    vocab_size: number of rows of the embedding and columns of the output layer; at least the vocabulary's size.
+    max_length: number of positions of a sequence; encoder and decoder each have this many.
+    positions: position encoding.
     residual: one residual stream or two.
     output: the output layer.
     output_norm: normalization before the output layer, and of merged encoder streams; None for that of the blocks.
-    loss_chunk: target positions whose logits are alive at one time, in training and evaluation; 0 for all of them.
-    unroll: layers in one turn of the compiled loop over a stack; as many as there are layers makes no loop, which on a
-      CPU is several times faster (XLA runs a convolution inside a loop on one core) and takes longer to compile.
-    bfloat16: whether the layers compute in bfloat16; parameters, residual streams and softmax are float32 all the same.
+    loss_chunk: target positions whose logits are computed at a time, in training and evaluation; 0 for all.
+    unroll: layers per turn of the compiled loop over a stack. The number of layers removes the loop, which is several
+      times faster on a CPU (XLA runs a convolution inside a loop on one core) but takes longer to compile.
+    bfloat16: whether the layers compute in bfloat16; parameters, residual streams and softmax are always float32.
   """
 
   vocab_size: int = 8192
@@ -93,8 +93,8 @@ class ModelConfig(Family):
   unroll: int = 1
   bfloat16: bool = False
 
-  needs_source: ClassVar[bool] = True  # whether an example without inputs makes no sense
-  cross_attends: ClassVar[bool] = False  # whether a decoder layer attends to the encoder's output as well
+  needs_source: ClassVar[bool] = True  # whether every example needs inputs
+  cross_attends: ClassVar[bool] = False  # whether decoder layers attend to the encoder's output
 
   def check(self):
     name = type(self).__name__
@@ -118,30 +118,30 @@ class ModelConfig(Family):
     raise NotImplementedError
 
   def positions_for(self, inputs_length: int, targets_length: int) -> int:
-    """What `max_length` has to be at least for examples of these lengths."""
+    """Returns the minimum `max_length` for examples of these lengths."""
     return max(inputs_length, targets_length)
 
   def room_behind(self, inputs_length: int) -> int:
-    """Target tokens that a source of this length leaves room for."""
+    """Returns the maximum number of target tokens after a source of this length."""
     return self.max_length
 
   def check_context(self, context: int) -> None:
-    """Raises UserError if the model has fewer positions."""
+    """Raises UserError if the model has fewer positions than `context`."""
     most = self.positions.n_positions(self.max_length)
-    expect(context <= most, f'--context: expected at most the {most} positions of the model, found {context}')
+    expect(context <= most, f"--context: expected at most the model's {most} positions, found {context}")
 
   @property
   def n_sublayers(self) -> int:
-    """Attention sub-layers of all layers, each of which has parameters."""
+    """Number of attention sublayers in all layers; each has parameters."""
     raise NotImplementedError
 
   @property
   def decoder_shape(self) -> tuple[int, int]:
-    """Layers of the decoder, and attention sub-layers (to its own tokens) in each."""
+    """Number of decoder layers, and of self-attention sublayers in each."""
     raise NotImplementedError
 
   def with_layers(self, n_encoder: int, n_decoder: int) -> Self:
-    """The same model of other depths."""
+    """Returns the same model with other numbers of layers."""
     raise NotImplementedError
 
   @property
@@ -152,12 +152,12 @@ class ModelConfig(Family):
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelConfig(ModelConfig):
-  """A decoder alone: every token from those before it; a source is the beginning of the sequence.
+  """A decoder that predicts every token from the tokens before it; a source is the beginning of the sequence.
 
   Attributes:
-    n_layers: of the stack.
-    n_attentions: attention sub-layers in one layer.
-    decoder: what a layer is made of.
+    n_layers: number of layers.
+    n_attentions: number of attention sublayers per layer.
+    decoder: the parts of a layer.
   """
 
   made_by: ClassVar = 'terraformer.models.language_model:LanguageModel'
@@ -173,7 +173,7 @@ class LanguageModelConfig(ModelConfig):
     self._between(1, _MOST_LAYERS, 'n_layers', 'n_attentions')
 
   def positions_for(self, inputs_length: int, targets_length: int) -> int:
-    """Both: the targets follow the inputs."""
+    """Returns the sum, since the targets follow the inputs."""
     return inputs_length + targets_length
 
   def room_behind(self, inputs_length: int) -> int:
@@ -193,7 +193,7 @@ class LanguageModelConfig(ModelConfig):
     return self.n_layers, self.n_attentions
 
   def with_layers(self, n_encoder: int, n_decoder: int) -> Self:
-    """It has no encoder."""
+    """Returns the model with `n_decoder` layers; it has no encoder."""
     return dataclasses.replace(self, n_layers=n_decoder)
 
 
@@ -202,9 +202,9 @@ class _SequenceToSequenceConfig(ModelConfig):
   """An encoder and a decoder.
 
   Attributes:
-    n_encoder_layers, n_decoder_layers: layers of the two stacks.
-    n_decoder_attentions: attention sub-layers (to the decoder's own tokens) in one decoder layer.
-    encoder, decoder: what a layer of either stack is made of; of one d_model.
+    n_encoder_layers, n_decoder_layers: numbers of layers of the two stacks.
+    n_decoder_attentions: number of self-attention sublayers per decoder layer.
+    encoder, decoder: the parts of a layer of each stack; both have the same d_model.
   """
 
   n_encoder_layers: int = 2
@@ -216,7 +216,7 @@ class _SequenceToSequenceConfig(ModelConfig):
   def check(self):
     expect(
       self.encoder.d_model == self.decoder.d_model,
-      f'{type(self).__name__}.decoder: expected the d_model of the encoder ({self.encoder.d_model}), '
+      f"{type(self).__name__}.decoder: expected the encoder's d_model ({self.encoder.d_model}), "
       f'found {self.decoder.d_model}',
     )
     super().check()
@@ -240,7 +240,7 @@ class _SequenceToSequenceConfig(ModelConfig):
 
 @dataclasses.dataclass(frozen=True)
 class EncoderDecoderConfig(_SequenceToSequenceConfig):
-  """The Transformer with an encoder, and a decoder that attends to it (the paper's Scaling Transformer, section 3)."""
+  """A Transformer with an encoder and a decoder that attends to it (the paper's Scaling Transformer, section 3)."""
 
   made_by: ClassVar = 'terraformer.models.encoder_decoder:EncoderDecoder'
 
@@ -252,8 +252,9 @@ class TerraformerConfig(_SequenceToSequenceConfig):
   """Terraformer (paper, section 4): an encoder whose output is the prefix of one causal decoder stack.
 
   Attributes:
-    merge_encoder: whether the encoder's streams are averaged, pass a dense layer and a normalisation, and make both
-      streams of the prefix (the authors' `reversible_encoder=False`); else each goes on as it is.
+    merge_encoder: whether the encoder's streams are averaged and pass through a dense layer and a normalization, and
+      both streams of the prefix start from the result (the authors' `reversible_encoder=False`); otherwise each
+      continues unchanged.
     exchange_encoder_streams: whether the two streams change places after each encoder layer (the authors'
       `use_two_swaps_per_encoder_block=False`).
   """

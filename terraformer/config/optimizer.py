@@ -1,4 +1,4 @@
-"""Optimisers and schedules of the learning rate."""
+"""Configurations of optimizers and learning-rate schedules."""
 
 import dataclasses
 from typing import ClassVar
@@ -8,14 +8,14 @@ from terraformer.config.base import Family, expect
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig(Family):
-  """The learning rate of every step."""
+  """A learning-rate schedule."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RsqrtScheduleConfig(ScheduleConfig):
-  """Linear warm-up to `peak`, then decay by the inverse square root of the step (the paper's schedule).
+  """Linear warmup to `peak`, then decay with the inverse square root of the step (the paper's schedule).
 
-  The defaults suit a short run, of whatever length; the paper warms up for 10,000 of its 524,288 steps.
+  The defaults suit short runs of any length; the paper warms up for 10,000 of its 524,288 steps.
   """
 
   made_by: ClassVar = 'terraformer.training.optimizer:rsqrt_schedule'
@@ -30,7 +30,7 @@ class RsqrtScheduleConfig(ScheduleConfig):
 
 @dataclasses.dataclass(frozen=True)
 class CosineScheduleConfig(ScheduleConfig):
-  """Linear warm-up to `peak`, then a half cosine down to `floor` at step `decay_steps`."""
+  """Linear warmup to `peak`, then a half cosine down to `floor` at step `decay_steps`."""
 
   made_by: ClassVar = 'terraformer.training.optimizer:cosine_schedule'
 
@@ -55,23 +55,23 @@ class CosineScheduleConfig(ScheduleConfig):
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig(Family):
-  """An optimiser; every kind has the field `schedule`."""
+  """An optimizer; every kind has the field `schedule`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AdafactorConfig(OptimizerConfig):
-  """Adafactor with the paper's settings: no momentum, factored, steps scaled by the parameter's size.
+  """Adafactor with the paper's settings: no momentum, factored second moments, steps scaled by the parameter's size.
 
-  Every layer of a stack has arrays of its own: factors, clipping and scale are never those of several layers together.
+  Factors, clipping and scale are computed for each layer separately, also within a stack.
 
   Attributes:
-    schedule: of the learning rate.
-    decay: exponent by which the second moment's decay rate approaches 1.
-    clip: largest root mean square of an update, in units of the learning rate.
-    epsilon: added to squared gradients.
-    weight_decay: of a step.
-    factor_from: second moments are factored where two dimensions are at least so large. optax has 128, which leaves
-      the blocks of a sparse feed-forward layer, and with them most of the model, unfactored.
+    schedule: the learning-rate schedule.
+    decay: exponent with which the decay rate of the second moment approaches 1.
+    clip: maximum root mean square of an update, in units of the learning rate.
+    epsilon: number added to squared gradients.
+    weight_decay: weight decay per step.
+    factor_from: second moments are factored if two dimensions are at least this large. The default of optax is 128,
+      with which the blocks of a sparse feed-forward layer, most of the model, would not be factored.
   """
 
   made_by: ClassVar = 'terraformer.training.optimizer:adafactor'
@@ -92,7 +92,7 @@ class AdafactorConfig(OptimizerConfig):
 
 @dataclasses.dataclass(frozen=True)
 class AdamWConfig(OptimizerConfig):
-  """AdamW with gradients clipped to a global norm; biases and normalisation are not decayed."""
+  """AdamW with gradients clipped to a global norm; biases and normalization are not decayed."""
 
   made_by: ClassVar = 'terraformer.training.optimizer:adamw'
 
@@ -105,7 +105,7 @@ class AdamWConfig(OptimizerConfig):
   def check(self):
     self._probability('beta1', 'beta2')
     self._at_least(0, 'weight_decay')
-    # What float32 rounds to 1 counts as 1: its average would never begin.
+    # A beta that float32 rounds to 1 counts as 1: its moving average would never change.
     expect(
       max(self.beta1, self.beta2) < 1 - 2**-25, f'AdamWConfig: expected betas below 1, found {self.beta1}, {self.beta2}'
     )

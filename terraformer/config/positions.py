@@ -1,4 +1,4 @@
-"""Where a token stands."""
+"""Configurations of position encodings."""
 
 import dataclasses
 import math
@@ -6,29 +6,29 @@ from typing import ClassVar
 
 from terraformer.config.base import Family, divides, expect
 
-# Two to the power of this is more positions than there can be; a digit more is a power more.
+# Two to this power exceeds the number of positions that any sequence can have.
 _MOST_DIGITS = 128
 
 
 @dataclasses.dataclass(frozen=True)
 class PositionsConfig(Family):
-  """How a token knows where it stands."""
+  """The encoding of positions."""
 
   def n_positions(self, max_length: int) -> int:
-    """Positions that there are, where the model has `max_length`."""
+    """Returns the number of positions that the encoding has, for a model with this `max_length`."""
     return max_length
 
   def check_model(self, name: str, d_model: int) -> None:
-    """Raises UserError where it does not fit the model of this name."""
+    """Raises UserError if the encoding does not fit the model of this name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _OffsetPositionsConfig(PositionsConfig):
-  """Positions of which some training examples start later than at 0.
+  """Positions with a random offset for some training examples.
 
   Attributes:
-    max_offset: largest number that is added to the positions of an example in training.
-    start_from_zero: share of the training examples to which none is added.
+    max_offset: maximum offset that is added to the positions of an example in training.
+    start_from_zero: share of training examples without an offset.
   """
 
   max_offset: int = 0
@@ -41,27 +41,27 @@ class _OffsetPositionsConfig(PositionsConfig):
 
 @dataclasses.dataclass(frozen=True)
 class TablePositionsConfig(_OffsetPositionsConfig):
-  """A trainable vector a position, sinusoids at first."""
+  """A trainable vector for each position, initialized with sinusoids."""
 
   made_by: ClassVar = 'terraformer.layers.positions:PositionTable'
 
 
 @dataclasses.dataclass(frozen=True)
 class SinusoidPositionsConfig(_OffsetPositionsConfig):
-  """Sinusoids that are computed, not stored or trained (Vaswani et al., 2017)."""
+  """Computed sinusoids, neither stored nor trained (Vaswani et al., 2017)."""
 
   made_by: ClassVar = 'terraformer.layers.positions:SinusoidPositions'
 
 
 @dataclasses.dataclass(frozen=True)
 class FixedBasePositionsConfig(PositionsConfig):
-  """A position's digits in several bases, each times a trainable vector (the authors' `fixed-base`).
+  """The digits of a position in several bases, each multiplied by a trainable vector (the authors' `fixed-base`).
 
   Attributes:
-    bases: of the number systems; their vectors are added.
-    n_digits: of each, least significant first; must divide d_model.
-    start_from_zero: share of the training examples that start at position 0 and not at a random one.
-    drop: share of the training examples that see no positions.
+    bases: bases of the number systems; their vectors are added.
+    n_digits: number of digits in each base, least significant first; must divide d_model.
+    start_from_zero: share of training examples that start at position 0 instead of a random one.
+    drop: share of training examples without positions.
   """
 
   made_by: ClassVar = 'terraformer.layers.positions:FixedBasePositions'
@@ -76,25 +76,25 @@ class FixedBasePositionsConfig(PositionsConfig):
     self._probability('start_from_zero', 'drop')
     expect(
       min(self.bases, default=0) >= 2,
-      f'FixedBasePositionsConfig.bases: expected bases from 2, found {self.bases}',
+      f'FixedBasePositionsConfig.bases: expected bases of at least 2, found {self.bases}',
     )
 
   def n_positions(self, max_length: int) -> int:
-    """Positions that the smallest base can write, at most those of a 32-bit integer."""
+    """Returns the number of positions that the smallest base can write, limited to the range of int32."""
     return min(min(self.bases) ** self.n_digits, 2**31 - 1)
 
   def check_model(self, name: str, d_model: int) -> None:
-    """The digits' vectors must be of one width."""
+    """Raises UserError unless the vectors of all digits have the same width."""
     divides(f'{name}.d_model', d_model, 'FixedBasePositionsConfig.n_digits', self.n_digits)
 
 
 @dataclasses.dataclass(frozen=True)
 class AxialPositionsConfig(PositionsConfig):
-  """Position t as coordinates of a grid, each with a trainable vector for a part of d_model (Reformer).
+  """Position t as coordinates in a grid, each with a trainable vector for a part of d_model (Reformer).
 
   Attributes:
-    shape: of the grid, slowest coordinate first; the product is the number of positions.
-    widths: of the coordinates' vectors; their sum is d_model.
+    shape: shape of the grid, slowest coordinate first; the product is the number of positions.
+    widths: widths of the coordinates' vectors; their sum is d_model.
   """
 
   made_by: ClassVar = 'terraformer.layers.positions:AxialPositions'
@@ -109,15 +109,15 @@ class AxialPositionsConfig(PositionsConfig):
     )
     expect(
       min(self.shape + self.widths) >= 1,
-      f'AxialPositionsConfig: expected numbers from 1, found shape {self.shape} and widths {self.widths}',
+      f'AxialPositionsConfig: expected numbers of at least 1, found shape {self.shape} and widths {self.widths}',
     )
 
   def n_positions(self, max_length: int) -> int:
-    """Points of the grid."""
+    """Returns the number of points in the grid."""
     return math.prod(self.shape)
 
   def check_model(self, name: str, d_model: int) -> None:
-    """The coordinates' vectors make one of d_model."""
+    """Raises UserError unless the widths add up to d_model."""
     expect(
       sum(self.widths) == d_model,
       f'AxialPositionsConfig.widths: expected a sum of d_model ({d_model}), found {self.widths}',

@@ -1,4 +1,4 @@
-"""Everything that a run is, and how its model is decoded with."""
+"""The configuration of a whole run, and of decoding."""
 
 import dataclasses
 import math
@@ -9,13 +9,13 @@ from terraformer.config.model import ModelConfig, TerraformerConfig
 from terraformer.config.train import TrainConfig
 
 CACHE_DTYPES = ('float32', 'bfloat16', 'int8')
-_MOST_BEAMS = 1024  # each has a cache of its own
-_MOST_TOKENS = 2**31 - 1  # of a batch: JAX counts places of an array in 32 bits
+_MOST_BEAMS = 1024  # each beam has its own cache
+_MOST_TOKENS = 2**31 - 1  # maximum per batch, since JAX counts array indices in 32 bits
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig(Checked):
-  """Everything that a run is: the model, its data and its training."""
+  """The configuration of a run: model, data and training."""
 
   model: ModelConfig = TerraformerConfig()
   data: DataConfig = DataConfig()
@@ -35,10 +35,10 @@ class RunConfig(Checked):
     )
 
   def require_source(self) -> None:
-    """Raises UserError where the model reads a source and the data have none; data can be prepared all the same."""
+    """Raises UserError if the model needs a source and the data have none; preparing such data is still allowed."""
     expect(
       self.data.inputs_length > 0 or not self.model.needs_source,
-      f'{type(self.model).__name__} reads a source, and the data have none (DataConfig.inputs_length is 0); set '
+      f'{type(self.model).__name__} reads a source, but the data have none (DataConfig.inputs_length is 0); set '
       'RunConfig.model = @config.LanguageModelConfig()',
     )
 
@@ -48,17 +48,17 @@ class DecodeConfig(Checked):
   """How text is generated.
 
   Attributes:
-    max_tokens: tokens that are generated at most; None for as many as the model was trained on.
-    temperature: of the softmax that tokens are drawn from; 0 takes the likeliest.
-    top_k: draws from so many likeliest tokens alone; 0 for all.
-    top_p: draws from the likeliest tokens that together have this probability (nucleus sampling).
-    seed: of the draws; every text of a batch draws as if it were alone.
-    beams: hypotheses of beam search, which ends with as many finished ones; 1 for none.
-    length_penalty: of beam search: a hypothesis of n tokens has its log-probability divided by
-      ((5 + n) / 6) ** length_penalty (Wu et al., 2016).
-    no_repeat_ngram: no sequence of so many tokens is written twice; 0 for no limit.
-    stop: strings before which the text ends.
-    cache_dtype: of keys and values: float32, bfloat16 or int8 (each with a scale of its own).
+    max_tokens: maximum number of new tokens; None for the target length in training.
+    temperature: temperature of the softmax for sampling; 0 takes the likeliest token.
+    top_k: samples only from this many likeliest tokens; 0 for all.
+    top_p: samples only from the likeliest tokens that together have this probability (nucleus sampling).
+    seed: seed for sampling; a text does not depend on the other texts in its batch.
+    beams: number of beams of beam search, which stops after this many finished hypotheses; 1 turns it off.
+    length_penalty: exponent of beam search's length penalty: the log-probability of a hypothesis of n tokens is divided
+      by ((5 + n) / 6) ** length_penalty (Wu et al., 2016).
+    no_repeat_ngram: length of token sequences that may not repeat; 0 for no limit.
+    stop: strings that end the text; the text does not include them.
+    cache_dtype: type of keys and values: float32, bfloat16 or int8 (with a scale for each key and value).
   """
 
   max_tokens: int | None = None
@@ -72,7 +72,7 @@ class DecodeConfig(Checked):
   stop: tuple[str, ...] = ()
   cache_dtype: str = 'float32'
 
-  # Their extremes have a meaning: all tokens, the likeliest, no limit.
+  # Extreme values of these fields are meaningful: all tokens, the likeliest, no limit.
   _wide = ('max_tokens', 'temperature', 'top_k', 'top_p', 'seed', 'no_repeat_ngram')
 
   def check(self):
@@ -84,10 +84,10 @@ class DecodeConfig(Checked):
     expect(0 < self.top_p <= 1, f'DecodeConfig.top_p: expected more than 0 and at most 1, found {self.top_p}')
     expect(
       self.cache_dtype in CACHE_DTYPES,
-      f'DecodeConfig.cache_dtype: expected {", ".join(CACHE_DTYPES)}, found {self.cache_dtype!r:.40}',
+      f'DecodeConfig.cache_dtype: expected one of {", ".join(CACHE_DTYPES)}, found {self.cache_dtype!r:.40}',
     )
-    expect(all(self.stop), 'DecodeConfig.stop: expected strings, found an empty one')
+    expect(all(self.stop), 'DecodeConfig.stop: a stop string is empty; remove it')
     expect(
       self.beams == 1 or self.temperature == 0,
-      f'DecodeConfig.temperature: expected 0 with several beams, found {self.temperature}',
+      f'DecodeConfig.temperature: expected 0 with beam search, found {self.temperature}',
     )

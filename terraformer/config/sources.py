@@ -1,4 +1,4 @@
-"""Where text comes from: the kinds of data sources, each with its own settings."""
+"""The kinds of data sources, each with its own settings."""
 
 import dataclasses
 from pathlib import Path
@@ -6,17 +6,17 @@ from typing import ClassVar
 
 from terraformer.config.base import Family, expect
 
-_MOST_DIGITS = 1_000_000  # of a number that is drawn in memory
+_MOST_DIGITS = 1_000_000  # maximum for a random number in memory
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSource(Family):
-  """The base class of data sources. `made_by` names a `data.source.Source`, which takes the config alone.
+  """The base class of data sources. `made_by` names a `data.source.Source`, which takes only the config.
 
   Attributes:
-    task: the name of its task, unless `DataConfig.name` gives another.
-    located_by: the fields that only say where the text lies. They may change after the data are prepared.
-    needs_module: whether a module of the user's has to register it first; it then brings its own vocabulary.
+    task: default name of the task; `DataConfig.name` overrides it.
+    located_by: fields that only locate the text; they may change after the data are prepared.
+    needs_module: whether a user's module must register the source first; such a source has its own vocabulary.
   """
 
   task: ClassVar[str]
@@ -42,14 +42,14 @@ class DocstringTextConfig(DataSource):
 
 @dataclasses.dataclass(frozen=True)
 class LocalFilesConfig(DataSource):
-  """A user's own files: `.txt` (language modelling) or `.jsonl` (one object a line, with named fields).
+  """A user's own files: `.txt` (language modeling) or `.jsonl` (one object per line, with named fields).
 
   Attributes:
-    train, validation, test: paths or glob patterns of each split, all of one kind. Where `validation` or `test` is
-      empty, a twentieth of the training examples, chosen by a hash of their text, takes its place. A file of `train` in
-      another split is refused.
-    inputs_field: the source's field in `.jsonl`; empty makes a language-modelling task of `targets_field`.
-    targets_field: the target's field in `.jsonl`.
+    train, validation, test: paths or glob patterns for each split, all of the same file type. If `validation` or `test`
+      is empty, it gets a twentieth of the training examples, chosen by a hash of their text. A file of `train` must not
+      be in another split.
+    inputs_field: field of the source in `.jsonl`; empty makes a language modeling task from `targets_field`.
+    targets_field: field of the target in `.jsonl`.
   """
 
   made_by: ClassVar = 'terraformer.data.local_files:LocalFiles'
@@ -63,9 +63,7 @@ class LocalFilesConfig(DataSource):
 
   def check(self):
     for name in ('train', 'validation', 'test'):
-      expect(
-        all(getattr(self, name)), f'LocalFilesConfig.{name}: expected paths or patterns, found an empty one among them'
-      )
+      expect(all(getattr(self, name)), f'LocalFilesConfig.{name}: one of the paths is an empty string; remove it')
 
   def is_same(self, name, old, new):
     if name not in ('train', 'validation', 'test'):
@@ -75,13 +73,13 @@ class LocalFilesConfig(DataSource):
 
 @dataclasses.dataclass(frozen=True)
 class LocalFolderConfig(DataSource):
-  """A folder of Parquet or JSONL files, laid out as Hugging Face `datasets` writes and reads them.
+  """A folder of Parquet or JSONL files in the layout of Hugging Face `datasets`.
 
   Attributes:
-    directory: the folder. A file belongs to the split that stands in its name, or in that of a folder between, as a
-      word: `train` (`training`), `validation` (`valid`, `val`, `dev`) or `test` (`testing`, `eval`, `evaluation`).
-    inputs_field: the source's column; empty makes a language-modelling task of `targets_field`.
-    targets_field: the target's column.
+    directory: the folder. The name of a file, or of a subfolder on the path to it, must contain its split as a word:
+      `train` (`training`), `validation` (`valid`, `val`, `dev`) or `test` (`testing`, `eval`, `evaluation`).
+    inputs_field: column of the source; empty makes a language modeling task from `targets_field`.
+    targets_field: column of the target.
   """
 
   made_by: ClassVar = 'terraformer.data.local_folder:LocalFolder'
@@ -95,13 +93,13 @@ class LocalFolderConfig(DataSource):
 
 @dataclasses.dataclass(frozen=True)
 class _DigitsConfig(DataSource):
-  """Settings of the paper's algorithmic tasks: numbers are drawn with a length that is drawn first.
+  """Settings of the paper's algorithmic tasks, which first sample a number of digits and then a number.
 
   Attributes:
-    train_digits: least and most digits of a number, in training and validation.
-    test_digits: the same of the test split.
-    train_examples, held_out_examples: of training, and of validation and test each.
-    seed: of the draws.
+    train_digits: minimum and maximum number of digits, in training and validation.
+    test_digits: minimum and maximum number of digits in the test split.
+    train_examples, held_out_examples: number of examples in training, and in validation and test each.
+    seed: seed of the random numbers.
   """
 
   train_digits: tuple[int, ...] = (1, 128)
@@ -119,14 +117,14 @@ class _DigitsConfig(DataSource):
       found = getattr(self, name)
       expect(
         len(found) == 2 and 1 <= found[0] <= found[1] <= _MOST_DIGITS,
-        f'{type(self).__name__}.{name}: expected a least and a most number of digits, at most {_MOST_DIGITS}, '
+        f'{type(self).__name__}.{name}: expected a minimum and a maximum number of digits from 1 to {_MOST_DIGITS}, '
         f'found {found}',
       )
 
 
 @dataclasses.dataclass(frozen=True)
 class DecimalCopyConfig(_DigitsConfig):
-  """Copying a number, `427` to `427` (section 4.3 of the paper). Its fields are those of `LongAdditionConfig`."""
+  """Copying a number, `427` to `427` (section 4.3 of the paper). It has the same fields as `LongAdditionConfig`."""
 
   made_by: ClassVar = 'terraformer.data.digits:DecimalCopy'
   task: ClassVar[str] = 'decimal_copy'
@@ -134,7 +132,7 @@ class DecimalCopyConfig(_DigitsConfig):
 
 @dataclasses.dataclass(frozen=True)
 class LongAdditionConfig(_DigitsConfig):
-  """Adding two numbers, `58+427` to `485` (section 4.3 of the paper). Its fields are those of `DecimalCopyConfig`."""
+  """Adding two numbers, `58+427` to `485` (section 4.3 of the paper). It has the same fields as `DecimalCopyConfig`."""
 
   made_by: ClassVar = 'terraformer.data.digits:LongAddition'
   task: ClassVar[str] = 'long_addition'
@@ -142,13 +140,13 @@ class LongAdditionConfig(_DigitsConfig):
 
 @dataclasses.dataclass(frozen=True)
 class TfdsConfig(DataSource):
-  """A data set of TensorFlow Datasets, which downloads and builds it where it is not there and can be.
+  """A data set of TensorFlow Datasets, which downloads and builds it if it is missing and can be built.
 
   Attributes:
-    dataset: its name, configuration and version, such as `c4/en:3.1.0`.
-    data_dir: where TensorFlow Datasets keeps it, a folder or a `gs://` address; empty for the library's own default.
-    inputs_field: the source's feature; empty makes a language-modelling task of `targets_field`.
-    targets_field: the target's feature.
+    dataset: name, configuration and version of the data set, such as `c4/en:3.1.0`.
+    data_dir: where TensorFlow Datasets stores it, a folder or a `gs://` address; empty for that library's default.
+    inputs_field: feature of the source; empty makes a language modeling task from `targets_field`.
+    targets_field: feature of the target.
   """
 
   made_by: ClassVar = 'terraformer.data.seqio_sources:Tfds'
@@ -160,20 +158,20 @@ class TfdsConfig(DataSource):
   targets_field: str = 'text'
 
   def check(self):
-    expect(bool(self.targets_field), 'TfdsConfig.targets_field: expected the name of a feature, found an empty string')
+    expect(bool(self.targets_field), 'TfdsConfig.targets_field is empty; set it to the name of a feature')
 
   @property
   def task(self) -> str:
-    """The data set's name and configuration, without the version."""
+    """The name and configuration of the data set, without the version."""
     return self.dataset.partition(':')[0].replace('/', '_')
 
 
 @dataclasses.dataclass(frozen=True)
 class SeqioTaskConfig(DataSource):
-  """A seqio task or mixture that a module of the user's registers (`--module`); it brings its own vocabulary.
+  """A seqio task or mixture that a user's module registers (`--module`), with its own vocabulary.
 
   Attributes:
-    name: in seqio's registry.
+    name: name in seqio's registry.
   """
 
   made_by: ClassVar = 'terraformer.data.seqio_sources:SeqioTask'

@@ -1,4 +1,4 @@
-"""A training run: how long, how fast, what is kept, and what happens when something goes wrong."""
+"""Configurations of training runs: length, optimizer, checkpoints, and the handling of failures."""
 
 import dataclasses
 
@@ -6,20 +6,20 @@ from terraformer.config.base import Checked, divides, expect
 from terraformer.config.mesh import MeshConfig
 from terraformer.config.optimizer import AdafactorConfig, OptimizerConfig
 
-_LEAST_WAIT = 0.01  # seconds: a tenth of it is what the watchdog sleeps
+_LEAST_WAIT = 0.01  # seconds; the watchdog sleeps for a tenth of the wait
 
 
 @dataclasses.dataclass(frozen=True)
 class InitFromConfig(Checked):
-  """Parameters that a new run begins with: those of another run, whose optimiser state and step stay behind.
+  """Initializes a new run with the parameters of another run, but not with its optimizer state or step.
 
-  A parameter that is in one of the two alone, or of another shape, stops the run unless it is named here.
+  A parameter that only one of the runs has, or that has another shape, stops the run unless a pattern here matches it.
 
   Attributes:
-    workdir: of the other run.
-    step: which of its checkpoints; 0 for the newest.
-    fresh: patterns (`decoder.forgets.*`) of parameters that keep their random values, whatever the other run has.
-    left_over: patterns of the other run's parameters that are not taken.
+    workdir: folder of the other run.
+    step: step of the checkpoint to use; 0 for the newest.
+    fresh: patterns (`decoder.forgets.*`) of parameters that keep their random initial values.
+    left_over: patterns of parameters of the other run that are not used.
   """
 
   workdir: str = ''
@@ -29,18 +29,18 @@ class InitFromConfig(Checked):
 
   def check(self):
     self._at_least(0, 'step')
-    expect(bool(self.workdir), 'InitFromConfig.workdir: expected the folder of a run, found an empty string')
+    expect(bool(self.workdir), 'InitFromConfig.workdir is empty; set it to the folder of a run')
 
 
 @dataclasses.dataclass(frozen=True)
 class DivergenceConfig(Checked):
-  """When a run counts as diverged, and what follows. A loss or a gradient that is not finite always counts.
+  """When a run counts as diverged, and what to do then. A loss or gradient that is not finite always counts.
 
   Attributes:
-    max_rise: nats by which a step's loss may exceed the mean of the steps before it; inf to let any spike pass.
-    window: how many steps that mean is over; until there are so many, no spike is seen.
-    max_skipped: batches that the run may leave out: it goes back to its newest checkpoint and on without the batch at
-      which it diverged. 0 stops it instead.
+    max_rise: maximum rise, in nats, of a step's loss above the mean of the steps before it; inf allows any spike.
+    window: number of steps in that mean; spikes are not detected before this many steps.
+    max_skipped: maximum number of batches to skip: the run returns to its newest checkpoint, and continues without the
+      batch at which it diverged. 0 stops the run instead.
   """
 
   max_rise: float = 4.0
@@ -57,11 +57,11 @@ class DivergenceConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class WatchdogConfig(Checked):
-  """What happens when a step, a batch or a save does not come to its end. Compilation is not watched.
+  """What to do when a step, a batch or a save hangs. Compilation is not watched.
 
   Attributes:
-    report_after: seconds after which it is reported, with the stack of every thread.
-    exit_after: seconds after which the process gives up and asks to be started again; inf to wait for ever.
+    report_after: seconds before it is reported, with the stack trace of every thread.
+    exit_after: seconds before the process exits with a status that asks for a retry; inf to wait forever.
   """
 
   report_after: float = 300.0
@@ -79,16 +79,16 @@ class WatchdogConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig(Checked):
-  """What a run keeps.
+  """Which checkpoints a run keeps.
 
   Attributes:
     every: steps between two checkpoints.
-    keep: newest checkpoints that are kept.
-    older_if_damaged: whether a run whose newest checkpoint is damaged goes on from the newest that is whole; else it
-      stops. The damaged one is set aside, not removed.
-    best: whether the checkpoint with the lowest validation loss is kept in `best` in the run's folder, too.
-    permanent_every: steps between two checkpoints that are kept for good; 0 for none.
-    permanent_directory: where those are; empty for `permanent` in the run's folder.
+    keep: number of newest checkpoints to keep.
+    older_if_damaged: whether a run whose newest checkpoint is damaged resumes from the newest intact one; otherwise it
+      stops. The damaged checkpoint is renamed, not removed.
+    best: whether to also keep the checkpoint with the lowest validation loss, in `best` in the run's folder.
+    permanent_every: steps between two permanent checkpoints; 0 for none.
+    permanent_directory: folder for permanent checkpoints; empty for `permanent` in the run's folder.
   """
 
   every: int = 200
@@ -108,22 +108,23 @@ class TrainConfig(Checked):
   """A training run.
 
   Attributes:
-    steps: optimiser steps in all.
-    batch_size: examples a step, over all devices.
-    microbatches: parts of a batch whose gradients are computed one after the other and summed, to save memory of
-      activations. With 1, Adafactor and reversible stacks that forget nowhere, layers are updated inside the backward
-      pass, and the gradient of all is never kept.
-    seed: of parameters, noise and the order of examples.
+    steps: total number of optimizer steps.
+    batch_size: examples per step, over all devices.
+    microbatches: number of microbatches whose gradients are computed in turn and summed, which saves memory for
+      activations. With 1, Adafactor, and reversible stacks that never forget, layers are updated inside the backward
+      pass, and memory never holds the whole gradient.
+    seed: seed of parameters, noise and the order of examples.
     optimizer: Adafactor or AdamW.
-    mesh: how devices are arranged.
-    checkpoints: what is kept.
-    init_from: a run whose parameters this one begins with; None for random ones.
-    divergence: what happens when the loss is not finite, or jumps.
-    watchdog: what happens when nothing happens.
-    log_every, eval_every, sample_every: steps between two of each; 0 turns evaluation or samples off.
-    diagnostics_every: steps between two reports on the inside of the model: gradient norms by layer, and which units
-      its controllers pick.
-    eval_batches: batches of the validation split that an evaluation reads at most.
+    mesh: arrangement of devices.
+    checkpoints: which checkpoints to keep.
+    init_from: a run whose parameters this run starts with; None for random ones.
+    divergence: what to do when the loss is not finite, or jumps.
+    watchdog: what to do when a step hangs.
+    log_every, eval_every, sample_every: steps between two log entries, evaluations or samples; 0 turns evaluations or
+      samples off.
+    diagnostics_every: steps between two reports on the inside of the model: gradient norms by layer, and the units
+      that its controllers pick.
+    eval_batches: maximum number of validation batches per evaluation.
   """
 
   steps: int = 1000
@@ -150,6 +151,6 @@ class TrainConfig(Checked):
     self._seed('seed')
     expect(
       self.eval_every > 0 or not self.checkpoints.best,
-      f'TrainConfig.eval_every: expected at least 1 with CheckpointConfig.best, found {self.eval_every}',
+      'CheckpointConfig.best needs evaluations; set TrainConfig.eval_every to at least 1',
     )
     divides('TrainConfig.batch_size', self.batch_size, 'microbatches', self.microbatches)

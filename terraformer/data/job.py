@@ -191,7 +191,7 @@ def write_vocabulary(config: DataConfig, path: Path, show_progress: bool) -> Non
     make_folder(path.parent)
     write_whole(path, tokenizer.model_bytes)
   except OSError as error:
-    raise refused(path, 'a file that can be written', error) from error
+    raise refused(path, 'write', error) from error
 
 
 class Seqio(NamedTuple):

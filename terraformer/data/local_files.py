@@ -124,7 +124,7 @@ def read_text(path: Path, may_be_empty: bool = False) -> str:
 def decode_utf8(data: bytes, name: str, may_be_empty: bool = False) -> str:
   """Decodes bytes that came from `name`; raises UserError as `read_text` does."""
   if not data.strip() and not may_be_empty:
-    raise UserError(f'{name}: the file is empty')
+    raise UserError(f'{name}: the text is empty')
   try:
     return data.decode('utf-8-sig')
   except UnicodeDecodeError as error:

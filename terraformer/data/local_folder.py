@@ -106,7 +106,7 @@ def files_of(config: LocalFolderConfig) -> Files:
   try:
     paths = sorted(_walk(root))
   except OSError as error:
-    raise refused(root, 'a folder that can be read', error) from error
+    raise refused(root, 'read', error) from error
   for path in paths:
     names, name = path.relative_to(root).parts, path.name.lower()
     if any(part.startswith('.') for part in names) or not name.endswith(_KNOWN) or _NO_DATA.fullmatch(name):

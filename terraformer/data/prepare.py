@@ -72,7 +72,7 @@ def prepare(config: DataConfig, show_progress: bool = True, share: Share = WHOLE
         return _prepare(config, show_progress, share, contextlib.nullcontext)
     return _prepare(config, show_progress, share, functools.partial(_locked, folder))
   except OSError as error:
-    raise refused(folder, 'a folder that can be written', error) from error
+    raise refused(folder, 'write to', error) from error
 
 
 def _prepare_elsewhere(config: DataConfig, show_progress: bool, share: Share) -> Manifest | None:

@@ -1,8 +1,7 @@
 """The bundle: a folder with all that decoding needs.
 
-`config.json` (format, model, vocabulary, where it comes from, how tensors are stored), `model.safetensors` (the
-parameters layer by layer, each in a layout of `decode.stored`; several files for large models) and `vocabulary.model`
-(sentencepiece).
+It holds `config.json` (format, model, vocabulary, origin and storage layouts), `model.safetensors` (the parameters of
+each layer in the layouts of `decode.stored`; several files for a large model) and `vocabulary.model` (sentencepiece).
 """
 
 import dataclasses
@@ -25,23 +24,23 @@ from terraformer.decode.tensors import checksum, files_of, map_tensors, tensor_f
 from terraformer.models.parameters import Params, describe, flatten, split_module, unflatten
 from terraformer.paths import make_folder, target_of
 
-# A bundle of no more bytes is compared with its checksums whenever it is opened.
+# The checksums of a bundle of at most this many bytes are always verified when it is opened.
 _VERIFIED_BYTES = 1 << 28
 _FILES = {'config.json', 'vocabulary.model'}
 FILE_PATTERNS = (*sorted(_FILES), 'model*.safetensors', 'model.safetensors.index.json')
-# Bundles that come with the package, each with a model card beside it.
+# Bundles that come with the package, each with a model card next to it.
 SHIPPED = Path(__file__).parents[1] / 'pretrained'
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-  """What a bundle is made of, but for its weights.
+  """The content of a bundle except its weights.
 
   Attributes:
-    model, vocabulary, inputs_length, targets_length, origin: as `Bundle` has them; the origin is step, gin text and
+    model, tokenizer, inputs_length, targets_length, origin: as in `Bundle`; the origin holds the step, the gin text and
       fingerprints, or other JSON values.
-    dtype: of the weights, of `storage.DTYPES`.
-    inputs_eos: as `Bundle` has it.
+    dtype: type of the weights, one of `storage.DTYPES`.
+    inputs_eos: as in `Bundle`.
   """
 
   model: ModelConfig
@@ -58,13 +57,13 @@ class Bundle:
   """An open bundle.
 
   Attributes:
-    model: its configuration.
-    weights: nested dicts of arrays and of other values of `decode.stored`, layer by layer, mapped from the files.
-    vocabulary: its tokens.
-    inputs_length, targets_length: tokens that the model was trained on; no inputs for a language model that goes on
-      from a prompt.
-    origin: where it comes from, as it was written.
-    dtype: that matrices are stored in, of `storage.DTYPES`.
+    model: the model's configuration.
+    weights: nested dicts of arrays and other values of `decode.stored`, for each layer, mapped from the files.
+    tokenizer: the model's tokenizer.
+    inputs_length, targets_length: maximum numbers of tokens in training; `inputs_length` is 0 for a language model that
+      continues a prompt.
+    origin: where the weights come from, as stored in the bundle.
+    dtype: type of the stored matrices, one of `storage.DTYPES`.
     inputs_eos: whether a source ends in an end of sequence.
   """
 
@@ -79,26 +78,26 @@ class Bundle:
 
   @property
   def continues(self) -> bool:
-    """Whether the model goes on from a prompt; else it reads a source."""
+    """Whether the model continues a prompt; otherwise it reads a source."""
     return not self.inputs_length
 
 
 def write_bundle(
   output: Path, content: Content, read: Callable[[str], np.ndarray], show_progress: bool = False
 ) -> None:
-  """Writes a bundle; the folder appears whole or not at all, and one tensor at a time is in memory.
+  """Writes a bundle. The folder appears complete or not at all, and only one tensor at a time is in memory.
 
   Args:
-    output: a folder that does not exist, or holds a bundle that is replaced; a link keeps leading there.
-    content: all but the weights.
-    read: gives a float32 tensor of the layerwise model by name, once each.
-    progress: whether to show a progress bar.
+    output: a new folder, or a bundle to replace; a symbolic link is kept, and its target replaced.
+    content: everything but the weights.
+    read: returns a float32 tensor of the layerwise model by name; called once for each name.
+    show_progress: whether to show a progress bar.
 
   Raises:
     UserError: if `output` holds anything but a bundle, or cannot be written.
   """
   output = target_of(Path(output).absolute())
-  model = dataclasses.replace(content.model, bfloat16=False)  # which a CPU is slow at
+  model = dataclasses.replace(content.model, bfloat16=False)  # a CPU computes slowly in bfloat16
   require_replaceable(output)
   layouts, shapes = layouts_for(model, content.dtype), parameter_shapes(model)
   stored = stored_shapes(model, layouts)
@@ -108,7 +107,7 @@ def write_bundle(
       new, replaced = Path(folder) / 'new', Path(folder) / 'replaced'
       new.mkdir()
       with tqdm(total=len(shapes), desc='export', unit='tensor', disable=not show_progress) as bar:
-        encoded: dict[str, np.ndarray] = {}  # of one parameter
+        encoded: dict[str, np.ndarray] = {}  # remaining tensors of the current parameter
 
         def read_one(name: str) -> np.ndarray:
           if name not in encoded:
@@ -139,54 +138,54 @@ def write_bundle(
           output.rename(replaced)
         new.rename(output)
       finally:
-        if replaced.exists() and not output.exists():  # interrupted between the two: the old one comes back
+        if replaced.exists() and not output.exists():  # interrupted between the renames: restore the old bundle
           replaced.rename(output)
   except OSError as error:
-    raise refused(output, 'a folder that can be written', error) from error
+    raise refused(output, 'write', error) from error
 
 
 def parameter_shapes(model: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shape of every parameter of the layerwise model, by name."""
+  """Returns the shape of every parameter of the layerwise model, by name."""
   return flatten(split_module(abstract_layerwise(model))[1])
 
 
 def stored_shapes(model: ModelConfig, layouts: dict[str, Layout]) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shape and type of every tensor of a bundle, by name."""
+  """Returns the shape and type of every tensor of a bundle, by name."""
   parts = [layouts[name].parts(name, x.shape) for name, x in parameter_shapes(model).items()]
   return {name: part for each in parts for name, part in each.items()}
 
 
 def require_replaceable(output: Path) -> None:
-  """Raises UserError unless nothing is there, or an empty folder, or one with a bundle's files and no others."""
+  """Raises UserError unless `output` is missing, empty, or holds only the files of a bundle."""
   if not output.exists():
     return
   if not output.is_dir():
-    raise UserError(f'{output}: expected a bundle to replace or a new folder, found a file')
+    raise UserError(f'{output} is a file; give a new folder, or a bundle to replace')
   names = [path.name for path in output.iterdir()]
   others = sorted({*names} - _FILES - {*tensor_files(names)})
   if others:
-    raise UserError(f'{output}: expected a bundle to replace or a new folder, found one with {others[0]}')
+    raise UserError(f'{output} holds {others[0]}, which is not part of a bundle; give a new folder')
 
 
 def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
-  """Opens a bundle, whose weights are mapped and not read.
+  """Opens a bundle and maps its weights into memory without reading them.
 
   Args:
-    path: its folder, or the name of one in `SHIPPED`; a file or folder of that name comes first.
-    verify: whether to read all weights and compare them with their checksums; None for bundles of up to 256 MB.
+    path: the bundle's folder, or the name of a bundle in `SHIPPED`; a file or folder of that name takes precedence.
+    verify: whether to read all weights and compare them with their checksums; None does so up to 256 MB.
 
   Raises:
-    UserError: if it is missing, of another format, or its files are damaged or do not belong together.
+    UserError: if the bundle is missing or of another format, or its files are damaged or do not belong together.
   """
   path = Path(path)
   if len(path.parts) == 1 and not path.exists() and (SHIPPED / path).is_dir():
     path = SHIPPED / path
   if not path.is_dir():
-    found = 'a file' if path.exists() else 'nothing'
+    problem = 'is a file, not a bundle' if path.exists() else 'does not exist'
     shipped = ', '.join(sorted(each.stem for each in SHIPPED.glob('*.md')))
-    raise UserError(f'{path}: expected the folder of a bundle, or {shipped}, found {found}')
+    raise UserError(f'{path} {problem}; give the folder of a bundle, or {shipped}')
   if not (path / 'config.json').exists():
-    raise UserError(f'{path}: expected a bundle, found a folder without config.json')
+    raise UserError(f'{path} is not a bundle: it has no config.json')
   header = read_header(path / 'config.json')
   tensors, layouts = _map_weights(path, header)
   n_bytes = sum(tensor.nbytes for tensor in tensors.values())
@@ -194,7 +193,7 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
     _verify(path, tensors, header.checksums)
   tokenizer = Tokenizer.open(path / 'vocabulary.model', header.sentinels)
   if tokenizer.fingerprint != header.fingerprint:
-    raise UserError(f'{path / "vocabulary.model"}: expected the vocabulary of config.json, found another')
+    raise UserError(f'{path / "vocabulary.model"} does not match config.json; export the bundle again')
   lengths = header.inputs_length, header.targets_length
   shapes = parameter_shapes(header.model)
   weights = {name: layout.value(name, shapes[name].shape, tensors) for name, layout in layouts.items()}
@@ -203,33 +202,33 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
 
 
 def _map_weights(path: Path, header: Header) -> tuple[dict[str, np.ndarray], dict[str, Layout]]:
-  """The tensors of the files, and the layout of every parameter."""
+  """Returns the tensors of the files, and the layout of every parameter."""
   tensors = map_tensors(path)
-  # The shapes of a model are found layer by layer, which takes hours where a config asks for billions of them.
+  # Computing shapes layer by layer would take hours for a config with billions of layers, so this comes first.
   if header.model.n_sublayers > len(tensors):
-    found = f'the {len(tensors):,} in {_names(path, tensors)}'
+    found = f'{len(tensors):,} tensors in {_names(path, tensors)}'
     raise UserError(
-      f'{path / "config.json"}: expected a tensor or more of each of {header.model.n_sublayers:,} layers, found {found}'
+      f'{path / "config.json"}: expected at least {header.model.n_sublayers:,} tensors, one per sublayer, found {found}'
     )
   layouts, facts = _layouts(path, header), layerwise_facts(header.model)
   expected = stored_shapes(header.model, layouts)
-  # Mapped again, now that the facts are known; no byte is read. Tensors that the model does not have are found below.
+  # Mapped again, now that the facts are known; this reads nothing. Extra tensors are reported below.
   tensors = map_tensors(path, rows=lambda name: name in facts and facts[name].row_axis is not None)
   for name, shape in expected.items():
     if name not in tensors:
-      raise UserError(f'{path}: expected the tensor {name} in {_names(path, tensors)}, found none')
+      raise UserError(f'{path}: the tensor {name} is missing from {_names(path, tensors)}; export the bundle again')
     if describe(tensors[name]) != describe(shape):
       where = files_of(path, tensors)[name]
       raise UserError(f'{where}: expected the tensor {name} of {describe(shape)}, found {describe(tensors[name])}')
   for name in tensors:
     if name not in expected:
       where = files_of(path, tensors).get(name, path)
-      raise UserError(f'{where}: expected the tensors of config.json alone, found {name} as well')
+      raise UserError(f'{where} has the tensor {name}, which the model in config.json does not have')
   return {name: tensors[name] for name in expected}, layouts
 
 
 def _layouts(path: Path, header: Header) -> dict[str, Layout]:
-  """The layout of every parameter."""
+  """Returns the layout of every parameter."""
   if header.layouts is None:
     return layouts_before_panels(header.model, header.dtype == 'bfloat16')
   layouts: dict[str, Layout] = {}
@@ -241,12 +240,12 @@ def _layouts(path: Path, header: Header) -> dict[str, Layout]:
       raise UserError(f'{path / "config.json"}: {name} cannot be stored as {found!r:.80}; export it again') from error
   for name in header.layouts:
     if name not in layouts:
-      raise UserError(f'{path / "config.json"}: the model has no parameter {name!r:.80}, for which it has a layout')
+      raise UserError(f'{path / "config.json"} has a layout for {name!r:.80}, which is no parameter of the model')
   return layouts
 
 
 def _names(path: Path, tensors: dict[str, np.ndarray]) -> str:
-  names = sorted({file.name for file in files_of(path, tensors).values()}) or ['no file']  # where an index names none
+  names = sorted({file.name for file in files_of(path, tensors).values()}) or ['no file']  # if the index is empty
   return names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'
 
 
@@ -254,4 +253,4 @@ def _verify(path: Path, tensors: dict[str, np.ndarray], checksums: dict[str, int
   for name, tensor in tensors.items():
     if checksum(tensor) != checksums.get(name):
       where = files_of(path, tensors)[name]
-      raise UserError(f'{where}: expected the tensor {name} as it was exported, found it altered')
+      raise UserError(f'{where}: the tensor {name} does not match its checksum; export the bundle again')

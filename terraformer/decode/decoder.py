@@ -1,4 +1,4 @@
-"""Text from a bundle, a token at a time.
+"""Generates text with a bundle, one token at a time.
 
 B batch, S source time, W beams.
 """
@@ -30,29 +30,29 @@ from terraformer.decode.xla import decoding_form
 from terraformer.models.loop import decode_loop, one_by_one
 
 _Tokens = jax.Array | np.ndarray
-# The tokens of all texts or beams and the state behind those before them -> the next ones, and the state behind these.
+# The last tokens of all texts or beams, and the state before them -> the next tokens, and the state before those.
 _Advance = Callable[[_Tokens, steps.SamplingState], tuple[_Tokens, steps.SamplingState]]
 
 _GREEDY = DecodeConfig()
-# Tokens that a cache has room for at first; then it doubles, so that a step never reads much more than is filled.
+# A cache starts with this many slots for new tokens and then doubles, so that a step reads few empty slots.
 _FIRST_ROOM = 64
-# What the statistics of texts that are decoded one after another have in sum.
+# These statistics are added up over texts that are decoded one after another.
 _ADDED_UP = ('input_tokens', 'dropped_tokens', 'tokens', 'seconds', 'steps')
 
 
 @dataclasses.dataclass
 class Stats:
-  """What one generation took.
+  """Statistics of one generation. For a batch, the token counts are totals.
 
   Attributes:
-    input_tokens: of the prompt that were read; of a batch, of all prompts.
-    dropped_tokens: of the prompt that were not read, since the model was not trained on so many.
-    room: tokens that may be written, which is fewer than `DecodeConfig.max_tokens` where the model's positions end.
-    tokens: generated, the end of sequence included; of a batch, those of all texts.
-    first_token_seconds: from the call to the first token, compilation included.
-    seconds: from the call to the last token.
-    steps: of the decoder.
-    engine: what computed the steps, in words, and why it was not the other one.
+    input_tokens: number of prompt tokens that were read.
+    dropped_tokens: number of prompt tokens that were not read, because the prompt is longer than those in training.
+    room: maximum number of new tokens; less than `DecodeConfig.max_tokens` if the model has too few positions.
+    tokens: number of generated tokens, including the end of sequence.
+    first_token_seconds: time from the call to the first token, including compilation.
+    seconds: time from the call to the last token.
+    steps: number of decoder steps.
+    engine: description of the engine that computed the steps, and why the native one was not used.
   """
 
   input_tokens: int = 0
@@ -66,21 +66,21 @@ class Stats:
 
   @property
   def milliseconds_per_token(self) -> float:
-    """Of the steps after the first one; a batch writes a token of each text in a step."""
+    """Mean time of the steps after the first; one step generates a token for each text of a batch."""
     return 1000 * (self.seconds - self.first_token_seconds) / max(self.steps - 1, 1)
 
 
 class Decoder:
-  """A model that is ready to write.
+  """Generates text with the model of a bundle.
 
   Attributes:
-    bundle: what it was opened from.
-    stats: of the last generation.
-    text_stats: of each text of it, whose times and steps are those of the whole batch.
+    bundle: the open bundle.
+    stats: statistics of the last generation.
+    text_stats: statistics of each text of the last generation; times and steps are those of the whole batch.
   """
 
   def __init__(self, bundle: Bundle, engine: str = 'auto', n_threads: int | None = None):
-    """Makes an open bundle ready to decode; arguments as in `open`."""
+    """Prepares an open bundle for decoding; see `open` for the arguments."""
     self.bundle = bundle
     self.stats = Stats()
     self.text_stats = [self.stats]
@@ -92,38 +92,39 @@ class Decoder:
   def open(
     cls, path: str | Path, verify: bool | None = None, engine: str = 'auto', n_threads: int | None = None
   ) -> 'Decoder':
-    """Opens a bundle.
+    """Opens a bundle and returns its decoder.
 
     Args:
-      path: its folder, the name of one that ships, or an address, `gs://` or `hf://`, which is downloaded once.
-      verify: as in `open_bundle`.
-      engine: what computes: `native`, `xla`, or `auto` for the native engine where it runs the model.
-      n_threads: of the native engine; None for one per core.
+      path: the bundle's folder, the name of a bundle that comes with the package, or an address (`gs://`, `hf://`), which
+        is downloaded once.
+      verify: whether to verify the checksums; see `open_bundle`.
+      engine: `native`, `xla`, or `auto` for the native engine if it can run the model, otherwise XLA.
+      n_threads: number of threads of the native engine; None for one per core.
 
     Raises:
-      UserError: as `open_bundle`, or if the engine that was asked for cannot run the model.
+      UserError: if `open_bundle` raises it, or if the requested engine cannot run the model.
     """
     return cls(open_bundle(local_copy(path, FILE_PATTERNS), verify), engine, n_threads)
 
   def generate(self, text: str, config: DecodeConfig = _GREEDY) -> Iterator[str]:
-    """Pieces of text as they come; together they are the whole text. Beam search gives it in one piece.
+    """Yields pieces of text as they are generated; joined, they are the whole text. Beam search yields one piece.
 
     Args:
-      text: the prompt. A model that was trained without sources goes on from it, and what comes is the continuation
-        alone; any other reads it as its source. Of a source that is longer than the model was trained on the end is not
-        read, of a prompt to go on from the beginning (see `stats.dropped_tokens`).
-      config: how tokens are chosen, and how many at most.
+      text: the prompt. A model that was trained with sources reads it as its source. A language model continues it, and
+        only the continuation is yielded. If the prompt is longer than those in training, the end of a source, or the
+        beginning of a prompt to continue, is not read (see `stats.dropped_tokens`).
+      config: how tokens are chosen, and the maximum number of them.
 
     Raises:
-      UserError: if it is not a text, or an empty source.
+      UserError: if `text` is not valid text, or is an empty source.
     """
     return until_stop(self._pieces(text, self.tokens(text, config)), config.stop)
 
   def generate_batch(self, texts: Sequence[str], config: DecodeConfig = _GREEDY) -> list[str]:
-    """Whole texts, one for each prompt, decoded side by side; the same that each would become alone.
+    """Returns one text for each prompt, decoded together; each is the same text that `generate` yields for its prompt.
 
     Raises:
-      UserError: if one is not a text, or an empty source.
+      UserError: if a prompt is not valid text, or is an empty source.
     """
     if not texts:
       return []
@@ -144,10 +145,10 @@ class Decoder:
     return [''.join(until_stop(self._pieces(text, row), config.stop)) for text, row in zip(texts, rows, strict=True)]
 
   def tokens(self, text: str, config: DecodeConfig = _GREEDY) -> Iterator[int]:
-    """Generated tokens one by one, up to the end of sequence, which is not among them.
+    """Yields the generated tokens one by one, without the end of sequence.
 
     Raises:
-      UserError: if it is not a text, or an empty source.
+      UserError: if `text` is not valid text, or is an empty source.
     """
     if config.beams > 1:
       yield from self._search(text, config)
@@ -161,12 +162,12 @@ class Decoder:
   def teacher_forced_logits(
     self, inputs_BxS: np.ndarray, targets_BxT: np.ndarray, cache_dtype: str = 'float32'
   ) -> np.ndarray:
-    """Logits BxTxV of each target token given the targets before it, step by step as texts are decoded.
+    """Returns the logits of each target token given the targets before it, BxTxV, computed step by step as in decoding.
 
     Args:
-      inputs_BxS: sources, right-padded with 0; of a model without sources of length 0.
+      inputs_BxS: sources, right-padded with 0; S is 0 for a model without sources.
       targets_BxT: targets, right-padded with 0.
-      cache_dtype: of the KV cache.
+      cache_dtype: type of the KV cache.
     """
     batch, n_steps = targets_BxT.shape
     start_B, length_B = np.zeros(batch, np.int32), (inputs_BxS != 0).sum(1).astype(np.int32)
@@ -180,7 +181,7 @@ class Decoder:
     return np.stack(logits, axis=1)
 
   def _one_by_one(self, texts: Sequence[str], config: DecodeConfig) -> list[str]:
-    """Beam search of each text; its beams are a batch already."""
+    """Runs beam search for one prompt after another, since the beams of one are already a batch; returns the texts."""
     written, text_stats = [], []
     for text in texts:
       written.append(''.join(self.generate(text, config)))
@@ -191,7 +192,7 @@ class Decoder:
     return written
 
   def _pieces(self, text: str, tokens: Iterable[int]) -> Iterator[str]:
-    """The tokens that follow a prompt as pieces of text."""
+    """Yields the tokens that follow a prompt as pieces of text."""
     stream = self.bundle.tokenizer.stream(begins=not (self.bundle.continues and text))
     for token in tokens:
       if piece := stream.feed(token):
@@ -200,7 +201,7 @@ class Decoder:
       yield rest
 
   def _token_rows(self, texts: Sequence[str], config: DecodeConfig) -> Iterator[np.ndarray]:
-    """The next token of every text, token_B, again and again; also of texts that have ended."""
+    """Yields token_B for each step: the next token of every text, even of texts that have ended."""
     prompts = self._read(texts, config)
     step = steps.compile_step(self._engine.forward, self.bundle.tokenizer.size)
     params, arguments = SamplingParams.from_config(config), self._engine.arguments(config.cache_dtype)
@@ -209,12 +210,12 @@ class Decoder:
       return step(arguments, sampling, token_B, params)
 
     tokens = self._steps(advance, prompts, config)
-    # A token is looked at when the step behind it is under way: the machine need not wait for Python.
+    # Fetches each token only after the next step has started, so that the machine does not wait for Python.
     for token_B, _ in itertools.pairwise(itertools.chain(tokens, [0])):
       yield self._fetched(token_B)
 
   def _search(self, text: str, config: DecodeConfig) -> tuple[int, ...]:
-    """The tokens of beam search."""
+    """Returns the tokens that beam search finds."""
     prompts = self._read([text], config)
     step = steps.compile_beam_step(self._engine.forward, self.bundle.tokenizer.size)
     processors, arguments = processors_for(config, OF_ALL_MODES), self._engine.arguments(config.cache_dtype)
@@ -233,7 +234,7 @@ class Decoder:
       return token_W, sampling.appended(token_W)
 
     for _ in self._steps(advance, prompts, config, lambda: not beams.is_done):
-      pass  # all that counts is in the beams
+      pass  # the beams hold the results
     tokens = beams.best()
     self.stats.tokens = len(tokens)
     return tokens
@@ -241,7 +242,7 @@ class Decoder:
   def _steps(
     self, advance: _Advance, prompts: Prompts, config: DecodeConfig, unfinished: Callable[[], bool] = lambda: True
   ) -> Iterator[jax.Array]:
-    """The tokens of all texts, or of all beams of one, that `advance` puts behind the prompts and each other."""
+    """Yields the next tokens of all texts, or of all beams of one text, as `advance` computes them step by step."""
     if not prompts.n_new:
       return
 
@@ -255,7 +256,7 @@ class Decoder:
       yield token_B
 
   def _init_sampling(self, prompts: Prompts, config: DecodeConfig) -> tuple[steps.SamplingState, int]:
-    """The state behind the prompts, that of every beam, and for how many tokens its cache has room."""
+    """Returns the state after the prompts, repeated for each beam, and the number of new tokens its cache can hold."""
     batch, length = prompts.tokens_BxS.shape
     grows = self._engine.can_grow(length + prompts.n_new)
     room = min(_FIRST_ROOM, prompts.n_new) if grows else prompts.n_new
@@ -267,14 +268,14 @@ class Decoder:
   def _with_slot(
     self, sampling: steps.SamplingState, room: int, index: int, n_tokens: int
   ) -> tuple[steps.SamplingState, int]:
-    """The state with room for token number `index`."""
+    """Returns the state with a slot for token number `index`, and the number of new tokens its cache can hold."""
     if index < room:
       return sampling, room
     more = min(room, n_tokens - room)
     return dataclasses.replace(sampling, state=self._engine.extend(sampling.state, more)), room + more
 
   def _fetched(self, array: ArrayLike) -> np.ndarray:
-    """The array as soon as it is there, and the time of that."""
+    """Waits for the array and returns it; counts a step and records the time."""
     fetched = np.asarray(array)
     self.stats.steps += 1
     self.stats.seconds = time.perf_counter() - self._begun
@@ -283,7 +284,7 @@ class Decoder:
     return fetched
 
   def _read(self, texts: Sequence[str], config: DecodeConfig) -> Prompts:
-    """The prompts of the texts; begins the statistics."""
+    """Returns the prompts of the texts, and resets the statistics."""
     self._begun = time.perf_counter()
     for text in texts:
       require_text(text, may_be_empty=self.bundle.continues)
@@ -296,5 +297,5 @@ class Decoder:
 
 
 def _has_ended(row: list[int], room: int) -> bool:
-  """Whether a text of these tokens takes no more."""
+  """Returns whether a text with these tokens is complete."""
   return len(row) >= room or row[-1:] == [EOS_ID]

@@ -1,4 +1,4 @@
-"""What computes a decoding step: kernels of our own where a model has them all, XLA for every model."""
+"""The engines that compute decoding steps: our native kernels if they cover the whole model; XLA runs every model."""
 
 from typing import Any, Protocol
 
@@ -15,44 +15,44 @@ class Engine(Protocol):
   """A model that is ready to decode.
 
   Attributes:
-    about: the engine in words, for statistics.
-    forward: gives the logits of the next token.
+    about: description of the engine, for statistics.
+    forward: computes the logits of the next token.
   """
 
   about: str
   forward: Forward
 
   def arguments(self, cache_dtype: str) -> Any:
-    """The first argument of `forward`, for a KV cache of some type."""
+    """Returns the first argument of `forward`, for a KV cache of this type."""
     ...
 
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> Any:
-    """The state after the prompts, with room for `room` tokens."""
+    """Returns the state after the prompts, with slots for `room` new tokens."""
     ...
 
   def can_grow(self, n_slots: int) -> bool:
-    """Whether a cache that will have `n_slots` slots may begin small."""
+    """Returns whether a cache that will need `n_slots` slots can start smaller."""
     ...
 
   def extend(self, state: Any, more: int) -> Any:
-    """The state with room for `more` additional tokens."""
+    """Returns the state with slots for `more` additional tokens."""
     ...
 
 
 def open_engine(
   name: str, config: ModelConfig, weights: Params, n_threads: int | None = None, dtype: str = 'float32'
 ) -> Engine:
-  """Opens a model with the engine of a name.
+  """Opens a model with the engine of this name.
 
   Args:
-    name: `native`, `xla`, or `auto` for the native engine where it runs the model on this machine, else XLA.
-    config: of the decoding form.
-    weights: of the layerwise model: NumPy arrays, or values of `decode.stored`.
-    n_threads: of the native engine; None for one per core.
-    dtype: of the weights, of `native.layout.TYPES`.
+    name: `native`, `xla`, or `auto` for the native engine if it runs the model on this machine, otherwise XLA.
+    config: the model's configuration for decoding, see `xla.decoding_form`.
+    weights: the weights of the layerwise model: NumPy arrays, or values of `decode.stored`.
+    n_threads: number of threads of the native engine; None for one per core.
+    dtype: type of the weights, one of `native.layout.TYPES`.
 
   Raises:
-    UserError: if there is no such engine, or the native one was asked for and cannot run the model.
+    UserError: if there is no engine of this name, or the native engine was requested and cannot run the model.
   """
   if name == 'xla':
     return XlaEngine(config, weights)
@@ -63,7 +63,7 @@ def open_engine(
   except NoKernelError as error:
     why = f'the native engine has no kernel for {error}'
   except OSError as error:
-    why = f'there is no native engine: {error}'
+    why = f'the native engine is not available: {error}'
   if name == 'native':
     raise UserError(f'--engine=native: {why}; use --engine=xla')
   return XlaEngine(config, weights, why)

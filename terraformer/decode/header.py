@@ -1,4 +1,4 @@
-"""`config.json` of a bundle: all that is said of its model, its vocabulary and its weights."""
+"""`config.json` of a bundle, which describes its model, vocabulary and weights."""
 
 import dataclasses
 import json
@@ -9,23 +9,23 @@ from terraformer.config import ModelConfig, UserError, from_dict, to_dict, unrea
 from terraformer.decode.storage import DTYPES
 
 FORMAT = 5
-_BEFORE_PANELS = 4  # tensors are arrays, and rows of them may be bfloat16
+_BEFORE_PANELS = 4  # all tensors are plain arrays; those that are read by row may be bfloat16
 _NAMES = {dict: 'an object', bool: 'true or false', int: 'a whole number', str: 'a string'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-  """What stands in `config.json`.
+  """The content of `config.json`.
 
   Attributes:
     model: the model's configuration.
-    dtype: of the weights, of `storage.DTYPES`.
-    layouts: parameter -> its layout as JSON, of those that are not plain float32 arrays; None before format 5.
-    sentinels, fingerprint: of the vocabulary.
-    inputs_length, targets_length: tokens that the model was trained on; no inputs for a language model that goes on
-      from a prompt.
+    dtype: type of the weights, one of `storage.DTYPES`.
+    layouts: parameter name -> layout as JSON, except for plain float32 arrays; None before format 5.
+    sentinels, fingerprint: number of sentinels and fingerprint of the vocabulary.
+    inputs_length, targets_length: maximum numbers of tokens in training; `inputs_length` is 0 for a language model that
+      continues a prompt.
     origin: where the weights come from: step, gin text and fingerprints, or other JSON values.
-    checksums: tensor -> CRC-32 of its bytes.
+    checksums: tensor name -> CRC-32 of its bytes.
     inputs_eos: whether a source ends in an end of sequence.
   """
 
@@ -42,7 +42,7 @@ class Header:
 
 
 def write_header(path: Path, header: Header) -> None:
-  """Writes it as JSON."""
+  """Writes the header as JSON."""
   values = {
     'format': FORMAT,
     'model': to_dict(header.model),
@@ -60,37 +60,37 @@ def write_header(path: Path, header: Header) -> None:
 
 
 def read_header(path: Path) -> Header:
-  """What `write_header` wrote.
+  """Returns the header that `write_header` wrote.
 
   Raises:
-    UserError: if the file is not JSON, of another format, or a field is missing or makes no sense.
+    UserError: if the file is not JSON or of another format, or a field is missing or invalid.
   """
   values = _read_json(path)
   found = values.get('format')
   if type(found) is not int:
-    raise UserError(f'{path}: expected the config.json of a bundle, found one without the number of a format')
+    raise UserError(f'{path} has no format number; it does not belong to a bundle')
   if found not in (FORMAT, _BEFORE_PANELS):
-    raise UserError(f'{path}: expected a bundle of format {FORMAT}, found format {found}; export it again')
+    raise UserError(f'{path}: expected bundle format {FORMAT} or {_BEFORE_PANELS}, found {found}; export it again')
   vocabulary = _field(path, values, 'vocabulary', dict)
   try:
     model = from_dict(_field(path, values, 'model', dict))
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
   if not isinstance(model, ModelConfig):
-    raise UserError(f'{path}: expected the configuration of a model, found {type(model).__name__}')
+    raise UserError(f"{path}: expected a model's configuration in the field 'model', found {type(model).__name__}")
   inputs_length = _within(path, values, 'inputs_length', int(model.needs_source), model.max_length)
   targets_length = _within(path, values, 'targets_length', 1, model.max_length)
   if model.positions_for(inputs_length, targets_length) > model.max_length:
     raise UserError(
-      f'{path}: expected inputs_length and targets_length of at most {model.max_length} together, '
-      f'found {inputs_length} and {targets_length}'
+      f"{path}: inputs_length ({inputs_length}) and targets_length ({targets_length}) exceed the model's positions "
+      f'({model.max_length})'
     )
   if found == _BEFORE_PANELS:
     dtype, layouts = 'bfloat16' if _field(path, values, 'bfloat16', bool) else 'float32', None
   else:
     dtype, layouts = _field(path, values, 'dtype', str), _field(path, values, 'layouts', dict)
     if dtype not in DTYPES:
-      raise UserError(f"{path}: expected {', '.join(DTYPES)} in the field 'dtype', found {dtype!r:.40}")
+      raise UserError(f"{path}: expected one of {', '.join(DTYPES)} in the field 'dtype', found {dtype!r:.40}")
   return Header(
     model=model,
     dtype=dtype,
@@ -111,7 +111,7 @@ def _read_json(path: Path) -> dict[str, Any]:
   except OSError as error:
     raise unreadable(path, error) from error
   except (ValueError, RecursionError) as error:
-    raise UserError(f'{path}: expected JSON, found {error}') from error
+    raise UserError(f'{path} is not valid JSON: {error}') from error
   if not isinstance(values, dict):
     raise UserError(f'{path}: expected a JSON object, found {values!r:.80}')
   return values
@@ -119,7 +119,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _field(path: Path, values: dict[str, Any], name: str, kind: type) -> Any:
   if name not in values:
-    raise UserError(f'{path}: expected the field {name!r}, found none')
+    raise UserError(f'{path}: the field {name!r} is missing')
   if type(values[name]) is not kind:
     raise UserError(f'{path}: expected {_NAMES[kind]} in the field {name!r}, found {values[name]!r:.80}')
   return values[name]

@@ -1,9 +1,9 @@
 """Logits processors: each one changes the logits of the next token before a token is chosen.
 
-A processor is a pytree. Its numbers are traced, so another temperature needs no new program; which processors there are
-is part of the pytree's structure, so another chain is compiled anew.
+A processor is a pytree. Its numbers are traced, so a new temperature needs no new compilation. The kinds of processors
+are part of the pytree's structure, so each chain is compiled separately.
 
-B batch, V vocabulary, T slots for generated tokens, G tokens of a blocked n-gram less one.
+B batch, V vocabulary, T slots for generated tokens, G tokens of a blocked n-gram minus one.
 """
 
 import dataclasses
@@ -34,11 +34,11 @@ class GeneratedTokens:
 
   @classmethod
   def empty(cls, batch: int, most: int) -> Self:
-    """No tokens yet, with slots for `most`."""
+    """Returns an empty object with slots for `most` tokens."""
     return cls(jnp.zeros((batch, most), jnp.int32), jnp.int32(0))
 
   def append(self, token_B: jax.Array) -> 'GeneratedTokens':
-    """The same tokens and one more."""
+    """Returns these tokens followed by `token_B`."""
     tokens_BxT = jax.lax.dynamic_update_slice_in_dim(self.tokens_BxT, token_B[:, None], self.count, axis=1)
     return GeneratedTokens(tokens_BxT, self.count + 1)
 
@@ -48,14 +48,14 @@ class GeneratedTokens:
 
 
 class LogitsProcessor(Protocol):
-  """Changes logits; `from_config` returns None where a config does not ask for it."""
+  """Changes the logits of the next token."""
 
   @classmethod
   def from_config(cls, config: DecodeConfig) -> Self | None:
-    """The processor that a config asks for, or None."""
+    """Returns the processor that a config asks for, or None if it does not ask for one."""
 
   def __call__(self, logits_BxV: jax.Array, generated: GeneratedTokens | None) -> jax.Array:
-    """The processed logits, with -inf at tokens that must not be chosen."""
+    """Returns the processed logits, with -inf at tokens that must not be chosen."""
 
 
 @jax.tree_util.register_dataclass
@@ -71,7 +71,7 @@ class BlockRepeatedNgrams:
 
   def __call__(self, logits_BxV: jax.Array, generated: GeneratedTokens | None) -> jax.Array:
     if generated is None:
-      raise ValueError('n-grams can only be blocked where the generated tokens are kept')
+      raise ValueError('blocking n-grams needs the generated tokens, not None')
     batch, n_slots = generated.tokens_BxT.shape
     if self.size > n_slots:
       return logits_BxV
@@ -82,7 +82,7 @@ class BlockRepeatedNgrams:
     complete_T = at_T + self.size - 1 < generated.count
     repeats_BxT = (window_BxTxG == last_BxG[:, None]).all(-1) & complete_T
     following_BxT = jnp.take(generated.tokens_BxT, at_T + self.size - 1, axis=1, mode='clip')
-    # Where nothing repeats, padding is blocked, which it is anyway.
+    # Where nothing repeats, this blocks padding, which is never chosen anyway.
     blocked_BxT = jnp.where(repeats_BxT, following_BxT, 0)
     return logits_BxV.at[jnp.arange(batch)[:, None], blocked_BxT].set(-jnp.inf)
 
@@ -96,22 +96,22 @@ class Temperature:
 
   @classmethod
   def from_config(cls, config: DecodeConfig) -> Self | None:
-    """The nearest temperature to the config's that 32 bits hold."""
+    """Returns the processor with the config's temperature, clipped to the range of float32; None for 0."""
     if config.temperature == 0:
       return None
     return cls(jnp.float32(min(max(config.temperature, _COLDEST), _HOTTEST)))
 
   def __call__(self, logits_BxV: jax.Array, generated: GeneratedTokens | None) -> jax.Array:
-    # The largest logit becomes 0 and stays 0, even divided by next to nothing; all others are then far below it.
+    # The largest logit becomes 0 and stays 0 even at a tiny temperature; all others are then far below it.
     return (logits_BxV - logits_BxV.max(-1, keepdims=True)) / self.temperature
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KeepTop:
-  """Keeps the `top_k` likeliest tokens (0 keeps all), and of those the likeliest whose probabilities add up to `top_p`.
+  """Keeps the `top_k` likeliest tokens (0 keeps all), then the likeliest of these whose probabilities sum to `top_p`.
 
-  The likeliest token is always kept. The two rules are one processor because both need the sorted vocabulary, and
+  The likeliest token is always kept. One processor applies both rules because both need the sorted vocabulary, and
   sorting takes time.
 
   Attributes:
@@ -134,26 +134,26 @@ class KeepTop:
     sorted_BxV = jnp.where((self.top_k == 0) | (rank_V < self.top_k), sorted_BxV, -jnp.inf)
     probability_BxV = jax.nn.softmax(sorted_BxV)
     before_BxV = jnp.cumsum(probability_BxV, axis=-1) - probability_BxV
-    # By its rank as well, since a `top_p` may be 0 in 32 bits.
+    # A tiny `top_p` is 0 in float32, so the likeliest token is kept by its rank.
     kept_BxV = ((before_BxV < self.top_p) | (rank_V == 0)) & (sorted_BxV > -jnp.inf)
     least_Bx1 = jnp.min(sorted_BxV, axis=-1, keepdims=True, where=kept_BxV, initial=jnp.inf)
     return jnp.where(logits_BxV >= least_Bx1, logits_BxV, -jnp.inf)
 
 
-# In the order in which they are applied.
+# Processors are applied in this order.
 OF_ALL_MODES: tuple[type[LogitsProcessor], ...] = (BlockRepeatedNgrams,)
 OF_SAMPLING: tuple[type[LogitsProcessor], ...] = (Temperature, KeepTop)
 
 
 def processors_for(config: DecodeConfig, kinds: tuple[type[LogitsProcessor], ...]) -> tuple[LogitsProcessor, ...]:
-  """The processors of these kinds that a config asks for, in their order."""
+  """Returns the processors of these kinds that a config asks for, in the order of `kinds`."""
   return tuple(found for kind in kinds if (found := kind.from_config(config)) is not None)
 
 
 def process(
   processors: tuple[LogitsProcessor, ...], logits_BxV: jax.Array, generated: GeneratedTokens | None
 ) -> jax.Array:
-  """The logits after all processors, one after another."""
+  """Applies the processors in order and returns the logits."""
   for processor in processors:
     logits_BxV = processor(logits_BxV, generated)
   return logits_BxV

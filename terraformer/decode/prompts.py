@@ -1,4 +1,4 @@
-"""What a model reads before it writes: sources, or the beginnings of texts that a language model goes on from.
+"""Prompts: sources to read, or beginnings of texts that a language model continues.
 
 B batch, S prompt time.
 """
@@ -21,13 +21,13 @@ class Prompts:
   """The prompts of a batch.
 
   Attributes:
-    continues: whether they are beginnings of texts; else they are sources.
-    tokens_BxS: int32, what is read at once, right-padded with 0.
-    length_B: int32, how many of them are real.
-    last_B: int32, what the first step reads.
-    read: tokens of each text that the model reads.
-    dropped: tokens of each text that it does not read.
-    limits: tokens that may be written for each text.
+    continues: whether the prompts are beginnings of texts; otherwise they are sources.
+    tokens_BxS: int32, the tokens that prefill reads, right-padded with 0.
+    length_B: int32, the number of real tokens in each row.
+    last_B: int32, the tokens that the first step reads.
+    read: for each text, the number of tokens that the model reads.
+    dropped: for each text, the number of tokens that the model does not read.
+    limits: for each text, the maximum number of new tokens.
   """
 
   continues: bool
@@ -40,21 +40,22 @@ class Prompts:
 
   @property
   def n_new(self) -> int:
-    """Steps that the longest text may take."""
+    """Maximum number of new tokens over all texts."""
     return max(self.limits)
 
   def prefill(self, model: Model, room: int) -> DecodeState:
-    """Reads them with a model and makes room for `room` steps."""
+    """Returns a model's state after the prompts, with cache slots for `room` new tokens."""
     if self.continues:
       return model.prefill_beginning(self.tokens_BxS, self.length_B, room)
     return model.prefill(self.tokens_BxS, room)
 
 
 def make_prompts(bundle: Bundle, texts: Sequence[str], config: DecodeConfig) -> Prompts:
-  """The prompts of at least one text, each what it would be alone.
+  """Returns the prompts of one or more texts; the result for each text does not depend on the others.
 
-  A source is cut at its end, and gets an end of sequence if the model was trained with one. A language model that was
-  trained without sources goes on from its prompt, which gets none; of one that is too long the last tokens are kept.
+  A source that is too long loses its end, and gets an end of sequence if the model was trained with one. A language
+  model that was trained without sources continues its prompt, which gets no end of sequence; a prompt that is too long
+  loses its beginning.
   """
   ids = [bundle.tokenizer.encode(text) for text in texts]
   return _beginnings(bundle, ids, config) if bundle.continues else _sources(bundle, ids, config)
@@ -75,15 +76,15 @@ def _sources(bundle: Bundle, ids: list[list[int]], config: DecodeConfig) -> Prom
 
 
 def _beginnings(bundle: Bundle, ids: list[list[int]], config: DecodeConfig) -> Prompts:
-  """A prompt and its continuation share the length that the model was trained on.
+  """Returns the prompts of a language model; prompt and continuation share the length that it was trained on.
 
-  A long prompt makes way for `max_tokens`, down to half of that length; by default what is written fills the rest of
-  it. With `max_tokens` a text may be as long as the model has positions.
+  A long prompt is cut to leave room for `max_tokens`, but keeps at least half of that length. By default the
+  continuation fills the rest. With `max_tokens`, a text may fill all positions of the model.
   """
   trained, wanted = bundle.targets_length, config.max_tokens
   most = max(trained - (trained if wanted is None else wanted), trained // 2)
   kept = [row[max(0, len(row) - most) :] for row in ids]
-  # The last token is the first that a step reads, behind all others; the start token is before the first.
+  # Prefill reads the start token and all tokens but the last, which the first step reads.
   rows = [[_START_ID, *row[:-1]] if row else [] for row in kept]
   return Prompts(
     True,
@@ -96,8 +97,7 @@ def _beginnings(bundle: Bundle, ids: list[list[int]], config: DecodeConfig) -> P
 
 
 def _padded(rows: list[list[int]], most: int) -> tuple[np.ndarray, np.ndarray]:
-  """tokens_BxS of a length that few compiled programs serve (the next power of two from 16 on, at most `most`), and
-  length_B."""
+  """Returns tokens_BxS and length_B. S is a power of two from 16, or `most`, so that few programs are compiled."""
   longest = max(map(len, rows))
   n_slots = min(max(16, 1 << (longest - 1).bit_length()), most) if longest else 0
   tokens_BxS = np.full((len(rows), n_slots), PAD_ID, np.int32)

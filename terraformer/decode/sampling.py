@@ -1,4 +1,4 @@
-"""The next token: a chain of logits processors, then the likeliest token or a random one.
+"""Chooses the next token: applies a chain of logits processors, then takes the likeliest token or a random one.
 
 B batch, V vocabulary.
 """
@@ -25,8 +25,8 @@ class SamplingParams:
   """How the next token is chosen; an argument of compiled programs.
 
   Attributes:
-    processors: what changes the logits, in order.
-    seed: uint32 seed of random tokens; None takes the likeliest token.
+    processors: logits processors, in the order in which they are applied.
+    seed: uint32 seed for random tokens; None takes the likeliest token.
   """
 
   processors: tuple[LogitsProcessor, ...] = ()
@@ -34,20 +34,20 @@ class SamplingParams:
 
   @classmethod
   def from_config(cls, config: DecodeConfig) -> 'SamplingParams':
-    """The parameters that a config asks for."""
+    """Returns the parameters that a config asks for."""
     if config.temperature == 0:
       return cls(processors_for(config, OF_ALL_MODES))
     return cls(processors_for(config, OF_ALL_MODES + OF_SAMPLING), jnp.uint32(config.seed))
 
   def next_token(self, logits_BxV: jax.Array, index: jax.Array, generated: GeneratedTokens | None) -> jax.Array:
-    """The next token of each example, token_B.
+    """Returns the next token of each example, token_B.
 
     All examples use the same random numbers, so that a text does not depend on the others in its batch.
 
     Args:
-      logits_BxV: of the model, with -inf at ids that must not be chosen.
-      index: number of tokens generated before.
-      generated: those tokens; None where no processor needs them.
+      logits_BxV: the model's logits, with -inf at ids that must not be chosen.
+      index: number of tokens generated before this one.
+      generated: those tokens; None if no processor needs them.
     """
     logits_BxV = process(self.processors, logits_BxV, generated)
     if self.seed is None:

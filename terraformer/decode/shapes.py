@@ -1,4 +1,4 @@
-"""The model as decoding has it, one module per layer, with shapes instead of arrays."""
+"""The layerwise model for decoding: one module per layer, with shapes instead of arrays."""
 
 import functools
 
@@ -9,12 +9,12 @@ from terraformer.layers.parameter import ModelFacts, facts_of
 from terraformer.models.make import abstract_model, layerwise
 
 
-@functools.lru_cache(maxsize=8)  # opening a bundle and decoding ask for it again and again
+@functools.lru_cache(maxsize=8)  # opening a bundle and decoding with it call this many times
 def abstract_layerwise(config: ModelConfig):
-  """The layerwise form of a model, with shapes instead of arrays; nobody may change it."""
+  """Returns the layerwise form of a model, with shapes instead of arrays. It is cached: do not change it."""
   return jax.eval_shape(layerwise, abstract_model(config))
 
 
 def layerwise_facts(config: ModelConfig) -> ModelFacts:
-  """The facts of the layerwise parameters, by their names in a bundle."""
+  """Returns the facts of the layerwise parameters, by their names in a bundle."""
   return facts_of(abstract_layerwise(config))

@@ -1,4 +1,4 @@
-"""What decoding reads: a text, a file, or the standard input."""
+"""Reads prompts from the command line, a file or the standard input."""
 
 import errno
 import os
@@ -13,22 +13,22 @@ from terraformer.data.local_files import decode_utf8, read_rows, read_text
 def read_prompts(
   text: str | None, file: str | None, stdin: str | None, field: str, continues: bool = False
 ) -> list[str]:
-  """The texts that a model reads; of a `.jsonl` file one a line.
+  """Returns the prompts; a `.jsonl` file has one per line.
 
   Args:
     text, file, stdin: exactly one of a text, a path, and `-` for the standard input.
-    field: of the text in a `.jsonl` file.
-    continues: whether the model goes on from them. They may then be empty, and the newline with which a file or the
-      standard input ends is no part of them.
+    field: name of the field with the text in a `.jsonl` file.
+    continues: whether the model continues the prompts. They may then be empty, and the final newline of a file or the
+      standard input is removed.
 
   Raises:
     UserError: if not exactly one is given, or it is missing, empty, not UTF-8 or lacks the field.
   """
   given = [value for value in (text, file, stdin) if value is not None]
   if len(given) != 1:
-    raise UserError(f'expected one of --input, --input_file and -, found {len(given)} of them')
+    raise UserError(f'give exactly one of --input, --input_file and - (standard input); {len(given)} were given')
   if text is not None:
-    # Bytes that are not UTF-8 came as half surrogate pairs.
+    # Python passes bytes that are not UTF-8 as lone surrogates.
     prompts = [decode_utf8(os.fsencode(text), '--input', continues)]
   elif file is not None and Path(file).suffix == '.jsonl':
     prompts = [row['inputs'] for row, _ in read_rows(Path(file), {'inputs': field}, continues)]
@@ -48,17 +48,17 @@ def _read_stdin() -> bytes:
     return sys.stdin.buffer.read()
   except OSError as error:
     if error.errno == errno.EBADF:
-      raise UserError('standard input: expected a text, found it closed') from error
+      raise UserError('standard input is closed; pipe a text into it, or use --input') from error
     raise unreadable('standard input', error) from error
 
 
 def require_text(source: object, may_be_empty: bool = False) -> None:
-  """Raises UserError unless it is a text of whole characters, and some are no white space or it `may_be_empty`."""
+  """Raises UserError unless `source` is valid Unicode text that is not blank, or blank where it `may_be_empty`."""
   if not isinstance(source, str):
-    raise UserError(f'input: expected a text, found {type(source).__name__}')
+    raise UserError(f'input: expected text, found {type(source).__name__}')
   if not source.strip() and not may_be_empty:
-    raise UserError('input: expected a text, found nothing but white space')
+    raise UserError('input: the text is empty; this model needs a source')
   try:
     source.encode()
   except UnicodeEncodeError as error:
-    raise UserError(f'input: expected a text, found half a surrogate pair at character {error.start}') from error
+    raise UserError(f'input: expected text, found a lone surrogate at character {error.start}') from error

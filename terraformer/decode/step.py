@@ -1,8 +1,8 @@
-"""The compiled functions of decoding: weights and cache are arguments, the cache is donated.
+"""The compiled functions of decoding. Weights and cache are arguments; the cache is donated.
 
-They are the same for every engine, which gives the logits of the next token.
+All engines share these functions; an engine computes the logits of the next token.
 
-B batch, T tokens there is room for, W beams, V vocabulary.
+B batch, T slots for new tokens, W beams, V vocabulary.
 """
 
 import dataclasses
@@ -18,30 +18,30 @@ from terraformer.decode.logits_processors import GeneratedTokens, process
 from terraformer.decode.sampling import SamplingParams
 from terraformer.models.generate import mask_reserved_ids
 
-# A step is many small operations in a row: XLA then orders them so that independent ones run on several cores.
+# A step is a sequence of many small operations; with this scheduler, XLA runs independent ones on several cores.
 COMPILER_OPTIONS = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED'}
 
 
 class State(Protocol):
-  """What an engine keeps between tokens: a pytree."""
+  """The state that an engine keeps between two tokens: a pytree."""
 
   def take(self, row_W: jax.Array) -> Self:
-    """The state of some of the batch rows, in the order given; a row may be taken several times."""
+    """Returns the state of the given batch rows, in their order; a row may occur several times."""
     ...
 
 
 class Forward(Protocol):
-  """The next token's logits; equal objects compute the same, so that one compiled program serves them all."""
+  """Computes the logits of the next token. Equal objects compute the same, so that they share compiled programs."""
 
   def __hash__(self) -> int: ...
 
   def __call__(self, arguments: Any, token_B: jax.Array, state: Any) -> tuple[jax.Array, Any]:
-    """Logits BxV of the next token and the state after it, for compiled programs.
+    """Returns the logits of the next token, BxV, and the state after `token_B`; for compiled programs.
 
     Args:
-      arguments: the engine's weights, or what stands for them.
+      arguments: the engine's weights, or a handle to them.
       token_B: the last token of each text; 0 before the first one.
-      state: after the token before, with room for one more.
+      state: the state before `token_B`, with a slot for it.
     """
     ...
 
@@ -49,12 +49,12 @@ class Forward(Protocol):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SamplingState:
-  """What decoding keeps from one token to the next.
+  """The state that decoding keeps between two tokens.
 
   Attributes:
     state: the engine's state.
-    index: number of tokens generated so far, an int32.
-    generated: those tokens, where a logits processor needs them; else None.
+    index: number of tokens generated so far, int32.
+    generated: those tokens if a logits processor needs them; otherwise None.
   """
 
   state: Any
@@ -62,24 +62,24 @@ class SamplingState:
   generated: GeneratedTokens | None
 
   def take(self, row_W: jax.Array) -> 'SamplingState':
-    """The state of some of the batch rows, in the order given."""
+    """Returns the state of the given batch rows, in their order."""
     generated = self.generated and self.generated.take(row_W)
     return SamplingState(self.state.take(row_W), self.index, generated)
 
   def appended(self, token_B: jax.Array | np.ndarray) -> 'SamplingState':
-    """The state with one more generated token for each text, where those tokens are kept."""
+    """Returns the state with one more generated token for each text, if it keeps generated tokens."""
     return dataclasses.replace(self, generated=self.generated and self.generated.append(token_B))
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def reorder_beams(sampling: SamplingState, parent_W: jax.Array) -> SamplingState:
-  """Gives each beam the state of its parent."""
+  """Returns the state with each beam replaced by its parent."""
   return sampling.take(parent_W)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def repeat_state(sampling: SamplingState, count: int) -> SamplingState:
-  """The state of one text, repeated for `count` beams."""
+  """Returns the state of one text, repeated for `count` beams."""
   return sampling.take(jnp.zeros(count, jnp.int32))
 
 
@@ -87,9 +87,9 @@ def repeat_state(sampling: SamplingState, count: int) -> SamplingState:
 def compile_step(
   forward: Forward, n_ids: int
 ) -> Callable[[Any, SamplingState, jax.Array, SamplingParams], tuple[jax.Array, SamplingState]]:
-  """step(arguments, sampling, token_B, params) -> (next_B, sampling), compiled at its first call for each shape.
+  """Returns step(arguments, sampling, token_B, params) -> (next_B, sampling), compiled at the first call of each shape.
 
-  Only ids from 1 to `n_ids` - 1 are chosen: neither padding nor ids that the vocabulary does not have.
+  It chooses only ids from 1 to `n_ids` - 1: neither padding nor ids that the vocabulary does not have.
   """
 
   @functools.partial(jax.jit, donate_argnames='sampling', compiler_options=COMPILER_OPTIONS)
@@ -103,7 +103,7 @@ def compile_step(
 
 @functools.lru_cache(maxsize=16)
 def compile_forward(forward: Forward) -> Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]:
-  """forward(arguments, token_B, state) -> (logits_BxV, state), compiled."""
+  """Returns forward(arguments, token_B, state) -> (logits_BxV, state), compiled."""
   return jax.jit(
     lambda arguments, token_B, state: forward(arguments, token_B, state),
     donate_argnums=2,
@@ -113,9 +113,9 @@ def compile_forward(forward: Forward) -> Callable[[Any, jax.Array, Any], tuple[j
 
 @functools.lru_cache(maxsize=16)
 def compile_beam_step(forward: Forward, n_ids: int) -> Callable:
-  """step(arguments, sampling, token_W, score_W, processors) -> ((scores, parents, tokens), sampling).
+  """Returns step(arguments, sampling, token_W, score_W, processors) -> ((scores, parents, tokens), sampling).
 
-  Returns the 2 W best continuations. A score is the sum of a hypothesis' log-probabilities. `token_W` is already among
+  It returns the 2 W best continuations. A score is the sum of a hypothesis's log-probabilities. `token_W` is already in
   `sampling.generated`.
   """
 

@@ -1,10 +1,10 @@
-"""Text that ends before a stop string, given out as early as is certain."""
+"""Ends a stream of text before a stop string."""
 
 from collections.abc import Iterator
 
 
 def until_stop(pieces: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
-  """The pieces up to the first occurrence of one of the strings; what may be the beginning of one is held back."""
+  """Yields the text up to the first stop string, as early as possible: holds back only what may begin a stop string."""
   held = ''
   for piece in pieces:
     held += piece
@@ -22,5 +22,5 @@ def until_stop(pieces: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
 
 
 def _overlap(text: str, stop: str) -> int:
-  """Characters at the end of the text that are the beginning of the stop string."""
+  """Returns how many characters at the end of the text are the beginning of the stop string."""
   return next(n for n in range(min(len(text), len(stop) - 1), -1, -1) if text.endswith(stop[:n]))

@@ -1,4 +1,4 @@
-"""Which layout each parameter of a model has in a bundle."""
+"""Chooses the layout of each parameter in a bundle."""
 
 import math
 
@@ -11,19 +11,20 @@ from terraformer.layers.parameter import Facts
 from terraformer.models.parameters import flatten, split_module
 
 DTYPES = ('float32', 'bfloat16', 'int8')
-# Parameters that XLA reads in every step, a row each.
+# XLA, not a native kernel, reads one row of these parameters in every step.
 _GROUPS_OF_XLA = ('embedding', 'positions')
-_SMALL = 1 << 12  # numbers; in fewer bits an array of no more saves nothing
+_SMALL = 1 << 12  # numbers; storing a smaller array in fewer bits saves nothing
 
 
 def layouts_for(config: ModelConfig, dtype: str) -> dict[str, Layout]:
-  """The layout of every parameter of the layerwise model, by name.
+  """Returns the layout of every parameter of the layerwise model, by name.
 
-  What the native kernels read lies as they read it; all else, of which a step reads single rows at most, as arrays.
+  Parameters of the native kernels are stored in the layout that the kernels read. All others are stored as arrays; a
+  step reads at most single rows of them.
 
   Args:
-    config: of the model.
-    dtype: of `DTYPES`; vectors are float32 in all of them, and tables that XLA reads are bfloat16 in int8 bundles.
+    config: the model's configuration.
+    dtype: one of `DTYPES`; vectors are always float32, and tables that XLA reads are bfloat16 in int8 bundles.
   """
   model, facts = abstract_layerwise(config), layerwise_facts(config)
   by_kernels = describe(model, Types(dtype)).layouts
@@ -32,7 +33,7 @@ def layouts_for(config: ModelConfig, dtype: str) -> dict[str, Layout]:
 
 
 def layouts_before_panels(config: ModelConfig, bfloat16: bool) -> dict[str, Layout]:
-  """The layouts of bundles of format 4: arrays, of which those that are read row by row may be bfloat16."""
+  """Returns the layouts of bundle format 4: arrays; those that are read row by row may be bfloat16."""
   facts = layerwise_facts(config)
   small = ArrayLayout('bfloat16' if bfloat16 else 'float32')
   return {

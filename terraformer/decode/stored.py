@@ -1,8 +1,8 @@
-"""Tensors in the forms that a bundle stores them in.
+"""The layouts in which a bundle stores parameters.
 
-A layout says how one parameter lies in the file: as an array, as rows of 8 bits with scales, or as a matrix in the
-panels that the native kernels read (`native.layout`). The value of a parameter in a module is then a plain array, or
-one of the classes here, whose `[...]` is the float32 array, inside compiled programs as well.
+A layout says how the file stores one parameter: as an array, as rows of 8-bit numbers with scales, or as a matrix in
+the panels that the native kernels read (`native.layout`). A module then holds a plain array, or an object of a class
+below. Indexing such an object with `[...]` gives the float32 array, inside compiled programs as well.
 
 K inputs, N outputs.
 """
@@ -22,31 +22,31 @@ _NUMPY = {'float32': np.dtype(np.float32), 'bfloat16': np.dtype(ml_dtypes.bfloat
 
 
 class Layout(Protocol):
-  """How a parameter lies in the file."""
+  """How a file stores a parameter."""
 
   kind: ClassVar[str]
 
   def parts(self, name: str, shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
-    """The tensors of the file that hold the parameter `name`, by their names there."""
+    """Returns the shapes of the tensors that store the parameter `name`, by their names in the file."""
     ...
 
   def encode(self, name: str, array: np.ndarray) -> dict[str, np.ndarray]:
-    """These tensors, from the float32 parameter."""
+    """Returns these tensors for a float32 parameter."""
     ...
 
   def value(self, name: str, shape: tuple[int, ...], tensors: dict[str, np.ndarray]) -> Any:
-    """The parameter's value, from these tensors; nothing is copied."""
+    """Returns the parameter's value from these tensors, without a copy."""
     ...
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StoredArray:
-  """An array in fewer bits.
+  """An array stored in fewer bits.
 
   Attributes:
     numbers: bfloat16 or int8.
-    scale: float32, one for each row of 8-bit numbers; None for bfloat16.
+    scale: float32, one per row of int8 numbers; None for bfloat16.
   """
 
   numbers: Array
@@ -62,7 +62,7 @@ class StoredArray:
 
   @property
   def dtype(self) -> np.dtype:
-    """Of the array that it stands for."""
+    """Type of the array that it represents."""
     return np.dtype(np.float32)
 
   def __getitem__(self, index: Any) -> Array:
@@ -76,9 +76,9 @@ class PackedMatrix:
   """A matrix in panels.
 
   Attributes:
-    packed: uint8, as `native.layout.pack` makes it.
-    layout: what it is.
-    shape: of the parameter.
+    packed: uint8, the result of `native.layout.pack`.
+    layout: the layout of the panels.
+    shape: shape of the parameter.
   """
 
   packed: Array
@@ -91,7 +91,7 @@ class PackedMatrix:
 
   @property
   def dtype(self) -> np.dtype:
-    """Of the array that it stands for."""
+    """Type of the array that it represents."""
     return np.dtype(np.float32)
 
   def __getitem__(self, index: Any) -> Array:
@@ -100,18 +100,18 @@ class PackedMatrix:
 
 
 def plain(value: Any) -> np.ndarray:
-  """The array of a value; a plain one is not copied, and keeps its type."""
+  """Returns a value as an array; a plain array is not copied, and keeps its type."""
   return np.asarray(value[...])
 
 
 @dataclasses.dataclass(frozen=True)
 class MatrixView:
-  """A parameter as a matrix KxN.
+  """How a parameter is seen as a matrix KxN.
 
   Attributes:
-    axes: of the parameter, the inputs' before the outputs'.
-    n_input_axes: how many of them are inputs.
-    in_blocks: whether each index of the outputs' axes but the last begins with a panel, behind zeros.
+    axes: axes of the parameter, inputs before outputs.
+    n_input_axes: number of input axes.
+    in_blocks: whether the last output axis is padded with zeros to whole panels.
   """
 
   axes: tuple[int, ...]
@@ -119,12 +119,12 @@ class MatrixView:
   in_blocks: bool = False
 
   def matrix_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
-    """K and N."""
+    """Returns K and N."""
     inputs, outputs = self._in_order(shape)
     return math.prod(inputs), math.prod(outputs)
 
   def to_matrix(self, array: np.ndarray) -> np.ndarray:
-    """The matrix of a parameter."""
+    """Returns the matrix of a parameter."""
     inputs, outputs = self._in_order(array.shape)
     array = array.transpose(self.axes)
     if missing := outputs[-1] - array.shape[-1]:
@@ -132,7 +132,7 @@ class MatrixView:
     return array.reshape(math.prod(inputs), math.prod(outputs))
 
   def to_parameter(self, weights_KxN: Array, shape: tuple[int, ...]) -> Array:
-    """The parameter of a matrix."""
+    """Returns the parameter of a matrix."""
     inputs, outputs = self._in_order(shape)
     array = weights_KxN.reshape(*inputs, *outputs)[..., : shape[self.axes[-1]]]
     return array.transpose(tuple(np.argsort(self.axes)))
@@ -151,7 +151,7 @@ class ArrayLayout:
 
   Attributes:
     dtype: float32 or bfloat16.
-    by_row: whether programs read single rows, in this type; else they read the whole array, as float32.
+    by_row: whether programs read single rows, in this type; otherwise they read the whole array as float32.
   """
 
   kind: ClassVar[str] = 'array'
@@ -170,7 +170,7 @@ class ArrayLayout:
 
 @dataclasses.dataclass(frozen=True)
 class RowsLayout:
-  """8-bit numbers of the parameter's shape, and a scale for each row of its last axis."""
+  """8-bit numbers of the parameter's shape, with one scale per row (along the last axis)."""
 
   kind: ClassVar[str] = 'rows'
 
@@ -188,12 +188,12 @@ class RowsLayout:
 
 @dataclasses.dataclass(frozen=True)
 class PanelsLayout:
-  """A matrix in panels, `native.layout`.
+  """A matrix in panels, see `native.layout`.
 
   Attributes:
-    dtype: of `native.layout.TYPES`.
-    view: which matrix the parameter is.
-    stretch: inputs that are added up apart and, in 8 bits, share a scale.
+    dtype: one of `native.layout.TYPES`.
+    view: how the parameter is seen as a matrix.
+    stretch: number of inputs whose products are summed separately and which, in 8 bits, share a scale.
   """
 
   kind: ClassVar[str] = 'panels'
@@ -202,7 +202,7 @@ class PanelsLayout:
   stretch: int
 
   def matrix(self, shape: tuple[int, ...]) -> layout.Matrix:
-    """The packed matrix of a parameter of some shape."""
+    """Returns the packed matrix for a parameter of this shape."""
     return layout.Matrix(self.dtype, *self.view.matrix_shape(shape), self.stretch)
 
   def parts(self, name: str, shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
@@ -216,15 +216,15 @@ class PanelsLayout:
 
 
 def to_json(layout_: Layout) -> dict[str, Any]:
-  """A layout as JSON values."""
+  """Returns a layout as JSON values."""
   return {'kind': layout_.kind} | dataclasses.asdict(layout_)
 
 
 def from_json(values: dict[str, Any], shape: tuple[int, ...]) -> Layout:
-  """The layout that `to_json` wrote, of a parameter of some shape.
+  """Returns the layout that `to_json` wrote for a parameter of this shape.
 
   Raises:
-    ValueError: if it is not one, or does not fit the shape.
+    ValueError: if the values are not a layout, or do not fit the shape.
   """
   values = dict(values)
   kind = values.pop('kind', None)

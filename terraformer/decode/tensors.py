@@ -1,8 +1,8 @@
-"""Tensors in safetensors files: written one after the other, and read where they lie.
+"""Tensors in safetensors files, written one at a time and mapped into memory for reading.
 
-Any safetensors reader opens the files. Here every tensor begins at a multiple of 64 bytes, so that JAX computes with
-the mapped file and nothing is copied; where a tensor's size is no multiple, another one of zeros follows it, since the
-format allows no holes. Many tensors are spread over several files, with an index as Hugging Face has it.
+Any safetensors reader opens the files. Every tensor begins at a multiple of 64 bytes, so that JAX computes with the
+mapped file without a copy. The format allows no gaps, so tensors of zeros fill them. A large model uses several files,
+with an index like Hugging Face's.
 """
 
 import itertools
@@ -31,19 +31,19 @@ _DTYPES = {
   'I32': np.dtype(np.int32),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_LONGEST_HEADER = 100_000_000  # bytes, as the reference implementation has it
+_LONGEST_HEADER = 100_000_000  # bytes, as in the reference implementation
 
 
 def write_tensors(
   folder: Path, shapes: dict[str, Any], read: Callable[[str], np.ndarray], shard_bytes: float = 4e9
 ) -> dict[str, int]:
-  """Writes tensors, of which one at a time is in memory, and returns the `checksum` of each.
+  """Writes tensors, with only one at a time in memory, and returns the `checksum` of each.
 
   Args:
-    folder: that exists.
-    shapes: name -> anything with `shape` and `dtype`, in the order in which they are written.
-    read: gives a tensor by name, once each.
-    shard_bytes: a file ends before the tensor with which it would be longer.
+    folder: an existing folder.
+    shapes: name -> an object with `shape` and `dtype`, in the order in which the tensors are written.
+    read: returns a tensor by name; called once for each name.
+    shard_bytes: maximum size of a file; a tensor that would exceed it starts a new file.
   """
   shards = _shards(shapes, shard_bytes)
   names = [_shard_name(index, len(shards)) for index in range(len(shards))]
@@ -58,34 +58,34 @@ def write_tensors(
 
 
 def map_tensors(folder: Path, rows: Callable[[str], bool] = lambda _: False) -> dict[str, np.ndarray]:
-  """All tensors of a folder, mapped into memory: no byte of them is read before it is used.
+  """Returns all tensors of a folder, mapped into memory: bytes are read only when they are used.
 
   Args:
-    folder: with the files.
-    rows: whether of the tensor of a name single rows are read, here and there: the system then reads nothing around
-      them in advance.
+    folder: the folder with the files.
+    rows: returns whether the tensor of this name is read by single, scattered rows; the system then does not read
+      ahead.
 
   Raises:
-    UserError: naming the file, and where it is known the tensor, that is missing, cut or not what it should be.
+    UserError: if a file or tensor is missing, truncated or invalid; names the file and, if known, the tensor.
   """
   found: dict[str, np.ndarray] = {}
   for file, expected in _files(folder).items():
     tensors = _map_file(folder / file, rows)
     for name in sorted(expected - tensors.keys()):
-      raise UserError(f'{folder / file}: expected the tensor {name}, which {INDEX} says is here, found none')
+      raise UserError(f'{folder / file}: the tensor {name}, which {INDEX} lists, is missing; export the bundle again')
     found |= tensors
   return found
 
 
 def files_of(folder: Path, tensors: Iterable[str]) -> dict[str, Path]:
-  """The file that each of the tensors of a folder is in."""
+  """Returns the file of each tensor in a folder."""
   if not (folder / INDEX).exists():
     return dict.fromkeys(tensors, folder / _SINGLE)
   return {name: folder / file for name, file in _read_index(folder / INDEX).items()}
 
 
 def _files(folder: Path) -> dict[str, set[str]]:
-  """The files of a folder, and the tensors that each has according to the index, if there is one."""
+  """Returns the files of a folder, each with the tensors that the index, if there is one, lists for it."""
   if not (folder / INDEX).exists():
     return {_SINGLE: set()}
   files: dict[str, set[str]] = {}
@@ -95,12 +95,12 @@ def _files(folder: Path) -> dict[str, set[str]]:
 
 
 def checksum(tensor: np.ndarray) -> int:
-  """CRC-32 of a tensor's bytes."""
+  """Returns the CRC-32 of a tensor's bytes."""
   return zlib.crc32(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
 
 
 def tensor_files(names: list[str]) -> list[str]:
-  """Those of the names of files that are weights."""
+  """Returns those of the file names that belong to weights."""
   return [name for name in names if name == INDEX or (name.startswith('model') and name.endswith('.safetensors'))]
 
 
@@ -149,16 +149,16 @@ def _write_shard(path: Path, shapes: dict[str, Any], read: Callable[[str], np.nd
 
 
 def _read_index(path: Path) -> dict[str, str]:
-  """Tensor -> name of its file."""
+  """Returns tensor name -> file name."""
   try:
     places = json.loads(path.read_text(encoding='utf-8'))['weight_map']
     wrong = [file for file in places.values() if Path(file).name != file]
   except OSError as error:
     raise unreadable(path, error) from error
   except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-    raise UserError(f'{path}: expected the files of all tensors as JSON, found {error!r:.80}') from error
+    raise UserError(f'{path} is not an index of tensors in JSON: {error!r:.80}') from error
   if wrong:
-    raise UserError(f'{path}: expected names of files beside it, found {wrong[0]!r:.80}')
+    raise UserError(f'{path}: expected names of files in the same folder, found {wrong[0]!r:.80}')
   return places
 
 
@@ -167,11 +167,11 @@ def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
     with path.open('rb') as file:
       mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
   except FileNotFoundError:
-    raise UserError(f'{path}: expected the weights of the bundle, found no such file') from None
+    raise UserError(f'{path} is missing; export the bundle again') from None
   except OSError as error:
     raise unreadable(path, error) from error
-  except ValueError:  # it cannot be mapped
-    raise UserError(f'{path}: expected weights, found an empty file') from None
+  except ValueError as error:  # an empty file, or an impossible name
+    raise UserError(f'{path} cannot be mapped ({error}); export the bundle again') from None
   header, data = _split_header(path, np.frombuffer(mapped, np.uint8))
   first = len(mapped) - len(data)
   tensors, filled, places = {}, 0, []
@@ -183,7 +183,7 @@ def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
       if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
         raise TypeError
     except (KeyError, ValueError, TypeError) as error:
-      raise UserError(f'{path}: expected type, shape and place of the tensor {name}, found {entry!r:.80}') from error
+      raise UserError(f'{path}: expected type, shape and offsets of the tensor {name}, found {entry!r:.80}') from error
     if end - begin != math.prod(shape) * dtype.itemsize:
       raise UserError(f'{path}: expected the tensor {name} of {dtype}{list(shape)}, found {end - begin:,} bytes')
     if end > len(data):
@@ -193,8 +193,8 @@ def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
     if not name.startswith(_PADDING):
       try:
         tensors[name] = data[begin:end].view(dtype).reshape(shape)
-      except (ValueError, OverflowError) as error:  # of more dimensions, or of larger ones, than an array has
-        raise UserError(f'{path}: expected the shape of an array for the tensor {name}, found {entry!r:.80}') from error
+      except (ValueError, OverflowError) as error:  # too many dimensions for an array, or too large ones
+        raise UserError(f'{path}: no array can have the shape of the tensor {name}: {entry!r:.80}') from error
       if rows(name):
         page = (first + begin) // mmap.PAGESIZE * mmap.PAGESIZE
         mapped.madvise(mmap.MADV_RANDOM, page, first + end - page)
@@ -202,20 +202,20 @@ def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
     raise UserError(f'{path}: expected {filled:,} bytes of tensors, found {len(data):,}')
   for (_, end, name), (begin, _, other) in itertools.pairwise(sorted(places)):
     if begin < end:
-      raise UserError(f'{path}: expected each tensor in a place of its own, found {name} and {other} in one')
+      raise UserError(f'{path}: the tensors {name} and {other} overlap; export the bundle again')
   return tensors
 
 
 def _split_header(path: Path, data: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
   length = int.from_bytes(data[:8].tobytes(), 'little')
   if len(data) < 8 or length > _LONGEST_HEADER:
-    raise UserError(f'{path}: expected readable weights, found no header of safetensors')
+    raise UserError(f'{path} is not a safetensors file: it has no valid header')
   if length > len(data) - 8:
-    raise UserError(f'{path}: expected a header of {length:,} bytes, found {len(data) - 8:,} bytes in all')
+    raise UserError(f'{path}: expected a header of {length:,} bytes, found {len(data) - 8:,} bytes in the file')
   try:
     header = json.loads(data[8 : 8 + length].tobytes())
     if not isinstance(header, dict):
-      raise ValueError(f'{type(header).__name__} in the place of an object')
+      raise ValueError(f'expected an object, found {type(header).__name__}')
   except (ValueError, RecursionError) as error:
-    raise UserError(f'{path}: expected readable weights, found a header that is no JSON: {error}') from error
+    raise UserError(f'{path} is not a safetensors file: its header is not valid JSON: {error}') from error
   return header, data[8 + length :]

@@ -1,4 +1,4 @@
-"""What the command that decodes prints."""
+"""Prints the output of `terraformer decode`."""
 
 import contextlib
 import dataclasses
@@ -16,15 +16,15 @@ from terraformer.decode.decoder import Decoder, Stats
 def write_all(
   decoder: Decoder, prompts: Sequence[str], config: DecodeConfig, batch_size: int, as_json: bool, with_stats: bool
 ) -> None:
-  """Prints what each prompt becomes: alone as it comes, in a batch in one piece.
+  """Prints the text for each prompt: piece by piece, or in one piece if prompts are decoded in batches.
 
   Args:
-    decoder: with the model.
-    prompts: texts.
+    decoder: the decoder to use.
+    prompts: the prompts.
     config: how tokens are chosen.
-    batch_size: prompts that are decoded side by side.
-    as_json: one object a line, with input, output and statistics.
-    with_stats: whether times go to the standard error.
+    batch_size: number of prompts to decode together.
+    as_json: whether to print one JSON object per line, with input, output and statistics.
+    with_stats: whether to print times to the standard error.
   """
   for first in range(0, len(prompts), batch_size):
     first_at = None
@@ -42,7 +42,7 @@ def write_all(
 
 
 def _write_one(decoder: Decoder, prompt: str, config: DecodeConfig, as_json: bool) -> float | None:
-  """Prints one text, and returns when its first piece came, by the age of this process."""
+  """Prints one text, and returns the age of this process in seconds when its first piece came."""
   written, first_at = [], None
   with contextlib.closing(decoder.generate(prompt, config)) as pieces:
     for piece in pieces:
@@ -59,34 +59,34 @@ def _row(prompt: str, text: str, stats: Stats) -> str:
 
 
 def _note_limits(decoder: Decoder, stats: Stats, config: DecodeConfig, name: str) -> None:
-  """Says what of a prompt was not read, and that a text ends early."""
+  """Notes tokens of a prompt that were not read, and a text that ends early."""
   bundle = decoder.bundle
   if stats.dropped_tokens:
     which, trained = ('first', bundle.targets_length) if bundle.continues else ('last', bundle.inputs_length)
     print(
-      f'note: {name}the {which} {stats.dropped_tokens} tokens of the input were not read; the model was trained on '
-      f'{trained}',
+      f'note: {name}the {which} {stats.dropped_tokens} tokens of the input were not read; the model was trained on at '
+      f'most {trained}',
       file=sys.stderr,
     )
   taken = stats.steps if config.beams > 1 else stats.tokens
   if config.max_tokens is not None and stats.room < config.max_tokens and taken == stats.room:
-    print(f'note: {name}the text ends after {stats.room} tokens, since the model has no room for more', file=sys.stderr)
+    print(f'note: {name}the text ends after {stats.room} tokens; the model has no more positions', file=sys.stderr)
 
 
 def _tell_stats(stats: Stats, first_at: float | None) -> None:
   if not stats.steps:
-    print(f'{stats.input_tokens} tokens read, none written', file=sys.stderr)
+    print(f'{stats.input_tokens} tokens read, 0 written', file=sys.stderr)
     return
-  process = '' if first_at is None else f' ({first_at:.2f} s after the process began)'
+  process = '' if first_at is None else f' ({first_at:.2f} s after the process started)'
   print(
     f'{stats.input_tokens} tokens read, {stats.tokens} written; first token after {stats.first_token_seconds:.2f} s'
-    f'{process}, then {stats.milliseconds_per_token:.2f} ms a token; engine: {stats.engine}',
+    f'{process}, then {stats.milliseconds_per_token:.2f} ms per token; engine: {stats.engine}',
     file=sys.stderr,
   )
 
 
 def _seconds_since_start() -> float | None:
-  """Wall time of this process by the kernel's clock; None where the system does not tell."""
+  """Returns the age of this process by the kernel's clock; None if the system does not provide it."""
   with contextlib.suppress(OSError, ValueError, AttributeError):
     ticks = int(Path('/proc/self/stat').read_text().rsplit(')', 1)[1].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')

@@ -1,4 +1,4 @@
-"""Decoding by XLA alone: the engine that runs every model, and the reference for the native one.
+"""The XLA engine, which runs every model and is the reference for the native engine.
 
 B batch, S source time, V vocabulary.
 """
@@ -19,20 +19,20 @@ from terraformer.models.base import DecodeState
 from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
 from terraformer.ops import kv_cache
 
-# Positions of a source whose scores, or units of a feed-forward block, are alive at one time.
+# Source positions that attention and feed-forward blocks process at a time, which bounds their memory.
 _CHUNK = 512
-# Numbers of a tensor that is not worth an argument of its own.
+# A float32 tensor of at most this many numbers is not worth an argument of its own.
 _SMALL = 1 << 12
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepWeights:
-  """The weights that a step reads; an argument of a compiled program costs time, however small it is.
+  """The weights that a step reads. Small ones are joined, because each argument of a compiled program costs time.
 
   Attributes:
-    large: name -> tensor, where it lies.
-    small: all others, float32, one behind the other.
+    large: name -> tensor, not copied.
+    small: all others, float32, concatenated.
   """
 
   large: dict[str, jax.Array]
@@ -41,65 +41,65 @@ class StepWeights:
 
 @dataclasses.dataclass(frozen=True)
 class XlaForward:
-  """The step of a model, whose arguments are `StepWeights`."""
+  """The step of a model, which takes `StepWeights`."""
 
   config: ModelConfig
 
   def __call__(self, weights: StepWeights, token_B: jax.Array, state: DecodeState) -> tuple[jax.Array, DecodeState]:
-    """Logits BxV of the next token and the state after it."""
+    """Returns the logits of the next token, BxV, and the state after `token_B`."""
     return step_model(self.config, weights).step(token_B, state)
 
 
 class XlaEngine:
-  """A model that XLA computes.
+  """A model that XLA runs.
 
   Attributes:
-    about: the engine in words, for statistics.
-    forward: gives the logits of the next token.
+    about: description of the engine, for statistics.
+    forward: computes the logits of the next token.
   """
 
   def __init__(self, config: ModelConfig, weights: Params, why: str = ''):
-    """Opens a model.
+    """Prepares a model for decoding.
 
     Args:
-      config: of the decoding form.
-      weights: of the layerwise model: NumPy arrays, which are not copied, or values of `decode.stored`, which are
-        unpacked.
-      why: why this engine was taken, for statistics; empty if it was asked for.
+      config: the model's configuration for decoding, see `decoding_form`.
+      weights: the weights of the layerwise model: NumPy arrays, which are not copied, or values of `decode.stored`,
+        which are unpacked.
+      why: why this engine was chosen, for statistics; empty if it was requested.
     """
     self.about = f'XLA ({why})' if why else 'XLA'
     self.forward = XlaForward(config)
     self._config = config
     arrays = {name: plain(value) for name, value in flatten(weights).items()}
-    # Files stay mapped: arrays that are not used are never read.
+    # JAX computes with the mapped files directly, so unused weights are never read.
     self._weights = jax.device_put(unflatten(arrays), may_alias=True)
     self._step_weights = step_weights(arrays, layerwise_facts(config))
 
   def arguments(self, cache_dtype: str) -> StepWeights:
-    """The first argument of `forward`, whatever the type of the cache."""
+    """Returns the first argument of `forward`, the same for all types of cache."""
     return self._step_weights
 
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> DecodeState:
-    """The state after the prompts, with room for `room` tokens."""
+    """Returns the state after the prompts, with slots for `room` new tokens."""
     state = prefill(self._config, self._weights, prompts, room)
-    # A step takes the state's buffers for its own, and none of them may be two arrays'.
+    # A step donates the state's buffers, so no two arrays may share one.
     return jax.tree.map(jnp.copy, kv_cache.cast_caches(state, cache_dtype))
 
   def can_grow(self, n_slots: int) -> bool:
-    """Whether a cache that will have `n_slots` slots may begin small."""
+    """Returns whether a cache that will need `n_slots` slots can start smaller."""
     return self._config.blocks['decoder'].attention.can_grow(n_slots)
 
   def extend(self, state: DecodeState, more: int) -> DecodeState:
-    """The state with room for `more` additional tokens."""
+    """Returns the state with slots for `more` additional tokens."""
     return _extend(state, more)
 
 
 def decoding_form(config: ModelConfig, longest: int) -> ModelConfig:
-  """The same model as it is decoded with: float32, and long sources a chunk at a time; results do not change.
+  """Returns the config for decoding: float32, and long sources in chunks. The results are the same.
 
   Args:
-    config: of the model.
-    longest: tokens of an example that it was trained on, source and target together.
+    config: the model's configuration.
+    longest: maximum number of tokens of an example in training, source and target together.
   """
 
   def bounded(block):
@@ -111,7 +111,7 @@ def decoding_form(config: ModelConfig, longest: int) -> ModelConfig:
 
 
 def step_weights(tensors: dict[str, np.ndarray], facts: ModelFacts) -> StepWeights:
-  """Those of a model's tensors that a step reads, by the facts of each; large ones are not copied."""
+  """Returns the tensors that a step reads, selected by their facts; large ones are not copied."""
   read = {name: tensor for name, tensor in tensors.items() if facts[name].in_step}
   small = {name for name, tensor in read.items() if tensor.size <= _SMALL and tensor.dtype == np.float32}
   joined = np.concatenate([np.ravel(read[name]) for name in sorted(small)] or [np.zeros(0, np.float32)])
@@ -120,7 +120,7 @@ def step_weights(tensors: dict[str, np.ndarray], facts: ModelFacts) -> StepWeigh
 
 
 def prefill(config: ModelConfig, weights: Params, prompts: Prompts, room: int) -> DecodeState:
-  """Reads the prompts and makes room for `room` tokens; each kind of layer is compiled once."""
+  """Returns the state after the prompts, with slots for `room` new tokens; compiles each kind of layer once."""
   return prompts.prefill(merge_module(split_module(abstract_layerwise(config))[0], weights), room)
 
 
@@ -130,7 +130,7 @@ def _extend(state: DecodeState, more: int) -> DecodeState:
 
 
 def step_model(config: ModelConfig, weights: StepWeights):
-  """The model as a step sees it, with shapes in the place of what it does not read; for compiled programs."""
+  """Returns the model with the weights that a step reads, and shapes instead of all others; for compiled programs."""
   model = abstract_layerwise(config)
   (structure, shapes), facts = split_module(model), facts_of(model)
   flat, at = flatten(shapes), 0

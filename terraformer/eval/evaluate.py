@@ -1,4 +1,4 @@
-"""How good a run is on examples that it was not trained on."""
+"""Evaluates a run on held-out examples."""
 
 import contextlib
 import dataclasses
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -31,42 +32,42 @@ from terraformer.training.source_use import summarize_twice
 from terraformer.training.step import make_eval_step
 
 _GREEDY = DecodeConfig()
-# Tokens of a batch, unless its size is given: what a machine with a few gigabytes does at once.
+# Default number of tokens per batch, which fits on a machine with a few gigabytes of memory.
 _BATCH_TOKENS, _LARGEST_BATCH = 16_384, 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """Figures of one checkpoint on one split.
+  """Results for one checkpoint on one split.
+
+  Scores of texts are empty or None if nothing was decoded, or for a language model, which continues prompts.
 
   Attributes:
-    step: of the checkpoint.
-    split: of the data.
-    n_examples: that were read.
-    loss, accuracy, perplexity: a token, teacher-forced.
-    unigram_perplexity: of the training targets' token frequencies, on the same tokens.
-    rouge, rouge_intervals: of the model's texts: mean F1 times 100 of `scores.ROUGE_TYPES`, and its 95% confidence
-      interval. With the Unicode tokenizer they have `scores.STANDARD_TYPES` too, as all dicts of ROUGE here do. Texts
-      of a task without ROUGE (`scoring.Scoring`) do not count in any of them. Both empty where none counts, where
-      nothing was decoded, or by a language model that goes on from a prompt: all scores of texts are empty then.
-    lead_rouge: of the source's first ten words.
-    lead3_rouge: of the source's first three sentences; empty where a reference is mostly one sentence.
-    exact_match: per cent of the model's texts that are the reference but for white space around it; None where nothing
-      was decoded. It is what counts of the algorithmic tasks.
-    by_task: of a mixture, of each of its tasks the number of texts (`texts`), `exact_match`, and mean F1 if its source
-      has that among its scores; else empty.
-    scores: of every example, as `rouge.Rouge.each`; of a task without ROUGE 100 for a text that is the reference, or 0.
-    texts: (source, reference, what the model wrote) of every example; of a language model the two halves of a text, and
-      how the model goes on from the first.
-    predictions: the JSONL that has the texts; empty where nothing was decoded.
-    rouge_tokenizer: what `scores.ROUGE_TYPES` count, for all texts alike; None where nothing is scored by ROUGE.
-    loss_with_shuffled_sources: in nats a token, as `loss`, of the same targets, each with the source of another example
-      of its task, as `batches.Prepared.eval_batches_twice` has them. A model that does not use its source has the loss
-      itself. None of a model without sources, and where one example was read.
-    distinct_texts: the share of different ones among the model's texts, from 0 to 1; a model that does not use its
-      source writes the same ones again and again. None where nothing was decoded, or by a language model that goes on
-      from a prompt.
-    distinct_references: the same share of the references.
+    step: step of the checkpoint.
+    split: split of the data.
+    n_examples: number of examples.
+    loss, accuracy, perplexity: teacher-forced, per token; the loss is in nats.
+    unigram_perplexity: perplexity of the training targets' token frequencies, on the same tokens.
+    rouge, rouge_intervals: mean F1 times 100 of `scores.ROUGE_TYPES` for the model's texts, and its 95% confidence
+      interval. With the Unicode tokenizer, these and all other dicts of ROUGE also have `scores.STANDARD_TYPES`. Texts
+      of tasks without ROUGE (`scoring.Scoring`) do not count.
+    lead_rouge: ROUGE of the source's first ten words.
+    lead3_rouge: ROUGE of the source's first three sentences; empty if references are mostly one sentence.
+    exact_match: percentage of the model's texts that equal the reference, except for surrounding white space; the
+      important score for the algorithmic tasks.
+    by_task: for a mixture, each task's number of texts (`texts`), `exact_match`, and mean F1 if its source is scored by
+      ROUGE; otherwise empty.
+    scores: score of each example, see `rouge.Rouge.each`; for tasks without ROUGE 100 for an exact match, otherwise 0.
+    texts: (source, reference, model's text) of each example; for a language model the two halves of a text, and the
+      model's continuation of the first half.
+    predictions: path of the JSONL file with the texts; empty if nothing was decoded.
+    rouge_tokenizer: tokenizer for `scores.ROUGE_TYPES`, the same for all texts; None if nothing is scored by ROUGE.
+    loss_with_shuffled_sources: like `loss`, for the same targets, each with the source of another example of its task
+      (see `batches.Prepared.eval_batches_twice`). It equals `loss` if the model does not use its source. None for a
+      model without sources, or for a single example.
+    distinct_texts: share of distinct texts among the model's texts, from 0 to 1; a model that does not use its source
+      repeats the same texts.
+    distinct_references: share of distinct texts among the references.
   """
 
   step: int
@@ -105,26 +106,26 @@ def evaluate(
   engine: str = 'auto',
   cache_dtype: str = 'float32',
 ) -> Evaluation:
-  """Evaluates a checkpoint of a run; its texts are in `evaluation_SPLIT.jsonl` beside it, as soon as each is written.
+  """Evaluates a checkpoint of a run, and writes the model's texts to `evaluation_SPLIT.jsonl` in the run's folder.
 
-  An evaluation that was killed goes on behind the last text that is there.
+  Each text is stored as soon as it is decoded; an interrupted evaluation resumes after the last stored text.
 
   Args:
-    workdir: the run.
+    workdir: the run's folder.
     split_name: `test` or `validation`.
-    limit: examples that are read at most; always the same ones.
-    run: in the place of the checkpoint's configuration, where the prepared data are in another place.
-    progress: whether to show progress bars.
-    decode: how texts are written; None for perplexity alone.
-    batch_size: examples that are read, and decoded, side by side; None for what is likely to fit.
-    best: whether the best checkpoint is taken in the place of the newest.
-    bundle: a bundle of the run's model, scored instead of a checkpoint, as decoding computes it, in its number types.
-    engine: that decodes, as in `Decoder.open`.
-    cache_dtype: of the KV cache with which the losses of a bundle are computed.
+    limit: maximum number of examples, which are always the same ones.
+    run: replaces the checkpoint's configuration if the prepared data were moved.
+    show_progress: whether to show progress bars.
+    decode: how texts are generated; None computes only the perplexity.
+    batch_size: number of examples to read, and decode, together; None for a number that is likely to fit into memory.
+    best: whether to evaluate the best checkpoint instead of the newest.
+    bundle: a bundle of the run's model to evaluate instead of a checkpoint, computed as in decoding and in its types.
+    engine: the engine for decoding, see `Decoder.open`.
+    cache_dtype: type of the KV cache for the losses of a bundle.
 
   Raises:
     UserError: if there is no complete checkpoint, data or model are not those of the run, the split is empty, or the
-      texts cannot be kept.
+      texts cannot be stored.
   """
   folder, step = chosen(workdir, best)
   stored_run, stored = checkpoint.read_run(folder, step)
@@ -133,7 +134,7 @@ def evaluate(
   same_run.require_to_evaluate(workdir, stored_run, run, stored, data)
   n_examples = min(limit, data.size(split_name))
   if not n_examples:
-    raise UserError(f'task {run.data.task}: expected examples in the split {split_name}, found none')
+    raise UserError(f'task {run.data.task}: the split {split_name} has no examples; evaluate another split')
   tokens = run.data.inputs_length + run.data.targets_length
   batch_size = min(batch_size or max(1, min(_LARGEST_BATCH, _BATCH_TOKENS // tokens)), n_examples)
 
@@ -166,7 +167,7 @@ def evaluate(
         _decode(decoder, predictions, pairs, decode, batch_size, show_progress)
       texts = [(*pair, text) for pair, text in zip(pairs, predictions.texts, strict=False)]
       path = str(predictions.path)
-  # A text has many good continuations: how near one comes to the text's own says nothing, and its perplexity does.
+  # A prompt has many good continuations, so the similarity to the original one means little; perplexity is meaningful.
   scored = [] if continues else texts
   tasks, source = data.eval_tasks(split_name, len(scored)), make_source(run.data.source)
   scores = judge(scored, tasks, {task: source.scoring_of(task, data.manifest) for task in set(tasks)})
@@ -176,25 +177,26 @@ def evaluate(
 
 
 def _by_checkpoint(folder: Path, step: int, run: RunConfig) -> Callable[[Batch], EvalMetrics]:
-  """Computes the losses of a batch with a checkpoint, all positions at once."""
+  """Returns a function that computes the losses of a batch with a checkpoint, all positions at once."""
   params = checkpoint.restore_params(folder, step, run)
   eval_step = jax.jit(make_eval_step(split_module(abstract_model(run.model))[0]))
   return lambda batch: jax.device_get(eval_step(params, {name: batch[name] for name in ('inputs', 'targets')}))
 
 
 def _by_bundle(decoder: Decoder, cache_dtype: str, batch: Batch) -> EvalMetrics:
-  """Computes the losses of a batch with a bundle, position by position."""
-  logits_BxTxV = decoder.teacher_forced_logits(batch['inputs'], batch['targets'], cache_dtype)
-  return jax.device_get(EvalMetrics.single_from_model_output(**token_losses(logits_BxTxV, batch['targets'])))
+  """Returns the losses of a batch with a bundle, computed position by position."""
+  logits_BxTxV = jnp.asarray(decoder.teacher_forced_logits(batch['inputs'], batch['targets'], cache_dtype))
+  losses = token_losses(logits_BxTxV, jnp.asarray(batch['targets']))
+  return jax.device_get(EvalMetrics.single_from_model_output(**losses))
 
 
 def _open(path: Path, run: RunConfig, data: Prepared, engine: str) -> Decoder:
-  """Opens a bundle of the run's model and vocabulary."""
+  """Returns the decoder of a bundle; raises UserError unless it has the run's model and vocabulary."""
   decoder = Decoder.open(path, engine=engine)
   if decoder.bundle.model != dataclasses.replace(run.model, bfloat16=False):
-    raise UserError(f'{path}: expected a bundle of the model of the run, found another model')
+    raise UserError(f"{path} has another model than the run; give a bundle of the run's model")
   if decoder.bundle.tokenizer.fingerprint != data.tokenizer.fingerprint:
-    raise UserError(f'{path}: expected a bundle with the vocabulary of the data, found another')
+    raise UserError(f'{path} has another vocabulary than the data; give a bundle of this run')
   return decoder
 
 
@@ -206,7 +208,7 @@ def _perplexity(
   batch_size: int,
   show_progress: bool,
 ) -> dict[str, float]:
-  """Loss, accuracy and perplexity, the loss with shuffled sources, and the perplexity of the unigram model."""
+  """Returns loss, accuracy and perplexity, the loss with shuffled sources, and the unigram model's perplexity."""
   metrics, with_shuffled, unigram_losses = [], [], []
   bar = {'total': -(-n // batch_size), 'desc': 'perplexity', 'unit': 'batch', 'disable': not show_progress}
   for batch, shuffled in tqdm(data.eval_batches_twice(split_name, batch_size, n), **bar):
@@ -219,7 +221,7 @@ def _perplexity(
 
 
 def _decoder(folder: Path, step: int, run: RunConfig, data: Prepared, engine: str) -> Decoder:
-  """The decoder of the bundle that `export` would write."""
+  """Returns the decoder for the bundle that `export` would write."""
   model = dataclasses.replace(run.model, bfloat16=False)
   facts = layerwise_facts(model)
   weights = {name: checkpoint.read_layer(folder, step, *stacked_name(name, each)) for name, each in facts.items()}
@@ -236,12 +238,12 @@ def _decode(
   batch_size: int,
   show_progress: bool,
 ) -> None:
-  """Writes the texts that are missing."""
+  """Generates and stores the missing texts."""
   done = len(predictions.texts)
   with tqdm(total=len(pairs), initial=done, desc='decode', unit='text', disable=not show_progress) as bar:
     for first in range(done, len(pairs), batch_size):
       batch = pairs[first : first + batch_size]
-      # A language model goes on from nothing as well; of an empty source, nothing is written.
+      # A language model can continue an empty prompt; for an empty source, the text is empty.
       is_read = [bool(prompt.strip()) or decoder.bundle.continues for prompt, _ in batch]
       prompts = [prompt for (prompt, _), read in zip(batch, is_read, strict=True) if read]
       written = iter(decoder.generate_batch(prompts, config))

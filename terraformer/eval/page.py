@@ -1,4 +1,4 @@
-"""An evaluation as a page of HTML that needs no other file."""
+"""Writes an evaluation as a self-contained HTML page."""
 
 import html
 from pathlib import Path
@@ -20,7 +20,7 @@ from terraformer.files import write_whole
 from terraformer.paths import printable
 
 _SHOWN = 5  # examples of each kind
-_OPEN_CHARACTERS = 700  # of a source; the rest is behind a click
+_OPEN_CHARACTERS = 700  # the visible part of a source; a click shows the rest
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse } td, th { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
@@ -35,18 +35,19 @@ def write_page(result: Evaluation, workdir: Path) -> Path:
   """Writes `evaluation_SPLIT.html` into the run's folder and returns its path.
 
   Raises:
-    UserError: if it cannot be written.
+    UserError: if the page cannot be written.
   """
   path = Path(workdir) / f'evaluation_{result.split}.html'
   try:
     write_whole(path, as_html(result, printable(Path(workdir).name)).encode())
   except OSError as error:
-    raise refused(path, 'a file that can be written', error) from error
+    raise refused(path, 'write', error) from error
   return path
 
 
 def as_html(result: Evaluation, name: str) -> str:
-  """Figures with their baselines, how the examples' scores are spread, and the worst, median and best examples."""
+  """Returns a page with results and baselines, a histogram of the examples' scores, and the best, median and worst
+  examples."""
   title = html.escape(f'{name}: step {result.step:,}, {result.n_examples:,} examples of the {result.split} split')
   parts = [f'<h1>{title}</h1>', _figures(result)]
   if result.texts and not result.scores:
@@ -64,11 +65,11 @@ def as_html(result: Evaluation, name: str) -> str:
 def _figures(result: Evaluation) -> str:
   rows = [
     ('perplexity', f'{result.perplexity:.2f}', f'{result.unigram_perplexity:.2f}'),
-    ('loss, nats a token', f'{result.loss:.4f}', f'{np.log(result.unigram_perplexity):.4f}'),
+    ('loss, nats per token', f'{result.loss:.4f}', f'{np.log(result.unigram_perplexity):.4f}'),
     ('token accuracy', f'{result.accuracy:.1%}', ''),
   ]
   if result.loss_with_shuffled_sources is not None:
-    rows.insert(2, ("the same with another text's source", f'{result.loss_with_shuffled_sources:.4f}', ''))
+    rows.insert(2, ("loss with another text's source", f'{result.loss_with_shuffled_sources:.4f}', ''))
   if result.exact_match is not None:
     rows.append(('exact match', f'{result.exact_match:.1f}%', ''))
   if result.distinct_texts is not None:
@@ -79,7 +80,7 @@ def _figures(result: Evaluation) -> str:
 
 
 def _rouge(result: Evaluation) -> str:
-  """ROUGE beside its baselines; nothing where it is no score of the texts."""
+  """Returns a table of ROUGE and its baselines; empty if the texts are not scored by ROUGE."""
   if not result.rouge:
     return ''
   baselines = baselines_of(result)
@@ -93,7 +94,7 @@ def _rouge(result: Evaluation) -> str:
 
 
 def _by_task(result: Evaluation) -> str:
-  """The scores of each task of a mixture; of another task nothing."""
+  """Returns a table of the scores of each task in a mixture; empty for a single task."""
   rows, names = [], rouge_names(result)
   for task, found in result.by_task.items():
     scores = [task_rouge(found, key) for key in names]
@@ -109,16 +110,16 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def _spread(result: Evaluation) -> str:
-  """How many examples have which mean of ROUGE-1, -2 and -L; nothing where it is no score of the texts."""
+  """Returns a histogram of the examples' mean of ROUGE-1, -2 and -L; empty if the texts are not scored by ROUGE."""
   if not result.rouge:
     return ''
-  others = ' Of the other tasks 100 for an exact match, or 0.' if without_rouge(result) else ''
-  caption = f'<p>Mean of ROUGE-1, -2 and -L, and how many examples have it.{others}</p>'
+  others = ' For the other tasks, 100 for an exact match, otherwise 0.' if without_rouge(result) else ''
+  caption = f'<p>Number of examples by their mean of ROUGE-1, -2 and -L.{others}</p>'
   return f'<h2>Scores of the examples</h2>{_histogram(result.scores)}{caption}'
 
 
 def _histogram(scores: list[float], width: int = 600, height: int = 120) -> str:
-  """How many examples have which score, as a drawing."""
+  """Returns a histogram of the scores as SVG."""
   counts, edges = np.histogram(scores, bins=20, range=(0, 100))
   step = width / len(counts)
   bars = []
@@ -133,7 +134,7 @@ def _histogram(scores: list[float], width: int = 600, height: int = 120) -> str:
 
 
 def _chosen(scores: list[float]) -> dict[str, list[int]]:
-  """The places of the worst, median and best examples; each is shown once."""
+  """Returns the indices of the best, median and worst examples; each example occurs once."""
   order = np.argsort(scores, kind='stable').tolist()
   shown = min(_SHOWN, -(-len(order) // 3))
   worst, best = order[:shown], order[len(order) - shown :][::-1]
@@ -148,7 +149,7 @@ def _chosen(scores: list[float]) -> dict[str, list[int]]:
 
 
 def _right_and_wrong(scores: list[float]) -> dict[str, list[int]]:
-  """The places of the first examples that are the reference, and of the first that are not."""
+  """Returns the indices of the first examples that match the reference, and of the first that do not."""
   kinds = {'Right': [], 'Wrong': []}
   for index, score in enumerate(scores):
     kinds['Right' if score else 'Wrong'].append(index)

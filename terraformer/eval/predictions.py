@@ -1,7 +1,7 @@
-"""The texts of an evaluation on the disk, which grow while it decodes, and with which it goes on after it was killed.
+"""Stores the texts of an evaluation while it decodes, so that it can resume after an interruption.
 
-`evaluation_SPLIT.jsonl` has a row an example (source, reference, prediction), always in the same order;
-`evaluation_SPLIT.json` says of what: the checkpoint, the data, and how tokens were chosen.
+`evaluation_SPLIT.jsonl` has one line per example (source, reference, prediction), always in the same order.
+`evaluation_SPLIT.json` describes their origin: the checkpoint, the data, and the decoding settings.
 """
 
 import contextlib
@@ -19,18 +19,18 @@ FIELDS = ('source', 'reference', 'prediction')
 
 
 class Predictions:
-  """The predictions for a split: those that are there, and those that are added."""
+  """The stored predictions for a split, to which new ones are added."""
 
   def __init__(self, workdir: Path, split: str, origin: dict[str, Any]):
-    """Opens the files, and gives those of another origin another name.
+    """Opens the files; renames existing predictions of another origin.
 
     Args:
-      workdir: of the run.
-      split: of the data.
-      origin: JSON values that two evaluations share if and only if their predictions are the same; `step` is one.
+      workdir: the run's folder.
+      split: split of the data.
+      origin: JSON values that are equal for two evaluations if and only if their predictions are; includes `step`.
 
     Raises:
-      UserError: if the files cannot be read or written, or another evaluation of the split is at work.
+      UserError: if the files cannot be read or written, or another evaluation of the split is running.
     """
     self.path = Path(workdir) / f'evaluation_{split}.jsonl'
     about = self.path.with_suffix('.json')
@@ -47,47 +47,47 @@ class Predictions:
       write_whole(about, (json.dumps(origin, indent=1) + '\n').encode())
       self._file = self.path.open('a', encoding='utf-8')
     except OSError as error:
-      raise refused(self.path, 'a file that can be read and written', error) from error
+      raise refused(self.path, 'read and write', error) from error
 
   @property
   def texts(self) -> list[str]:
-    """What the model wrote, example by example, from the first one on."""
+    """The model's texts, in the order of the examples."""
     return [row['prediction'] for row in self._rows]
 
   def require(self, pairs: list[tuple[str, str]]) -> None:
-    """Raises UserError unless the rows that are there are of these sources and references, in this order."""
+    """Raises UserError unless the stored rows have these sources and references, in this order."""
     for number, (row, pair) in enumerate(zip(self._rows, pairs, strict=False), 1):
       if (row['source'], row['reference']) != pair:
         raise UserError(
-          f'{self.path}, line {number}: expected example {number} of the split, found another; remove the file to go on'
+          f'{self.path}, line {number}: this is not example {number} of the split; remove the file to decode again'
         )
 
   def add(self, pairs: list[tuple[str, str]], written: list[str]) -> None:
-    """Keeps the texts of the next examples; they are on the disk when this returns."""
+    """Stores the texts of the next examples; they are on the disk when this returns."""
     rows = [dict(zip(FIELDS, (*pair, text), strict=True)) for pair, text in zip(pairs, written, strict=True)]
     try:
       self._file.write(''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows))
       self._file.flush()
       os.fsync(self._file.fileno())
     except OSError as error:
-      raise refused(self.path, 'a file that can be written', error) from error
+      raise refused(self.path, 'write', error) from error
     self._rows += rows
 
   def close(self) -> None:
-    """Lets go of the file."""
+    """Closes the file and releases the lock."""
     self._file.close()
     self._lock.close()
 
 
 def _taken(path: Path) -> UserError:
-  return UserError(f'{path}: expected to be the only evaluation of this split, found another at work')
+  return UserError(f'{path}: another evaluation of this split is running; wait for it, or stop it')
 
 
 def _whole_rows(path: Path) -> list[dict[str, str]]:
-  """The rows up to the first that is not whole; what a kill has left behind them is cut off."""
+  """Returns the rows before the first incomplete one, and removes everything after them from the file."""
   rows, end = [], 0
   data = path.read_bytes() if path.exists() else b''
-  for line in io.BytesIO(data):  # which ends a line at a newline alone
+  for line in io.BytesIO(data):  # ends lines only at newlines
     try:
       row = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""An evaluation for people to read."""
+"""Formats an evaluation as text."""
 
 import shutil
 import textwrap
@@ -9,21 +9,21 @@ from terraformer.eval.evaluate import Evaluation
 from terraformer.paths import printable
 from terraformer.training.source_use import source_use
 
-# The paper says R-LSum for the last; ROUGE-L of a whole text is what it calls R-LSent.
+# The paper calls the last one R-LSum, and ROUGE-L of a whole text R-LSent.
 ROUGE_NAMES = {'rouge1': 'ROUGE-1', 'rouge2': 'ROUGE-2', 'rougeL': 'ROUGE-L, R-LSent', 'rougeLsum': 'ROUGE-Lsum'}
 _STANDARD_NAMES = {key: f'standard {name}' for key, name in zip(STANDARD_TYPES, ROUGE_NAMES.values(), strict=True)}
 _COUNTED = {
-  RougeTokenizer.STANDARD: 'ROUGE counts words by the standard tokenizer: runs of ASCII letters and digits, stemmed.',
+  RougeTokenizer.STANDARD: 'ROUGE uses the words of the standard tokenizer: stemmed runs of ASCII letters and digits.',
   RougeTokenizer.UNICODE: (
-    'ROUGE counts words by the Unicode tokenizer, unstemmed, since not all references are ASCII. Standard ROUGE, with '
-    'which most published figures were made, counts runs of ASCII letters and digits, stemmed.'
+    'ROUGE uses the words of the Unicode tokenizer, unstemmed, since not all references are ASCII. Standard ROUGE, as '
+    'in most published results, uses stemmed runs of ASCII letters and digits.'
   ),
 }
 
 
 def as_text(result: Evaluation, n_examples: int = 5) -> str:
-  """Examples first, then perplexity beside the unigram model, whether the source is used, and scores of the texts with
-  the baselines that their tasks have."""
+  """Returns examples, perplexity with that of the unigram model, whether the model uses its source, and scores of the
+  texts with the baselines of their tasks."""
   lines = []
   for number, (source, reference, written) in enumerate(result.texts[:n_examples], 1):
     lines.append(f'--- example {number} of the {result.split} split')
@@ -46,51 +46,51 @@ def as_text(result: Evaluation, n_examples: int = 5) -> str:
   if result.rouge:
     lines += ['', textwrap.fill(counted(result), _terminal_width())]
   page = Path(result.predictions).with_suffix('.html').name
-  return '\n'.join([*lines, f'\n{printable(result.predictions)} has all texts, {page} beside it {_shown(result)}'])
+  return '\n'.join([*lines, f'\n{printable(result.predictions)} has all texts; {page} shows {_shown(result)}'])
 
 
 def source_use_of(result: Evaluation) -> str:
-  """Whether the model uses its source, in words; of one that has none, nothing."""
+  """Returns a sentence on whether the model uses its source; empty if it has none."""
   shuffled = result.loss_with_shuffled_sources
   return '' if shuffled is None else source_use(result.loss, shuffled)
 
 
 def text_names(result: Evaluation) -> tuple[str, str, str]:
-  """What the three texts of an example are."""
+  """Returns the names of the three texts of an example."""
   return ('prompt', 'its text', 'model') if result.exact_match is None else ('source', 'reference', 'model')
 
 
 def baselines_of(result: Evaluation) -> dict[str, dict[str, float]]:
-  """The ROUGE of the baselines that make sense for the data, by name."""
+  """Returns the ROUGE of the baselines that suit the data, by name."""
   rows = {'first ten words': result.lead_rouge, 'first three sentences': result.lead3_rouge}
   return {name: scores for name, scores in rows.items() if scores}
 
 
 def rouge_names(result: Evaluation) -> dict[str, str]:
-  """The names of the kinds of ROUGE that an evaluation has, by their keys."""
+  """Returns the names of the ROUGE types in an evaluation, by their keys."""
   return {key: name for key, name in (ROUGE_NAMES | _STANDARD_NAMES).items() if key in result.rouge}
 
 
 def counted(result: Evaluation) -> str:
-  """Which tokenizer ROUGE was computed with, and why, and on which texts; of no ROUGE nothing."""
+  """Returns a note on the tokenizer of ROUGE and on texts that do not count; empty without ROUGE."""
   others = without_rouge(result)
-  left_out = f' It leaves out the texts of {", ".join(others)}.' if others else ''
+  left_out = f' It does not count the texts of {", ".join(others)}.' if others else ''
   tokenizer = result.rouge_tokenizer
   return _COUNTED[tokenizer] + left_out if result.rouge and tokenizer else ''
 
 
 def without_rouge(result: Evaluation) -> list[str]:
-  """The tasks of a mixture that do not have ROUGE among their scores."""
+  """Returns the tasks of a mixture that are not scored by ROUGE."""
   return [task for task, found in result.by_task.items() if not found.keys() & set(ROUGE_NAMES)]
 
 
 def task_rouge(found: dict[str, float], key: str) -> str:
-  """A kind of ROUGE of a task of a mixture, or a dash where it is not one of the task's scores."""
+  """Returns one ROUGE type of a task in a mixture as text, or a dash if the task does not have it."""
   return f'{found[key]:.2f}' if key in found else '-'
 
 
 def _scores(result: Evaluation) -> list[str]:
-  """A table: ROUGE with its baselines if that is a score of the texts, exact match, and how many texts differ."""
+  """Returns a table of ROUGE and its baselines, if the texts are scored by ROUGE, exact match, and distinct texts."""
   baselines, names = baselines_of(result), rouge_names(result)
   width = max(18, *map(len, ['', *names.values()]))
   lines = ['']
@@ -110,12 +110,12 @@ def _scores(result: Evaluation) -> list[str]:
 
 
 def _tasks(result: Evaluation) -> list[str]:
-  """The scores of each task of a mixture, those of the standard tokenizer in a table of their own."""
+  """Returns tables of the scores of each task in a mixture; those of the standard tokenizer are in a separate table."""
   lines, width = [], max(18, *map(len, ['', *result.by_task]))
   kinds = [{key: name for key, name in of.items() if key in result.rouge} for of in (ROUGE_NAMES, _STANDARD_NAMES)]
   for names in ([names for names in kinds if names] or [{}]) if result.by_task else ():
     head = ''.join(f'{name:>{max(18, len(name) + 2)}}' for name in names.values())
-    lines.append(f'\n{"of each task":>{width}}{"texts":>10}{"exact match":>13}{head}')
+    lines.append(f'\n{"task":>{width}}{"texts":>10}{"exact match":>13}{head}')
     for task, found in result.by_task.items():
       scores = ''.join(f'{task_rouge(found, key):>{max(18, len(name) + 2)}}' for key, name in names.items())
       lines.append(f'{task:>{width}}{found["texts"]:>10,}{found["exact_match"]:>12.1f}%{scores}')
@@ -123,10 +123,10 @@ def _tasks(result: Evaluation) -> list[str]:
 
 
 def _shown(result: Evaluation) -> str:
-  """Which examples the page has."""
+  """Returns which examples the page shows, in words."""
   if result.rouge:
     return 'the best, median and worst'
-  return 'the first' if result.exact_match is None else 'the first that are right and that are wrong'
+  return 'the first ones' if result.exact_match is None else 'the first right and wrong ones'
 
 
 def _wrapped(name: str, text: str, most: int = 400) -> str:

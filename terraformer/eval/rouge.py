@@ -1,4 +1,4 @@
-"""ROUGE of summaries with confidence intervals, and the baselines that copy the beginning of the source."""
+"""ROUGE of summaries with confidence intervals, and baselines that copy the beginning of the source."""
 
 import dataclasses
 import re
@@ -10,27 +10,27 @@ from rouge_score.scoring import BootstrapAggregator
 from terraformer.data.scores import RougeTokenizer, mean_f1, rouge, rouge_of_each, rouge_tokenizer_for
 from terraformer.data.words import first_words
 
-# Lines are sentences already in the data of summarisation. In a line, one ends at a stop of a script that has no
-# capitals, and at another stop where the next begins with a capital.
+# In summarization data, each line is already a sentence. Within a line, a sentence ends at a stop of a script without
+# capitals, and at other stops before a capital.
 _STOPS = '。｡．！？।॥؟۔։።፧။។៕'
 _CLOSING = '」』）】》〉”’"\')»'
 _BETWEEN_SENTENCES = re.compile(
   r'\s*\n\s*'
   r'|(?<=[.!?])\s+(?=["\'(\[“‘„«]?(?P<first>[^\W_]))'
   rf'|(?<=[{_STOPS}])(?![{_STOPS}{_CLOSING}.!?]|(?<=．)\d)\s*'
-  # A quotation that hiragana follow (と言った) is a part of its sentence.
+  # A quotation before hiragana (と言った) does not end its sentence.
   rf'|(?<=[{_STOPS}][{_CLOSING}])(?![{_STOPS}{_CLOSING}.!?，、ぁ-ん])\s*'
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Rouge:
-  """F1 times 100 of `scores.ROUGE_TYPES`, and of `scores.STANDARD_TYPES` beside words of any script.
+  """F1 times 100 of `scores.ROUGE_TYPES` and, with the Unicode tokenizer, of `scores.STANDARD_TYPES`.
 
   Attributes:
-    mean: over all pairs.
-    interval: the 95% confidence interval of the mean, (low, high), by rouge-score's bootstrap.
-    each: of every pair, the mean of ROUGE-1, -2 and -L: by what examples are ordered.
+    mean: mean over all pairs.
+    interval: 95% confidence interval of the mean, (low, high), from rouge-score's bootstrap.
+    each: for each pair, the mean of ROUGE-1, -2 and -L, which ranks examples.
   """
 
   mean: dict[str, float]
@@ -39,12 +39,12 @@ class Rouge:
 
 
 def score(references: Sequence[str], predictions: Sequence[str]) -> Rouge:
-  """Scores pairs; the same pairs always get the same intervals. Of no pairs at all the dicts are empty."""
+  """Returns the scores of pairs; the same pairs always give the same intervals. Without pairs the dicts are empty."""
   scores = rouge_of_each(references, predictions)
   aggregator = BootstrapAggregator()
   for one in scores:
     aggregator.add_scores(one)
-  before = np.random.get_state()  # the package draws from numpy's own generator
+  before = np.random.get_state()  # rouge-score uses numpy's global generator
   np.random.seed(0)
   try:
     bounds = aggregator.aggregate()
@@ -58,9 +58,9 @@ def score(references: Sequence[str], predictions: Sequence[str]) -> Rouge:
 
 
 def baselines(sources: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
-  """ROUGE of the sources' first ten words, and of their first three sentences.
+  """Returns the ROUGE of the sources' first ten words, and of their first three sentences.
 
-  The second is empty where a reference is mostly one sentence: three would be no summary.
+  The second is empty if references are mostly one sentence, since three sentences would not be a comparable summary.
   """
   tokenizer = rouge_tokenizer_for(references)
   of_words = rouge(references, [lead(source, tokenizer=tokenizer) for source in sources])
@@ -70,9 +70,9 @@ def baselines(sources: Sequence[str], references: Sequence[str]) -> tuple[dict[s
 
 
 def lead(text: str, n_words: int = 10, *, tokenizer: RougeTokenizer = RougeTokenizer.STANDARD) -> str:
-  """The first words of a text, on one line: the baseline that a summary has to beat.
+  """Returns the first words of a text on one line, a baseline that a summary should beat.
 
-  Words are what white space divides, or with the Unicode tokenizer its own, since not every script has spaces.
+  White space separates words; the Unicode tokenizer has its own words, since not every script has spaces.
   """
   if tokenizer == RougeTokenizer.UNICODE:
     return ' '.join(first_words(text, n_words).split())
@@ -80,14 +80,14 @@ def lead(text: str, n_words: int = 10, *, tokenizer: RougeTokenizer = RougeToken
 
 
 def lead_sentences(text: str, n_sentences: int = 3) -> str:
-  """The first sentences of a text, one a line: the baseline of summaries of several sentences."""
+  """Returns the first sentences of a text, one per line, the baseline for summaries of several sentences."""
   return '\n'.join(sentences(text)[:n_sentences])
 
 
 def sentences(text: str) -> list[str]:
-  """The sentences of a text: its lines, divided at full stops before a capital or a digit.
+  """Returns the sentences of a text: its lines, split at full stops before a capital or a digit.
 
-  A letter that has no capital form begins one as a capital does.
+  A letter without a capital form counts as a capital.
   """
   text, parts, start = text.strip(), [], 0
   for match in _BETWEEN_SENTENCES.finditer(text):

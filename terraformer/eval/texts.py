@@ -1,4 +1,4 @@
-"""What is said of the texts that a model wrote for a split, each of a task that has scores and baselines of its own."""
+"""Scores a model's texts for a split, with the scores and baselines of each text's task."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from terraformer.eval.rouge import baselines, score
 def judge(
   texts: Sequence[tuple[str, str, str]], tasks: Sequence[str], scoring: Mapping[str, Scoring]
 ) -> dict[str, Any]:
-  """The fields of `evaluate.Evaluation` that are about texts.
+  """Returns the fields of `evaluate.Evaluation` that score texts.
 
   Args:
-    texts: (source, reference, what the model wrote); none where there is nothing to score.
-    tasks: of which task each is.
-    scoring: of each of these tasks.
+    texts: (source, reference, model's text); empty if there is nothing to score.
+    tasks: the task of each text.
+    scoring: how each of these tasks is scored.
   """
   by_rouge = [triple for triple, task in zip(texts, tasks, strict=True) if scoring[task].rouge]
   sources, references, written = zip(*by_rouge, strict=True) if by_rouge else ((), (), ())
@@ -43,7 +43,7 @@ def judge(
 
 
 def _by_task(texts, tasks, scoring, tokenizer) -> dict[str, dict[str, float]]:
-  """Of each task the number of its texts and its own scores; one tokenizer counts for all."""
+  """Returns each task's number of texts and its scores, all with the same tokenizer."""
   found = {}
   for name in sorted(set(tasks)):
     triples = [triple for triple, task in zip(texts, tasks, strict=True) if task == name]
@@ -55,5 +55,5 @@ def _by_task(texts, tasks, scoring, tokenizer) -> dict[str, dict[str, float]]:
 
 
 def _distinct(texts: Sequence[str]) -> float | None:
-  """The share of different ones among them, but for white space around; None of no texts."""
+  """Returns the share of distinct texts, ignoring surrounding white space; None without texts."""
   return len({text.strip() for text in texts}) / len(texts) if texts else None

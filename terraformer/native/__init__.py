@@ -1,5 +1,5 @@
-"""Kernels of our own for a decoding step on a CPU.
+"""Native kernels for decoding steps on a CPU.
 
-The library (`csrc/`, built by CMakeLists.txt) runs plans: tables of operations over buffers, packed weights and a
-cache. It knows no model; `terraformer.decode` describes one to it.
+The library (`csrc/`, built by CMakeLists.txt) runs plans: tables of operations on buffers, packed weights and a cache.
+It knows no models; `terraformer.decode` describes a model to it.
 """

@@ -1,21 +1,17 @@
-"""How weights lie for the kernels: the packed layout, version 1.
+"""The packed layout of weights for the kernels, version 1.
 
-A matrix of k inputs and n outputs is cut into stretches of inputs, the last of which may be shorter, and each stretch
-into panels of 16 outputs, the last of which is filled up with zeros. Stretches follow each other, and in a stretch its
-panels: so a thread reads a range of panels from memory in one piece, however many threads there are.
+A matrix of K inputs and N outputs is cut into stretches of inputs (the last may be shorter), and each stretch into
+panels of 16 outputs (the last is padded with zeros). Panels follow each other in memory, stretch by stretch, so that a
+thread reads a range of panels as one piece of memory, however many threads there are.
 
-A panel is, one behind the other,
-- with 8 bits or fewer, 16 scales, one an output, float32: a weight is its number times the scale. So the numbers that
-  share a scale, a group, are one output's in one stretch;
-- its numbers, input by input in pairs, a last odd one with zeros: in float32 as [pair][2][output], in less as
-  [pair][output][2];
+A panel consists of
+- in int8, 16 float32 scales, one per output: a weight is its number times the scale, so the numbers that share a scale
+  are those of one output in one stretch;
+- its numbers, in pairs of inputs (padded with a zero): [pair][2][output] in float32, else [pair][output][2];
 - zeros up to a multiple of 64 bytes.
 
-Types are float32, bfloat16 and int8. A type is told beside the tensor, with inputs, outputs and stretch (see `Matrix`):
-others, of 4 bits say, are further names in that place.
-
-Rows that are picked one by one (`Rows`) lie as they are, [row][number], with 8 bits and a scale for each row apart. The
-files are safetensors: a matrix is an array of bytes.
+`Matrix` says type, sizes and stretch; another type, of 4 bits for example, would be one more name there. Tables whose
+rows are read one by one are plain arrays, in int8 with a separate scale per row.
 
 K inputs, N outputs, P panels, C pairs of inputs.
 """
@@ -31,25 +27,25 @@ import numpy as np
 VERSION = 1
 TYPES = ('float32', 'bfloat16', 'int8')
 PANEL, PAGE, _ALIGNMENT = 16, 64, 64  # outputs, positions of the cache, bytes
-# Inputs that are added up, and have scales, apart: 8 bits by 16 overflow 32 beyond 1,024.
+# Inputs of a stretch. Sums of int8 times int16 overflow 32 bits beyond 1,024.
 _STRETCH, _LONG_STRETCH, _LONG = 256, 512, 4096
 
 _NUMPY = {'float32': np.dtype(np.float32), 'bfloat16': np.dtype(ml_dtypes.bfloat16), 'int8': np.dtype(np.int8)}
 
 
 def stretch_of(n_inputs: int) -> int:
-  """The length of the stretches that a plain matrix is cut into."""
+  """Returns the usual stretch of a matrix."""
   return min(n_inputs, _LONG_STRETCH if n_inputs >= _LONG else _STRETCH)
 
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-  """What a packed matrix is.
+  """The description of a packed matrix.
 
   Attributes:
-    type: of `TYPES`.
+    type: one of `TYPES`.
     n_inputs, n_outputs: K and N.
-    stretch: inputs that are added up apart.
+    stretch: inputs that are summed separately.
   """
 
   type: str
@@ -64,17 +60,17 @@ class Matrix:
 
   @property
   def stretches(self) -> list[tuple[int, int]]:
-    """First input of each stretch, and the first behind it."""
+    """The range [begin, end) of inputs of each stretch."""
     return [(at, min(at + self.stretch, self.n_inputs)) for at in range(0, self.n_inputs, self.stretch)]
 
   def panel_bytes(self, n_inputs: int) -> int:
-    """Of a panel of a stretch of so many inputs."""
+    """Bytes of a panel of a stretch of `n_inputs` inputs."""
     numbers = 2 * -(-n_inputs // 2) * PANEL * _NUMPY[self.type].itemsize
     return -(-(self._header + numbers) // _ALIGNMENT) * _ALIGNMENT
 
   @property
   def n_bytes(self) -> int:
-    """Of the packed matrix."""
+    """Bytes of the packed matrix."""
     return self.n_panels * sum(self.panel_bytes(end - begin) for begin, end in self.stretches)
 
   @property
@@ -83,10 +79,10 @@ class Matrix:
 
 
 def pack(weights_KxN: np.ndarray, matrix: Matrix) -> np.ndarray:
-  """The packed form of a matrix, uint8.
+  """Packs a matrix into bytes, uint8.
 
   Raises:
-    ValueError: if the weights are not of the matrix's shape.
+    ValueError: if the weights do not have the matrix's shape.
   """
   if weights_KxN.shape != (matrix.n_inputs, matrix.n_outputs):
     raise ValueError(f'expected {matrix.n_inputs, matrix.n_outputs}, found {weights_KxN.shape}')
@@ -115,7 +111,7 @@ def _pack_stretch(weights_KxN: np.ndarray, matrix: Matrix, panels_PxB: np.ndarra
 
 
 def unpack(packed: np.ndarray | jax.Array, matrix: Matrix) -> np.ndarray | jax.Array:
-  """The float32 KxN matrix that a packed one stands for; of a JAX array by JAX, inside compiled programs as well."""
+  """Returns the float32 KxN matrix; a JAX array is unpacked by JAX, inside compiled programs as well."""
   found, at = [], 0
   for begin, end in matrix.stretches:
     n_inputs, size = end - begin, matrix.panel_bytes(end - begin)
@@ -146,11 +142,11 @@ def _bits_as(bytes_PxB: np.ndarray | jax.Array, dtype: np.dtype) -> np.ndarray |
 
 
 def pack_rows(rows_NxK: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
-  """Rows in another type, and the scales of each where it has 8 bits."""
+  """Converts rows to a type; returns them and, for int8, their scales."""
   if kind != 'int8':
     return rows_NxK.astype(_NUMPY[kind], copy=False), None
   packed, scale_N = np.empty(rows_NxK.shape, np.int8), np.empty(len(rows_NxK), np.float32)
-  for at in range(0, len(rows_NxK), 1 << 12):  # or a large tensor would be in memory several times
+  for at in range(0, len(rows_NxK), 1 << 12):  # in blocks, to keep memory low
     rows = np.asarray(rows_NxK[at : at + (1 << 12)], np.float32)
     scale = np.abs(rows).max(1) / 127
     packed[at : at + (1 << 12)] = np.rint(rows / np.where(scale > 0, scale, 1)[:, None])
@@ -159,19 +155,19 @@ def pack_rows(rows_NxK: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray |
 
 
 def unpack_rows(packed_NxK: np.ndarray, scale_N: np.ndarray | None) -> np.ndarray:
-  """The float32 rows for which packed ones stand."""
+  """Returns the float32 rows."""
   rows_NxK = packed_NxK.astype(np.float32)
   return rows_NxK if scale_N is None else rows_NxK * scale_N[:, None]
 
 
 def aligned(n_bytes: int) -> np.ndarray:
-  """Zeros, uint8, at a multiple of 64 bytes."""
+  """Returns zeros, uint8, aligned to 64 bytes."""
   memory = np.zeros(n_bytes + _ALIGNMENT, np.uint8)
   first = -memory.ctypes.data % _ALIGNMENT
   return memory[first : first + n_bytes]
 
 
 def head_bytes(kind: str, width: int) -> int:
-  """Bytes of a head of the cache in a page of 64 positions; see `csrc/types.h`."""
+  """Bytes of one head in a page of 64 positions of the cache; see `csrc/types.h`."""
   numbers = 2 * math.ceil(width / 2) * PAGE + PAGE * math.ceil(width / PANEL) * PANEL
   return (8 * PAGE if kind == 'int8' else 0) + numbers * _NUMPY[kind].itemsize

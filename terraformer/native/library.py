@@ -1,4 +1,4 @@
-"""The shared library: found, loaded, and told to JAX."""
+"""Finds and loads the shared library, and registers its step with JAX."""
 
 import ctypes
 import functools
@@ -30,10 +30,10 @@ class Call(ctypes.Structure):
 
 
 def library() -> ctypes.CDLL:
-  """The library, whose step JAX knows from then on.
+  """Returns the library; JAX knows its step from then on.
 
   Raises:
-    OSError: if there is none, saying why.
+    OSError: if there is none; the message says why.
   """
   found = _load()
   if isinstance(found, str):
@@ -42,13 +42,13 @@ def library() -> ctypes.CDLL:
 
 
 def why_missing() -> str | None:
-  """Why there is no library, in words; None if there is one."""
+  """Returns why there is no library, or None if there is one."""
   found = _load()
   return found if isinstance(found, str) else None
 
 
 def variants() -> list[str]:
-  """The kinds of code that this processor runs, the fastest first."""
+  """Returns the names of the variants that this processor runs, fastest first."""
   names, loaded = [], library()
   while name := loaded.native_variant_name(len(names)):
     names.append(name.decode())
@@ -56,7 +56,7 @@ def variants() -> list[str]:
 
 
 def path() -> Path | None:
-  """Where the library is; None if it was not built."""
+  """Returns the path of the library, or None if it was not built."""
   spec = importlib.util.find_spec('terraformer.native._kernels')
   return None if spec is None or spec.origin is None else Path(spec.origin)
 
@@ -65,7 +65,7 @@ def path() -> Path | None:
 def _load() -> ctypes.CDLL | str:
   where = path()
   if where is None:
-    return 'it was not built when the package was installed, which takes a C++ compiler'
+    return 'the package was installed without a C++ compiler'
   try:
     loaded = ctypes.CDLL(str(where))
     _declare(loaded)

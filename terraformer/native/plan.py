@@ -1,7 +1,7 @@
 """A plan: the table of operations that the library runs, with its buffers and weights.
 
-What the operations do stands in `csrc/types.h` and beside their kernels; what may be combined is checked by
-`csrc/plan.cc`, whose sentence `NativeError` carries.
+`csrc/types.h` and the kernels document the operations. `csrc/plan.cc` checks a plan, and `NativeError` carries its
+message.
 """
 
 import ctypes
@@ -15,9 +15,9 @@ from terraformer.native import layout
 from terraformer.native.library import Call, library
 
 _MAGIC, _VERSION = 0x4C50524F46415254, 1
-KINDS = ('norm', 'gate', 'dense', 'history', 'attend', 'pick', 'gather', 'recur', 'mix', 'quantise')
+KINDS = ('norm', 'gate', 'dense', 'history', 'attend', 'pick', 'gather', 'recur', 'mix', 'quantize')
 INPUT, OUTPUT = 0, 1
-# The columns of an operation, and what stands there unless it is said.
+# The columns of an operation, and their defaults.
 _COLUMNS = {
   'kind': 0,
   'meets': 1,
@@ -55,16 +55,16 @@ _COLUMNS = {
 
 
 class NativeError(Exception):
-  """A plan or a call that the library refuses, in its words."""
+  """The library refuses a plan or a call; the message is the library's."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """A tensor of a plan, which is made when it is needed.
+  """A tensor of a plan, made on demand.
 
   Attributes:
-    facts: its place in the plan's tables: type, sizes.
-    make: gives the array.
+    facts: its row in the plan's tables: type and sizes.
+    make: returns the array.
   """
 
   facts: tuple[int, ...]
@@ -72,12 +72,12 @@ class Tensor:
 
 
 class Plan:
-  """A plan that is being written. What names a thing is its number in the plan.
+  """A plan in progress. Each method that adds something returns its number in the plan.
 
   Attributes:
-    n_picks: so far.
-    page_bytes, memory_page_bytes: of a text, in a page of the cache and of the memory.
-    state_numbers: of a text, float32.
+    n_picks: number of `pick` operations so far.
+    page_bytes, memory_page_bytes: bytes per text in a page of the cache and of the memory.
+    state_numbers: float32 numbers per text in the state.
   """
 
   def __init__(self, n_inputs: int, n_outputs: int):
@@ -90,7 +90,7 @@ class Plan:
     self.page_bytes = self.memory_page_bytes = self.state_numbers = 0
 
   def buffer(self, width: int, rows: int = 1, segment: int = 0) -> int:
-    """A buffer of `rows` of `width` float32 a text; with a segment in 16 bits as well, a scale a segment."""
+    """Adds a buffer of `rows` x `width` float32 per text; with a segment, also in 16 bits with a scale per segment."""
     self._buffers.append((rows, width, segment))
     return len(self._buffers) - 1
 
@@ -111,7 +111,7 @@ class Plan:
     return _put(self._vectors, name, Tensor((size,), lambda: np.ravel(numbers()).astype(np.float32, copy=False)))
 
   def page(self, kind: str, n_heads: int, head_width: int, of_memory: bool = False) -> int:
-    """Room for the heads of a layer in a page: where it begins."""
+    """Reserves room for the heads of a layer in each page; returns its offset in bytes."""
     at = self.memory_page_bytes if of_memory else self.page_bytes
     size = -(-n_heads * layout.head_bytes(kind, head_width) // 64) * 64
     if of_memory:
@@ -121,15 +121,15 @@ class Plan:
     return at
 
   def state(self, size: int) -> int:
-    """Room for so many numbers in the state: where it begins."""
+    """Reserves `size` numbers of the state; returns their offset."""
     self.state_numbers += size
     return self.state_numbers - size
 
   def add(self, kind: str, **columns: int) -> None:
-    """An operation; threads meet behind it unless `meets=0`."""
+    """Adds an operation, after which threads synchronize unless `meets=0`."""
     values = _COLUMNS | {'kind': KINDS.index(kind) + 1} | columns
     if values.keys() != _COLUMNS.keys():
-      raise TypeError(f'{kind}: no such columns, {sorted(values.keys() - _COLUMNS.keys())}')
+      raise TypeError(f'{kind}: there are no columns {sorted(values.keys() - _COLUMNS.keys())}')
     self._operations.append(tuple(int(value) for value in values.values()))
 
   @property
@@ -147,7 +147,7 @@ class Plan:
 
 def _put(tensors: dict[str, Tensor], name: str, tensor: Tensor) -> int:
   if name in tensors:
-    raise ValueError(f'{name}: there is a tensor of this name')
+    raise ValueError(f'{name}: the plan already has a tensor of this name')
   tensors[name] = tensor
   return len(tensors) - 1
 
@@ -156,25 +156,25 @@ class Model:
   """A plan that the library has opened.
 
   Attributes:
-    number: by which the library knows it.
-    n_threads: that a call runs on.
-    variant: the kind of code.
+    number: names the model in calls.
+    n_threads: threads that a call runs on.
+    variant: the code that runs, one of `library.variants`.
   """
 
   def __init__(self, plan: Plan | np.ndarray, tensors: list[np.ndarray], n_threads: int = 0, variant: str = ''):
     """Opens a plan.
 
     Args:
-      plan: of which the tensors are, or its numbers.
-      tensors: contiguous, in the plan's order.
-      n_threads: 0 for as many as there are cores; never more.
-      variant: of `library.variants`; the fastest by default.
+      plan: the plan, or its numbers.
+      tensors: the plan's tensors in its order, contiguous.
+      n_threads: number of threads; 0 means one per core, which is also the maximum.
+      variant: one of `library.variants`; the fastest by default.
 
     Raises:
       NativeError: if the library refuses it.
     """
     numbers = plan.numbers() if isinstance(plan, Plan) else np.ascontiguousarray(plan, np.int64)
-    self._tensors = [np.ascontiguousarray(tensor) for tensor in tensors]  # which the library reads from now on
+    self._tensors = [np.ascontiguousarray(tensor) for tensor in tensors]  # the library reads them from now on
     pointers = np.array([tensor.ctypes.data for tensor in self._tensors], np.uint64)
     sizes = np.array([tensor.nbytes for tensor in self._tensors], np.int64)
     message = ctypes.create_string_buffer(512)
@@ -197,7 +197,7 @@ class Model:
     self.close = weakref.finalize(self, loaded.native_close, self.number)
 
   def run(self, batch: int, **arrays: np.ndarray) -> None:
-    """One call, past JAX: arguments are those of `csrc/model.h`, contiguous, of which some are written.
+    """Runs one call without JAX. The arguments are those of `csrc/model.h`, contiguous; the library writes to some.
 
     Raises:
       NativeError: if the library refuses them.

@@ -1,4 +1,4 @@
-"""What a compiled step must not do: gather a stack of layers in one go, or keep the widest activations in float32."""
+"""Checks that a compiled step does not gather whole stacks of layers, or keep the widest activations in float32."""
 
 import math
 
@@ -11,17 +11,17 @@ from terraformer.pod.hlo import Program, shapes
 
 
 def whole_gathers(program: Program, state: dict, facts: ModelFacts) -> list[str]:
-  """Gathers, outside the loops over layers, of numbers as many as a stacked parameter, or moment of one, has.
+  """Returns gathers, outside the loops over layers, with as many numbers as a stacked parameter or its moment.
 
   Args:
-    program: compiled.
-    state: shapes and places of the train state.
-    facts: of the model.
+    program: the compiled program.
+    state: shapes and shardings of the train state.
+    facts: facts of the model's parameters.
   """
   stacked = {
     math.prod(x.shape) for x in jax.tree.leaves(state) if len(x.shape) > 1 and not x.sharding.is_fully_replicated
   }
-  # The embedding, the output and others of which there is one are gathered once by their nature.
+  # The embedding, the output and other parameters outside of stacks need to be gathered once.
   single = {math.prod(x.shape) for path, x in flatten(state['params']).items() if facts[path].loop is None}
   return [
     text
@@ -31,14 +31,14 @@ def whole_gathers(program: Program, state: dict, facts: ModelFacts) -> list[str]
 
 
 def float32_activations(program: Program, run: RunConfig, state: dict, shares: int, model_shares: int) -> list[str]:
-  """Arrays in memory of one device's batch x length x d_ff or x vocabulary, in float32.
+  """Returns float32 arrays in memory with one device's batch x length x d_ff, or x vocabulary.
 
   Args:
-    program: compiled.
-    run: its configuration.
-    state: shapes and places of the train state, whose own arrays do not count.
-    shares: devices that share a batch.
-    model_shares: devices that share a wide dimension, if it is divided.
+    program: the compiled program.
+    run: the run's configuration.
+    state: shapes and shardings of the train state, whose own arrays do not count.
+    shares: number of devices that share a batch.
+    model_shares: number of devices that share a wide dimension, if it is sharded.
   """
   n_inputs, n_targets = run.data.inputs_length, run.data.targets_length
   batch = run.train.batch_size // run.train.microbatches // shares

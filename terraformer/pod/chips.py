@@ -1,19 +1,19 @@
-"""What a chip can do, by the vendor's own figures."""
+"""The performance of TPU chips, according to the vendor."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One TPU device, as JAX counts them.
+  """One TPU device, as JAX counts devices.
 
   Attributes:
-    name: as topologies name it.
-    flops: bfloat16 operations a second, peak.
-    hbm_bytes: memory.
-    hbm_bandwidth: bytes a second.
-    link_bandwidth: bytes a second that a device sends over all its links to other devices together.
-    source: where the figures are from.
+    name: the name in topologies.
+    flops: peak bfloat16 operations per second.
+    hbm_bytes: size of memory.
+    hbm_bandwidth: bytes per second of memory.
+    link_bandwidth: bytes per second that a device sends to other devices over all its links together.
+    source: web page with these numbers.
   """
 
   name: str
@@ -26,7 +26,7 @@ class Chip:
 
 GIB = 2.0**30
 
-# The vendor gives the links' bandwidth in bits a second, all links of a chip together.
+# The vendor gives the bandwidth of all links of a chip together, in bits per second.
 CHIPS = {
   chip.name: chip
   for chip in (

@@ -1,6 +1,6 @@
-"""Floating-point operations of a program, counted in its jaxpr: matrix products and convolutions, loops included.
+"""Counts the floating-point operations of a program in its jaxpr: matrix products and convolutions, including loops.
 
-XLA's own count takes the body of a loop once, however often it turns.
+XLA's own count includes the body of a loop only once, regardless of the number of iterations.
 """
 
 import math
@@ -11,11 +11,11 @@ from jax.extend import core
 
 
 def count_flops(jaxpr: core.Jaxpr) -> int:
-  """Operations of all `dot_general` and convolutions; two for a multiplication with its addition.
+  """Returns the operations of all `dot_general` and convolutions; a multiplication with its addition counts as two.
 
   Args:
-    jaxpr: of the whole program, before it is divided between devices. A `while` whose turns are not known counts once,
-      of the branches of a `cond` the dearest.
+    jaxpr: the whole program, before it is partitioned over devices. The body of a `while` counts once, since its number
+      of iterations is unknown; for a `cond`, the most expensive branch counts.
   """
   return sum(_equation_flops(equation) for equation in jaxpr.eqns)
 
@@ -38,7 +38,7 @@ def _equation_flops(equation: Any) -> int:
 
 
 def _inner(params: dict[str, Any]) -> list[core.Jaxpr]:
-  """Jaxprs that an equation calls once."""
+  """Returns the jaxprs that an equation calls once."""
   found = []
   for value in jax.tree.leaves(list(params.values()), is_leaf=lambda x: hasattr(x, 'eqns') or hasattr(x, 'jaxpr')):
     if hasattr(value, 'eqns'):

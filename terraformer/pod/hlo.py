@@ -1,4 +1,4 @@
-"""What a compiled TPU program moves, read from its text: bytes of memory, and collectives by kind, loops included."""
+"""Parses a compiled TPU program and counts the bytes that it moves in memory and in collectives, including loops."""
 
 import collections
 import dataclasses
@@ -13,7 +13,7 @@ _ARRAY = re.compile(r'\b([a-z]+\d*)\[([\d,]*)\](?:\{([^}]*)\})?')
 _COMPUTATION = re.compile(r'^(ENTRY )?%([\w.-]+) \(.*\{$')
 _INSTRUCTION = re.compile(r'^\s+(ROOT )?%([\w.-]+) = (.*?) ([\w-]+)\((.*)$')
 _COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
-# They name or wrap what others have moved.
+# These instructions move no data; they only name or wrap results of others.
 _FREE = {
   'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id', 'replica-id', 'iota',
   'opt-barrier',
@@ -22,12 +22,12 @@ _FREE = {
 
 @dataclasses.dataclass(frozen=True)
 class Moved:
-  """What one run of a program moves, a device.
+  """The data that one device moves in one run of a program.
 
   Attributes:
-    memory_bytes: read from and written to the device's memory.
-    collective_bytes: sent to other devices, by kind; an all-reduce sends its operand twice.
-    collectives: how many are run, by kind.
+    memory_bytes: bytes read from and written to the device's memory.
+    collective_bytes: bytes sent to other devices, by kind; an all-reduce sends its operand twice.
+    collectives: number of collectives, by kind.
   """
 
   memory_bytes: float
@@ -45,7 +45,7 @@ class _Instruction:
 
   @functools.cached_property
   def operands(self) -> list[str]:
-    """Names of the operands: those before the parenthesis closes."""
+    """Names of the operands, which are before the closing parenthesis."""
     depth, end = 1, len(self.rest)
     for index, character in enumerate(self.rest):
       depth += (character == '(') - (character == ')')
@@ -56,32 +56,32 @@ class _Instruction:
 
   @property
   def kind(self) -> str:
-    """The operation, where it is only begun as well."""
+    """The operation, without the suffix of an asynchronous start."""
     return self.opcode.removesuffix('-start')
 
   @property
   def channel(self) -> str:
-    """By which a collective is known wherever its parts stand."""
+    """The channel, which identifies a collective even if its parts are in different places."""
     found = re.search(r'channel_id=(\d+)', self.rest)
     return found[1] if found else self.name
 
   def branches(self) -> list[str]:
-    """The computations of a conditional."""
+    """Returns the computations of a conditional."""
     return re.findall(r'%([\w.-]+)', self.rest.split('branch_computations=')[-1].split('}')[0])
 
   def called(self, attribute: str) -> str | None:
-    """The computation that an attribute names."""
+    """Returns the computation that an attribute names."""
     found = re.search(rf'\b{attribute}=%([\w.-]+)', self.rest)
     return found and found[1]
 
 
 def shapes(type_text: str) -> list[tuple[str, tuple[int, ...]]]:
-  """Types and shapes of the arrays of a type."""
+  """Returns the element types and shapes of the arrays in a type."""
   return [(dtype, tuple(int(size) for size in dims.split(',') if size)) for dtype, dims, _ in _ARRAY.findall(type_text)]
 
 
 def hbm_bytes(type_text: str) -> float:
-  """Bytes of the arrays of a type that lie in the device's main memory, not in a space of their own (`S(n)`)."""
+  """Returns the bytes of the arrays in a type that are in the device's main memory, not in another space (`S(n)`)."""
   total = 0.0
   for dtype, dims, layout in _ARRAY.findall(type_text):
     if dtype in _TYPE_BYTES and 'S(' not in layout:
@@ -90,12 +90,12 @@ def hbm_bytes(type_text: str) -> float:
 
 
 def all_bytes(type_text: str) -> float:
-  """Bytes of the arrays of a type, wherever they lie."""
+  """Returns the bytes of the arrays in a type, in any memory space."""
   return hbm_bytes(re.sub(r'S\(\d+\)', '', type_text))
 
 
 class Program:
-  """A compiled program as XLA prints it."""
+  """A compiled program, parsed from XLA's text."""
 
   def __init__(self, text: str):
     self._computations: dict[str, list[_Instruction]] = {}
@@ -109,7 +109,7 @@ class Program:
         current.append(_Instruction(found[2], found[3], found[4], found[5], bool(found[1])))
 
   def moved(self) -> Moved:
-    """What one run moves; the body of a loop counts as often as the loop turns."""
+    """Returns the data that one run moves; the body of a loop counts for each iteration."""
     counts: collections.Counter = collections.Counter()
     self._add(self._entry, 1, counts, set())
     kinds = [kind for kind in _COLLECTIVES if counts['n ' + kind]]
@@ -118,7 +118,7 @@ class Program:
     )
 
   def gathers_outside_loops(self) -> list[str]:
-    """Types of what is gathered from other devices once a run, and not once a turn of a loop."""
+    """Returns the types of gathers that run once per program, not in each iteration of a loop."""
     found = {}
     for one in self._reachable(self._entry, into_loops=False):
       for inner in [one, *self._fused(one)]:
@@ -127,7 +127,7 @@ class Program:
     return list(found.values())
 
   def arrays(self) -> collections.Counter[tuple[str, tuple[int, ...]]]:
-    """How many arrays of each type and shape have a place in memory; what a fusion keeps to itself has none."""
+    """Returns the number of arrays in memory for each type and shape; arrays inside a fusion are not in memory."""
     found: collections.Counter = collections.Counter()
     for one in self._reachable(self._entry, into_loops=True):
       if one.opcode not in _FREE and one.opcode not in ('while', 'conditional', 'call') and '-done' not in one.opcode:
@@ -135,7 +135,7 @@ class Program:
     return found
 
   def _reachable(self, computation: str, into_loops: bool) -> Iterator[_Instruction]:
-    """Instructions that have a place in memory of their own."""
+    """Yields the instructions whose results are in memory."""
     for one in self._computations[computation]:
       yield one
       if one.opcode == 'while' and into_loops:
@@ -147,7 +147,7 @@ class Program:
           yield from self._reachable(branch, into_loops)
 
   def _fused(self, fusion: _Instruction) -> Iterator[_Instruction]:
-    """Instructions inside a fusion, and inside the fusions in it; none of what is no fusion."""
+    """Yields the instructions inside a fusion and its nested fusions; none for other instructions."""
     for one in self._computations.get(fusion.called('calls'), []) if fusion.opcode == 'fusion' else ():
       yield one
       yield from self._fused(one)
@@ -168,7 +168,8 @@ class Program:
         self._add_fused_collectives(one, times, counts, seen)
 
   def _add_fused_collectives(self, fusion: _Instruction, times: int, counts, seen: set[str]) -> None:
-    """TPU programs spread a collective over the computation that hides it: fusions with parts of one channel."""
+    """Counts collectives inside fusions: TPU programs split a collective into parts of one channel, in the fusions that
+    hide it."""
     name = fusion.called('calls') if fusion.opcode == 'fusion' else None
     inner = self._computations.get(name, [])
     types = {one.name: one.type for one in inner}
@@ -181,7 +182,7 @@ class Program:
       return
     seen.add(one.channel)
     read = sum(all_bytes(types.get(name, '')) for name in one.operands)
-    # A start's result holds its operand as well.
+    # The result of a start includes its operand.
     written = all_bytes(one.type) - (read if one.opcode.endswith('-start') else 0)
     kind = 'reduce-scatter' if scattered and one.kind == 'all-reduce' else one.kind
     counts['bytes ' + kind] += times * {'all-gather': written, 'all-reduce': 2 * read}.get(kind, read)
@@ -199,8 +200,8 @@ class Program:
     return hbm_bytes(one.type) + sum(hbm_bytes(types.get(name, '')) for name in one.operands)
 
   def _fusion_bytes(self, one: _Instruction, types: dict[str, str]) -> float:
-    """Of a fusion: of an operand that it slices, or gathers rows of, those count; of a result that it updates, the
-    update."""
+    """Returns the bytes that a fusion moves. If it slices an operand or gathers rows, only these count; if it updates a
+    result in place, only the update counts."""
     name = one.called('calls')
     read = sum(
       min(hbm_bytes(types.get(operand, '')), self._read(name, index)) for index, operand in enumerate(one.operands)
@@ -212,7 +213,7 @@ class Program:
     return read + hbm_bytes(one.type)
 
   def _read(self, computation: str, index: int) -> float:
-    """Bytes that a fusion's body reads of its parameter number `index`."""
+    """Returns the bytes that a fusion's body reads of its parameter number `index`."""
     inner = self._computations.get(computation, [])
     names = [one.name for one in inner if one.opcode == 'parameter' and one.rest.startswith(f'{index})')]
     total = 0.0
@@ -233,7 +234,7 @@ class Program:
     return total
 
   def _turns(self, loop: _Instruction) -> int:
-    """How often a loop turns: the constant that its condition compares its counter with."""
+    """Returns the number of iterations of a loop: the constant in its condition."""
     condition = self._computations.get(loop.called('condition'), [])
     constants = [int(one.rest.split(')')[0]) for one in condition if one.opcode == 'constant' and one.type[0] in 'su']
     return max(constants, default=1)

@@ -1,4 +1,4 @@
-"""The training step of a configuration, compiled for a slice of TPUs that need not be there."""
+"""Compiles the training step of a configuration for a slice of TPUs, without having one."""
 
 import dataclasses
 import time
@@ -25,19 +25,19 @@ from terraformer.training.step import make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-  """What the compiler says of one training step.
+  """The compiler's report on one training step.
 
   Attributes:
-    topology: as it was asked for.
-    chip: of which it is made.
-    mesh: devices along each axis.
-    parameters: of the model.
-    tokens: of one step, sources and targets.
-    argument_bytes, temp_bytes, code_bytes, peak_bytes: of one device.
-    flops: operations of all devices together, recomputation included.
-    moved: what one device moves.
-    compile_seconds: that it took.
-    whole_gathers, float32_activations: of `checks`; both should be empty.
+    topology: the requested topology.
+    chip: the chips of the topology.
+    mesh: number of devices along each axis.
+    parameters: number of parameters of the model.
+    tokens: number of tokens in one step, sources and targets.
+    argument_bytes, temp_bytes, code_bytes, peak_bytes: memory of one device.
+    flops: operations of all devices together, including recomputation.
+    moved: data that one device moves.
+    compile_seconds: duration of the compilation.
+    whole_gathers, float32_activations: results of `checks`; both should be empty.
   """
 
   topology: str
@@ -66,12 +66,12 @@ class CompiledStep:
 
   @property
   def dense_flops(self) -> int:
-    """6 operations a parameter and token: what training a dense model of this size takes, the usual base of MFU."""
+    """6 operations per parameter and token, as in training a dense model of this size, the usual basis of MFU."""
     return 6 * self.parameters * self.tokens
 
   @property
   def seconds(self) -> dict[str, float]:
-    """What computing, memory and links would take alone, each at its peak."""
+    """Seconds that computation, memory and links would each take alone, at their peaks."""
     return {
       'compute': self.flops / self.n_devices / self.chip.flops,
       'memory': self.moved.memory_bytes / self.chip.hbm_bandwidth,
@@ -80,34 +80,34 @@ class CompiledStep:
 
   @property
   def step_seconds(self) -> float:
-    """The roofline: the longest of the three, as if the others hid behind it."""
+    """The roofline: the longest of the three times, as if they overlapped completely."""
     return max(self.seconds.values())
 
   @property
   def mfu(self) -> float:
-    """Share of the peak that the dense-equivalent operations would be of, at the roofline."""
+    """Share of the peak that the dense-equivalent operations reach at the roofline."""
     return self.dense_flops / (self.step_seconds * self.n_devices * self.chip.flops)
 
 
 def compile_step(run: RunConfig, topology: str) -> CompiledStep:
-  """Compiles the full training step: forwards, backwards, optimiser.
+  """Compiles the full training step: forward pass, backward pass and optimizer.
 
   Args:
-    run: the configuration; its mesh is laid over the slice.
-    topology: `v5e:4x4`, chip and slice as Cloud TPU names them.
+    run: the configuration; its mesh covers the slice.
+    topology: chip and slice as Cloud TPU names them, such as `v5e:4x4`.
 
   Raises:
-    UserError: if there is no such chip or slice, the mesh or the batch does not fit it, or libtpu is not installed.
+    UserError: if the chip or slice does not exist, the mesh or the batch does not fit it, or libtpu is not installed.
   """
   run.require_source()
   chip = CHIPS.get(topology.split(':')[0])
   if chip is None:
-    raise UserError(f'--topology {topology}: expected one of {", ".join(CHIPS)}, as in v5e:4x4')
+    raise UserError(f'--topology {topology}: unknown chip; use one of {", ".join(CHIPS)}, as in v5e:4x4')
   try:
     devices = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
-  except Exception as error:  # of whatever type libtpu raises
+  except Exception as error:  # libtpu may raise any type
     found = first_line(error)
-    raise UserError(f'--topology {topology}: expected libtpu and a slice that it knows, found: {found}') from error
+    raise UserError(f'--topology {topology}: libtpu is not installed, or does not know this slice: {found}') from error
   shape = mesh_shape(run.train.mesh, len(devices))
   mesh = Mesh(np.array(devices).reshape(shape), AXES, axis_types=AXIS_TYPES)
   require_divisible(run.train, mesh)

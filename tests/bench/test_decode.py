@@ -86,7 +86,7 @@ def test_variants_replace_one_mechanism_after_the_other():
   assert models['ff'].decoder.projection == models['dense'].decoder.projection
   assert models['ff'].decoder.feed_forward.d_ff % 4 == 0
   assert models['ff_qkv'].decoder == CONFIG.decoder and models['ff_qkv'].output == models['dense'].output
-  with pytest.raises(UserError, match="--variants: expected some of dense, .*, found 'moe'"):
+  with pytest.raises(UserError, match="--variants: expected names from dense, .*, found 'moe'"):
     variants_of(CONFIG, ['moe'])
 
 

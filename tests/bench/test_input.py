@@ -18,7 +18,7 @@ def test_every_example_is_read_and_only_inputs_are_counted(capsys):
 def test_it_is_told_in_a_line(capsys):
   assert main(['bench', 'input', *SMALL]) == 0
   text = capsys.readouterr().out
-  assert 'tokens of inputs a second: 64 examples of 64 + 20 tokens' in text and text.count('\n') == 1
+  assert 'input tokens per second: 64 examples of 64 + 20 tokens' in text and text.count('\n') == 1
 
 
 def test_lengths_that_do_not_fit_are_refused(capsys):

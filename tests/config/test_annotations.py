@@ -84,7 +84,7 @@ def test_others_are_refused(kind, values, message):
 
 
 def test_a_name_that_only_a_type_checker_knows_is_named_with_class_and_field():
-  with pytest.raises(UserError, match=r"^Hidden\.price: its annotation 'Decimal \| None' cannot be read .*'Decimal'"):
+  with pytest.raises(UserError, match=r"^Hidden\.price: the annotation 'Decimal \| None' cannot be .*'Decimal'"):
     Hidden()
 
 

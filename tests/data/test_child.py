@@ -74,7 +74,7 @@ def test_a_vocabulary_is_trained_by_itself_and_is_the_one_that_preparing_trains(
   assert tokenizer.sentinels == 20 and tokenizer.decode(tokenizer.encode(text)) == text
   with pytest.raises(UserError, match='task mine: cannot train a vocabulary for a seqio task'):
     child.write_vocabulary(DataConfig(SeqioTaskConfig('mine')), path)
-  with pytest.raises(UserError, match='new: expected a file that can be written, found is a directory'):
+  with pytest.raises(UserError, match='cannot write .*new: is a directory'):
     child.write_vocabulary(local, path.parent, show_progress=False)
 
 
@@ -84,7 +84,7 @@ def test_it_needs_no_room_for_temporary_files(local, tmp_path, monkeypatch):
     raise FileNotFoundError(errno.ENOENT, 'No usable temporary directory found')  # what Python says where all are full
 
   monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
-  with pytest.raises(UserError, match='/dev/full: expected a file that can be written, found no space left on device'):
+  with pytest.raises(UserError, match='cannot write /dev/full: no space left on device'):
     child.write_vocabulary(local, Path('/dev/full'), show_progress=False)
 
 
@@ -104,9 +104,9 @@ def test_a_users_mixture_is_prepared_where_its_module_is_named(tmp_path, monkeyp
       Path(f'{name}-{split}.jsonl').write_bytes(Path(f'{name}.jsonl').read_bytes())
   with pytest.raises(UserError, match='first run `terraformer prepare --module=MODULE`'):
     child.ensure_prepared(DataConfig(SeqioTaskConfig('both')))
-  with pytest.raises(UserError, match='--module broken: expected .*, found ModuleNotFoundError: No module named'):
+  with pytest.raises(UserError, match='--module broken: cannot import .*: ModuleNotFoundError: No module named'):
     child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), show_progress=False, modules=['broken'])
-  with pytest.raises(UserError, match='--module ends: expected .* that can be imported, found SystemExit: 2'):
+  with pytest.raises(UserError, match='--module ends: cannot import this module: SystemExit: 2'):
     child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), show_progress=False, modules=['ends'])
   manifest = child.ensure_prepared(DataConfig(SeqioTaskConfig('both')), show_progress=False, modules=['mine'])
   assert {name: task['examples']['train'] for name, task in manifest.tasks.items()} == {'one': 1, 'two': 2}

@@ -111,7 +111,7 @@ def test_what_is_held_out_does_not_depend_on_order_and_keeps_copies_together(wri
 @pytest.mark.parametrize(
   'name, content, expected',
   [
-    ('a.txt', b'', 'a.txt: the file is empty'),
+    ('a.txt', b'', 'a.txt: the text is empty'),
     ('a.txt', b'caf\xe9 x', 'expected UTF-8, found the byte 0xe9 at offset 3'),
     ('a.csv', 'x', 'expected a .txt or .jsonl file, found .csv'),
     ('a.jsonl', '{"inputs": "a", "targets": "b"}\n{"inputs": }', 'line 2: expected a JSON object'),

@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
 
   config = folder('train.jsonl', ROWS[:1])
   monkeypatch.setattr(local_folder, '_walk', refuse)  # whoever runs the tests may be allowed everything
-  with pytest.raises(UserError, match='expected a folder that can be read, found permission denied'):
+  with pytest.raises(UserError, match='cannot read .*: permission denied'):
     local_folder.files_of(config)
 
 
@@ -192,5 +192,5 @@ def test_white_space_alone_is_an_empty_text_and_every_row_says_where_it_stands(f
 def test_a_link_to_nothing_is_named(folder, tmp_path):
   config = folder('train-0.jsonl', ROWS[:1])
   (tmp_path / 'train-1.jsonl').symlink_to(tmp_path / 'nothing')
-  with pytest.raises(UserError, match='train-1.jsonl: expected a file that can be read, found no such file'):
+  with pytest.raises(UserError, match='cannot read .*train-1.jsonl: no such file'):
     local_folder.version_of(config)

@@ -134,7 +134,7 @@ def test_other_packs_than_those_of_the_config_are_refused(fake_prepared):
 
 
 def test_running_text_is_packed_for_language_modelling_alone(fake_prepared):
-  sentence = 'DataConfig.packing: expected None, or the objective LMConfig for running text, found PrefixLMConfig'
+  sentence = 'DataConfig.packing: running text can be packed only with the objective LMConfig, found PrefixLMConfig'
   with pytest.raises(UserError, match=sentence):
     DataConfig(objective=PrefixLMConfig(), packing=PackingConfig())
   with pytest.raises(UserError, match=sentence):

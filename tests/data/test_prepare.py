@@ -165,9 +165,9 @@ def test_running_text_of_a_mixture_is_corrupted_when_it_is_read(really_prepared)
   held_out = data.eval_texts('validation', 99)
   assert len(held_out) == data.size('validation') and any('thing' in targets for _, targets in held_out)
   assert said['packed spans'] == (
-    'DataConfig.packing: expected None, or the objective LMConfig for running text, found SpanCorruptionConfig'
+    'DataConfig.packing: running text can be packed only with the objective LMConfig, found SpanCorruptionConfig'
   )
-  assert said['long spans'] == 'TokenizerConfig.sentinels: expected one a span (22), found 20'
+  assert said['long spans'] == 'TokenizerConfig.sentinels: expected one per span (22), found 20'
   with pytest.raises(UserError, match='DataConfig.inputs_length: 32 -> 64'):
     batches.open_prepared(dataclasses.replace(config, inputs_length=64, targets_length=20))
 
@@ -222,7 +222,7 @@ def test_a_strange_folder_is_refused(tmp_path):
   with pytest.raises(UserError, match='a folder without manifest.json'):
     prepare.prepare(config)
   (tmp_path / 'file').write_text('')
-  with pytest.raises(UserError, match='expected a folder that can be written'):
+  with pytest.raises(UserError, match='cannot write to .*: '):
     prepare.prepare(DataConfig(directory=str(tmp_path / 'file')))
 
 

@@ -73,9 +73,9 @@ def test_t5s_and_the_papers_lengths_read_the_same_windows(targets_length):
   'fields, expected',
   [
     ({'targets_length': 113}, 'targets_length: expected at least 114 for the spans of 512 inputs, found 113'),
-    ({'tokenizer': TokenizerConfig(sentinels=27)}, r'sentinels: expected one a span \(28\), found 27'),
-    ({'inputs_length': 2}, 'inputs_length: expected at least 3 for spans, found 2'),
-    ({'objective': LMConfig()}, r'expected 0 for language modelling \(LMConfig\), found 512'),
+    ({'tokenizer': TokenizerConfig(sentinels=27)}, r'sentinels: expected one per span \(28\), found 27'),
+    ({'inputs_length': 2}, 'inputs_length: expected at least 3 for span corruption, found 2'),
+    ({'objective': LMConfig()}, r'expected 0 for language modeling \(LMConfig\), found 512'),
   ],
 )
 def test_lengths_that_cannot_be_are_refused(fields, expected):

@@ -54,11 +54,15 @@ def test_lengths_and_statistics(decoder):
 
 
 @pytest.mark.parametrize(
-  ('source', 'found'),
-  [('  \n', 'nothing but white space'), ('a\ud800b', 'half a surrogate pair at character 1'), (b'abc', 'bytes')],
+  ('source', 'message'),
+  [
+    ('  \n', 'the text is empty; this model needs a source'),
+    ('a\ud800b', 'expected text, found a lone surrogate at character 1'),
+    (b'abc', 'expected text, found bytes'),
+  ],
 )
-def test_what_is_no_text_is_refused(decoder, source, found):
-  with pytest.raises(UserError, match=f'input: expected a text, found {found}'):
+def test_what_is_no_text_is_refused(decoder, source, message):
+  with pytest.raises(UserError, match=f'input: {message}'):
     next(decoder.generate(source))
 
 

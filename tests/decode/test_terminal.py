@@ -20,7 +20,7 @@ def test_texts_of_a_batch_are_told_of_one_by_one(bundle, tmp_path, capsys, batch
   rows = [json.loads(line)['stats'] for line in said.out.splitlines()]
   assert [row['input_tokens'] for row in rows] == [rows[0]['input_tokens'], 12] * 2
   assert [row['dropped_tokens'] for row in rows] == [0, rows[1]['dropped_tokens']] * 2
-  words = f'the last {rows[1]["dropped_tokens"]} tokens of the input were not read; the model was trained on 12'
+  words = f'the last {rows[1]["dropped_tokens"]} tokens of the input were not read; the model was trained on at most 12'
   name = '' if batch_size == 1 else 'text {}: '
   assert said.err.splitlines() == [f'note: {name.format(number)}{words}' for number in (2, 4)]
 
@@ -29,5 +29,5 @@ def test_a_text_that_the_positions_cut_short_is_told_of(bundle, tmp_path, capsys
   (tmp_path / 'texts.jsonl').write_text('\n'.join(json.dumps({'inputs': text}) for text in (SHORT, SHORT)))
   arguments = [f'--input_file={tmp_path / "texts.jsonl"}', '--batch_size=2', '--max_tokens=100', '--temperature=9']
   assert main(['decode', f'--bundle={bundle}', *arguments]) == 0
-  words = 'the text ends after 16 tokens, since the model has no room for more'
+  words = 'the text ends after 16 tokens; the model has no more positions'
   assert capsys.readouterr().err.splitlines() == [f'note: text {number}: {words}' for number in (1, 2)]

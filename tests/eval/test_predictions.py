@@ -17,7 +17,7 @@ def opened(folder):
 def test_a_second_evaluation_at_the_same_time_is_refused(tmp_path):
   with opened(tmp_path) as predictions:
     predictions.add(PAIRS[:1], ['written'])
-    with pytest.raises(UserError, match='expected to be the only evaluation of this split, found another'):
+    with pytest.raises(UserError, match='another evaluation of this split is running'):
       Predictions(tmp_path, 'test', {'step': 3})
   with opened(tmp_path) as predictions:
     assert predictions.texts == ['written']
@@ -27,7 +27,7 @@ def test_rows_of_other_examples_are_refused(tmp_path):
   with opened(tmp_path) as predictions:
     predictions.add([PAIRS[0], PAIRS[0]], ['written', 'written'])
     predictions.require(PAIRS[:1])
-    with pytest.raises(UserError, match='evaluation_test.jsonl, line 2: expected example 2 of the split'):
+    with pytest.raises(UserError, match='evaluation_test.jsonl, line 2: this is not example 2 of the split'):
       predictions.require(PAIRS)
 
 

@@ -98,7 +98,7 @@ def test_it_is_stored_under_its_importable_name_and_read_again(model):
 
 
 def test_without_its_module_a_stored_config_says_which_to_give():
-  with pytest.raises(UserError, match=r"'not_imported:SharpConfig' is defined outside .* --module not_imported$"):
+  with pytest.raises(UserError, match=r"'not_imported:SharpConfig' is defined outside .* --module=not_imported$"):
     from_dict(to_dict(BlockConfig()) | {'attention': {'kind': 'not_imported:SharpConfig'}})
 
 
@@ -117,7 +117,7 @@ def test_a_name_that_leads_nowhere_is_an_error(name):
   class LostConfig(AttentionConfig):
     made_by = name
 
-  with pytest.raises(UserError, match='LostConfig.made_by: expected module:Class that can be imported, found'):
+  with pytest.raises(UserError, match='LostConfig.made_by: cannot import'):
     maker(LostConfig())
 
 

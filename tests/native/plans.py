@@ -36,7 +36,7 @@ def kept(plan: Plan, batch: int, n_pages: int = 1) -> dict[str, np.ndarray]:
 
 
 def close(found: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
-  """Fails unless the largest difference is within so much of the largest number."""
+  """Fails unless the largest difference is within `tolerance` of the largest number."""
   np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
@@ -58,7 +58,7 @@ def dense_plan(weights_KxN: np.ndarray, kind: str = 'float32', stretch: int = 0,
   x = plan.buffer(n_inputs, segment=n_inputs if kind == 'int8' else 0)
   plan.add('mix', source=INPUT, second=INPUT, target=x)
   if kind == 'int8':
-    plan.add('quantise', target=x)
+    plan.add('quantize', target=x)
   matrix = layout.Matrix(kind, n_inputs, n_outputs, stretch or layout.stretch_of(n_inputs))
   plan.add('dense', source=x, target=OUTPUT, matrix=add_matrix(plan, 'w', matrix, weights_KxN), **columns)
   return plan

@@ -63,8 +63,8 @@ def test_normalisation_is_of_the_mean_of_two_streams(variant, width, root_mean_s
   plan.add('norm', source=INPUT, second=double, target=OUTPUT, root_mean_square=root_mean_square, **columns)
   x = random(3, width)
   mean = 1.5 * x.astype(np.float64)
-  centred = mean if root_mean_square else mean - mean.mean(1, keepdims=True)
-  expected = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-6) * scale + bias
+  centered = mean if root_mean_square else mean - mean.mean(1, keepdims=True)
+  expected = centered / np.sqrt((centered**2).mean(1, keepdims=True) + 1e-6) * scale + bias
   close(run(opened(plan, variant), x, width), expected, 1e-5)
 
 
@@ -96,8 +96,8 @@ def test_a_sparse_block_reads_the_rows_that_it_picks(variant, kind, block, n_blo
   plan.add('mix', source=INPUT, second=INPUT, target=x)
   plan.add('dense', source=x, target=low, matrix=first)
   if segment:
-    plan.add('quantise', target=x)
-    plan.add('quantise', target=low)
+    plan.add('quantize', target=x)
+    plan.add('quantize', target=low)
   plan.add(
     'pick', source=low, second=x, target=hidden, matrix=second, bias=no_bias, table=rows1, by_gain=by_gain, **blocks
   )

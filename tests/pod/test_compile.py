@@ -40,4 +40,4 @@ def test_a_small_step_compiles_for_four_chips(terraformer):
 
 def test_a_chip_that_does_not_exist_is_refused(capsys):
   assert main(['compile', '--topology=v9:2x2']) == 2
-  assert 'expected one of v4, v5e, v5p, v6e' in capsys.readouterr().err
+  assert 'unknown chip; use one of v4, v5e, v5p, v6e' in capsys.readouterr().err

@@ -72,5 +72,5 @@ def test_where_none_is_kept_it_is_said(tmp_path):
 
 
 def test_without_evaluations_there_is_no_best():
-  with pytest.raises(UserError, match='eval_every: expected at least 1 with CheckpointConfig.best, found 0'):
+  with pytest.raises(UserError, match='CheckpointConfig.best needs evaluations; set TrainConfig.eval_every'):
     TrainConfig(eval_every=0, checkpoints=CheckpointConfig(best=True))

@@ -1,1 +1,1 @@
-"""What the native library is told of a model, and what it keeps between tokens."""
+"""Describes models to the native library, and holds its state between tokens."""

@@ -1,6 +1,6 @@
-"""Attention and its projections, as the native library is told of them.
+"""Describes attention and its projections to the native library.
 
-Each kind has its functions here, which are found by the layer's type.
+Each kind of layer has functions here, chosen by the layer's type.
 
 D d_model, S modules, W width of a module, C positions and E modules that a convolution sees, H heads, K head width.
 """
@@ -36,7 +36,7 @@ _ALL_PLACES = 2**31 - 1
 
 @functools.singledispatch
 def attend(layer: Any, to: Description, source: int, streams: Streams, of_caches: Callable[[Any], Any]) -> None:
-  """Attention of the vectors in `source`, which are normalised, added to the streams."""
+  """Adds the operations for attention; `source` holds normalized vectors, and the result is added to the streams."""
   raise NoKernelError(type(layer).__name__)
 
 
@@ -91,19 +91,19 @@ def _attend(to, layer, streams: Streams, columns: dict, n_heads: int, head_width
 def project(
   layer: Any, to: Description, source: int, of_caches: Callable, query_alone: bool = False
 ) -> tuple[int, int, int]:
-  """Buffers of queries, keys and values; the same for both first ones where keys are queries."""
+  """Adds the projections, and returns the buffers of queries, keys and values. Shared keys use the queries' buffer."""
   raise NoKernelError(type(layer).__name__)
 
 
 @functools.singledispatch
 def has_output(layer: Any) -> bool:
-  """Whether anything follows the heads."""
+  """Returns whether a projection follows the heads."""
   return True
 
 
 @functools.singledispatch
 def project_output(layer: Any, to: Description, source: int, end: dict[str, int], of_caches: Callable) -> None:
-  """What follows the heads."""
+  """Adds the projection that follows the heads; `end` holds the columns of its last operation."""
   raise NoKernelError(type(layer).__name__)
 
 
@@ -139,10 +139,10 @@ def _(layer: SparseProjection, to: Description, source: int, of_caches, query_al
 
 
 def _value_windows(to, layer: SparseProjection, window: int, shared: int, source: int, of_caches) -> dict[str, int]:
-  """Columns that say what the convolution of values reads."""
+  """Returns the columns that define the input of the convolution of values."""
   config, d = layer.config, to.d_model
   _, n_seen, _, width = layer.query.kernel_CxExVxW.get_value().shape
-  inner = n_seen // 2 * width  # the window of queries begins with so many zeros
+  inner = n_seen // 2 * width  # number of zeros at the start of the queries' window
   if not config.value_reads_input:
     return {'source': window, 'offset': inner, 'step': width}
   length = config.length_kernel
@@ -172,7 +172,7 @@ def _batch_and_time(x_BxSxCxV: jax.Array) -> tuple[int, int]:
 
 
 def _remember(to: Description, convolution: ModularConvolution, n_modules: int, source: int, of_caches) -> int:
-  """The buffer in which the positions that a convolution sees stand, with zeros beside the outermost modules."""
+  """Returns the buffer of the positions that a convolution sees, with zeros next to the outermost modules."""
   length, n_seen, width, _ = convolution.kernel_CxExVxW.get_value().shape
   padded = (n_modules + n_seen - 1) * width
   window, at = to.buffer('seen', padded, length, WHOLE_ROW), to.plan.state(length * to.d_model)
@@ -187,7 +187,7 @@ def _remember(to: Description, convolution: ModularConvolution, n_modules: int, 
 
 
 def _convolve(to: Description, convolution: ModularConvolution, n_modules: int, window: int, **columns: int) -> None:
-  """A convolution, whose kernel is one matrix over all that a module sees: a stretch a position and source."""
+  """Adds a convolution; its kernel is one matrix over a module's inputs, with a stretch per position and source."""
   _, n_seen, width_in, width = convolution.kernel_CxExVxW.get_value().shape
   stretch = n_seen * width_in // (2 if columns.get('second', -1) >= 0 else 1)
   matrix = to.matrix(convolution.kernel_CxExVxW, MatrixView((0, 1, 2, 3), 3), stretch)

@@ -1,4 +1,4 @@
-"""Describing a model's step to the native library: the plan in progress, and the operations that many layers share.
+"""Describes a model's step to the native library: the plan in progress, and operations that many layers share.
 
 D inputs, F outputs, S modules, W width of a module.
 """
@@ -30,13 +30,13 @@ from terraformer.models.base import Model
 from terraformer.native import layout
 from terraformer.native.plan import Plan
 
-# The segment of a buffer whose 16-bit form has one scale for a whole row.
+# This segment gives the 16-bit form of a buffer one scale per row.
 WHOLE_ROW = -1
 INPUTS_BY_OUTPUTS = MatrixView((0, 1), 1)
 
 
 class NoKernelError(Exception):
-  """A layer that the library has no kernels for; its message is the layer's name."""
+  """The library has no kernels for a layer; the message is the layer's name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Types:
   """Number types, each one of `layout.TYPES`.
 
   Attributes:
-    weights: of matrices and of rows that are read one by one.
-    cache: of keys and values.
+    weights: type of matrices, and of rows that are read one by one.
+    cache: type of keys and values.
   """
 
   weights: str = 'float32'
@@ -53,17 +53,17 @@ class Types:
 
   @property
   def small(self) -> str:
-    """Of matrices that are too small to matter, and would need 16-bit activations of their own in int8."""
+    """Type of matrices so small that int8 would save little, and would need extra 16-bit activations."""
     return 'float32' if self.weights == 'float32' else 'bfloat16'
 
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-  """A piece of a model's caches, and where the library keeps it.
+  """A piece of a model's caches, and its location in the library's cache.
 
   Attributes:
     at: offset in a page or in the state.
-    get: returns it from the model's own caches of all layers.
+    get: returns the piece from the model's own caches of all layers.
   """
 
   at: int
@@ -71,18 +71,18 @@ class Kept:
 
 
 class Description:
-  """A plan in progress, the layout of each parameter in it, and where the model's caches go.
+  """A plan in progress, the layouts of its parameters, and the locations of the model's caches.
 
   Attributes:
     plan: the plan.
-    types: of weights and cache.
+    types: number types of weights and cache.
     d_model: width of the model's vectors.
-    layouts: of the parameters that the plan reads, by name; a parameter that is stored so is not copied.
-    missing: layers that the library has no kernels for; the plan is of use without any.
-    keys: attention's `KVCache`s in the pages.
-    memories: caches of cross-attention in the memory's pages.
+    layouts: layouts of the parameters that the plan reads, by name; a parameter stored in its layout is not copied.
+    missing: layers that the library has no kernels for; the plan can only run if there are none.
+    keys: the `KVCache`s of attention, in the pages.
+    memories: the caches of cross-attention, in the memory's pages.
     histories: earlier positions that convolutions read, BxCxD without the current one.
-    states: of recurrences, BxU.
+    states: states of recurrences, BxU.
   """
 
   def __init__(self, plan: Plan, types: Types, model: Model):
@@ -97,7 +97,7 @@ class Description:
     self._names = {id(variable): name for name, variable in named_parameters(model)}
 
   def buffer(self, name: str, width: int, rows: int = 1, segment: int = 0) -> int:
-    """The buffer of a name and shape, which layers share; `segment` is used next to 8-bit weights alone."""
+    """Returns the buffer of this name and shape, which layers share; `segment` matters only with 8-bit weights."""
     segment = 0 if self.types.weights != 'int8' else width if segment == WHOLE_ROW else min(segment, width)
     key = name, width, rows, segment
     if key not in self._buffers:
@@ -105,7 +105,7 @@ class Description:
     return self._buffers[key]
 
   def matrix(self, parameter: nnx.Variable, view: MatrixView, stretch: int = 0, small: bool = False) -> int:
-    """A parameter as a matrix, in stretches of the usual length unless one is given."""
+    """Adds a parameter as a matrix, and returns its number; by default, stretches have the usual length."""
     name, shape = self._names[id(parameter)], parameter.get_value().shape
     kind = self.types.small if small else self.types.weights
     wanted = PanelsLayout(kind, view, stretch or layout.stretch_of(view.matrix_shape(shape)[0]))
@@ -120,12 +120,13 @@ class Description:
     return self.plan.matrix(name, wanted.matrix(shape), packed)
 
   def rows(self, parameter: nnx.Variable, small: bool = False) -> int:
-    """A table of the parameter's rows along its last axis, where they lie if they are stored in the type asked for."""
+    """Adds a table of the parameter's rows (its last axis), and returns its number; rows of the right type are not
+    copied."""
     name, value = self._names[id(parameter)], parameter.get_value()
     shape = math.prod(value.shape[:-1]), value.shape[-1]
     kind = self.types.small if small else self.types.weights
     if kind == 'float32' and not isinstance(value, StoredArray):
-      kind = str(value.dtype)  # of a bundle that stores rows alone in half the space
+      kind = str(value.dtype)  # some bundles store only rows in half the space
     wanted = RowsLayout() if kind == 'int8' else ArrayLayout(kind, by_row=not small)
     self.layouts[name] = wanted
 
@@ -147,7 +148,7 @@ class Description:
   def vector(
     self, parameter: nnx.Variable, change: Callable[[np.ndarray], np.ndarray] | None = None, size: int = 0
   ) -> int:
-    """A parameter as float32 numbers in a row; `size` of them where `change` makes others of the parameter."""
+    """Adds a parameter as a flat float32 vector, and returns its number; `change` transforms it to `size` numbers."""
 
     def numbers() -> np.ndarray:
       array = plain(parameter.get_value()).astype(np.float32, copy=False)
@@ -158,23 +159,23 @@ class Description:
 
 @dataclasses.dataclass(frozen=True)
 class Streams:
-  """The residual streams: buffers, the last of which a sublayer reads and the first of which it adds to."""
+  """The buffers of the residual streams. A sublayer reads the last one and adds to the first one."""
 
   buffers: tuple[int, ...]
   to_grid: bool
 
   def turned(self) -> 'Streams':
-    """The streams as the next sublayer has them."""
+    """Returns the streams for the next sublayer."""
     return dataclasses.replace(self, buffers=(*self.buffers[1:], self.buffers[0]))
 
   @property
   def end(self) -> dict[str, int]:
-    """The columns of an operation that adds a sublayer's result to the streams."""
+    """Columns of an operation that adds a sublayer's result to the streams."""
     return {'target': self.buffers[0], 'adds': 1, 'to_grid': int(self.to_grid)}
 
 
 def normalize(to: Description, layer: LayerNorm | RMSNorm, sources: tuple[int, ...], target: int) -> None:
-  """Normalizes one stream, or the mean of two."""
+  """Adds the normalization of one stream, or of the mean of two."""
   if not isinstance(layer, LayerNorm | RMSNorm):
     raise NoKernelError(type(layer).__name__)
   columns = {'scale': to.vector(layer.scale_D)}
@@ -186,13 +187,13 @@ def normalize(to: Description, layer: LayerNorm | RMSNorm, sources: tuple[int, .
 
 
 def make_ready(to: Description, buffer: int) -> None:
-  """Rounds a buffer to 16 bits for 8-bit matrices, where the operation that wrote it has not."""
+  """Rounds a buffer to 16 bits for 8-bit matrices; needed if the operation that wrote the buffer has not done so."""
   if to.types.weights == 'int8':
-    to.plan.add('quantise', target=buffer)
+    to.plan.add('quantize', target=buffer)
 
 
 def dense(to: Description, layer: Dense, source: int, small: bool = False, **columns: int) -> None:
-  """y = x kernel + bias, and whatever the columns add to a product."""
+  """Adds y = x kernel + bias; `columns` set further options of the product."""
   matrix = to.matrix(layer.kernel_DxF, INPUTS_BY_OUTPUTS, small=small)
   if layer.bias_F is not None:
     columns['bias'] = to.vector(layer.bias_F)
@@ -208,7 +209,7 @@ def multiplicative(
   view: MatrixView,
   **columns: int,
 ) -> None:
-  """y[s, w] = sum_d x[d] gating[s, d] projection[d, w] + bias[s, w]; `view` is the projection as DxW."""
+  """Adds y[s, w] = sum_d x[d] gating[s, d] projection[d, w] + bias[s, w]; `view` gives the projection as DxW."""
   n_modules, d_in = gating_SxD.get_value().shape
   stretch = layout.stretch_of(d_in)
   gated = to.buffer('gated', d_in, n_modules, stretch)
@@ -219,6 +220,6 @@ def multiplicative(
 
 
 def multiplicative_layer(to: Description, layer: MultiplicativeDense, source: int, **columns: int) -> None:
-  """The layer on the vectors of a buffer."""
+  """Adds the layer, applied to the vectors of a buffer."""
   parameters = layer.gating_SxD, layer.projection_DxW, layer.bias_SxW
   multiplicative(to, source, *parameters, INPUTS_BY_OUTPUTS, **columns)

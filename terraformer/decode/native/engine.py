@@ -1,7 +1,7 @@
-"""Decoding by the native library: one foreign call computes a whole step.
+"""The native engine: one call of the native library computes a whole decoding step.
 
-XLA reads the prompt, turns tokens into vectors and chooses among the logits; the library does everything between. The
-KV cache is an argument that the call updates in place.
+XLA reads the prompt, embeds tokens and chooses the next token; the library does everything in between. The KV cache is
+an argument that the call updates in place.
 
 B batch, V vocabulary.
 """
@@ -27,20 +27,20 @@ from terraformer.native import layout
 from terraformer.native.library import STEP, library
 from terraformer.native.plan import Model
 
-# What XLA reads of a model in a step, by the group of its parameters.
+# The groups of parameters that XLA reads in a step.
 _GROUPS_OF_XLA = ('embedding', 'positions')
 
 
 @dataclasses.dataclass(frozen=True)
 class NativeForward:
-  """The step of a model; its arguments are the library's number of the model and the weights that XLA reads."""
+  """The step of a model, which takes the library's number of the model and the weights that XLA reads."""
 
   config: ModelConfig
 
   def __call__(
     self, arguments: tuple[jax.Array, dict[str, jax.Array]], token_B: jax.Array, state: NativeState
   ) -> tuple[jax.Array, NativeState]:
-    """Logits BxV of the next token and the state after it; for programs that donate the state."""
+    """Returns the logits of the next token, BxV, and the state after `token_B`; for programs that donate the state."""
     number, weights = arguments
     structure, shapes = split_module(abstract_layerwise(self.config))
     model = merge_module(structure, unflatten(flatten(shapes) | weights))
@@ -57,26 +57,26 @@ class NativeForward:
 
 
 class NativeEngine:
-  """A model that the native library has opened.
+  """A model that the native library runs.
 
   Attributes:
-    about: the engine in words, for statistics.
-    forward: gives the logits of the next token.
+    about: description of the engine, for statistics.
+    forward: computes the logits of the next token.
   """
 
   def __init__(self, config: ModelConfig, weights: Params, n_threads: int = 0, dtype: str = 'float32'):
-    """Opens a model.
+    """Prepares a model for decoding.
 
     Args:
-      config: of the decoding form.
-      weights: of the layerwise model: NumPy arrays, or values of `decode.stored`. What is stored as the kernels read it
-        is not copied.
-      n_threads: 0 for one per core; never more.
-      dtype: of matrices and rows for the kernels, of `layout.TYPES`.
+      config: the model's configuration for decoding, see `xla.decoding_form`.
+      weights: the weights of the layerwise model: NumPy arrays, or values of `decode.stored`. Those stored in the
+        layout of the kernels are not copied.
+      n_threads: maximum number of threads; 0 for one per core, which is also the limit.
+      dtype: type of matrices and rows for the kernels, one of `layout.TYPES`.
 
     Raises:
       NoKernelError: if the library has no kernel for one of the model's layers.
-      OSError: if there is no library.
+      OSError: if the library is not available.
     """
     library()
     self.forward = NativeForward(config)
@@ -95,7 +95,7 @@ class NativeEngine:
     self.about = f'native ({model.variant}, {model.n_threads} thread{"s" if model.n_threads > 1 else ""})'
 
   def _model(self, cache_dtype: str) -> tuple[Model, Callable[[DecodeState], NativeState]]:
-    """The model with a cache of some type, and what makes its state of XLA's; all of them share their tensors."""
+    """Returns the model for a type of cache, and a function from XLA's state to its state; models share tensors."""
     if cache_dtype not in self._opened:
       description = describe(self._layerwise, Types(self._dtype, cache_dtype))
       if description.missing:
@@ -109,30 +109,30 @@ class NativeEngine:
     return self._opened[cache_dtype]
 
   def arguments(self, cache_dtype: str) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The first argument of `forward`."""
+    """Returns the first argument of `forward`, for a KV cache of this type."""
     return jnp.int32(self._model(cache_dtype)[0].number), self._read_by_xla
 
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> NativeState:
-    """The state after the prompts, with room for `room` tokens."""
+    """Returns the state after the prompts, with slots for `room` new tokens."""
     return self.from_xla(prefill(self._config, self._weights, prompts, 1), room, cache_dtype)
 
   def from_xla(self, prompt: DecodeState, room: int, cache_dtype: str) -> NativeState:
-    """The state after prompts that XLA has read."""
+    """Returns the state for XLA's state after prompts, with slots for `room` new tokens."""
     _, to_native = self._model(cache_dtype)
     state = to_native(prompt)
     missing = int(np.max(state.length_B)) + room - state.n_slots
-    # A step takes the state's buffers for its own, and none of them may be two arrays'.
+    # A step donates the state's buffers, so no two arrays may share one.
     return jax.tree.map(jnp.copy, self.extend(state, max(0, missing)))
 
   @functools.cached_property
   def _weights(self) -> Params:
-    """The weights as XLA reads prompts with them; files stay mapped."""
+    """The weights for XLA, which reads prompts; files stay mapped."""
     return jax.device_put(self._stored, may_alias=True)
 
   def can_grow(self, n_slots: int) -> bool:
-    """Whether a cache may begin small: pages are added without a change to those before."""
+    """Returns True: a cache can always start small, since adding pages does not change earlier ones."""
     return True
 
   def extend(self, state: NativeState, more: int) -> NativeState:
-    """The state with room for `more` additional tokens."""
+    """Returns the state with slots for `more` additional tokens."""
     return extended(state, -(-more // layout.PAGE))

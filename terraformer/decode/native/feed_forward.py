@@ -1,8 +1,8 @@
-"""Feed-forward blocks and the recurrence beside them, described to the native library.
+"""Describes feed-forward blocks and the parallel recurrence to the native library.
 
 Each kind of block has a function here, chosen by the layer's type.
 
-D d_model, M blocks, N units a block, R controller rank, U width of the recurrence.
+D d_model, M blocks, N units per block, R controller rank, U width of the recurrence.
 """
 
 import functools
@@ -27,12 +27,12 @@ from terraformer.layers.dense_ff import DenseFF
 from terraformer.layers.sparse_ff import SparseFF
 from terraformer.native import layout
 
-# The controller's second matrix: each block's units begin with a panel.
+# The controller's second matrix: the units of each block start a new panel.
 _UNITS_OF_BLOCKS = MatrixView((0, 1, 2), 1, in_blocks=True)
 
 
 def recur(to: Description, branch: Any, streams: Streams, end: dict, of_caches: Callable) -> None:
-  """The recurrent branch beside a feed-forward block; `end` are the columns of its last operation."""
+  """Adds the recurrent branch parallel to a feed-forward block; `end` holds the columns of its last operation."""
   width = branch.sru.config.width
   normed = to.buffer('normed', to.d_model, segment=WHOLE_ROW)
   low, gates, read = to.buffer('low', width), to.buffer('gates', 3 * width), to.buffer('read', width)
@@ -47,7 +47,7 @@ def recur(to: Description, branch: Any, streams: Streams, end: dict, of_caches: 
 
 @functools.singledispatch
 def feed_forward(layer: Any, to: Description, source: int, end: dict[str, int]) -> None:
-  """A feed-forward block; `end` are the columns of its last operation."""
+  """Adds a feed-forward block; `end` holds the columns of its last operation."""
   raise NoKernelError(type(layer).__name__)
 
 
@@ -71,7 +71,7 @@ def _(layer: SparseFF, to: Description, source: int, end: dict[str, int]) -> Non
   w1, w2 = to.rows(layer.w1_MxNxD), to.rows(layer.w2_MxNxD)
   blocks = {'n_blocks': m, 'block': n, 'pick': plan.n_picks}
   plan.add('dense', source=source, target=low, matrix=first)
-  if layout.stretch_of(d) == d:  # else it is summed from stretches, and rounded there
+  if layout.stretch_of(d) == d:  # otherwise the sum over stretches rounds it
     make_ready(to, low)
   by_gain = int(config.multiply_by_controller_output)
   plan.add(

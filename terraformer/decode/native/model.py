@@ -1,4 +1,4 @@
-"""A model's decoding step as a plan: from a token's vector to its logits."""
+"""Describes a model's decoding step as a plan, from a token's vector to its logits."""
 
 import functools
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from terraformer.native.plan import INPUT, OUTPUT, Plan
 
 
 def describe(model: Model, types: Types) -> Description:
-  """The step of a layerwise model from a token's vector to its logits; its parameters may be abstract."""
+  """Returns the description of a layerwise model's step; the model's parameters may be abstract."""
   plan = Plan(model.config.d_model, model.config.vocab_size)
   to = Description(plan, types, model)
   residual = model.decoder.residual
@@ -53,7 +53,7 @@ def _noting_what_is_missing(to: Description, add: Callable, *arguments: Any) -> 
 
 
 def _forget(to: Description, layer: Dense, streams: Streams) -> None:
-  """The mean of the streams through a dense layer, with which both begin again."""
+  """Replaces all streams by their mean, passed through a dense layer."""
   mean = to.buffer('normed', to.d_model, segment=WHOLE_ROW)
   to.plan.add('mix', source=streams.buffers[0], second=streams.buffers[-1], target=mean)
   make_ready(to, mean)
@@ -63,7 +63,7 @@ def _forget(to: Description, layer: Dense, streams: Streams) -> None:
 
 
 def _sublayer(to: Description, sublayer: Any, streams: Streams, of_caches: Callable) -> None:
-  """A normalization and the layer after it."""
+  """Adds a normalization and the layer after it."""
   normed = to.buffer('normed', to.d_model, segment=WHOLE_ROW)
   normalize(to, sublayer.norm, streams.buffers[-1:], normed)
   if hasattr(sublayer, 'attention'):
@@ -72,14 +72,14 @@ def _sublayer(to: Description, sublayer: Any, streams: Streams, of_caches: Calla
   if sublayer.recurrence is None:
     feed_forward(sublayer.feed_forward, to, normed, streams.end)
     return
-  # The sum of both branches is one result: on a grid it is rounded once.
+  # Both branches are summed before they are added to a stream, so that the result is rounded to the grid once.
   result = to.buffer('result', to.d_model)
   feed_forward(sublayer.feed_forward, to, normed, {'target': result})
   recur(to, sublayer.recurrence, streams, {**streams.end, 'addend': result}, of_caches)
 
 
 def _end(to: Description, model: Model, streams: Streams) -> None:
-  """The last normalization and the logits."""
+  """Adds the last normalization and the logits."""
   normed = to.buffer('normed', to.d_model, segment=WHOLE_ROW)
   normalize(to, model.norm, streams.buffers, normed)
   output(model.output, to, normed)
@@ -87,7 +87,7 @@ def _end(to: Description, model: Model, streams: Streams) -> None:
 
 @functools.singledispatch
 def output(layer: Any, to: Description, source: int) -> None:
-  """From the normalized vectors to logits."""
+  """Adds the output layer, from normalized vectors to logits."""
   raise NoKernelError(type(layer).__name__)
 
 

@@ -1,6 +1,6 @@
-"""The cache as the native library keeps it, from the model's own after the prompt.
+"""The state of the native library, converted from the model's own decode state after the prompt.
 
-B batch, P places of the model's cache, Q pages of 64 places, C positions that a convolution sees, H heads, K head
+B batch, P slots of the model's cache, Q pages of 64 slots, C positions that a convolution sees, H heads, K head
 width.
 """
 
@@ -20,15 +20,15 @@ from terraformer.ops.kv_cache import COLUMNS
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class NativeState:
-  """What a step of the library keeps between tokens; each text has its own number of positions.
+  """The state that the library keeps between two tokens; each text has its own number of positions.
 
   Attributes:
-    pages: keys and values, uint8 Q x B x bytes.
-    state: histories and recurrences, float32 Bx....
-    memory: keys and values of another sequence, uint8 as `pages`.
-    length_B: positions that each text has in the pages.
-    memory_length_B: positions of each text's other sequence.
-    position_B: positions read so far, by the decoder's count.
+    pages: keys and values, uint8, Q x B x bytes.
+    state: histories and recurrences, float32, B x numbers.
+    memory: keys and values of the source, in the form of `pages`.
+    length_B: number of filled positions of each text in `pages`.
+    memory_length_B: number of filled positions of each text in `memory`.
+    position_B: number of positions read so far, as the decoder counts them.
   """
 
   pages: jax.Array
@@ -40,18 +40,18 @@ class NativeState:
 
   @property
   def n_slots(self) -> int:
-    """Positions of each text that the pages have room for."""
+    """Number of positions of each text that the pages can hold."""
     return len(self.pages) * layout.PAGE
 
   def take(self, row_W: jax.Array) -> 'NativeState':
-    """The state of some of the batch rows, in the order given."""
+    """Returns the state of the given batch rows, in their order."""
     paged = {name: jnp.take(getattr(self, name), row_W, axis=1) for name in ('pages', 'memory')}
     rest = {name: getattr(self, name)[row_W] for name in ('state', 'length_B', 'memory_length_B', 'position_B')}
     return NativeState(**paged, **rest)
 
 
 def native_state(description: Description, prompt: DecodeState) -> NativeState:
-  """The state after a prompt, from the model's own."""
+  """Returns the native state for the model's own state after a prompt."""
   caches, length_B = prompt.layers, prompt.filled.prompt_B
   batch = len(length_B)
   pages = [(kept.at, _pages(description, *_keys_and_values(kept.get(caches), batch))) for kept in description.keys]
@@ -78,14 +78,14 @@ def native_state(description: Description, prompt: DecodeState) -> NativeState:
 
 @functools.partial(jax.jit, static_argnums=1)
 def extended(state: NativeState, n_pages: int) -> NativeState:
-  """The state with `n_pages` more pages."""
+  """Returns the state with `n_pages` more pages."""
   _, batch, size = state.pages.shape
   more = jnp.zeros((n_pages, batch, size), jnp.uint8)
   return dataclasses.replace(state, pages=jnp.concatenate([state.pages, more]))
 
 
 def _joined(parts: list[tuple[int, jax.Array]], lead: tuple[int, ...], size: int, dtype) -> jax.Array:
-  """Arrays at places of a last axis, behind each other with what lies between them."""
+  """Joins (offset, array) pairs along the last axis, with zeros in the gaps up to `size`."""
   if not parts:
     return jnp.zeros((*lead, size), dtype)
   joined, at = [], 0
@@ -96,14 +96,14 @@ def _joined(parts: list[tuple[int, jax.Array]], lead: tuple[int, ...], size: int
 
 
 def _keys_and_values(kv: Any, batch: int) -> tuple[jax.Array, jax.Array]:
-  """BxHxPxK each."""
+  """Returns keys and values, BxHxPxK each."""
   _, capacity, width = kv.v_GxPxK.shape
   k_GxPxK = kv.k.swapaxes(1, 2) if kv.k_axis == COLUMNS else kv.k
   return k_GxPxK.reshape(batch, -1, capacity, width), kv.v_GxPxK.reshape(batch, -1, capacity, width)
 
 
 def _pages(description: Description, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array) -> jax.Array:
-  """Of a layer in pages, uint8 Q x B x bytes: keys as packed matrices of 64 outputs, values as some of 64 inputs."""
+  """Returns a layer's pages, uint8, Q x B x bytes: keys as packed matrices of 64 outputs, values of 64 inputs."""
   kind = description.types.cache
   batch, n_heads, n_places, width = k_BxHxPxK.shape
   padding = -n_places % layout.PAGE
@@ -129,7 +129,7 @@ def _in_8_bits(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _packed(x: jax.Array, kind: str) -> jax.Array:
-  """Matrices ...xKxN in the packed layout without scales, as bytes; see `native.layout`."""
+  """Returns matrices ...xKxN in the packed layout without scales, as bytes; see `native.layout`."""
   *lead, n_inputs, n_outputs = x.shape
   x = jnp.pad(x, ((0, 0),) * len(lead) + ((0, n_inputs % 2), (0, -n_outputs % layout.PANEL)))
   x = x.reshape(*lead, -1, 2, x.shape[-1] // layout.PANEL, layout.PANEL)  # pairs, 2, panels, outputs
@@ -145,7 +145,7 @@ def _bytes(x: jax.Array) -> jax.Array:
 
 
 def _history(before_BxCxD: jax.Array, length_B: jax.Array) -> jax.Array:
-  """The last C - 1 positions in a ring of C: position t stands in slot t mod C."""
+  """Returns the last C - 1 positions in a ring of C slots; position t is in slot t mod C."""
   batch, n_before, width = before_BxCxD.shape
   slot_C = jnp.arange(n_before + 1)
   at_BxC = (slot_C - (length_B[:, None] - n_before)) % (n_before + 1)

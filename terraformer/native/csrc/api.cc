@@ -64,7 +64,7 @@ __attribute__((visibility("default"))) int64_t native_open(const int64_t* plan, 
 
 __attribute__((visibility("default"))) void native_close(int64_t number) {
   auto& all = native::registry();
-  std::shared_ptr<Model> last;  // which a call may still use, and which is deleted outside of the lock
+  std::shared_ptr<Model> last;  // a call may still use it, and it is deleted outside the lock
   std::lock_guard<std::mutex> guard(all.lock);
   auto found = all.models.find(number);
   if (found == all.models.end()) return;

@@ -1,14 +1,15 @@
-// Attention of one position to the pages of a cache.
+// Attention of one position to a paged KV cache.
 //
-// A page holds 64 positions of a text. Of each head its keys are a matrix whose outputs are the positions, and its values
-// one whose inputs are: scores and results are products like any other. In 8 bits every key and value has a scale.
+// A page holds 64 positions of a text. For each head, its keys are a matrix whose outputs are the positions, and its
+// values a matrix whose inputs are the positions, so scores and results are ordinary products. In int8, every key and
+// every value has its own scale.
 #pragma once
 #include "dense.h"
 
 namespace native {
 namespace NATIVE_VARIANT {
 
-// Number i of input k and output n of a page's matrix of so many inputs.
+// Index of the element (input k, output n) in a page's matrix; the matrix has `k_padded` inputs.
 INLINE int64_t place_in_page(int64_t element_bytes, int64_t k_padded, int64_t k, int64_t n) {
   int64_t panel = n / kPanel * k_padded * kPanel, lane = n % kPanel;
   if (element_bytes == 4) return panel + k * kPanel + lane;
@@ -62,7 +63,7 @@ struct Head {
   }
 };
 
-// Scratch of one head: its query, key, result and scores, and the first two in 16 bits.
+// Scratch memory for one head: query, key, result and scores, and query and scores in 16 bits.
 struct HeadScratch {
   float *query, *key, *result, *scores;
   int16_t* shorts;
@@ -81,15 +82,17 @@ template <class T>
 INLINE void attend_head(const Step& step, const Operation& op, int64_t text, int64_t number, char* scratch) {
   int64_t width = op.head_width, padded = round_up(width, 2);
   HeadScratch own(scratch, width);
-  auto row = [&](int buffer) { return step.buffers[buffer].floats + text * step.buffers[buffer].numbers() + number * width; };
+  auto row = [&](int buffer) {
+    return step.buffers[buffer].floats + text * step.buffers[buffer].numbers() + number * width;
+  };
   const float* q = row(op.source);
   const float* v = op.value < 0 ? nullptr : row(op.value);
   const float* k = op.key < 0 ? nullptr : row(op.key);
   float square = 0, factor = op.shared_keys ? 1.0f : 1.0f / __builtin_sqrtf(static_cast<float>(width));
-  if (op.shared_keys) {  // keys are the queries, of length 1
+  if (op.shared_keys) {  // the keys are the queries, normalized
     for (int64_t i = 0; i < width; i++) square += q[i] * q[i];
-    float unit = 1.0f / __builtin_sqrtf(square / static_cast<float>(width) + 1e-6f) /
-                 __builtin_sqrtf(static_cast<float>(width));
+    float unit =
+        1.0f / __builtin_sqrtf(square / static_cast<float>(width) + 1e-6f) / __builtin_sqrtf(static_cast<float>(width));
     for (int64_t i = 0; i < width; i++) own.key[i] = q[i] * unit;
     k = own.key;
   }
@@ -98,13 +101,14 @@ INLINE void attend_head(const Step& step, const Operation& op, int64_t text, int
   char* pages = op.of_memory ? const_cast<char*>(step.memory) : step.pages;
   int64_t page_bytes = op.of_memory ? step.plan->memory_page_bytes : step.plan->page_bytes;
   auto head = [&](int64_t page) {
-    return Head<T>{pages + (page * step.batch + text) * page_bytes + op.page_offset + number * head_bytes(op.cache_type, width),
-                   width};
+    return Head<T>{
+        pages + (page * step.batch + text) * page_bytes + op.page_offset + number * head_bytes(op.cache_type, width),
+        width};
   };
   int64_t n = op.of_memory ? step.memory_lengths[text] : step.lengths[text];
   if (!op.of_memory) {
     head(n / kPage).write(n % kPage, k, v);
-    if (!op.shared_keys) n++;  // it sees itself, but with shared keys only where it sees no other
+    if (!op.shared_keys) n++;  // a position sees itself; with shared keys, only if it sees no other
   }
   int64_t n_pages = (n + kPage - 1) / kPage;
   float query_scale = 1, weight_scale = 1, ones[kPanel];
@@ -155,7 +159,7 @@ void attend(const Step& step, const Operation& op, Range range, char* scratch) {
     attend_head<T>(step, op, task / op.heads, task % op.heads, scratch);
 }
 
-// Bytes that `attend` needs for a cache of so many pages.
+// Bytes of scratch memory that `attend` needs for a cache of `n_pages` pages.
 inline int64_t attention_scratch(int64_t width, int64_t n_pages) {
   int64_t padded = round_up(width, kPanel) + kPanel;
   return 3 * padded * 4 + 2 * round_up(padded > kPage ? padded : kPage, 32) + 4 * (n_pages * kPage + 2 * kPanel);

@@ -1,4 +1,4 @@
-// Matrices: a panel range times all rows of a batch, and what follows a product (bias, addend, ReLU, residual stream).
+// Matrix products: a range of panels times all rows of a batch, then bias, addend, ReLU and the residual stream.
 #pragma once
 #include "rows.h"
 #include "tile.h"
@@ -6,14 +6,14 @@
 namespace native {
 namespace NATIVE_VARIANT {
 
-constexpr int kChunkRows = 64, kChunkPanels = 4;  // whose sums lie in scratch memory at one time
+constexpr int kChunkRows = 64, kChunkPanels = 4;  // computed at a time, in scratch memory
 
-// Tasks first to last (excluded) of an operation.
+// Tasks [begin, end) of an operation.
 struct Range {
   int64_t begin, end;
 };
 
-// Where the rows of a product begin in one stretch.
+// The input rows of a product within one stretch.
 template <class T>
 struct Input {
   const typename Of<T>::Activation* a;
@@ -30,14 +30,15 @@ INLINE const typename Of<T>::Activation* numbers_of(const Buffer& buffer) {
     return buffer.floats;
 }
 
-// Rows from `row` on of a buffer that has as many rows as the result.
+// Rows from `row` on, of a buffer with one row per row of the result.
 template <class T>
 INLINE Input<T> plain_input(const Buffer& from, int64_t row, int64_t first) {
   const float* scales = from.segment ? from.scales + row * from.n_segments() + first / from.segment : nullptr;
   return {numbers_of<T>(from) + row * from.stride + first, from.stride, scales, from.n_segments()};
 }
 
-// Windows of a text: stretch s lies at one position of one of the two buffers, and a row `step` behind the one before.
+// Windows of a text: stretch s reads one position of one of the two buffers; each row starts `step` after the previous
+// one.
 template <class T>
 INLINE Input<T> window_input(const Step& step, const Operation& op, int64_t text, int64_t s) {
   int n_sources = op.second < 0 ? 1 : 2;
@@ -56,7 +57,7 @@ INLINE void multiply(const Matrix& m, int64_t s, int64_t panel, int64_t n_panels
   Tiles<T>::run(in.a, in.stride, n_rows, (m.length(s) + 1) / 2, b + header, stride, n_panels, to, scales);
 }
 
-// What follows a product: sums of `n` outputs from `column` on, of one row.
+// Finishes `n` outputs of one row, from `column` on: bias, addend, ReLU, rounding, residual stream.
 INLINE void finish(const Step& step, const Operation& op, const float* sums, int64_t row, int64_t column, int64_t n) {
   int64_t text = row / op.rows, at = row % op.rows * op.matrix->n + column;
   const Buffer& target = step.buffers[op.target];
@@ -104,7 +105,7 @@ void dense(const Step& step, const Operation& op, Range range, float* sums) {
   }
 }
 
-// The stretches of a range, each into memory of its own: [stretch][row][outputs].
+// Computes the stretches of a range, each into its own memory: [stretch][row][outputs].
 template <class T>
 void dense_apart(const Step& step, const Operation& op, Range range) {
   const Matrix& m = *op.matrix;
@@ -115,7 +116,7 @@ void dense_apart(const Step& step, const Operation& op, Range range) {
   }
 }
 
-// Adds the stretches up, in their order as `dense` does.
+// Sums the stretches in the same order as `dense`.
 INLINE void add_up(const Step& step, const Operation& op, Range range, float* sums) {
   const Matrix& m = *op.matrix;
   int64_t n_rows = op.rows * step.batch, width = m.n_panels() * kPanel;

@@ -1,12 +1,12 @@
-// The sparse feed-forward block: a unit of each block is picked and its first row read, then the second rows are added.
+// The sparse feed-forward layer: picks one unit per block and reads its row of w1, then sums the picked rows of w2.
 #pragma once
 #include "attention.h"
 
 namespace native {
 namespace NATIVE_VARIANT {
 
-constexpr int64_t kLag = 3;       // blocks between a pick, which fetches a row, and the use of the row
-constexpr int64_t kColumns = 64;  // of a task that adds rows up
+constexpr int64_t kLag = 3;       // blocks between a pick, which prefetches a row, and the use of that row
+constexpr int64_t kColumns = 64;  // summed by one task
 
 template <class T>
 INLINE float first_product(const Rows& table, int64_t unit, const Buffer& x, int64_t text) {
@@ -14,14 +14,16 @@ INLINE float first_product(const Rows& table, int64_t unit, const Buffer& x, int
   if constexpr (sizeof(T) == 1) {
     const float* scales = x.scales + text * x.n_segments();
     const int16_t* shorts = x.shorts + text * x.stride;
-    return dot_scaled(reinterpret_cast<const int8_t*>(row), shorts, scales, x.segment, table.width) * table.scales[unit];
+    return dot_scaled(reinterpret_cast<const int8_t*>(row), shorts, scales, x.segment, table.width) *
+           table.scales[unit];
   } else {
     using Number = typename Stored<T>::Type;
     return dot(reinterpret_cast<const Number*>(row), x.floats + text * x.stride, table.width);
   }
 }
 
-// Units of the blocks of a range, and relu(x w1) of each; T is the type of the controller's matrix and of the rows.
+// Picks the units of a range of blocks and computes relu(x w1) for each. T is the type of the controller's matrix, R
+// that of the rows.
 template <class T, class R>
 void pick(const Step& step, const Operation& op, Range range, float* logits) {
   const Matrix& m = *op.matrix;
@@ -35,7 +37,7 @@ void pick(const Step& step, const Operation& op, Range range, float* logits) {
       int64_t at = text * op.n_blocks + block;
       float h = first_product<R>(table, block * op.block + units[at], x, text);
       float* y = hidden.floats + text * hidden.stride + block;
-      *y = (h > 0 ? h : 0) * *y;  // the gain stood there
+      *y = (h > 0 ? h : 0) * *y;  // holds the gain until now
     }
   };
   for (int64_t block = range.begin; block < range.end; block++) {
@@ -66,7 +68,7 @@ void pick(const Step& step, const Operation& op, Range range, float* logits) {
     read_rows(block);
 }
 
-// Adds up the picked second rows, of the columns of a range; rows of units that are 0 are not read.
+// Sums the picked rows of w2 over a range of columns; rows of units that are 0 are not read.
 template <class R>
 void gather(const Step& step, const Operation& op, Range range, float* sums) {
   using Number = typename Stored<R>::Type;
@@ -74,7 +76,8 @@ void gather(const Step& step, const Operation& op, Range range, float* sums) {
   const Buffer& hidden = step.buffers[op.source];
   const Buffer& target = step.buffers[op.target];
   const int32_t* units = step.units + step.batch * step.plan->pick_blocks[op.pick];
-  int64_t first = range.begin * kColumns, last = range.end * kColumns < table.width ? range.end * kColumns : table.width;
+  int64_t first = range.begin * kColumns,
+          last = range.end * kColumns < table.width ? range.end * kColumns : table.width;
   int64_t n = last - first;
   if (n <= 0) return;
   for (int64_t text = 0; text < step.batch; text++) {

@@ -1,16 +1,19 @@
-// A step as a custom call of XLA: (model, input, lengths, pages, state, memory lengths, memory) -> (output, pages, state).
-// The cache's results are its arguments' memory where the caller says so (input_output_aliases); else they are copied.
+// A step as an XLA custom call: (model, input, lengths, pages, state, memory lengths, memory) -> (output, pages,
+// state). With input_output_aliases the cache is updated in place; otherwise it is copied.
+#include "xla/ffi/api/ffi.h"
+
 #include <cstring>
 
 #include "api.h"
 #include "plan.h"
-#include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
 
 namespace {
 
-ffi::Error wrong(const std::string& text) { return ffi::Error(ffi::ErrorCode::kInvalidArgument, "native step: " + text); }
+ffi::Error wrong(const std::string& text) {
+  return ffi::Error(ffi::ErrorCode::kInvalidArgument, "native step: " + text);
+}
 
 ffi::Error step(ffi::Buffer<ffi::S32> number, ffi::Buffer<ffi::F32> input, ffi::Buffer<ffi::S32> lengths,
                 ffi::Buffer<ffi::U8> pages, ffi::Buffer<ffi::F32> state, ffi::Buffer<ffi::S32> memory_lengths,

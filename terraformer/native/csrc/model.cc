@@ -16,11 +16,11 @@ namespace {
 
 constexpr int64_t kHugePage = int64_t{1} << 21;
 constexpr int64_t kMostBatch = 4096, kMostWorkspace = int64_t{1} << 36;
-constexpr int64_t kSlack = 256;  // bytes behind a buffer that whole vectors reach into
+constexpr int64_t kSlack = 256;  // bytes after a buffer that whole vectors may touch
 
 std::atomic<uint32_t> generation{1};
 
-// A lock that a child does not inherit locked.
+// A lock that a forked child never inherits locked.
 class Turn {
  public:
   explicit Turn(std::atomic<uint32_t>& busy) : busy_(busy) {
@@ -40,7 +40,7 @@ class Turn {
   std::atomic<uint32_t>& busy_;
 };
 
-// Hands out memory, or counts what it would hand out.
+// Hands out memory, or only counts it.
 class Arena {
  public:
   explicit Arena(char* base) : base_(base) {}
@@ -140,7 +140,8 @@ void Model::check(const Call& call) const {
     size_t first = plan_.pick_blocks[pick];
     size_t last = pick + 1 < plan_.pick_blocks.size() ? plan_.pick_blocks[pick + 1] : n_blocks;
     for (size_t i = first * call.batch; i < last * call.batch; i++)
-      need(call.given_units[i] >= 0 && call.given_units[i] < plan_.unit_limits[first], "units: expected some of a block");
+      need(call.given_units[i] >= 0 && call.given_units[i] < plan_.unit_limits[first],
+           "units: expected some of a block");
   }
 }
 

@@ -1,4 +1,4 @@
-// A plan that is ready to run: its memory, its threads, and the code for this processor.
+// A plan that is ready to run: its memory, its threads and the variant for this processor.
 #pragma once
 #include <atomic>
 #include <memory>
@@ -9,7 +9,7 @@
 
 namespace native {
 
-// Arguments of a call, of so many texts, each of which must be there unless the plan has no use for it.
+// The arguments of one call. Each is required unless the plan does not use it.
 struct Call {
   int64_t batch;
   const float* input;
@@ -21,18 +21,18 @@ struct Call {
   const char* memory;
   int64_t n_memory_pages;
   float* state;
-  const int32_t* given_units;  // [pick][text, block], to be taken in the place of the best; or null
-  int32_t* units;              // where those that were taken go; or null
+  const int32_t* given_units;  // [pick][text, block] units to use instead of the best ones, or null
+  int32_t* units;              // receives the units that were used, or null
 };
 
 class Model {
  public:
-  // Threads: 0 for as many as there are cores, of which there are never more. Throws PlanError.
+  // `n_threads` is 0 for one per core, which is also the maximum. Throws PlanError.
   Model(Plan plan, int n_threads, const std::string& variant);
   ~Model();
   Model(const Model&) = delete;
 
-  // Throws PlanError if an argument does not fit the plan. Calls from several threads take turns.
+  // Throws PlanError if an argument does not fit the plan. Concurrent calls take turns.
   void run(const Call& call);
 
   const Plan& plan() const { return plan_; }
@@ -46,14 +46,14 @@ class Model {
   const Plan plan_;
   int n_threads_;
   const Variant* variant_;
-  // Of the largest call so far.
+  // Sized for the largest call so far.
   int64_t batch_ = 0, n_pages_ = 0;
   std::vector<Buffer> buffers_;
   std::vector<char*> scratch_;
   float* partial_ = nullptr;
   std::vector<int32_t> units_;
   char* memory_ = nullptr;
-  // The fork of the process, counted, in which somebody runs the model; 0: nobody does.
+  // A lock: the number of the process's fork in which a thread runs the model, or 0.
   std::atomic<uint32_t> busy_{0};
 };
 

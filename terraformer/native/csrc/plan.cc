@@ -1,14 +1,13 @@
 #include "plan.h"
 
-
 namespace native {
 namespace {
 
-constexpr int64_t kMostNumbers = int64_t{1} << 40;  // of anything: so products of two do not overflow
+constexpr int64_t kMostNumbers = int64_t{1} << 40;  // of any size, so that products of two do not overflow
 constexpr int64_t kMostRows = int64_t{1} << 22;
-constexpr int64_t kMostPanelsApart = 16;  // a matrix with more has a panel for each thread
+constexpr int64_t kMostPanelsApart = 16;  // a matrix with more panels is divided by panels instead
 
-// Reads numbers one by one; what it reads next is what its messages are about.
+// Reads numbers one by one; its messages name what it reads.
 class Reader {
  public:
   Reader(const int64_t* numbers, int64_t count) : at_(numbers), end_(numbers + count) {}
@@ -93,7 +92,8 @@ class Builder {
   }
 
   const char* memory_of(const Memory& memory, int64_t bytes) {
-    in_.need(memory.data && reinterpret_cast<uintptr_t>(memory.data) % 4 == 0, "expected memory at a multiple of 4 bytes");
+    in_.need(memory.data && reinterpret_cast<uintptr_t>(memory.data) % 4 == 0,
+             "expected memory at a multiple of 4 bytes");
     if (memory.bytes < bytes)
       in_.fail("expected " + std::to_string(bytes) + " bytes, found " + std::to_string(memory.bytes));
     return static_cast<const char*>(memory.data);
@@ -139,7 +139,7 @@ class Builder {
   void read_operation(int64_t i) {
     in_.about("operation " + std::to_string(i));
     Operation op{};
-    op.kind = static_cast<Kind>(in_.next("kind", 1, static_cast<int64_t>(Kind::kQuantise)));
+    op.kind = static_cast<Kind>(in_.next("kind", 1, static_cast<int64_t>(Kind::kQuantize)));
     op.meets = in_.flag("meets");
     op.source = buffer_index("source");
     op.second = buffer_index("second");
@@ -181,7 +181,7 @@ class Builder {
     check(op);
     plan_.operations.push_back(op);
     if (!op.apart) return;
-    // Threads have to meet before they add up, and nothing else may stand in the same group.
+    // Threads must synchronize before the sum, and nothing else may be in the same group.
     if (plan_.operations.size() > 1) plan_.operations[plan_.operations.size() - 2].meets = true;
     plan_.operations.back().meets = true;
     op.kind = Kind::kAddUp;
@@ -194,7 +194,7 @@ class Builder {
     return plan_.buffers[buffer];
   }
 
-  // That what is read in 8 bits beside has 16-bit numbers, with one scale for each stretch.
+  // Checks that the input of int8 weights has a 16-bit form, with one scale per stretch.
   void in_shorts(Type type, const Buffer& b, int64_t stretch) {
     in_.need(type != Type::kInt8 || (b.segment && (b.segment == b.width || b.segment % stretch == 0)),
              "expected a source with segments for a matrix in 8 bits");
@@ -202,7 +202,7 @@ class Builder {
 
   void check(Operation& op) {
     const Buffer& target = plan_.buffers[op.target];
-    if (op.kind != Kind::kQuantise && op.kind != Kind::kAttend) in_.need(op.source >= 0, "expected a source");
+    if (op.kind != Kind::kQuantize && op.kind != Kind::kAttend) in_.need(op.source >= 0, "expected a source");
     switch (op.kind) {
       case Kind::kNorm:
         row(op.source, target.width, "expected a source of the target's width");
@@ -214,7 +214,8 @@ class Builder {
         row(op.source, target.width, "expected a source of the target's width");
         in_.need(op.table && op.table->n == target.rows && op.table->width == target.width, "expected a row a module");
         in_.need(op.table->type != Type::kInt8, "expected gates in float32 or bfloat16");
-        in_.need(op.step > 0 && (!target.segment || op.step == target.segment), "expected a chunk, that of the segments");
+        in_.need(op.step > 0 && (!target.segment || op.step == target.segment),
+                 "expected a chunk, that of the segments");
         break;
       case Kind::kDense:
         check_dense(op);
@@ -256,7 +257,7 @@ class Builder {
         row(op.second, target.width, "expected a second source of the target's width");
         in_.need(target.rows == 1, "expected a target of one row");
         break;
-      case Kind::kQuantise:
+      case Kind::kQuantize:
         in_.need(target.rows == 1 && target.segment, "expected a target of one row with segments");
         break;
       case Kind::kAddUp:
@@ -273,7 +274,7 @@ class Builder {
     if (op.addend >= 0) row(op.addend, op.rows * m.n, "expected an addend of the target's width");
     if (!op.step) {
       in_.need(op.second < 0 && from.rows == op.rows && from.width == m.k, "expected a source of the matrix's inputs");
-      // Inputs are read in pairs, and behind what the caller gives there may be nothing.
+      // Inputs are read in pairs, and nothing may follow the caller's memory.
       in_.need(op.source != kInput || m.k % 2 == 0, "expected an even number of inputs that are given by the caller");
       in_shorts(m.type, from, m.stretch);
       op.apart = m.n_stretches() > 1 && m.n_panels() <= kMostPanelsApart;

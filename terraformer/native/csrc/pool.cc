@@ -15,8 +15,8 @@ namespace native {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr auto kAwake = std::chrono::microseconds(100);  // that a thread looks for work before it sleeps
-constexpr int64_t kPatience = 400;                       // turns after which a waiting thread lets others have its core
+constexpr auto kAwake = std::chrono::microseconds(100);  // time that a thread spins before it sleeps
+constexpr int64_t kPatience = 400;                       // spins after which a waiting thread yields its core
 
 struct Job {
   void (*work)(void*, int, Team&);
@@ -24,7 +24,7 @@ struct Job {
   Team* team;
 };
 
-// Where all cores are busy, the system lets a thread that wakes wait for the one that woke it, which works on.
+// On a busy machine the scheduler queues a woken thread behind the one that woke it, which keeps working.
 void keep_off_this_core(pthread_t thread) {
 #if defined(__linux__)
   cpu_set_t cores;
@@ -37,11 +37,11 @@ void keep_off_this_core(pthread_t thread) {
 #endif
 }
 
-// One thread and its letter box.
+// One thread and its mailbox.
 class Worker {
  public:
   explicit Worker(int number) : number_(number) {
-    sigset_t every, before;  // signals are for the threads of the program
+    sigset_t every, before;  // signals go to the program's own threads
     sigfillset(&every);
     pthread_sigmask(SIG_SETMASK, &every, &before);
     std::thread thread([this] { live(); });
@@ -56,11 +56,13 @@ class Worker {
     box_.store(kGiven, std::memory_order_seq_cst);
     if (!asleep_.load(std::memory_order_seq_cst)) return;
     keep_off_this_core(handle_);
-    { std::lock_guard<std::mutex> lock(mutex_); }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+    }
     wake_.notify_one();
   }
 
-  // Takes the job back unless it has begun, and else waits for its end.
+  // Takes the job back if it has not started, else waits for its end.
   void end() {
     int given = kGiven;
     if (box_.compare_exchange_strong(given, kEmpty, std::memory_order_acq_rel)) return;
@@ -103,14 +105,14 @@ class Worker {
 
 struct Pool {
   std::mutex turn;
-  std::vector<Worker*> workers;  // which end with the process
+  std::vector<Worker*> workers;  // live until the process ends
 };
 
 std::atomic<Pool*> pool{nullptr};
 
 Pool& the_pool() {
   static std::once_flag once;
-  // A child has none of its parent's threads, and may have a lock that one of them held.
+  // A forked child has none of its parent's threads, and may hold a lock that one of them held.
   std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr); }); });
   Pool* found = pool.load(std::memory_order_acquire);
   if (found) return *found;

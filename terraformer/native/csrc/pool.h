@@ -1,8 +1,8 @@
-// Threads that stay: they wait for work, at first awake, and sleep when there is none.
+// A persistent thread pool. Idle threads spin briefly, then sleep.
 //
-// Work is a row of groups of tasks, each of which needs the whole group before. Every thread has its share of a group,
-// and what another one has not begun when a thread is done with its own it takes over: so a thread whose core is busy
-// with other programs holds nobody up for longer than the tasks that it has begun.
+// Work is a sequence of groups of tasks; a group starts when the previous one is finished. Each thread owns a share of
+// every group and, when it is done, takes over tasks that others have not started. So a thread whose core is busy with
+// other programs delays the rest by no more than the tasks it has started.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -13,19 +13,19 @@ constexpr int kMostThreads = 64;
 
 void pause_briefly(int64_t turn);
 
-// Tasks from `begin` to `end`, excluded.
+// Tasks [begin, end).
 struct Share {
   int64_t begin, end;
 };
 
-// What the threads of one call know of each other. A number beside each count says of which group it is, counted from 1:
-// a thread that comes late finds its group done, or a later one begun.
+// State shared by the threads of one call. Each count carries the number of its group, from 1, so a late thread sees
+// that its group is finished or that a later one has started.
 class Team {
  public:
   explicit Team(int n_threads) : n_threads_(n_threads) {}
   int n_threads() const { return n_threads_; }
 
-  // The next so many tasks of the share of a thread, for whoever asks; an empty one if there are none.
+  // Claims up to `count` tasks of a thread's share; empty if none are left.
   Share claim(uint64_t group, int owner, Share share, int64_t count) {
     std::atomic<uint64_t>& next = next_[owner].value;
     uint64_t seen = next.load(std::memory_order_acquire);
@@ -38,7 +38,7 @@ class Team {
     }
   }
 
-  // So many claimed tasks are done.
+  // Reports `count` claimed tasks as finished.
   void finish(uint64_t group, int64_t count) {
     uint64_t seen = done_.value.load(std::memory_order_acquire);
     while (true) {
@@ -70,12 +70,12 @@ class Team {
   Line next_[kMostThreads];
 };
 
-// Calls work(context, thread, team) on up to so many threads at once, this one being number 0, and returns when all that
-// began have ended; threads that sleep may not begin at all. Calls from several threads take turns. After a fork, the
-// child makes threads of its own.
+// Calls work(context, thread, team) on up to `n` threads, the caller being thread 0, and returns when every thread that
+// started has finished; a sleeping thread may not start at all. Concurrent calls take turns. After a fork, the child
+// creates its own threads.
 void run_on_threads(int n, void (*work)(void* context, int thread, Team& team), void* context);
 
-// Cores that this process may use.
+// Number of cores that this process may use.
 int n_cores();
 
 }  // namespace native

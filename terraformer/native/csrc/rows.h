@@ -1,6 +1,6 @@
-// Rows of numbers: their dot products and sums, normalisation, rounding to 16 bits.
+// Arithmetic on rows: dot products, sums, normalization, rounding to 16 bits.
 //
-// Rows of activations are followed by so much memory that whole vectors may be read and written at their ends.
+// Rows of activations are followed by enough memory to read and write whole vectors at their ends.
 #pragma once
 #include "simd.h"
 #include "types.h"
@@ -8,7 +8,7 @@
 namespace native {
 namespace NATIVE_VARIANT {
 
-// So many numbers of a row as one vector, float32.
+// One vector of a row, as float32.
 INLINE Floats widened(const float* p) { return load(p); }
 INLINE Floats widened(const uint16_t* p) {
   typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
@@ -40,7 +40,7 @@ INLINE float dot(const T* w, const float* x, int64_t n) {
   return total;
 }
 
-// Of 8 bits by 16, in stretches that 32 bits hold; each has a scale of the activations.
+// Dot product of int8 by int16, in stretches short enough for 32-bit sums; each has a scale of the activations.
 INLINE float dot_scaled(const int8_t* w, const int16_t* x, const float* scales, int64_t segment, int64_t n) {
   float total = 0;
   int64_t most = segment < 2 * kMostPairs ? segment : 2 * kMostPairs;
@@ -72,14 +72,14 @@ INLINE void add_rows(const T* const* w, const float* h, float* y, int64_t n) {
     for (int j = 0; j < N; j++) y[i] = multiply_add(all(h[j]), all(single(w[j][i])), all(y[i]))[0];
 }
 
-// Rounds to 16 bits; returns what one step is worth. Numbers behind the last one become zeros, up to an even place.
+// Rounds to 16 bits and returns the scale. Pads with a zero to an even length.
 INLINE float to_shorts(const float* x, int16_t* y, int64_t n) {
   Floats most = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) most = larger(magnitude(load(x + i)), most);
   float top = largest_of(most);
   for (int64_t j = i; j < n; j++) top = __builtin_fabsf(x[j]) > top ? __builtin_fabsf(x[j]) : top;
-  // Of what is not a number, or is all zeros, zeros.
+  // NaN, infinity and all zeros become zeros.
   if (!(top > 1e-30f && top < 1e30f)) {
     memset(y, 0, static_cast<size_t>(round_up(n, 2)) * 2);
     return top > 1e30f || top != top ? __builtin_nanf("") : 0.0f;
@@ -95,19 +95,19 @@ INLINE float to_shorts(const float* x, int16_t* y, int64_t n) {
   return top / kMostShort;
 }
 
-// The row of a buffer in 16 bits, a segment at a time.
+// Rounds a row of a buffer to 16 bits, segment by segment.
 INLINE void row_to_shorts(const Buffer& buffer, int64_t row) {
   const float* x = buffer.floats + row * buffer.stride;
   for (int64_t s = 0; s < buffer.n_segments(); s++) {
     int64_t begin = s * buffer.segment, left = buffer.width - begin;
-    buffer.scales[row * buffer.n_segments() + s] =
-        to_shorts(x + begin, buffer.shorts + row * buffer.stride + begin, left < buffer.segment ? left : buffer.segment);
+    buffer.scales[row * buffer.n_segments() + s] = to_shorts(x + begin, buffer.shorts + row * buffer.stride + begin,
+                                                             left < buffer.segment ? left : buffer.segment);
   }
 }
 
-// The mean of two rows, centred unless by the root mean square alone, divided by its deviation, scaled and shifted.
-INLINE void normalise(const float* x, const float* other, const float* scale, const float* bias, bool centred, float* y,
-                      int64_t n) {
+// LayerNorm (`centered`) or RMSNorm of a row, or of the mean of two rows.
+INLINE void normalize(const float* x, const float* other, const float* scale, const float* bias, bool centered,
+                      float* y, int64_t n) {
   int64_t whole = n / kLanes * kLanes;
   Floats sums = {};
   float sum = 0;
@@ -117,7 +117,7 @@ INLINE void normalise(const float* x, const float* other, const float* scale, co
     sums += v;
   }
   for (int64_t i = whole; i < n; i++) sum += y[i] = other ? (x[i] + other[i]) * 0.5f : x[i];
-  float mean = centred ? (sum_of(sums) + sum) / static_cast<float>(n) : 0.0f;
+  float mean = centered ? (sum_of(sums) + sum) / static_cast<float>(n) : 0.0f;
   Floats squares = {};
   float square = 0;
   for (int64_t i = 0; i < whole; i += kLanes) {
@@ -136,7 +136,7 @@ INLINE void normalise(const float* x, const float* other, const float* scale, co
   }
 }
 
-// y = e to the x - most; returns their sum.
+// x = exp(x - most); returns the sum.
 INLINE float exponentials(float* x, float most, int64_t n) {
   Floats sums = {};
   float sum = 0;
@@ -162,7 +162,7 @@ INLINE float largest(const float* x, int64_t n) {
   return top;
 }
 
-// The first of the largest numbers.
+// Index of the first number equal to `value`, which is the largest.
 INLINE int64_t place_of(const float* x, float value, int64_t n) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {

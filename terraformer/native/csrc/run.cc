@@ -1,4 +1,4 @@
-// See run.h. What a task computes does not depend on who computes it, nor on the tasks beside it.
+// See run.h. The result of a task depends neither on the thread that computes it nor on the tasks next to it.
 #include "run.h"
 
 #include "feed_forward.h"
@@ -28,7 +28,7 @@ int64_t n_tasks(const Step& step, const Operation& op) {
   }
 }
 
-// Of a task, beside those of the same group; only products stand in groups.
+// Cost of a task relative to others in its group; only products share groups.
 int64_t cost(const Operation& op) { return op.kind == Kind::kDense ? op.matrix->k : 1; }
 
 void mix(const Buffer& a, const Buffer& b, const Buffer& to, int64_t text) {
@@ -37,7 +37,7 @@ void mix(const Buffer& a, const Buffer& b, const Buffer& to, int64_t text) {
   for (int64_t i = 0; i < to.width; i++) y[i] = (x[i] + other[i]) * 0.5f;
 }
 
-// A chunk of the columns of one row, times what its module is gated by.
+// Multiplies a chunk of one row's columns by the gating vector of its module.
 template <class Number>
 INLINE void gate(const Step& step, const Operation& op, int64_t task) {
   const Buffer &from = step.buffers[op.source], &to = step.buffers[op.target];
@@ -52,7 +52,7 @@ INLINE void gate(const Step& step, const Operation& op, int64_t task) {
   if (to.segment) to.scales[row * to.n_segments() + chunk] = to_shorts(y, to.shorts + row * to.stride + first, n);
 }
 
-// A row of what a convolution sees: the positions before from the state, the last one from the source.
+// Fills a row of what a convolution sees: earlier positions from the state, the current one from the source.
 void history(const Step& step, const Operation& op, int64_t task) {
   const Buffer &from = step.buffers[op.source], &to = step.buffers[op.target];
   int64_t text = task / to.rows, row = task % to.rows, slot = (row + 1 + step.lengths[text]) % to.rows;
@@ -64,7 +64,7 @@ void history(const Step& step, const Operation& op, int64_t task) {
   if (to.segment) row_to_shorts(to, text * to.rows + row);
 }
 
-// The simple recurrent unit: gates [reset, forget, update] of a text, and its state.
+// The SRU for one text: gates [reset, forget, update] and the state.
 void recur(const Step& step, const Operation& op, int64_t text) {
   const Buffer &from = step.buffers[op.source], &gates = step.buffers[op.second], &to = step.buffers[op.target];
   const float *x = from.floats + text * from.numbers(), *gate = gates.floats + text * gates.numbers();
@@ -162,7 +162,7 @@ void perform(const Step& step, const Operation& op, Range range, char* scratch) 
         const Buffer& from = step.buffers[op.source];
         const float* other = nullptr;
         if (op.second >= 0) other = step.buffers[op.second].floats + task * step.buffers[op.second].stride;
-        normalise(from.floats + task * from.stride, other, op.scale, op.bias, !op.root_mean_square,
+        normalize(from.floats + task * from.stride, other, op.scale, op.bias, !op.root_mean_square,
                   target.floats + task * target.stride, target.width);
         if (target.segment) row_to_shorts(target, task);
         break;
@@ -179,7 +179,7 @@ void perform(const Step& step, const Operation& op, Range range, char* scratch) 
       case Kind::kMix:
         mix(step.buffers[op.source], step.buffers[op.second], target, task);
         break;
-      case Kind::kQuantise:
+      case Kind::kQuantize:
         row_to_shorts(target, task);
         break;
       default:
@@ -187,9 +187,9 @@ void perform(const Step& step, const Operation& op, Range range, char* scratch) 
     }
 }
 
-// Operations up to one behind which threads meet: their tasks, one operation's after the other's.
+// Consecutive operations up to one after which threads synchronize, and their tasks in order.
 struct Group {
-  const Operation *first, *last;  // the latter included
+  const Operation *first, *last;  // inclusive
   int64_t tasks;
 
   void perform_some(const Step& step, Share share, char* scratch) const {
@@ -202,7 +202,7 @@ struct Group {
     }
   }
 
-  // The tasks of one of `n` threads, by cost.
+  // The share of one of `n` threads, balanced by cost.
   Share share(const Step& step, int64_t total, int thread, int n) const {
     return {task_at(step, total * thread / n), task_at(step, total * (thread + 1) / n)};
   }
@@ -226,7 +226,7 @@ struct Group {
   }
 };
 
-// Tasks that a thread begins at one time: half of its share, but of a matrix as many panels as a tile has at least.
+// Tasks that a thread claims at once: half of its share, but at least as many panels as a tile has.
 int64_t at_one_time(Share share) { return round_up((share.end - share.begin + 1) / 2, kChunkPanels); }
 
 void run(const Step& step, int thread, Team& team) {

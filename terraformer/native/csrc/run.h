@@ -1,4 +1,4 @@
-// The one function that is compiled for each kind of processor: a plan's operations, by one of the threads that share it.
+// The function that is compiled once per variant: runs a plan's operations on one of the threads that share it.
 #pragma once
 #include "pool.h"
 #include "types.h"
@@ -13,7 +13,7 @@ struct Variant {
   Run run;
 };
 
-// Those that were compiled, the fastest first; the last one runs everywhere.
+// The compiled variants, fastest first; the last one runs on any processor.
 const Variant* variants();
 int n_variants();
 

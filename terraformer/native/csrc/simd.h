@@ -1,8 +1,8 @@
-// Vectors of the processor that a file is compiled for, the widest ones that it has.
+// The widest vectors of the processor that a file is compiled for.
 //
-// A file that includes this is compiled once for each kind of processor, with NATIVE_VARIANT as the name of its
-// namespace; everything here is in that namespace or inlined, so that the linker cannot take one kind's code for
-// another's. Arithmetic is that of the compiler's vector types; intrinsics stand only where those have no words for it.
+// A file that includes this is compiled once per variant, in a namespace named NATIVE_VARIANT. Everything here is in
+// that namespace or inlined, so the linker cannot mix up the variants. Arithmetic uses the compiler's vector types, and
+// intrinsics only where these cannot express it.
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -20,7 +20,7 @@ namespace NATIVE_VARIANT {
 
 #if defined(__AVX512BW__)
 constexpr int kLanes = 16;
-// Sums that a dot product keeps apart (even and odd terms), and the rows of a tile: as many as there are registers for.
+// Separate sums of a dot product (even and odd terms), and sums of a tile: as many as there are registers for.
 constexpr int kSums = 2;
 constexpr int kTileSums = 24;
 #elif defined(__AVX2__)
@@ -39,8 +39,8 @@ typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
 typedef int16_t Shorts __attribute__((vector_size(4 * kLanes)));
 typedef int8_t Bytes __attribute__((vector_size(2 * kLanes)));
 
-// Calls f once for each index below N, as a constant expression. Compilers keep small arrays in registers only where they
-// see every index before they inline; loops over them end up in memory.
+// Calls f with each index below N as a constant expression. Compilers keep small arrays in registers only if every
+// index is constant before inlining; loops over them spill to memory.
 template <int... I, class F>
 INLINE void each_of(std::integer_sequence<int, I...>, F&& f) {
   (f(std::integral_constant<int, I>{}), ...);
@@ -66,7 +66,7 @@ INLINE void store(float* p, Floats v) { memcpy(p, &v, sizeof v); }
 INLINE Floats as_floats(Bits v) { return reinterpret_cast<Floats>(v); }
 INLINE Floats to_floats(Ints v) { return __builtin_convertvector(v, Floats); }
 
-// a * b + c, rounded once where the processor can.
+// a * b + c, fused where the processor can.
 INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
 #if defined(__AVX512BW__)
   return _mm512_fmadd_ps(a, b, c);
@@ -81,7 +81,7 @@ INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 INLINE Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
 INLINE Floats magnitude(Floats a) { return as_floats(reinterpret_cast<Bits>(a) & (Bits{} + 0x7FFFFFFFu)); }
 
-// To the nearest whole number, to the even one of two.
+// Rounds to the nearest integer, ties to even.
 INLINE Ints nearest(Floats x) {
 #if defined(__AVX512BW__)
   return reinterpret_cast<Ints>(_mm512_cvtps_epi32(x));
@@ -96,11 +96,11 @@ INLINE Ints nearest(Floats x) {
 #endif
 }
 
-// Adds to each lane the two products of a lane's pairs of 16-bit numbers.
+// Adds to each 32-bit lane the two products of its pairs of 16-bit numbers.
 INLINE Ints add_pairs(Ints sum, Shorts a, Shorts b) {
 #if defined(__AVX512VNNI__)
-  return reinterpret_cast<Ints>(_mm512_dpwssd_epi32(reinterpret_cast<__m512i>(sum), reinterpret_cast<__m512i>(a),
-                                                    reinterpret_cast<__m512i>(b)));
+  return reinterpret_cast<Ints>(
+      _mm512_dpwssd_epi32(reinterpret_cast<__m512i>(sum), reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
 #else
 #if defined(__AVX512BW__)
   sum += reinterpret_cast<Ints>(_mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
@@ -113,7 +113,8 @@ INLINE Ints add_pairs(Ints sum, Shorts a, Shorts b) {
   sum += ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
 #endif
 #if defined(__x86_64__)
-  // Whole numbers may be added in any order, and GCC chooses one that needs more registers than there are; this pins it.
+  // GCC may reorder integer additions, and picks an order that needs more registers than there are; this pins the
+  // order.
   asm("" : "+x"(sum));
 #endif
   return sum;
@@ -148,7 +149,7 @@ INLINE float largest_of(Floats v) {
 #endif
 }
 
-// e to the x, to a relative error of 2e-7; of what is below -87 that of -87, of what is above 88 that of 88.
+// exp(x) to a relative error of 2e-7; x is clamped to [-87, 88].
 INLINE Floats exponential(Floats x) {
   x = smaller(larger(x, all(-87.0f)), all(88.0f));
   Ints n = nearest(x * all(1.442695041f));

@@ -1,8 +1,8 @@
-// The product that everything is made of: a few rows of activations times a few panels of 16 outputs.
+// The tile that every product is made of: a few rows of activations times a few panels of 16 outputs.
 //
-// Weights lie in pairs of inputs: [pair][output][2], in float32 [pair][2][output]. A weight is unpacked once for all rows
-// of a tile. Each sum goes over the inputs in the same order whatever the tile's size, so that a row's result does not
-// depend on the rows beside it.
+// Weights are stored in pairs of inputs: [pair][output][2], or [pair][2][output] in float32. A weight is unpacked once
+// for all rows of a tile. Each sum visits the inputs in the same order whatever the tile's size, so the result of a row
+// does not depend on the rows next to it.
 #pragma once
 #include "simd.h"
 #include "types.h"
@@ -14,7 +14,7 @@ struct Bfloat16 {
   uint16_t bits;
 };
 
-// Beside weights in 8 bits activations have 16, so that a product of pairs is one instruction.
+// With int8 weights, activations are int16, so that a product of pairs is one instruction.
 template <class T>
 struct Of {
   using Activation = float;
@@ -28,22 +28,21 @@ struct Of<int8_t> {
   static constexpr int kApart = 1;
 };
 
-constexpr int kVectors = kPanel / kLanes;  // of a panel
+constexpr int kVectors = kPanel / kLanes;  // per panel
 
 struct Target {
   float* c;
   int64_t stride;
-  bool adds;  // to what is there; else to zeros
+  bool adds;  // whether to add to the present values
 };
 
-// Panels in 8 bits: their scales, which may also lie elsewhere.
+// Scales of int8 panels, which may be stored elsewhere.
 struct Scales {
   const float* row;
   int64_t row_step;
   const float* outputs;  // of the first panel
   int64_t output_step;
 };
-
 
 template <class T, int R, int P>
 INLINE void tile(const typename Of<T>::Activation* a, int64_t a_stride, int64_t pairs, const char* b, int64_t b_stride,
@@ -104,11 +103,11 @@ INLINE void tile(const typename Of<T>::Activation* a, int64_t a_stride, int64_t 
   });
 }
 
-// Any number of rows and panels, a tile after the other; `b` leads to the numbers of the first panel.
+// Any number of rows and panels, tile by tile; `b` points to the numbers of the first panel.
 template <class T>
 struct Tiles {
   using A = typename Of<T>::Activation;
-  // Panels of a tile of so many rows, and the rows that a tile of one panel has at most.
+  // Panels in a tile of a given number of rows, and the most rows in a tile of one panel.
   static constexpr int kMost = kTileSums / kVectors / Of<T>::kApart;
   static constexpr int kMostRows = kMost < 16 ? kMost : 16;
   static constexpr int panels_for(int rows) { return kMost / rows >= 4 ? 4 : kMost / rows >= 2 ? 2 : 1; }
@@ -134,7 +133,7 @@ struct Tiles {
   static __attribute__((noinline)) void run(const A* a, int64_t a_stride, int64_t n_rows, int64_t pairs, const char* b,
                                             int64_t b_stride, int64_t n_panels, Target to, Scales scales) {
     while (n_rows) {
-      // Of nearly equal size: 16 rows are 8 and 8, not 12 and 4.
+      // Tiles of nearly equal size: 16 rows are 8 and 8, not 12 and 4.
       int64_t blocks = (n_rows + kMostRows - 1) / kMostRows, count = (n_rows + blocks - 1) / blocks;
       pick<kMostRows>(count, a, a_stride, pairs, b, b_stride, n_panels, to, scales);
       a += count * a_stride;

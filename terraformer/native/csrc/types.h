@@ -1,7 +1,7 @@
-// What a plan is made of: tensors, buffers and operations, checked once and then trusted.
+// The parts of a plan: tensors, buffers and operations. They are checked once and then trusted.
 //
-// Letters: k inputs and n outputs of a matrix; a panel is 16 outputs side by side; a stretch is so many inputs that are
-// added up apart, with scales of their own.
+// A matrix has k inputs and n outputs. A panel is 16 neighboring outputs. A stretch is a number of inputs that are
+// summed separately and have their own scales.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -11,8 +11,8 @@
 namespace native {
 
 constexpr int kPanel = 16;       // outputs
-constexpr int kPage = 64;        // positions of a cache that lie together
-constexpr int kMostPairs = 512;  // of a stretch in 8 bits: more overflow 32
+constexpr int kPage = 64;        // positions in a page of the cache
+constexpr int kMostPairs = 512;  // in an int8 stretch: more would overflow 32-bit sums
 constexpr float kMostShort = 16383.0f;
 
 enum class Type : int64_t { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2 };
@@ -20,12 +20,12 @@ inline int64_t size_of(Type type) { return type == Type::kFloat32 ? 4 : type == 
 
 inline int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
-// Bytes of a panel of k inputs, which are stored in pairs: its scales, where it has some, and its numbers.
+// Bytes of a panel of k inputs: scales, if it has any, and numbers, in pairs of inputs.
 inline int64_t panel_bytes(Type type, int64_t k) {
   return round_up((type == Type::kInt8 ? 4 * kPanel : 0) + round_up(k, 2) * kPanel * size_of(type), 64);
 }
 
-// Packed: stretch by stretch, of each panel by panel.
+// A packed matrix: stretch by stretch, and panel by panel within a stretch.
 struct Matrix {
   Type type;
   int64_t k, n, stretch;
@@ -43,7 +43,7 @@ struct Matrix {
   }
 };
 
-// As they are: n rows of `width` numbers; 8 bits have a scale a row.
+// A table of n rows of `width` numbers; int8 rows have a scale each.
 struct Rows {
   Type type;
   int64_t n, width;
@@ -53,7 +53,8 @@ struct Rows {
   const char* row(int64_t i) const { return data + i * width * size_of(type); }
 };
 
-// Numbers between operations, of every text `rows` rows of `width`; with a segment also in 16 bits, a scale a segment.
+// Activations between operations: `rows` rows of `width` for each text. If `segment` is set, also in 16 bits, with a
+// scale for each segment of a row.
 struct Buffer {
   int64_t rows, width, segment;
   int64_t stride;  // from row to row
@@ -76,32 +77,32 @@ enum class Kind : int64_t {
   kGather = 7,
   kRecur = 8,
   kMix = 9,
-  kQuantise = 10,
-  kAddUp = 11,  // the second part of a kDense whose stretches are computed side by side; no plan has it
+  kQuantize = 10,
+  kAddUp = 11,  // second part of a kDense whose stretches are computed in parallel; never in a plan from outside
 };
 
 struct Operation {
   Kind kind;
-  bool meets;  // whether all threads wait for each other behind it
+  bool meets;  // whether all threads synchronize after it
 
   int source = -1, second = -1, target = -1, addend = -1;  // buffers
   const Matrix* matrix = nullptr;
   const Rows* table = nullptr;
-  const float* scale = nullptr;  // of a normalisation
+  const float* scale = nullptr;  // of a normalization
   const float* bias = nullptr;
-  int64_t rows = 1;                       // of the result for each text
-  int64_t offset = 0, second_offset = 0;  // where a window begins in its buffers' rows
-  int64_t step = 0;                       // from window to window; 0: no windows
+  int64_t rows = 1;                       // of the result, per text
+  int64_t offset = 0, second_offset = 0;  // start of a window in its buffers' rows
+  int64_t step = 0;                       // from window to window; 0 means no windows
   bool relu = false, adds = false, to_grid = false, root_mean_square = false, tanh = false, by_gain = false;
-  bool apart = false;  // stretches are computed side by side, to be added up
-  // Of attention.
+  bool apart = false;  // whether stretches are computed in parallel and summed later
+  // Attention.
   int64_t heads = 0, head_width = 0, page_offset = 0;
   Type cache_type = Type::kFloat32;
   bool of_memory = false, shared_keys = false;
   int key = -1, value = -1;
-  // Of histories and recurrences: where they lie in the state of a text.
+  // Histories and recurrences: offset in the state of a text.
   int64_t state_offset = 0;
-  // Of picks.
+  // Picks.
   int64_t block = 0, n_blocks = 0;
   int pick = -1;
 };
@@ -111,32 +112,33 @@ struct Plan {
   std::vector<Matrix> matrices;
   std::vector<Rows> tables;
   std::vector<Operation> operations;
-  std::vector<int64_t> pick_blocks;  // blocks of all picks before each
-  std::vector<int64_t> unit_limits;  // units of a block, of each block of all picks
+  std::vector<int64_t> pick_blocks;  // number of blocks in all earlier picks
+  std::vector<int64_t> unit_limits;  // units per block, for each block of all picks
   int64_t page_bytes = 0, memory_page_bytes = 0, state_numbers = 0;
-  int64_t partial_numbers = 0;  // of the largest operation that is computed apart, for each text
-  int64_t widest = 0;           // of a head, or of the units of a block
+  int64_t partial_numbers = 0;  // of the largest operation with parallel stretches, per text
+  int64_t widest = 0;           // the widest head or block of units
 };
 
-// One call: its arguments, and the plan's memory for as many texts.
+// One call: its arguments, and the model's memory for its texts.
 struct Step {
   const Plan* plan;
   int64_t batch;
   Buffer* buffers;
-  const int32_t* lengths;  // positions that each text has in the cache
+  const int32_t* lengths;  // positions of each text in the cache
   char* pages;             // [page, text, bytes]
   int64_t n_pages;
   const int32_t* memory_lengths;
-  const char* memory;  // as `pages`
+  const char* memory;  // like `pages`
   int64_t n_memory_pages;
   float* state;  // [text, numbers]
   float* partial;
-  const int32_t* given_units;  // to be taken in the place of the best; or null
+  const int32_t* given_units;  // units to use instead of the best ones, or null
   int32_t* units;              // [pick][text, block]
-  char* const* scratch;        // of each thread
+  char* const* scratch;        // one per thread
 };
 
-// Bytes of a head in a page: scales of keys and of values in 8 bits, keys as a matrix of 64 outputs, values of 64 inputs.
+// Bytes of a head in a page: int8 scales of keys and values, keys as a matrix of 64 outputs, values as one of 64
+// inputs.
 inline int64_t head_bytes(Type type, int64_t width) {
   int64_t scales = type == Type::kInt8 ? 2 * kPage * 4 : 0;
   return scales + (round_up(width, 2) * kPage + kPage * round_up(width, kPanel)) * size_of(type);

@@ -1,4 +1,4 @@
-// Which of the compiled kinds of code this processor runs.
+// Which compiled variants this processor runs.
 #include <algorithm>
 
 #include "run.h"
@@ -26,7 +26,7 @@ bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_support
 
 const Variant kVariants[] = {
 #if defined(__x86_64__)
-#if !defined(NATIVE_WITHOUT_AVX512)  // which compilers take minutes for with a sanitizer
+#if !defined(NATIVE_WITHOUT_AVX512)  // compilers need minutes for it with a sanitizer
     {"avx512vnni", has_vnni, run_avx512vnni()},
     {"avx512", has_avx512, run_avx512()},
 #endif
@@ -43,7 +43,7 @@ int n_variants() { return sizeof kVariants / sizeof *kVariants; }
 int64_t scratch_bytes(const Plan& plan, int64_t n_pages) {
   int64_t widest = std::max<int64_t>(plan.widest, kPanel), row = 0;
   for (const Buffer& b : plan.buffers) row = std::max(row, b.stride);
-  int64_t sums = 64 * std::max<int64_t>(widest, 4 * kPanel);  // of a chunk of rows, or of a block's logits
+  int64_t sums = 64 * std::max<int64_t>(widest, 4 * kPanel);  // a chunk of rows, or the logits of a block
   int64_t attention = 8 * round_up(widest + kPanel, 64) + (n_pages + 1) * kPage;
   return 4 * std::max({sums, row + kPanel, attention});
 }

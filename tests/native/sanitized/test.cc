@@ -21,7 +21,8 @@ namespace {
 
 constexpr int64_t kWidth = 24, kHeads = 3, kModules = 4, kLength = 3, kBlocks = 5, kBlock = 6, kRank = 7, kOut = 21;
 
-// A plan of all kinds of operations in one type, and its memory, each tensor of which has exactly the bytes that it needs.
+// A plan of all kinds of operations in one type, and its memory, each tensor of which has exactly the bytes that it
+// needs.
 struct Example {
   std::vector<int64_t> numbers;
   std::vector<std::unique_ptr<char[]>> tensors;
@@ -34,39 +35,84 @@ struct Example {
     int64_t seen = (kModules + 2) * inner, q = type == Type::kInt8;
     page_bytes = round_up(kHeads * head_bytes(type, kWidth / kHeads), 64);
     state = kLength * kWidth + inner;
-    std::vector<std::vector<int64_t>> buffers = {
-        {1, kWidth, 0},         {1, kOut, 0},           {1, kWidth, kWidth * q},     {kModules, kWidth, 8 * q},
-        {1, kWidth, 0},         {kLength, seen, seen * q}, {1, kWidth, 0},           {1, kRank, kRank * q},
-        {1, kBlocks, 0},        {1, kWidth, 0},         {1, 3 * inner, 0},           {1, inner, inner * q}};
-    std::vector<std::vector<int64_t>> matrices = {{t, kWidth, inner, 8},
-                                                  {t, kLength * 3 * inner, inner, 3 * inner},
-                                                  {t, kWidth, kRank, kWidth},
-                                                  {t, kRank, padded, kRank},
-                                                  {t, kWidth, kOut, 10},
-                                                  {t, kWidth, inner, 10},
-                                                  {t, inner, 3 * inner, inner}};
-    std::vector<std::vector<int64_t>> tables = {
-        {q ? 1 : t, kModules, kWidth, -1}, {t, kBlocks * kBlock, kWidth, q ? 0 : -1}, {t, kBlocks * kBlock, kWidth, q ? 0 : -1}};
+    std::vector<std::vector<int64_t>> buffers = {{1, kWidth, 0},          {1, kOut, 0},
+                                                 {1, kWidth, kWidth * q}, {kModules, kWidth, 8 * q},
+                                                 {1, kWidth, 0},          {kLength, seen, seen * q},
+                                                 {1, kWidth, 0},          {1, kRank, kRank * q},
+                                                 {1, kBlocks, 0},         {1, kWidth, 0},
+                                                 {1, 3 * inner, 0},       {1, inner, inner * q}};
+    std::vector<std::vector<int64_t>> matrices = {
+        {t, kWidth, inner, 8},       {t, kLength * 3 * inner, inner, 3 * inner},
+        {t, kWidth, kRank, kWidth},  {t, kRank, padded, kRank},
+        {t, kWidth, kOut, 10},       {t, kWidth, inner, 10},
+        {t, inner, 3 * inner, inner}};
+    std::vector<std::vector<int64_t>> tables = {{q ? 1 : t, kModules, kWidth, -1},
+                                                {t, kBlocks * kBlock, kWidth, q ? 0 : -1},
+                                                {t, kBlocks * kBlock, kWidth, q ? 0 : -1}};
     std::vector<std::vector<int64_t>> vectors = {{kBlocks * kBlock}, {kWidth}, {padded}};
     std::vector<std::vector<int64_t>> operations;
     auto add = [&](std::vector<std::pair<int, int64_t>> columns) {
-      std::vector<int64_t> op = {0, 1, -1, -1, -1, -1, -1, -1, -1, -1, 1, 0, 0, 0, 0, 0,
+      std::vector<int64_t> op = {0, 1, -1, -1, -1, -1, -1, -1, -1, -1, 1,  0,  0, 0, 0, 0,
                                  0, 0, 0,  0,  0,  0,  0,  0,  0,  0,  -1, -1, 0, 0, 0, -1};
       for (auto [column, value] : columns) op[column] = value;
       operations.push_back(op);
     };
-    enum { kKind, kMeets, kSource, kSecond, kTarget, kAddend, kMatrix, kTable, kScale, kBias, kRows, kOffset,
-           kSecondOffset, kStep, kRelu, kAdds, kGrid, kRms, kTanh, kGain, kHeadsAt, kHeadWidth, kPageOffset,
-           kCacheType, kOfMemory, kShared, kKey, kValue, kStateOffset, kBlockAt, kBlocksAt, kPickAt };
+    enum {
+      kKind,
+      kMeets,
+      kSource,
+      kSecond,
+      kTarget,
+      kAddend,
+      kMatrix,
+      kTable,
+      kScale,
+      kBias,
+      kRows,
+      kOffset,
+      kSecondOffset,
+      kStep,
+      kRelu,
+      kAdds,
+      kGrid,
+      kRms,
+      kTanh,
+      kGain,
+      kHeadsAt,
+      kHeadWidth,
+      kPageOffset,
+      kCacheType,
+      kOfMemory,
+      kShared,
+      kKey,
+      kValue,
+      kStateOffset,
+      kBlockAt,
+      kBlocksAt,
+      kPickAt
+    };
     add({{kKind, 9}, {kSource, 0}, {kSecond, 0}, {kTarget, 4}});
     add({{kKind, 1}, {kSource, 4}, {kSecond, 0}, {kTarget, 2}, {kScale, 1}, {kBias, 1}});
     add({{kKind, 2}, {kSource, 2}, {kTarget, 3}, {kTable, 0}, {kStep, 8}});
     add({{kKind, 3}, {kSource, 3}, {kTarget, 6}, {kMatrix, 0}, {kRows, kModules}, {kRelu, 1}});
     add({{kKind, 4}, {kSource, 6}, {kTarget, 5}, {kOffset, inner}});
     for (int target : {6, 9})
-      add({{kKind, 3}, {kMeets, target == 9}, {kSource, 5}, {kTarget, target}, {kMatrix, 1}, {kRows, kModules}, {kStep, inner}});
-    add({{kKind, 5}, {kSource, 6}, {kKey, 6}, {kValue, 9}, {kTarget, 4}, {kAdds, 1}, {kHeadsAt, kHeads},
-         {kHeadWidth, kWidth / kHeads}, {kCacheType, t}});
+      add({{kKind, 3},
+           {kMeets, target == 9},
+           {kSource, 5},
+           {kTarget, target},
+           {kMatrix, 1},
+           {kRows, kModules},
+           {kStep, inner}});
+    add({{kKind, 5},
+         {kSource, 6},
+         {kKey, 6},
+         {kValue, 9},
+         {kTarget, 4},
+         {kAdds, 1},
+         {kHeadsAt, kHeads},
+         {kHeadWidth, kWidth / kHeads},
+         {kCacheType, t}});
     add({{kKind, 1}, {kSource, 4}, {kTarget, 2}, {kScale, 1}, {kRms, 1}});
     add({{kKind, 3}, {kSource, 2}, {kTarget, 7}, {kMatrix, 2}});
     if (q) add({{kKind, 10}, {kTarget, 7}});
@@ -75,7 +121,8 @@ struct Example {
       columns.insert(columns.end(), blocks.begin(), blocks.end());
       add(columns);
     };
-    with_blocks({{kKind, 6}, {kSource, 7}, {kSecond, 2}, {kTarget, 8}, {kMatrix, 3}, {kBias, 2}, {kTable, 1}, {kGain, 1}});
+    with_blocks(
+        {{kKind, 6}, {kSource, 7}, {kSecond, 2}, {kTarget, 8}, {kMatrix, 3}, {kBias, 2}, {kTable, 1}, {kGain, 1}});
     with_blocks({{kKind, 7}, {kSource, 8}, {kTarget, 9}, {kBias, 1}, {kTable, 2}});
     add({{kKind, 3}, {kSource, 2}, {kTarget, 11}, {kMatrix, 5}});
     if (q) add({{kKind, 10}, {kTarget, 11}});
@@ -84,8 +131,16 @@ struct Example {
     add({{kKind, 1}, {kSource, 4}, {kSecond, 9}, {kTarget, 2}, {kScale, 1}});
     add({{kKind, 3}, {kSource, 2}, {kTarget, 1}, {kMatrix, 4}, {kGrid, 1}});
 
-    numbers = {kMagic, kVersion, int64_t(buffers.size()), int64_t(matrices.size()), int64_t(tables.size()),
-               int64_t(vectors.size()), int64_t(operations.size()), page_bytes, 0, state};
+    numbers = {kMagic,
+               kVersion,
+               int64_t(buffers.size()),
+               int64_t(matrices.size()),
+               int64_t(tables.size()),
+               int64_t(vectors.size()),
+               int64_t(operations.size()),
+               page_bytes,
+               0,
+               state};
     for (auto* table : {&buffers, &matrices, &tables, &vectors, &operations})
       for (auto& row : *table) numbers.insert(numbers.end(), row.begin(), row.end());
     for (auto& m : matrices) {
@@ -99,7 +154,8 @@ struct Example {
           for (int i = 0; i < 16; i++) reinterpret_cast<float*>(const_cast<char*>(matrix.panel(s, p)))[i] = 0.01f;
         }
     }
-    for (auto& table : tables) give(table[1] * table[2] * size_of(static_cast<Type>(table[0])), static_cast<Type>(table[0]));
+    for (auto& table : tables)
+      give(table[1] * table[2] * size_of(static_cast<Type>(table[0])), static_cast<Type>(table[0]));
     for (auto& vector : vectors) give(4 * vector[0], Type::kFloat32);
   }
 
@@ -124,8 +180,12 @@ struct Texts {
   int64_t n_pages;
 
   Texts(const Example& example, int64_t batch, int64_t n_pages)
-      : pages(n_pages * batch * example.page_bytes), state(batch * example.state), input(batch * kWidth),
-        output(batch * kOut), lengths(batch), n_pages(n_pages) {}
+      : pages(n_pages * batch * example.page_bytes),
+        state(batch * example.state),
+        input(batch * kWidth),
+        output(batch * kOut),
+        lengths(batch),
+        n_pages(n_pages) {}
 
   void step(Model& model, int number) {
     for (size_t i = 0; i < input.size(); i++) input[i] = std::sin(static_cast<float>(number + i % kWidth));
@@ -176,7 +236,9 @@ void try_type(Type type, const char* variant) {
   auto other = open(example.numbers, 2);
   std::atomic<int> different{0};
   for (Model* one : {model.get(), other.get(), model.get()})
-    threads.emplace_back([&, one] { different += decode(*one, example, 2, 60) != std::vector<float>(alone.begin(), alone.begin() + 60 * kOut); });
+    threads.emplace_back([&, one] {
+      different += decode(*one, example, 2, 60) != std::vector<float>(alone.begin(), alone.begin() + 60 * kOut);
+    });
   for (auto& thread : threads) thread.join();
   expect(!different, "several callers");
 #if !defined(__SANITIZE_THREAD__)
