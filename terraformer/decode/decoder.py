@@ -95,7 +95,7 @@ class Decoder:
     """Opens a bundle and returns its decoder.
 
     Args:
-      path: the bundle's folder, the name of a bundle that comes with the package, or an address (`gs://`, `hf://`), which
+      path: the bundle's folder, the name of a bundle that comes with the package, or an address (`gs://`, `hf://`) that
         is downloaded once.
       verify: whether to verify the checksums; see `open_bundle`.
       engine: `native`, `xla`, or `auto` for the native engine if it can run the model, otherwise XLA.
