@@ -183,7 +183,9 @@ def test_flags_that_make_no_sense_are_refused(tmp_path, monkeypatch, capsys, fla
   assert says in errors and errors.count('\n') == 1 and not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(('target', 'says'), [('output', 'holds mine.txt, which is not part of a bundle'), ('workdir', 'new or empty')])
+@pytest.mark.parametrize(
+  ('target', 'says'), [('output', 'holds mine.txt, which is not part of a bundle'), ('workdir', 'new or empty')]
+)
 def test_a_folder_with_other_files_is_kept(tmp_path, capsys, target, says):
   (tmp_path / 'mine.txt').write_text('keep')
   assert main(['import', f'--checkpoint={FOLDER / "c4_medium"}', f'--{target}={tmp_path}']) == 2
