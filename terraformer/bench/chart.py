@@ -1,4 +1,4 @@
-"""Draws the paper's chart of decoding times (Figure 2), with a group of bars per variant, and a bar per engine and type."""
+"""Draws the paper's chart of decoding times (Figure 2): a group of bars per variant, a bar per engine and type."""
 
 import io
 from collections.abc import Sequence

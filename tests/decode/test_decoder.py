@@ -79,8 +79,10 @@ def test_without_the_library_xla_decodes_and_says_why(bundle, monkeypatch):
   monkeypatch.setattr(native_engine, 'library', _no_library)
   decoder = Decoder.open(bundle)
   ''.join(decoder.generate('Red tree.', DecodeConfig(max_tokens=2)))
-  assert decoder.stats.engine == 'XLA (there is no native engine: it was not built)'
-  with pytest.raises(UserError, match='--engine=native: there is no native engine: it was not built; use --engine=xla'):
+  assert decoder.stats.engine == 'XLA (the native engine is not available: it was not built)'
+  with pytest.raises(
+    UserError, match='--engine=native: the native engine is not available: it was not built; use --engine=xla'
+  ):
     Decoder.open(bundle, engine='native')
 
 
