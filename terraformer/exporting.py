@@ -40,6 +40,7 @@ def export(workdir: Path, output: Path, dtype: str = 'float32', show_progress: b
     targets_length=run.data.targets_length,
     origin={'step': step, 'gin': stored['gin'], 'data_fingerprint': stored['data_fingerprint']},
     dtype=dtype,
+    inputs_eos=run.data.inputs_eos,
   )
   facts = layerwise_facts(run.model)
 

@@ -10,7 +10,19 @@ Gin files and bindings set any field of terraformer/config; later ones take prec
 Bad input ends with one sentence and exit status 2, an interruption with 130.
 """
 # Flags that are paths.
-PATH_FLAGS = ('gin_file', 'workdir', 'output', 'bundle', 'input_file', 'scratch', 'chart')
+PATH_FLAGS = (
+  'gin_file',
+  'workdir',
+  'output',
+  'bundle',
+  'input_file',
+  'scratch',
+  'chart',
+  'checkpoint',
+  'config',
+  'vocabulary',
+  'report',
+)
 
 
 @dataclasses.dataclass(frozen=True)

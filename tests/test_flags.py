@@ -76,7 +76,8 @@ def test_the_flags_of_the_parser_are_all_that_take_a_number():
   texts_alone = 'gin_file gin_bindings module output workdir coordinator_address bundle input input_file field stop'
   for command, action in every_action(make_parser(_COMMANDS)):
     if action.type is None and action.nargs != 0 and action.choices is None:
-      assert action.dest in (*texts_alone.split(), 'topology', 'scratch', 'chart'), (command, action.dest)
+      others = 'topology', 'scratch', 'chart', 'checkpoint', 'config', 'vocabulary', 'report'
+      assert action.dest in (*texts_alone.split(), *others), (command, action.dest)
 
 
 def every_action(parser, path=()):

@@ -12,7 +12,7 @@ from terraformer.flags import Command, add_configuration
 def _flags(parser: argparse.ArgumentParser) -> None:
   add_configuration(parser)
   parser.add_argument(
-    '--bundle', required=True, metavar='BUNDLE', help='folder written by `export`, or `technical_english`'
+    '--bundle', required=True, metavar='BUNDLE', help='folder written by `export`, `technical_english`, or an address'
   )
   parser.add_argument('--input', metavar='TEXT', help='the prompt')
   parser.add_argument('--input_file', metavar='FILE', help='a UTF-8 text file, or .jsonl with one object per line')

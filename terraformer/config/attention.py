@@ -202,6 +202,9 @@ class LSHAttentionConfig(AttentionConfig):
     window: number of most recent keys in its bucket that a token sees in each round of step-by-step decoding.
     dropout: probability that an attention weight is dropped in training.
     seed: seed of the hashes in evaluation and decoding, which are always the same.
+    plain_below: maximum length of a sequence, or cache, for which queries see all keys, including their own, by dot
+      products with queries that are not normalized (the authors' `MixedLSHSelfAttention`); 0 for none. It takes
+      precedence over `full_below`.
   """
 
   made_by: ClassVar = 'terraformer.layers.lsh_attention:LSHAttention'
@@ -215,6 +218,7 @@ class LSHAttentionConfig(AttentionConfig):
   window: int = 128
   dropout: float = 0.0
   seed: int = 0
+  plain_below: int = 0
 
   _wide = ('seed',)
   needs_shared_qk: ClassVar[bool] = True
@@ -223,7 +227,7 @@ class LSHAttentionConfig(AttentionConfig):
     self._between(1, _MOST_IN_CHUNK, 'chunk_length', 'window')
     self._between(1, _MOST_BESIDE, 'n_rounds')
     self._between(0, _MOST_BESIDE, 'chunks_before', 'chunks_after')
-    self._at_least(0, 'full_below')
+    self._at_least(0, 'full_below', 'plain_below')
     self._probability('dropout')
     self._seed('seed')
     for factor in self.n_buckets:
@@ -242,16 +246,20 @@ class LSHAttentionConfig(AttentionConfig):
     return self.chunk_length
 
   def can_grow(self, n_slots: int) -> bool:
-    """Returns False if positions are hashed, since the hash depends on the cache's final size."""
-    return n_slots <= self.full_below
+    """Returns False if positions are hashed, since the hash depends on the cache's final size, and if the scores would
+    change with the size."""
+    return n_slots <= (self.plain_below or self.full_below)
 
   def keys_seen(self, context: int) -> int:
     """Returns `context` if the cache is short enough to be seen in full; otherwise the windows of all rounds."""
-    return context if context <= self.full_below else min(context, self.n_rounds * self.window)
+    most = max(self.full_below, self.plain_below)
+    return context if context <= most else min(context, self.n_rounds * self.window)
 
   def decoding_form(self, longest: int, query_chunk: int) -> Self:
     """Returns a config that always sees all keys if all training examples did; the padding of a batch then changes
     nothing."""
+    if longest <= self.plain_below:
+      return dataclasses.replace(self, plain_below=_ALL)
     return dataclasses.replace(self, full_below=_ALL) if longest <= self.full_below else self
 
   def bucket_factors(self, length: int) -> tuple[int, ...]:

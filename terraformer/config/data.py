@@ -14,10 +14,11 @@ _MOST_PARTS = 100_000  # each part is a folder
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig(Checked):
-  """A sentencepiece vocabulary, read from a file or trained on the task's own text.
+  """A vocabulary, read from a file or trained on the task's own text as a sentencepiece model.
 
   Attributes:
-    path: a sentencepiece model to use; empty trains one when the task is prepared.
+    path: a sentencepiece model to use, a subword file of tensor2tensor, or the vocabulary that `import` wrote; empty
+      trains one when the task is prepared.
     size: number of ids, including the sentinels, of a vocabulary to train.
     sentinels: number of ids reserved at the end of the vocabulary for span corruption, from the last id down. A model
       with its own pieces `<extra_id_0>`, `<extra_id_1>` ..., like mT5's, uses this many of those instead.
@@ -73,6 +74,8 @@ class DataConfig(Checked):
     parts: number of parts into which the source is divided. Any process can prepare a part, and a finished part is kept
       when its process dies. The prepared data depend on the number of parts, not on the number of processes.
     name: name of the task; empty for the source's own name. Two tasks in one directory need two names.
+    inputs_eos: whether inputs end in an end of sequence. Without it they are still cut to one token less than
+      `inputs_length`.
   """
 
   source: DataSource = DocstringSummariesConfig()
@@ -85,6 +88,7 @@ class DataConfig(Checked):
   packing: PackingConfig | None = None
   parts: int = 1
   name: str = ''
+  inputs_eos: bool = True
 
   _wide = ('max_examples',)
 
@@ -102,6 +106,10 @@ class DataConfig(Checked):
     )
     expect(bool(self.directory), 'DataConfig.directory is empty; set it to a folder')
     self.text_objective.check_lengths(self.inputs_length, self.targets_length, self.tokenizer.sentinels)
+    expect(
+      self.inputs_eos or not self.packing,
+      'DataConfig.packing: packed examples end in an end of sequence; set it to None, or inputs_eos to True',
+    )
     if self.packing and self.objective:
       self.check_packed_text()
 

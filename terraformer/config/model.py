@@ -75,6 +75,7 @@ class ModelConfig(Family):
     positions: position encoding.
     residual: one residual stream or two.
     output: the output layer.
+    output_norm: normalization before the output layer, and of merged encoder streams; None for that of the blocks.
     loss_chunk: target positions whose logits are computed at a time, in training and evaluation; 0 for all.
     unroll: layers per turn of the compiled loop over a stack. The number of layers removes the loop, which is several
       times faster on a CPU (XLA runs a convolution inside a loop on one core) but takes longer to compile.
@@ -87,6 +88,7 @@ class ModelConfig(Family):
   positions: PositionsConfig = TablePositionsConfig()
   residual: ResidualConfig = ReversibleResidualConfig()
   output: OutputConfig = SparseOutputConfig()
+  output_norm: NormConfig | None = None
   loss_chunk: int = 0
   unroll: int = 1
   bfloat16: bool = False
@@ -253,9 +255,20 @@ class TerraformerConfig(_SequenceToSequenceConfig):
     merge_encoder: whether the encoder's streams are averaged and pass through a dense layer and a normalization, and
       both streams of the prefix start from the result (the authors' `reversible_encoder=False`); otherwise each
       continues unchanged.
+    exchange_encoder_streams: whether the two streams change places after each encoder layer (the authors'
+      `use_two_swaps_per_encoder_block=False`).
   """
 
   made_by: ClassVar = 'terraformer.models.terraformer:Terraformer'
 
   n_decoder_attentions: int = 2
   merge_encoder: bool = False
+  exchange_encoder_streams: bool = False
+
+  def check(self):
+    super().check()
+    expect(
+      self.residual.n_streams == 2 or not self.exchange_encoder_streams,
+      'TerraformerConfig.exchange_encoder_streams: a model with one residual stream has no streams to exchange; '
+      'set it to False or use ReversibleResidualConfig',
+    )

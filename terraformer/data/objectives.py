@@ -19,7 +19,8 @@ Arrange = Callable[[dict[str, Any], np.random.Generator], Arranged]
 def make_arrange(config: DataConfig, is_text: bool, sentinel_ids: Sequence[int]) -> Arrange:
   """Returns a function that turns a record into inputs int32[S] and targets int32[T], padded with zeros on the right.
 
-  Each feature of a pair is cut to one token less than its length and gets an end of sequence. For text:
+  Each feature of a pair is cut to one token less than its length and gets an end of sequence, the inputs only if
+  `config.inputs_eos`. For text:
 
   - prefix language modeling splits a window at a random point. Up to S - 1 tokens before it and an end of sequence are
     the inputs. The T tokens after it are the targets, which contain an end of sequence only where a document ends;
@@ -28,14 +29,15 @@ def make_arrange(config: DataConfig, is_text: bool, sentinel_ids: Sequence[int])
   """
   inputs_length, targets_length = config.inputs_length, config.targets_length
   objective, sentinels_N = config.text_objective, np.asarray(sentinel_ids, np.int32)
+  end_inputs = end_and_pad if config.inputs_eos else cut_and_pad
 
   def pair(record, rng):
-    return end_and_pad(record['inputs'], inputs_length), end_and_pad(record['targets'], targets_length)
+    return end_inputs(record['inputs'], inputs_length), end_and_pad(record['targets'], targets_length)
 
   def prefix(record, rng):
     window = record['targets']
     split = int(rng.integers(1, max(2, len(window) - targets_length + 1)))
-    inputs = end_and_pad(window[max(0, split - inputs_length + 1) : split], inputs_length)
+    inputs = end_inputs(window[max(0, split - inputs_length + 1) : split], inputs_length)
     return inputs, pad(window[split : split + targets_length], targets_length)
 
   def alone(record, rng):
@@ -43,7 +45,7 @@ def make_arrange(config: DataConfig, is_text: bool, sentinel_ids: Sequence[int])
 
   def spans(record, rng):
     inputs, targets = corrupt(record['targets'], sentinels_N, objective, rng)
-    return end_and_pad(inputs, inputs_length), end_and_pad(targets, targets_length)
+    return end_inputs(inputs, inputs_length), end_and_pad(targets, targets_length)
 
   return {PrefixLMConfig: prefix, LMConfig: alone, SpanCorruptionConfig: spans}[type(objective)] if is_text else pair
 
@@ -68,6 +70,11 @@ def append_eos(ids: np.ndarray, length: int) -> np.ndarray:
 def end_and_pad(ids: np.ndarray, length: int) -> np.ndarray:
   """Returns the same as `append_eos`, padded to `length`."""
   return pad(append_eos(ids, length), length)
+
+
+def cut_and_pad(ids: np.ndarray, length: int) -> np.ndarray:
+  """Returns the ids, cut to one less than `length`, padded to `length`."""
+  return pad(ids[: length - 1], length)
 
 
 def pad(ids: np.ndarray, length: int) -> np.ndarray:

@@ -34,6 +34,7 @@ from terraformer.data.job import Component
 from terraformer.data.objectives import make_arrange
 from terraformer.data.source import Source, make_source
 from terraformer.data.store import FEATURES, RECORD
+from terraformer.data.tokenizer import Tokenizer
 
 T5_VOCABULARY = 'gs://t5-data/vocabs/cc_all.32000/sentencepiece.model'
 _T5_LENGTHS = {'inputs': 512, 'targets': 114}
@@ -53,20 +54,54 @@ class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
     return super()._model_context()
 
 
+class TokenizerVocabulary(seqio.PassThroughVocabulary):
+  """A tokenizer of this library that is no sentencepiece model, as seqio's preprocessors use it."""
+
+  def __init__(self, tokenizer: Tokenizer):
+    super().__init__(tokenizer.size, tokenizer.eos_id)
+    self._tokenizer = tokenizer
+
+  def _encode(self, s: str) -> list[int]:
+    return self._tokenizer.encode(s)
+
+  def _decode(self, ids) -> str:
+    return self._tokenizer.decode(ids)
+
+  def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
+    encode = lambda text: np.array(self._tokenizer.encode(text.decode()), np.int32)  # noqa: E731
+    ids = tf.numpy_function(encode, [s], tf.int32, stateful=False)
+    ids.set_shape([None])
+    return ids
+
+  def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
+    return tf.numpy_function(lambda ids: self._tokenizer.decode(ids.tolist()).encode(), [ids], tf.string)
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, TokenizerVocabulary) and self._tokenizer.fingerprint == other._tokenizer.fingerprint
+
+
+def _vocabulary(path: str, sentinels: int) -> SentencePieceVocabulary | TokenizerVocabulary:
+  """The vocabulary of a local file; sentencepiece models have a class of seqio, which tokenizes in TensorFlow."""
+  tokenizer = Tokenizer.open(path, sentinels)
+  if type(tokenizer) is Tokenizer:
+    return SentencePieceVocabulary(path, extra_ids=sentinels)
+  return TokenizerVocabulary(tokenizer)
+
+
 def component(config: DataConfig, source: Source, vocabulary_path: str | Path) -> Component:
   """Returns the task of a source to prepare; running text gives documents, which become windows later.
 
   Args:
     config: contains the name of the task and the number of sentinels.
     source: the source of the config.
-    vocabulary_path: a local sentencepiece file.
+    vocabulary_path: a local file that `Tokenizer.open` reads.
 
   Raises:
     UserError: if its text is missing.
   """
   read, fields = source.as_seqio()
   path = str(paths.plain(vocabulary_path))
-  vocabulary = SentencePieceVocabulary(path, extra_ids=config.tokenizer.sentinels)
+  vocabulary = _vocabulary(path, config.tokenizer.sentinels)
   features = {feature: seqio.Feature(vocabulary) for feature in fields}
   steps = [_rekey(read, fields), seqio.preprocessors.tokenize]
   return Component(seqio.Task(config.task, source=read, output_features=features, preprocessors=steps))

@@ -224,7 +224,7 @@ def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
   else:
     is_as_stored = not manifest.packed and not has_windows
   if is_as_stored:
-    free += ['inputs_length:', 'targets_length:', 'objective']
+    free += ['inputs_length:', 'targets_length:', 'objective', 'inputs_eos:']
   changed = [line for line in config_lib.differences(manifest.config, config) if not line.startswith(tuple(free))]
   if changed:
     raise UserError(

@@ -23,6 +23,7 @@ from terraformer.config import UserError
 from terraformer.data import sentinels as sentinel_pieces
 from terraformer.data import training_lines
 from terraformer.data.addresses import path_of, reaching
+from terraformer.data.downloads import local_copy
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 TRAINING_CHARACTERS = 5_000_000  # most text for training a vocabulary
@@ -57,23 +58,33 @@ class Tokenizer:
 
   @classmethod
   def open(cls, path: str | Path, sentinels: int = 0) -> 'Tokenizer':
-    """Opens a sentencepiece file, which may be at an address (`gs://`).
+    """Opens a vocabulary: a sentencepiece file, or one of the kinds in `subwords` and `bare_ids`.
+
+    It may be at an address (`gs://`, `https://`).
 
     Raises:
       UserError: if the file does not exist, is not a sentencepiece model with T5's first three ids, or contains some
         but not all of the sentinels.
     """
+    if os.fspath(path).startswith(('https://', 'http://')):
+      path = local_copy(path)
     try:
       with reaching(path):
         model_bytes = path_of(path).read_bytes()
     except OSError as error:
       raise UserError(f'{path}: expected a sentencepiece model, found {_reason(error)}') from error
-    return cls(model_bytes, sentinels, str(path))
+    return cls.from_bytes(model_bytes, sentinels, str(path))
 
   @classmethod
-  def from_bytes(cls, model_bytes: bytes, sentinels: int = 0) -> 'Tokenizer':
-    """Makes a tokenizer from the bytes of a sentencepiece file; raises UserError as `open` does."""
-    return cls(model_bytes, sentinels)
+  def from_bytes(cls, model_bytes: bytes, sentinels: int = 0, name: str = 'vocabulary') -> 'Tokenizer':
+    """Makes a tokenizer from the bytes of a vocabulary's file; raises UserError as `open` does."""
+    from terraformer.data import bare_ids, subwords  # not above: their tokenizers derive from this one
+
+    if subwords.is_subword_file(model_bytes):
+      return subwords.SubwordTokenizer(model_bytes, sentinels, name)
+    if bare_ids.is_bare_ids_file(model_bytes):
+      return bare_ids.BareIds(model_bytes, sentinels, name)
+    return cls(model_bytes, sentinels, name)
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of a text, without an end of sequence."""

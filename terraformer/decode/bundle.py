@@ -27,6 +27,7 @@ from terraformer.paths import make_folder, target_of
 # The checksums of a bundle of at most this many bytes are always verified when it is opened.
 _VERIFIED_BYTES = 1 << 28
 _FILES = {'config.json', 'vocabulary.model'}
+FILE_PATTERNS = (*sorted(_FILES), 'model*.safetensors', 'model.safetensors.index.json')
 # Bundles that come with the package, each with a model card next to it.
 SHIPPED = Path(__file__).parents[1] / 'pretrained'
 
@@ -39,6 +40,7 @@ class Content:
     model, tokenizer, inputs_length, targets_length, origin: as in `Bundle`; the origin holds the step, the gin text and
       fingerprints, or other JSON values.
     dtype: type of the weights, one of `storage.DTYPES`.
+    inputs_eos: as in `Bundle`.
   """
 
   model: ModelConfig
@@ -47,6 +49,7 @@ class Content:
   targets_length: int
   origin: dict[str, Any]
   dtype: str = 'float32'
+  inputs_eos: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Bundle:
       continues a prompt.
     origin: where the weights come from, as stored in the bundle.
     dtype: type of the stored matrices, one of `storage.DTYPES`.
+    inputs_eos: whether a source ends in an end of sequence.
   """
 
   model: ModelConfig
@@ -70,6 +74,7 @@ class Bundle:
   targets_length: int
   origin: dict[str, Any]
   dtype: str = 'float32'
+  inputs_eos: bool = True
 
   @property
   def continues(self) -> bool:
@@ -93,7 +98,7 @@ def write_bundle(
   """
   output = target_of(Path(output).absolute())
   model = dataclasses.replace(content.model, bfloat16=False)  # a CPU computes slowly in bfloat16
-  _require_replaceable(output)
+  require_replaceable(output)
   layouts, shapes = layouts_for(model, content.dtype), parameter_shapes(model)
   stored = stored_shapes(model, layouts)
   try:
@@ -125,6 +130,7 @@ def write_bundle(
         targets_length=content.targets_length,
         origin=content.origin,
         checksums=checksums,
+        inputs_eos=content.inputs_eos,
       )
       write_header(new / 'config.json', header)
       try:
@@ -149,7 +155,7 @@ def stored_shapes(model: ModelConfig, layouts: dict[str, Layout]) -> dict[str, j
   return {name: part for each in parts for name, part in each.items()}
 
 
-def _require_replaceable(output: Path) -> None:
+def require_replaceable(output: Path) -> None:
   """Raises UserError unless `output` is missing, empty, or holds only the files of a bundle."""
   if not output.exists():
     return
@@ -192,7 +198,7 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
   shapes = parameter_shapes(header.model)
   weights = {name: layout.value(name, shapes[name].shape, tensors) for name, layout in layouts.items()}
   dtype = 'float32' if header.layouts is None else header.dtype
-  return Bundle(header.model, unflatten(weights), tokenizer, *lengths, header.origin, dtype)
+  return Bundle(header.model, unflatten(weights), tokenizer, *lengths, header.origin, dtype, header.inputs_eos)
 
 
 def _map_weights(path: Path, header: Header) -> tuple[dict[str, np.ndarray], dict[str, Layout]]:

@@ -15,10 +15,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from terraformer.config import DecodeConfig
+from terraformer.data.downloads import local_copy
 from terraformer.data.tokenizer import EOS_ID
 from terraformer.decode import step as steps
 from terraformer.decode.beam import Beams
-from terraformer.decode.bundle import Bundle, open_bundle
+from terraformer.decode.bundle import FILE_PATTERNS, Bundle, open_bundle
 from terraformer.decode.engine import open_engine
 from terraformer.decode.logits_processors import OF_ALL_MODES, GeneratedTokens, processors_for
 from terraformer.decode.prompts import Prompts, make_prompts
@@ -94,7 +95,8 @@ class Decoder:
     """Opens a bundle and returns its decoder.
 
     Args:
-      path: the bundle's folder, or the name of a bundle that comes with the package.
+      path: the bundle's folder, the name of a bundle that comes with the package, or an address (`gs://`, `hf://`) that
+        is downloaded once.
       verify: whether to verify the checksums; see `open_bundle`.
       engine: `native`, `xla`, or `auto` for the native engine if it can run the model, otherwise XLA.
       n_threads: number of threads of the native engine; None for one per core.
@@ -102,7 +104,7 @@ class Decoder:
     Raises:
       UserError: if `open_bundle` raises it, or if the requested engine cannot run the model.
     """
-    return cls(open_bundle(Path(path), verify), engine, n_threads)
+    return cls(open_bundle(local_copy(path, FILE_PATTERNS), verify), engine, n_threads)
 
   def generate(self, text: str, config: DecodeConfig = _GREEDY) -> Iterator[str]:
     """Yields pieces of text as they are generated; joined, they are the whole text. Beam search yields one piece.

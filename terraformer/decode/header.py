@@ -26,6 +26,7 @@ class Header:
       continues a prompt.
     origin: where the weights come from: step, gin text and fingerprints, or other JSON values.
     checksums: tensor name -> CRC-32 of its bytes.
+    inputs_eos: whether a source ends in an end of sequence.
   """
 
   model: ModelConfig
@@ -37,6 +38,7 @@ class Header:
   targets_length: int
   origin: dict[str, Any]
   checksums: dict[str, int]
+  inputs_eos: bool = True
 
 
 def write_header(path: Path, header: Header) -> None:
@@ -52,6 +54,8 @@ def write_header(path: Path, header: Header) -> None:
     'origin': header.origin,
     'checksums': header.checksums,
   }
+  if not header.inputs_eos:  # an entry that most bundles do not have
+    values['inputs_eos'] = False
   path.write_text(json.dumps(values, indent=2) + '\n', encoding='utf-8')
 
 
@@ -97,6 +101,7 @@ def read_header(path: Path) -> Header:
     targets_length=targets_length,
     origin=_field(path, values, 'origin', dict),
     checksums=_field(path, values, 'checksums', dict),
+    inputs_eos=_field(path, {'inputs_eos': True} | values, 'inputs_eos', bool),
   )
 
 

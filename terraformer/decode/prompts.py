@@ -53,22 +53,24 @@ class Prompts:
 def make_prompts(bundle: Bundle, texts: Sequence[str], config: DecodeConfig) -> Prompts:
   """Returns the prompts of one or more texts; the result for each text does not depend on the others.
 
-  A source that is too long loses its end, and every source gets an end of sequence. A language model that was trained
-  without sources continues its prompt, which gets no end of sequence; a prompt that is too long loses its beginning.
+  A source that is too long loses its end, and gets an end of sequence if the model was trained with one. A language
+  model that was trained without sources continues its prompt, which gets no end of sequence; a prompt that is too long
+  loses its beginning.
   """
   ids = [bundle.tokenizer.encode(text) for text in texts]
   return _beginnings(bundle, ids, config) if bundle.continues else _sources(bundle, ids, config)
 
 
 def _sources(bundle: Bundle, ids: list[list[int]], config: DecodeConfig) -> Prompts:
-  rows = [[*row[: bundle.inputs_length - 1], EOS_ID] for row in ids]
+  end = [EOS_ID] if bundle.inputs_eos else []
+  rows = [[*row[: bundle.inputs_length - 1], *end] for row in ids]
   wanted = bundle.targets_length if config.max_tokens is None else config.max_tokens
   return Prompts(
     False,
     *_padded(rows, bundle.inputs_length),
     last_B=np.full(len(rows), _START_ID, np.int32),
     read=[len(row) for row in rows],
-    dropped=[len(all_ids) + 1 - len(row) for all_ids, row in zip(ids, rows, strict=True)],
+    dropped=[len(all_ids) + len(end) - len(row) for all_ids, row in zip(ids, rows, strict=True)],
     limits=[min(wanted, bundle.model.room_behind(len(row))) for row in rows],
   )
 

@@ -157,6 +157,8 @@ def evaluate(
       'lengths': [run.data.inputs_length, run.data.targets_length],
       'decode': to_dict(decode),
     }
+    if not run.data.inputs_eos:  # as in a bundle
+      origin['inputs_eos'] = False
     pairs = (data.eval_halves if continues else data.eval_texts)(split_name, n_examples)
     with contextlib.closing(Predictions(workdir, split_name, origin)) as predictions:
       predictions.require(pairs)
@@ -224,7 +226,8 @@ def _decoder(folder: Path, step: int, run: RunConfig, data: Prepared, engine: st
   facts = layerwise_facts(model)
   weights = {name: checkpoint.read_layer(folder, step, *stacked_name(name, each)) for name, each in facts.items()}
   lengths = run.data.inputs_length, run.data.targets_length
-  return Decoder(Bundle(model, unflatten(weights), data.tokenizer, *lengths, {}), engine)
+  bundle = Bundle(model, unflatten(weights), data.tokenizer, *lengths, {}, inputs_eos=run.data.inputs_eos)
+  return Decoder(bundle, engine)
 
 
 def _decode(

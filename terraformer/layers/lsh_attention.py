@@ -14,6 +14,7 @@ from flax import nnx
 
 from terraformer.config import BlockConfig
 from terraformer.layers.make import make_projection
+from terraformer.ops.attention import dot_product_attention, full_attention
 from terraformer.ops.cache_slots import FilledSlots
 from terraformer.ops.constrain import split_by_head
 from terraformer.ops.keys import split_key
@@ -47,7 +48,8 @@ class LSHCache:
 class LSHAttention(nnx.Module):
   """Multi-head attention whose queries are its keys, within sorted buckets.
 
-  Sequences and caches of at most `full_below` positions are attended in whole, with the same keys.
+  Sequences and caches of at most `full_below` positions are attended in whole, with the same keys. Those of at most
+  `plain_below` are attended as in `layers.attention.Attention`, with keys that are the queries as they are.
 
   With a key (training) the hashes are drawn from it; without one they are those of the config's seed. The number of
   buckets follows from the sequence's length in `__call__`, and from the capacity in `prefill` and `step`, unless
@@ -76,6 +78,21 @@ class LSHAttention(nnx.Module):
       real_BxT,
       segment_BxT,
       causal=self.causal,
+      query_chunk=_QUERY_CHUNK,
+      rate=self.config.dropout,
+      key=key,
+    )
+
+  def _attend_plainly(
+    self, q_BxTxHxK, v_BxTxHxK, real_BxT, segment_BxT=None, key: jax.Array | None = None
+  ) -> jax.Array:
+    return full_attention(
+      q_BxTxHxK,
+      q_BxTxHxK,
+      v_BxTxHxK,
+      real_BxT,
+      causal=self.causal,
+      segments=None if segment_BxT is None else (segment_BxT, segment_BxT),
       query_chunk=_QUERY_CHUNK,
       rate=self.config.dropout,
       key=key,
@@ -125,6 +142,9 @@ class LSHAttention(nnx.Module):
     q_BxTxHxK, v_BxTxHxK = split_by_head(q_BxTxHxK), split_by_head(v_BxTxHxK)
     length = x_BxTxD.shape[1]
     hash_key, dropout_key = split_key(key, 2)
+    if length <= self.config.plain_below:
+      y_BxTxHxK = self._attend_plainly(q_BxTxHxK, v_BxTxHxK, real_BxT, segment_BxT, dropout_key)
+      return self.projection.project_output(y_BxTxHxK, segment_BxT), None
     if length <= self.config.full_below:
       y_BxTxHxK = self._attend_whole(q_BxTxHxK, v_BxTxHxK, real_BxT, segment_BxT, dropout_key)
       return self.projection.project_output(y_BxTxHxK, segment_BxT), None
@@ -138,7 +158,7 @@ class LSHAttention(nnx.Module):
   def init_cache(self, batch: int, capacity: int) -> LSHCache:
     """An empty cache for `capacity` positions."""
     recent = None
-    if capacity > self.config.full_below:
+    if capacity > max(self.config.full_below, self.config.plain_below):
       n_buckets = math.prod(self.config.bucket_factors(capacity))
       recent = no_keys(batch, self.head_shape[0], self.config.n_rounds, n_buckets, self.config.window)
     kv = KVCache.empty(batch, *self.head_shape, capacity, ROWS)
@@ -151,11 +171,16 @@ class LSHAttention(nnx.Module):
     """
     (q_BxTxHxK, _, v_BxTxHxK), projection = self.projection.prefill(x_BxTxD, length_B)
     q_BxHxTxK, length, recent = q_BxTxHxK.swapaxes(1, 2), x_BxTxD.shape[1], None
+    real_BxT = jnp.arange(length) < length_B[:, None]
+    if capacity <= self.config.plain_below:
+      y_BxTxHxK = self._attend_plainly(q_BxTxHxK, v_BxTxHxK, real_BxT)
+      y_BxTxD, output = self.projection.output_prefill(y_BxTxHxK, length_B)
+      kv = KVCache.from_positions(q_BxTxHxK, v_BxTxHxK, capacity, ROWS)
+      return y_BxTxD, LSHCache(kv, None, projection, output)
     if capacity > self.config.full_below:
       factors = self.config.bucket_factors(capacity)
       buckets_BxHxRxT = self._hash(q_BxHxTxK, factors)
       recent = keys_of(buckets_BxHxRxT, length_B, math.prod(factors), self.config.window)
-    real_BxT = jnp.arange(length) < length_B[:, None]
     if length <= self.config.full_below:
       y_BxTxHxK = self._attend_whole(q_BxTxHxK, v_BxTxHxK, real_BxT)
     else:
@@ -167,13 +192,22 @@ class LSHAttention(nnx.Module):
   def step(self, x_BxD: jax.Array, cache: LSHCache, filled: FilledSlots) -> tuple[jax.Array, LSHCache]:
     """One position, for which there must be room in the cache.
 
-    In a cache of at most `full_below` positions it sees all that are filled. In a larger one it sees, in each round,
-    exactly the last `window` positions that share its bucket, whatever chunks `__call__` would have cut; one that is
-    found in two rounds counts twice, and the cost does not depend on the capacity. Itself it sees only where it finds
-    no other.
+    In a cache of at most `full_below` or `plain_below` positions it sees all that are filled. In a larger one it sees,
+    in each round, exactly the last `window` positions that share its bucket, whatever chunks `__call__` would have cut;
+    one that is found in two rounds counts twice, and the cost does not depend on the capacity. Itself it sees only
+    where it finds no other, but in a cache of at most `plain_below` positions always.
     """
     (q_BxHxK, _, v_BxHxK), projection = self.projection.step(x_BxD, cache.projection)
     (batch, n_heads, head_width), capacity = q_BxHxK.shape, cache.kv.capacity
+    if capacity <= self.config.plain_below:
+      kv = cache.kv.append(q_BxHxK, v_BxHxK, filled.next_slot)
+      k_BxHxPxK, v_BxHxPxK = (
+        seen.reshape(batch, n_heads, capacity, head_width).astype(jnp.float32) for seen in (kv.k, kv.v_GxPxK)
+      )
+      mask_Bx1xP = filled.advanced().mask(capacity)[:, None]
+      y_Bx1xHxK = dot_product_attention(q_BxHxK[:, None], k_BxHxPxK, v_BxHxPxK, mask_Bx1xP)
+      y_BxD, output = self.projection.output_step(y_Bx1xHxK[:, 0], cache.output)
+      return y_BxD, LSHCache(kv, None, projection, output)
     kv = cache.kv.append(unit_keys(q_BxHxK), v_BxHxK, filled.next_slot)
     if cache.recent is None:
       recent, seen_k, seen_v = None, kv.k, kv.v_GxPxK

@@ -58,7 +58,7 @@ class Model(nnx.Module):
   def __init__(self, config: ModelConfig, *, key: jax.Array):
     embedding_key, output_key = jax.random.split(key)
     self.embedding = Embedding(config.vocab_size, config.d_model, key=embedding_key)
-    self.norm = make_norm(config.blocks['decoder'].norm, config.d_model)
+    self.norm = make_norm(config.output_norm or config.blocks['decoder'].norm, config.d_model)
     self.output = make_output(config.output, config.d_model, config.vocab_size, key=output_key)
     self.config = config
 

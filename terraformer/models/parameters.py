@@ -50,6 +50,11 @@ def stacked_name(name: str, facts: Facts) -> tuple[str, int | None]:
   return f'{facts.stacked_path}.{path}', int(layer)
 
 
+def layer_name(name: str, facts: Facts, layer: int) -> str:
+  """The name, in a layerwise model, of a layer of a stacked parameter: the opposite of `stacked_name`."""
+  return f'{facts.stacked_path}.{layer}.{name[len(facts.stacked_path) + 1 :]}'
+
+
 def stacks_of(facts: ModelFacts) -> tuple[str, ...]:
   """The paths of the modules whose arrays have a leading axis of layers, `decoder.blocks`."""
   return tuple(sorted({each.stacked_path for each in facts.values() if each.loop}))

@@ -51,6 +51,7 @@ class Stack(BaseStack):
     *,
     causal: bool,
     cross: bool = False,
+    exchange: bool = False,
     key: jax.Array,
   ):
     block_key, forget_key = jax.random.split(key)
@@ -59,7 +60,7 @@ class Stack(BaseStack):
     tell(self.blocks, loop='blocks')
     self.n_layers = n_layers
     self.residual = Residual(model.residual)
-    self.spec = StackSpec(Block.delta, n_attentions + cross + 1, model.unroll, self.residual.exact)
+    self.spec = StackSpec(Block.delta, n_attentions + cross + 1, model.unroll, self.residual.exact, exchange)
     make_forget = lambda key: Dense(block.d_model, block.d_model, key=key, axes=('embed', None))  # noqa: E731
     n_forgets = len(self.segments()) - 1
     self.forgets = jax.vmap(make_forget)(jax.random.split(forget_key, n_forgets)) if n_forgets else None

@@ -31,12 +31,20 @@ class Terraformer(Model):
     self.encoder_positions, self.decoder_positions = (
       make_positions(config.positions, config.max_length, d_model, key=key) for key in position_keys
     )
-    self.encoder = Stack(config, config.encoder, config.n_encoder_layers, 1, causal=False, key=encoder_key)
+    self.encoder = Stack(
+      config,
+      config.encoder,
+      config.n_encoder_layers,
+      1,
+      causal=False,
+      exchange=config.exchange_encoder_streams,
+      key=encoder_key,
+    )
     self.decoder = Stack(
       config, config.decoder, config.n_decoder_layers, config.n_decoder_attentions, causal=True, key=decoder_key
     )
     self.merge = Dense(d_model, d_model, key=merge_key, axes=('embed', None)) if config.merge_encoder else None
-    self.merge_norm = make_norm(config.encoder.norm, d_model) if config.merge_encoder else None
+    self.merge_norm = make_norm(config.output_norm or config.encoder.norm, d_model) if config.merge_encoder else None
     tell_stacks(self)
     tell(self.merge, group='merging streams', in_step=False)
     tell(self.merge_norm, in_step=False)

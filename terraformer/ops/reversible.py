@@ -32,12 +32,14 @@ class StackSpec:
       backward pass of a reversible stack then recomputes the streams of the forward pass bit for bit, and takes a third
       more time. That a sublayer compiled alone is the same program in both passes is the compiler's doing: XLA's by
       default, not without its optimisations.
+    exchange: whether the two streams change places after each layer.
   """
 
   sublayer: Callable[..., tuple[jax.Array, Any]]
   n_sublayers: int
   unroll: int = 1
   exact: bool = False
+  exchange: bool = False
 
 
 @jax.tree_util.register_dataclass
@@ -104,7 +106,7 @@ def apply_layer(
     delta, choice = _alone(sublayer, *arguments) if alone else sublayer(*arguments)
     streams = add(streams, delta)
     routing.append(choice)
-  return streams, tuple(routing)
+  return streams[::-1] if spec.exchange else streams, tuple(routing)
 
 
 def stack(spec: StackSpec, inputs: StackInputs, streams: Streams) -> Streams:
@@ -182,6 +184,8 @@ def _retreat(spec: StackSpec, inputs: StackInputs, routing: tuple, state):
     The state before the layer, and the gradient of its parameters.
   """
   (a, b), (d_a, d_b), d_context = state
+  if spec.exchange:
+    (a, b), (d_a, d_b) = (b, a), (d_b, d_a)
   d_layer = None
   for number, choice in reversed(list(enumerate(routing))):
     sublayer = partial(spec.sublayer, number=number)

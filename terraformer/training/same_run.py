@@ -38,6 +38,11 @@ def require_to_resume(
     stored: the rest of the checkpoint's description (`checkpoint.read_run`).
     data: the given data.
   """
+  if not stored['data_fingerprint']:
+    raise UserError(
+      f'{folder}: the parameters of this run were imported, and nothing in the folder can be resumed; train in another '
+      f'folder with InitFromConfig.workdir = {str(folder)!r}'
+    )
   located = tuple(f'data.source.{name}:' for name in run.data.source.located_by)
   if change := _first_change(stored_run, run, (*_FREE_WHEN_RESUMED, *located)):
     raise UserError(f'{folder}: expected the configuration of the run that it holds, found {change}')
@@ -53,7 +58,13 @@ def require_to_evaluate(
   """Raises UserError if a run would be evaluated as another model or on other data; arguments as above."""
   if change := _first_change(stored_run, run, _FREE_WHEN_EVALUATED):
     raise UserError(f'{folder}: expected the model of the run, found {change.removeprefix("model.")}')
-  if not _has_data(stored, data):
+  if not stored['data_fingerprint']:  # of parameters that were imported, with any data of their vocabulary
+    if stored['vocabulary']['fingerprint'] != data.tokenizer.fingerprint:
+      raise UserError(
+        f'{run.data.directory}: the data were prepared with another vocabulary than that of the run; prepare them with '
+        f'TokenizerConfig.path = {str(Path(folder) / "vocabulary.model")!r}'
+      )
+  elif not _has_data(stored, data):
     raise UserError(
       f'{run.data.directory}: expected the data of the run ({stored["data_fingerprint"][:12]}), '
       f'found {data.fingerprint[:12]}'

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ from terraformer.config import (
   TokenizerConfig,
 )
 from terraformer.data import batches
+from terraformer.data.tokenizer import Tokenizer
 from terraformer.eval.evaluate import evaluate
 from terraformer.training.loop import train
 from tests.prepared import DENSE_BLOCK, PLAIN, sentences
@@ -90,6 +92,7 @@ json.dump(out, open(f'{folder}/out.json', 'w'))
 """
 
 VOCABULARY = TokenizerConfig(size=600, sentinels=100)
+SUBWORDS = Path(__file__).parent / 'vectors' / 'small.subword'
 
 
 def write_papers(folder, name):
@@ -157,6 +160,11 @@ def real(python, tmp_path_factory):
     DataConfig(pubmed, name='pubmed_summarization', **base),
     DataConfig(sums, inputs_length=640, targets_length=304, parts=4, **base),
     DataConfig(LocalFolderConfig(str(folder / 'hugging'), 'document', 'summary'), **base),
+    DataConfig(
+      LocalFolderConfig(str(folder / 'hugging'), 'document', 'summary'),
+      name='in_subwords',
+      **base | {'tokenizer': TokenizerConfig(str(SUBWORDS))},
+    ),
   ]
   (folder / 'configs.json').write_text(json.dumps([config_lib.to_dict(config) for config in configs]))
   python(_REAL, folder)
@@ -172,6 +180,16 @@ def restored(example, first):
     else:
       last.append(token)
   return [token for i in example['inputs'][:-1] for token in (spans[i] if i >= first else [i])]
+
+
+def test_texts_are_prepared_in_subwords(real):
+  configs, _, rows = real
+  data, tokenizer = batches.open_prepared(configs['in_subwords']), Tokenizer.open(SUBWORDS)
+  assert data.tokenizer.fingerprint == tokenizer.fingerprint
+  for batch, (document, _) in zip(data.eval_batches('validation', 1, 3), data.eval_texts('validation', 3), strict=True):
+    (ids,) = batch['inputs'].tolist()
+    assert document in {row['document'] for row in rows}
+    assert [id_ for id_ in ids if id_] == [*tokenizer.encode(document), tokenizer.eos_id]
 
 
 def test_c4_is_prepared_and_read_as_corrupted_spans(real):

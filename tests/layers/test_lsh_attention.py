@@ -1,5 +1,6 @@
 """B 3, T 11, D 24, H 3; the prefix has 7 positions, of which 7, 2 and 0 count. Chunks of 4, 2 rounds, windows of 2."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.config import BlockConfig, DenseProjectionConfig, LSHAttentionConfig, SparseProjectionConfig
+from terraformer.config import (
+  BlockConfig,
+  DenseProjectionConfig,
+  FullAttentionConfig,
+  LSHAttentionConfig,
+  SparseProjectionConfig,
+)
+from terraformer.layers.attention import Attention
 from terraformer.layers.lsh_attention import LSHAttention
 from terraformer.ops.cache_slots import prompt_slots
 from terraformer.ops.kv_cache import extend_caches
@@ -86,6 +94,52 @@ def test_a_short_sequence_attends_like_one_chunk(causal):
   real_BxT = np.arange(11) < np.asarray([[11], [6], [1]])
   one, other = (np.asarray(call(layer, x_BxTxD, real_BxT=real_BxT)[0]) for layer in (whole, chunk))
   np.testing.assert_allclose(one[real_BxT], other[real_BxT], atol=1e-5)
+
+
+# --- Plain dot products --------------------------------------------------------------------------------------------
+
+
+PLAIN = LSHAttentionConfig(chunk_length=4, n_rounds=2, full_below=0, window=2, plain_below=11)
+
+
+@by_projection
+@by_seed
+def test_plain_steps_equal_call(projection, seed):
+  layer, x_BxTxD = _layer_and_input(projection, PLAIN, seed)
+  np.testing.assert_allclose(_steps(layer, x_BxTxD), call(layer, x_BxTxD)[0], atol=1e-4)
+
+
+@by_projection
+def test_plain_steps_after_prefill_equal_call(projection):
+  layer, x_BxTxD = _layer_and_input(projection, PLAIN)
+  stepped, position_BxT = _after_prefill(layer, x_BxTxD)
+  called = np.take_along_axis(np.asarray(call(layer, x_BxTxD)[0]), position_BxT[..., None], axis=1)
+  np.testing.assert_allclose(stepped, called, atol=1e-4)
+
+
+@by_projection
+@by_direction
+def test_plain_scores_are_those_of_full_attention(projection, causal):
+  layer, x_BxTxD = _layer_and_input(projection, PLAIN, causal=causal)
+  config = BlockConfig(d_model=24, n_heads=3, projection=PROJECTIONS[projection], attention=FullAttentionConfig())
+  full = build(lambda key: Attention(config, causal, key=key))
+  real_BxT = np.arange(11) < np.asarray([[11], [6], [1]])
+  one, other = (np.asarray(call(each, x_BxTxD, real_BxT=real_BxT)[0]) for each in (layer, full))
+  np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_longer_sequence_is_hashed():
+  layer, x_BxTxD = _layer_and_input(attention=dataclasses.replace(PLAIN, plain_below=10))
+  hashed, _ = _layer_and_input(attention=dataclasses.replace(PLAIN, plain_below=0))
+  one, other = (call(each, x_BxTxD)[0] for each in (layer, hashed))
+  np.testing.assert_array_equal(one, other)
+
+
+def test_a_prefix_is_scored_as_its_capacity_says():
+  layer, x_BxTxD = _layer_and_input(attention=dataclasses.replace(PLAIN, plain_below=10))
+  hashed, _ = _layer_and_input(attention=dataclasses.replace(PLAIN, plain_below=0))
+  one, other = (_prefill(each, x_BxTxD[:, :7], LENGTH_B, 11)[0] for each in (layer, hashed))
+  np.testing.assert_array_equal(one, other)
 
 
 # --- Steps in buckets ------------------------------------------------------------------------------------------------

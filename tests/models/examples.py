@@ -20,6 +20,7 @@ from terraformer.config import (
   FixedBasePositionsConfig,
   FullAttentionConfig,
   LanguageModelConfig,
+  LayerNormConfig,
   LowRankOutputConfig,
   LSHAttentionConfig,
   ModularProjectionConfig,
@@ -47,6 +48,7 @@ PLAIN = PlainResidualConfig()
 # Chunks of 4 positions; sequences and caches of up to 16 positions, which are all here, are seen in whole.
 LSH_IN_WHOLE = LSHAttentionConfig(chunk_length=4, full_below=16)
 LSH_IN_BUCKETS = LSHAttentionConfig(chunk_length=4, full_below=0)
+LSH_PLAIN = LSHAttentionConfig(chunk_length=4, full_below=0, plain_below=16)
 
 
 def block(projection=SPARSE, feed_forward=SPARSE_FF, recurrence=SRU, **options) -> BlockConfig:
@@ -84,6 +86,7 @@ TERRAFORMERS = {
     ),
     residual=PLAIN,
     positions=SinusoidPositionsConfig(),
+    output_norm=LayerNormConfig(),
   ),
   'forgetful': TerraformerConfig(
     20,
@@ -93,11 +96,12 @@ TERRAFORMERS = {
     residual=ReversibleResidualConfig(forget_every=2),
     positions=FixedBasePositionsConfig((3, 5), 4),
     merge_encoder=True,
+    exchange_encoder_streams=True,
   ),
   'lsh': TerraformerConfig(
     20,
     9,
-    **_both(block(SHARED, attention=LSH_IN_WHOLE), block(SHARED_SPARSE, attention=LSH_IN_WHOLE)),
+    **_both(block(SHARED, attention=LSH_IN_WHOLE), block(SHARED_SPARSE, attention=LSH_PLAIN)),
     residual=ReversibleResidualConfig(fixed_point=True),
   ),
 }

@@ -16,6 +16,7 @@ from terraformer.ops.reversible import (
   StackInputs,
   StackSpec,
   add,
+  apply_layer,
   rematerialised_stack,
   reversible_stack,
   stack,
@@ -106,6 +107,22 @@ def test_rematerialising_does_not_change_the_gradient(n_streams):
   # It starts from the stored streams: the same choices, and the same rounding but for the order of sums.
   arguments = _arguments(0, n_streams)
   assert largest_difference(plain(*arguments), rematerialised(*arguments)) < 1e-4
+
+
+@pytest.mark.parametrize('exact', [False, True])
+def test_streams_that_change_places_after_each_layer_have_the_gradient_of_the_plain_stack(exact):
+  one, other = (_gradients(run, exchange=True, exact=exact) for run in (stack, reversible_stack))
+  assert largest_difference(one(*_arguments(0)), other(*_arguments(0))) < 2e-2
+
+
+def test_streams_that_change_places_are_read_the_other_way_round():
+  layers, streams, *others, _ = _arguments(0)
+  layer = StackInputs(*jax.tree.map(lambda x: x[0], (layers, others[0])), *others[1:])
+  usual, exchanged = (
+    apply_layer(StackSpec(_sublayer(), 2, exchange=exchange), layer, streams)[0] for exchange in (False, True)
+  )
+  for one, other in zip(usual, exchanged[::-1], strict=True):
+    np.testing.assert_array_equal(one, other)
 
 
 def test_streams_swap_after_every_sublayer():

@@ -56,9 +56,11 @@ def _(layer: LSHAttention, to: Description, source: int, streams: Streams, of_ca
   q, _, v = project(layer.projection, to, source, lambda caches: of_caches(caches).projection)
   at = to.plan.page(to.types.cache, n_heads, head_width)
   to.keys.append(Kept(at, lambda caches: of_caches(caches).kv))
-  columns = {'source': q, 'value': v, 'page_offset': at, 'shared_keys': 1}
+  plain = layer.config.plain_below >= _ALL_PLACES
+  columns = {'source': q, 'value': v, 'page_offset': at} | ({'key': q} if plain else {'shared_keys': 1})
   _attend(to, layer, streams, columns, n_heads, head_width, of_caches)
-  if layer.config.full_below < _ALL_PLACES:
+  # Up to `plain_below` a smaller cache would be scored in another way than a larger one.
+  if not plain and (layer.config.full_below < _ALL_PLACES or layer.config.plain_below):
     raise NoKernelError('LSHAttention where it hashes')
 
 
