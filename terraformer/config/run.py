@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from terraformer.config.base import Checked, expect
 from terraformer.config.data import DataConfig
@@ -74,6 +75,13 @@ class DecodeConfig(Checked):
 
   # Extreme values of these fields are meaningful: all tokens, the likeliest, no limit.
   _wide = ('max_tokens', 'temperature', 'top_k', 'top_p', 'seed', 'no_repeat_ngram')
+
+  @classmethod
+  def migrated(cls, fields: dict[str, Any]) -> dict[str, Any]:
+    if 'bfloat16_cache' not in fields:
+      return fields
+    kept = {name: value for name, value in fields.items() if name != 'bfloat16_cache'}
+    return kept | {'cache_dtype': 'bfloat16' if fields['bfloat16_cache'] else 'float32'}
 
   def check(self):
     counts = ('temperature', 'top_k', 'no_repeat_ngram')

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from terraformer.config import UserError, refused
+from terraformer.config import UserError, from_dict, refused, to_dict
 from terraformer.files import lock, rename_to_free, write_whole
 
 FIELDS = ('source', 'reference', 'prediction')
@@ -38,7 +38,7 @@ class Predictions:
       self._lock = contextlib.ExitStack()
       self._lock.enter_context(lock(self.path.with_suffix('.lock'), _taken(self.path)))
       kept = _read_json(about)
-      if kept != origin and self.path.is_file():
+      if _present_form(kept) != origin and self.path.is_file():
         step = kept.get('step') if isinstance(kept, dict) else None
         mark = f'step{step}' if isinstance(step, int) else 'other'
         name = f'{self.path.stem}.{mark}'
@@ -77,6 +77,13 @@ class Predictions:
     """Closes the file and releases the lock."""
     self._file.close()
     self._lock.close()
+
+
+def _present_form(origin: Any) -> Any:
+  """Returns a stored origin with its decoding settings as this version stores them, if it can read them."""
+  with contextlib.suppress(UserError, KeyError, TypeError):
+    return origin | {'decode': to_dict(from_dict(origin['decode']))}
+  return origin
 
 
 def _taken(path: Path) -> UserError:

@@ -3,7 +3,8 @@
 import pytest
 
 from terraformer.cli import load_configs
-from terraformer.config import DataConfig, TokenizerConfig, TrainConfig, from_dict, migrations, to_dict
+from terraformer.config import DataConfig, DecodeConfig, TokenizerConfig, TrainConfig, from_dict, migrations, to_dict
+from terraformer.config.renames import present_names
 
 OLD_DATA = {'kind': 'DataConfig', 'vocabulary': {'kind': 'VocabularyConfig', 'size': 450}}
 OLD_GIN = 'config.VocabularyConfig.size = 450\nconfig.TrainConfig.watch_every = 7\n'
@@ -41,3 +42,12 @@ def test_a_users_gin_says_the_new_name_once(in_a_file, tmp_path, capsys):
     ('VocabularyConfig', 'TokenizerConfig'),
   ):
     assert any(f'{old} is now called {new}; the old name still works' in line for line in lines)
+
+
+@pytest.mark.parametrize('old, new', [(True, 'bfloat16'), (False, 'float32')])
+def test_the_type_of_the_cache_was_a_flag(old, new):
+  stored = {name: value for name, value in to_dict(DecodeConfig()).items() if name != 'cache_dtype'}
+  assert from_dict(stored | {'bfloat16_cache': old}) == DecodeConfig(cache_dtype=new)
+  lines = []
+  text = present_names(f'config.DecodeConfig.bfloat16_cache={old}', lines.append)
+  assert text == f"config.DecodeConfig.cache_dtype = '{new}'" and len(lines) == 1
