@@ -53,7 +53,9 @@ from terraformer.data import job, local_files, local_folder, parts, store
 from terraformer.data.batches import open_prepared
 from terraformer.data.tokenizer import Tokenizer, train_vocabulary
 from terraformer.decode import bundle as bundle_module
-from terraformer.decode.bundle import Content, open_bundle, parameter_shapes, write_bundle
+from terraformer.decode.bundle import Content, open_bundle, parameter_shapes, stored_shapes, write_bundle
+from terraformer.decode.storage import layouts_for
+from terraformer.decode.stored import PackedMatrix, StoredArray
 from terraformer.decode.tensors import write_tensors
 from terraformer.models.parameters import flatten, merge_module, split_module, unflatten
 
@@ -476,7 +478,10 @@ def _written_bundle(folder: Path, tokenizer: Tokenizer) -> tuple[Path, Path]:
   write_bundle(one, Content(run.model, tokenizer, 12, 6, origin), tensors.__getitem__)
   shutil.copytree(one, several)
   (several / 'model.safetensors').unlink()
-  write_tensors(several, shapes, tensors.__getitem__, shard_bytes=20_000)
+  layouts = layouts_for(run.model, 'float32')
+  parts = [layout.encode(name, tensors[name]) for name, layout in layouts.items()]
+  stored = {name: array for part in parts for name, array in part.items()}
+  write_tensors(several, stored_shapes(run.model, layouts), stored.__getitem__, shard_bytes=20_000)
   return one, several
 
 
@@ -488,7 +493,7 @@ def _check_bundle(opened: Any) -> None:
   """Traces a step of the model with the tensors that were read."""
   shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in flatten(opened.weights).items()}
   assert shapes == bundle_module.parameter_shapes(opened.model)
-  assert all(isinstance(x, np.ndarray) for x in flatten(opened.weights).values())
+  assert all(isinstance(x, np.ndarray | PackedMatrix | StoredArray) for x in flatten(opened.weights).values())
   assert 1 <= opened.inputs_length <= opened.model.max_length and opened.tokenizer.size <= opened.model.vocab_size
   _trace(opened.model, min(opened.inputs_length, 64), min(opened.targets_length, 64))
 

@@ -78,5 +78,5 @@ def test_without_its_module_a_command_says_which_to_give(run, terraformer):
   ):
     process = terraformer(*command, cwd=folder)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2 and f'--module {outside.NAME}' in errors, errors
+    assert process.returncode == 2 and f'--module={outside.NAME}' in errors, errors
     assert len(errors.splitlines()) == 1

@@ -198,6 +198,10 @@ COMMANDS = {
   'input_file': ['decode', '--bundle=none'],
   'scratch': ['bench', 'decode'],
   'chart': ['bench', 'decode'],
+  'checkpoint': ['import', '--output=bundle'],
+  'config': ['import', '--checkpoint=none', '--output=bundle'],
+  'vocabulary': ['import', '--checkpoint=none', '--output=bundle'],
+  'report': ['import', '--checkpoint=none', '--output=bundle'],
 }
 
 
