@@ -220,12 +220,14 @@ def to_json(layout_: Layout) -> dict[str, Any]:
   return {'kind': layout_.kind} | dataclasses.asdict(layout_)
 
 
-def from_json(values: dict[str, Any], shape: tuple[int, ...]) -> Layout:
+def from_json(values: Any, shape: tuple[int, ...]) -> Layout:
   """Returns the layout that `to_json` wrote for a parameter of this shape.
 
   Raises:
     ValueError: if the values are not a layout, or do not fit the shape.
   """
+  if not isinstance(values, dict):
+    raise ValueError
   values = dict(values)
   kind = values.pop('kind', None)
   try:
@@ -239,7 +241,8 @@ def from_json(values: dict[str, Any], shape: tuple[int, ...]) -> Layout:
       view = values.pop('view')
       found = PanelsLayout(view=MatrixView(**view | {'axes': tuple(view['axes'])}), **values)
       _require(found.dtype in layout.TYPES and type(found.stretch) is int and 0 < found.stretch < 2**31)
-      _require(sorted(found.view.axes) == list(range(len(shape))) and type(found.view.in_blocks) is bool)
+      _require(all(type(axis) is int for axis in found.view.axes) and type(found.view.in_blocks) is bool)
+      _require(sorted(found.view.axes) == list(range(len(shape))))
       _require(type(found.view.n_input_axes) is int and 0 < found.view.n_input_axes < len(shape))
     else:
       _require(False)

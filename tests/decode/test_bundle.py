@@ -176,6 +176,7 @@ def test_a_damaged_bundle_is_named(bundle_copy, damage, message):
     ({'checksums': []}, "expected an object in the field 'checksums', found []"),
     ({'dtype': 'float8'}, "expected one of float32, bfloat16, int8 in the field 'dtype', found 'float8'"),
     ({'layouts': {'norm.scale_D': {'kind': 'panels'}}}, "norm.scale_D cannot be stored as {'kind': 'panels'}"),
+    ({'layouts': {'norm.scale_D': 5}}, 'norm.scale_D cannot be stored as 5'),
     ({'layouts': {'adapter': {'kind': 'array'}}}, "has a layout for 'adapter', which is no parameter of the model"),
     ({'inputs_length': '48'}, "expected a whole number in the field 'inputs_length', found '48'"),
     ({'inputs_length': 0}, "expected 1 to 16 in the field 'inputs_length', found 0"),
