@@ -5,7 +5,7 @@ import functools
 import jax
 
 from terraformer.config import ModelConfig
-from terraformer.layers.parameter import ModelFacts, facts_of
+from terraformer.layers.parameter import Facts, ModelFacts, facts_of
 from terraformer.models.make import abstract_model, layerwise
 
 
@@ -18,3 +18,8 @@ def abstract_layerwise(config: ModelConfig):
 def layerwise_facts(config: ModelConfig) -> ModelFacts:
   """Returns the facts of the layerwise parameters, by their names in a bundle."""
   return facts_of(abstract_layerwise(config))
+
+
+def read_by_xla(facts: Facts) -> bool:
+  """Returns whether XLA, not a native kernel, reads one row of this parameter in every step."""
+  return facts.in_step and facts.group in ('embedding', 'positions')

@@ -5,14 +5,12 @@ import math
 from terraformer.config import ModelConfig
 from terraformer.decode.native.description import Types
 from terraformer.decode.native.model import describe
-from terraformer.decode.shapes import abstract_layerwise, layerwise_facts
+from terraformer.decode.shapes import abstract_layerwise, layerwise_facts, read_by_xla
 from terraformer.decode.stored import ArrayLayout, Layout, RowsLayout
 from terraformer.layers.parameter import Facts
 from terraformer.models.parameters import flatten, split_module
 
 DTYPES = ('float32', 'bfloat16', 'int8')
-# XLA, not a native kernel, reads one row of these parameters in every step.
-_GROUPS_OF_XLA = ('embedding', 'positions')
 _SMALL = 1 << 12  # numbers; storing a smaller array in fewer bits saves nothing
 
 
@@ -45,7 +43,7 @@ def layouts_before_panels(config: ModelConfig, bfloat16: bool) -> dict[str, Layo
 def _as_array(shape: tuple[int, ...], facts: Facts, dtype: str) -> Layout:
   if dtype == 'float32' or facts.stays_float32 or len(shape) < 2 or math.prod(shape) <= _SMALL:
     return ArrayLayout()
-  if facts.in_step and facts.group in _GROUPS_OF_XLA:
+  if read_by_xla(facts):
     return ArrayLayout('bfloat16')
   if dtype == 'int8':
     return RowsLayout()

@@ -39,9 +39,24 @@ class Layout(Protocol):
     ...
 
 
+class _Float32:
+  """What every stored form of a float32 array has in common with the array."""
+
+  shape: tuple[int, ...]
+
+  @property
+  def size(self) -> int:
+    return math.prod(self.shape)
+
+  @property
+  def dtype(self) -> np.dtype:
+    """Type of the array that it represents."""
+    return np.dtype(np.float32)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class StoredArray:
+class StoredArray(_Float32):
   """An array stored in fewer bits.
 
   Attributes:
@@ -56,15 +71,6 @@ class StoredArray:
   def shape(self) -> tuple[int, ...]:
     return self.numbers.shape
 
-  @property
-  def size(self) -> int:
-    return math.prod(self.shape)
-
-  @property
-  def dtype(self) -> np.dtype:
-    """Type of the array that it represents."""
-    return np.dtype(np.float32)
-
   def __getitem__(self, index: Any) -> Array:
     array = self.numbers.astype(np.float32)
     return (array if self.scale is None else array * self.scale[..., None])[index]
@@ -72,7 +78,7 @@ class StoredArray:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class PackedMatrix:
+class PackedMatrix(_Float32):
   """A matrix in panels.
 
   Attributes:
@@ -84,15 +90,6 @@ class PackedMatrix:
   packed: Array
   layout: 'PanelsLayout' = dataclasses.field(metadata={'static': True})
   shape: tuple[int, ...] = dataclasses.field(metadata={'static': True})
-
-  @property
-  def size(self) -> int:
-    return math.prod(self.shape)
-
-  @property
-  def dtype(self) -> np.dtype:
-    """Type of the array that it represents."""
-    return np.dtype(np.float32)
 
   def __getitem__(self, index: Any) -> Array:
     weights_KxN = layout.unpack(self.packed, self.layout.matrix(self.shape))

@@ -19,16 +19,13 @@ from terraformer.decode.native.description import NoKernelError, Types
 from terraformer.decode.native.model import describe
 from terraformer.decode.native.state import NativeState, extended, native_state
 from terraformer.decode.prompts import Prompts
-from terraformer.decode.shapes import abstract_layerwise, layerwise_facts
+from terraformer.decode.shapes import abstract_layerwise, layerwise_facts, read_by_xla
 from terraformer.decode.xla import prefill
 from terraformer.models.base import DecodeState
 from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
 from terraformer.native import layout
 from terraformer.native.library import STEP, library
 from terraformer.native.plan import Model
-
-# The groups of parameters that XLA reads in a step.
-_GROUPS_OF_XLA = ('embedding', 'positions')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +84,7 @@ class NativeEngine:
     self._read_by_xla = {
       name: jax.device_put(value, may_alias=True)
       for name, value in flatten(weights).items()
-      if facts[name].in_step and facts[name].group in _GROUPS_OF_XLA
+      if read_by_xla(facts[name])
     }
     self._tensors: dict[str, np.ndarray] = {}
     self._opened: dict[str, tuple[Model, Callable[[DecodeState], NativeState]]] = {}
