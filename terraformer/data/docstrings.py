@@ -134,7 +134,7 @@ def mine(
 
   Args:
     roots: folders with top-level packages and modules; those of this environment if None.
-    progress: called with the number of files done and the total number of files.
+    show_progress: called with the number of files done and the total number of files.
     wanted: says whether to mine a package, given its top-level name.
   """
   files = sorted({file for root in roots or installed_roots() for file in source_files(root)})

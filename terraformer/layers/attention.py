@@ -69,13 +69,13 @@ class Attention(nnx.Module):
 
     Args:
       x_BxTxD: input.
-      real_BxT: False at padding, which no position sees; None where there is none.
-      segment_BxT: of packed rows, whose segments do not see each other; else None.
-      key: of dropout; None is evaluation.
-      choices: full attention makes none.
+      real_BxT: False at padding, which no position sees; None if there is no padding.
+      segment_BxT: segments of packed rows, which do not see each other; else None.
+      key: random key for dropout; None for evaluation.
+      routing: None, since full attention makes no discrete choices.
 
     Returns:
-      BxTxD, and None for the choices.
+      BxTxD, and None for the routing.
     """
     qkv = map(split_by_head, self.projection(x_BxTxD, segment_BxT))
     return self.projection.project_output(self._attend(*qkv, real_BxT, segment_BxT, key), segment_BxT), None

@@ -130,13 +130,13 @@ class LSHAttention(nnx.Module):
 
     Args:
       x_BxTxD: input.
-      real_BxT: False at padding, which no position sees; None where there is none.
-      segment_BxT: of packed rows, whose segments do not see each other; else None.
-      key: of the hashes and of dropout; None is evaluation.
-      choices: buckets BxHxRxT to repeat; None hashes the queries.
+      real_BxT: False at padding, which no position sees; None if there is no padding.
+      segment_BxT: segments of packed rows, which do not see each other; else None.
+      key: random key for the hashes and dropout; None for evaluation.
+      routing: buckets BxHxRxT to repeat; None to hash the queries.
 
     Returns:
-      BxTxD, and the buckets BxHxRxT; None for them where all keys are seen.
+      BxTxD, and the buckets BxHxRxT as routing, or None if a query sees all keys.
     """
     q_BxTxHxK, _, v_BxTxHxK = self.projection(x_BxTxD, segment_BxT)
     q_BxTxHxK, v_BxTxHxK = split_by_head(q_BxTxHxK), split_by_head(v_BxTxHxK)

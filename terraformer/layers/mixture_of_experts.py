@@ -47,11 +47,11 @@ class MixtureOfExpertsFF(nnx.Module):
 
     Args:
       x_BxTxD: input.
-      key: of noise, draw and dropout; None is evaluation, with the plain argmax.
-      choices: expert_BxT to use instead of choosing, where an earlier call is computed again.
+      key: random key for noise, the choice of the mask, and dropout; None for evaluation, which takes the argmax.
+      routing: expert_BxT of an earlier call to repeat; None to select experts.
 
     Returns:
-      y_BxTxD and the chosen expert_BxT.
+      y_BxTxD, and the selected expert_BxT as routing.
     """
     noise_key, draw_key, dropout_key = split_key(key, 3)
     logits_BxTxE = self.logits(x_BxTxD)

@@ -69,11 +69,11 @@ class SparseFF(nnx.Module):
 
     Args:
       x_BxTxD: input.
-      key: of noise, draw and dropout; None is evaluation, with the plain argmax.
-      choices: units_BxTxM to use instead of choosing, where an earlier call is computed again.
+      key: random key for noise, the choice of the mask, and dropout; None for evaluation, which takes the argmax.
+      routing: units_BxTxM of an earlier call to repeat; None to select units.
 
     Returns:
-      y_BxTxD and the chosen units_BxTxM.
+      y_BxTxD, and the selected units_BxTxM as routing.
     """
     noise_key, draw_key, dropout_key = split_key(key, 3)
     logits_BxTxMxN = self.logits(x_BxTxD)

@@ -39,15 +39,15 @@ class Block(nnx.Module):
   def delta(
     self, x_BxTxD: jax.Array, key, masks: SequenceMasks, memory_BxSxD: jax.Array | None, routing, *, number: int
   ) -> tuple[jax.Array, Any]:
-    """What a sublayer adds to the residual streams at all positions, and the discrete choices that it made.
+    """Returns what a sublayer adds to the residual streams at all positions, and its routing.
 
     Args:
-      x_BxTxD: the stream that it reads.
-      key: of the layer's noise; None is evaluation.
-      padding: which positions are real.
-      memory_BxSxD: what cross-attention reads; None without it.
-      choices: to be repeated, where the sublayer is computed again; None to make them.
-      number: of the sublayer.
+      x_BxTxD: the stream that the sublayer reads.
+      key: random key of the layer; None for evaluation.
+      masks: masks of the sequence and of the memory.
+      memory_BxSxD: input of cross-attention; None without cross-attention.
+      routing: routing of an earlier call to repeat; None to make new choices.
+      number: index of the sublayer.
     """
     key, x_BxTxD = fold_key(key, number), split_by_example(x_BxTxD)
     delta_BxTxD, routing = self.sublayers[number](x_BxTxD, masks, memory_BxSxD, key=key, routing=routing)

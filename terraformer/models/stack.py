@@ -69,13 +69,13 @@ class Stack(BaseStack):
   def __call__(
     self, streams: Streams, masks: SequenceMasks, memory_BxSxD: jax.Array | None = None, *, key: jax.Array | None = None
   ) -> Streams:
-    """All positions of the streams BxTxD.
+    """Computes all positions of the streams BxTxD.
 
     Args:
-      streams: of `residual.split_streams`.
-      padding: which positions are real.
-      memory_BxSxD: what cross-attention reads; None without it.
-      key: of all noise; None is evaluation.
+      streams: result of `residual.split_streams`.
+      masks: masks of the sequence and of the memory.
+      memory_BxSxD: input of cross-attention; None without cross-attention.
+      key: random key for all noise; None for evaluation.
     """
     inputs = self.inputs(masks, memory_BxSxD, key)
     for index, segment in enumerate(self.segments()):

@@ -149,14 +149,14 @@ class _Training:
     workdir: its folder.
     start: its initial state.
     programs: its jitted functions.
-    feed: its batches.
+    batch_loader: its batches.
     kept: its checkpoints.
     asked: whether it was asked to stop.
     clock: measures where the time goes.
     times: times of its steps.
     tokens_a_step: source and target tokens in a whole batch.
     profile: first and last step of a profile.
-    progress: whether to show progress.
+    show_progress: whether to show progress.
   """
 
   config: TrainConfig
