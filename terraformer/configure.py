@@ -34,19 +34,22 @@ def load_config(*gin_files: str | os.PathLike[str], bindings: str | Sequence[str
   return load_configs([os.fspath(path) for path in gin_files], lines)[0]
 
 
-def load_configs(files: list[str], bindings: list[str], stored: str = '') -> tuple[RunConfig, DecodeConfig, str]:
+def load_configs(
+  files: list[str], bindings: list[str], stored: str = '', modules: Sequence[str] = ()
+) -> tuple[RunConfig, DecodeConfig, str]:
   """Returns the configs from gin files and bindings, and gin text that produces them again.
 
   Args:
     files: gin files; they and their includes are looked up in the working folder, then among the package's files.
     bindings: bindings of the command line, which take precedence over the files.
     stored: gin text of an earlier run; files and bindings take precedence over it.
+    modules: imported modules whose names bindings may use without an import of their own, as in `mine.MyConfig.field`.
 
   Raises:
     UserError: if a file, name or value is invalid, or if the configuration does not use a binding.
   """
   with _working_folder_last():
-    return _load(files, bindings, stored)
+    return _load(files, bindings, stored, modules)
 
 
 @contextlib.contextmanager
@@ -62,7 +65,9 @@ def _working_folder_last() -> Iterator[None]:
     sys.path.reverse()
 
 
-def _load(files: list[str], bindings: list[str], stored: str) -> tuple[RunConfig, DecodeConfig, str]:
+def _load(
+  files: list[str], bindings: list[str], stored: str, modules: Sequence[str]
+) -> tuple[RunConfig, DecodeConfig, str]:
   gin.clear_config()
   package = Path(__file__).parent
   # The working folder, a checkout, and an installed wheel. Gin 0.5 has no public way to replace its own reader, which
@@ -77,7 +82,8 @@ def _load(files: list[str], bindings: list[str], stored: str) -> tuple[RunConfig
     _parse(f'--gin_file {path}', lambda path=path: gin.parse_config_file(path))
   bindings = [gin_files.with_present_names(each, f'--gin_bindings {each!r:.200}') for each in bindings]
   for binding in bindings:
-    _parse(f'--gin_bindings {binding!r:.200}', lambda binding=binding: gin.parse_config(_HEADER + binding))
+    whole = _HEADER + _imports(binding, modules) + binding
+    _parse(f'--gin_bindings {binding!r:.200}', lambda whole=whole: gin.parse_config(whole))
   try:
     text = gin.config_str()
     run, decode = gin.get_configurable(RunConfig)(), gin.get_configurable(DecodeConfig)()
@@ -86,11 +92,20 @@ def _load(files: list[str], bindings: list[str], stored: str) -> tuple[RunConfig
     raise UserError(str(error)) from error  # removes the lines that gin has added
   except Exception as error:  # gin calls anything that the files name
     raise UserError(f'gin: these values do not make a configuration: {first_line(error)}') from error
+  owners = '|'.join(map(re.escape, ('config', *modules)))
   for binding in '\n'.join(bindings).splitlines():
     name = binding.split('=')[0].strip()
-    if re.fullmatch(r'[\w/]*config\.\w+\.\w+', name) and f'\n{name} =' not in used:
+    found = re.fullmatch(rf'((?:\w+/)*)(?:{owners})\.(\w+\.\w+)', name)
+    # A gin file may import the module under another name.
+    if found and not re.search(rf'^{found[1]}[\w.]+\.{found[2]} =', used, re.MULTILINE):
       raise UserError(f'--gin_bindings {binding!r:.200}: this configuration does not use {name}')
   return run, decode, text
+
+
+def _imports(binding: str, modules: Sequence[str]) -> str:
+  """Returns the imports of the modules that a binding names; the others stay out of the gin text that a run stores."""
+  named = [name for name in modules if re.search(rf'(?<![\w.]){re.escape(name)}\.', binding)]
+  return ''.join(f'import {name}\n' for name in named)
 
 
 def _parse(where: str, parse: Callable[[], object]) -> None:

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 
 from terraformer.config import ModelConfig
 from terraformer.models.cost import Cost, GroupCost, cost
 from terraformer.models.twin import dense_twin
 
 _NONE = GroupCost(0, 0)
+# The usual d_ff is 4 times d_model; a twin with less than d_model divided by this is no model that anyone would train.
+_WIDEST_DEGENERATE = 8
 
 
 def as_json(config: ModelConfig, context: int) -> str:
@@ -49,8 +52,18 @@ def as_table(config: ModelConfig, context: int) -> str:
     '',
     f'A decoded token reads {_times(dense.read + dense.cache_numbers, ours.read + ours.cache_numbers)} fewer bytes and '
     f'takes {_times(dense.flops, ours.flops)} fewer operations than with the twin.',
+    *_degenerate(twin),
   ]
   return '\n'.join(lines)
+
+
+def _degenerate(twin: ModelConfig) -> Iterator[str]:
+  """Yields a line if the twin's dense layers leave almost no parameters for its feed-forward blocks."""
+  if any(block.feed_forward.d_ff * _WIDEST_DEGENERATE < block.d_model for block in twin.blocks.values()):
+    yield (
+      'This twin is degenerate: its dense projections and output layer take so many parameters that its feed-forward '
+      'blocks have almost none. Compare larger models.'
+    )
 
 
 def _order(name: str) -> tuple[int, int]:

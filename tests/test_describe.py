@@ -21,6 +21,12 @@ def test_json_has_the_model_and_a_twin_of_as_many_parameters(capsys):
   assert ours['parameters'] == sum(part['parameters'] for part in ours['parts'].values())
 
 
+def test_a_degenerate_twin_is_called_so(capsys):
+  for file, is_degenerate in (('demo', True), ('terraformer_800m', False)):
+    assert main(['describe', f'--gin_file=gin_configs/models/{file}.gin']) == 0
+    assert ('This twin is degenerate' in capsys.readouterr().out) == is_degenerate
+
+
 def test_the_table_has_a_row_for_every_part(capsys):
   main(['describe', '--json', *SMALL])
   parts = json.loads(capsys.readouterr().out)['model']['parts']

@@ -55,7 +55,10 @@ def test_what_a_docstring_describes_is_there():
   ('source', 'expected'),
   [
     ('def f(x, *, y):\n  """F.\n\n  Args:\n    x, y: numbers.\n      note: more.\n  """', []),
-    ('def f(x, *, y):\n  """F.\n\n  Args:\n    x: a number.\n    z: another.\n\n  Returns:\n    w: one.\n  """', ['f: z']),
+    (
+      'def f(x, *, y):\n  """F.\n\n  Args:\n    x: a number.\n    z: another.\n\n  Returns:\n    w: one.\n  """',
+      ['f: z'],
+    ),
     ('class C:\n  """C.\n\n  Args:\n    x: a number.\n  """\n  def __init__(self, y): ...', ['C: x']),
     ('class C:\n  """C.\n\n  Attributes:\n    x: a number.\n    y: another.\n  """\n  x: int', ['C: y']),
   ],

@@ -20,7 +20,7 @@ def _compile(flags: argparse.Namespace) -> None:
   from terraformer.pod.program import compile_step
   from terraformer.pod.report import as_json, as_text
 
-  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings, modules=flags.module)
   step = compile_step(run, flags.topology)
   print(as_json(step) if flags.json else as_text(step))
 

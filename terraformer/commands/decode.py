@@ -38,7 +38,7 @@ def _decode(flags: argparse.Namespace) -> None:
     from terraformer.decode.source import read_prompts
     from terraformer.decode.terminal import write_all
 
-  _, decode, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  _, decode, _ = load_configs(flags.gin_file, flags.gin_bindings, modules=flags.module)
   for binding in flags.gin_bindings:
     if 'config.DecodeConfig.' not in binding:
       raise UserError(f'--gin_bindings {binding!r}: set only fields of DecodeConfig; the bundle fixes all others')

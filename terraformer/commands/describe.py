@@ -21,7 +21,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 def _describe(flags: argparse.Namespace) -> None:
   from terraformer.describe import as_json, as_table
 
-  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings, modules=flags.module)
   print(as_json(run.model, flags.context) if flags.json else as_table(run.model, flags.context))
 
 

@@ -51,7 +51,7 @@ def _evaluate(flags: argparse.Namespace) -> None:
 
   run, decode = None, DecodeConfig()
   if flags.gin_file or flags.gin_bindings:
-    run, decode, _ = load_configs(flags.gin_file, flags.gin_bindings, stored_gin(flags.workdir))
+    run, decode, _ = load_configs(flags.gin_file, flags.gin_bindings, stored_gin(flags.workdir), flags.module)
   decode = decode_config(decode, flags)
   libraries.cache_compilations()
   bundle = local_copy(flags.bundle, FILE_PATTERNS) if flags.bundle else None

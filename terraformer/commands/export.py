@@ -29,7 +29,10 @@ def _export(flags: argparse.Namespace) -> None:
 
   stored = stored_gin(flags.workdir)
   if flags.gin_file or flags.gin_bindings:
-    given, kept = load_configs(flags.gin_file, flags.gin_bindings, stored)[0], load_configs([], [], stored)[0]
+    given, kept = (
+      load_configs(flags.gin_file, flags.gin_bindings, stored, flags.module)[0],
+      load_configs([], [], stored)[0],
+    )
     same_run.require_to_export(flags.workdir, kept, given)
   step = export(Path(flags.workdir), Path(flags.output), flags.dtype, sys.stderr.isatty(), flags.best)
   size = sum(path.stat().st_size for path in Path(flags.output).iterdir())

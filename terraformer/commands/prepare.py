@@ -33,7 +33,7 @@ def _prepare(flags: argparse.Namespace) -> None:
   from terraformer.data.child import ensure_prepared
   from terraformer.data.prepare import Share, is_prepared
 
-  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings, modules=flags.module)
   folder = paths.printable(f'{run.data.directory.rstrip("/")}/{run.data.task}')
   reused = is_prepared(run.data)
   share = Share(*flags.shard)
@@ -47,7 +47,7 @@ def _prepare(flags: argparse.Namespace) -> None:
     f'{folder}: {"already prepared" if reused else "prepared"}, {examples} examples, '
     f'{manifest.vocabulary_size:,} tokens in the vocabulary, fingerprint {manifest.fingerprint[:12]}'
   )
-  for line in (*report.shares(manifest), *report.skipped(manifest), *report.packs(manifest)):
+  for line in report.lines(manifest):
     print(line)
 
 
@@ -71,7 +71,7 @@ def _vocab_flags(parser: argparse.ArgumentParser) -> None:
 def _vocab(flags: argparse.Namespace) -> None:
   from terraformer.data.child import write_vocabulary
 
-  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings)
+  run, _, _ = load_configs(flags.gin_file, flags.gin_bindings, modules=flags.module)
   tokenizer = write_vocabulary(run.data, Path(flags.output))
   output = paths.printable(flags.output)
   print(f'{output}: {tokenizer.size:,} ids, {tokenizer.sentinels} of them sentinels, which are not in the file')

@@ -84,7 +84,7 @@ def _train_here(flags: argparse.Namespace) -> int:
 
   workdir = Path(flags.workdir)
   stored = '' if flags.gin_file else checkpoint.stored_gin(workdir) or ''
-  run, _, gin_text = load_configs(flags.gin_file, flags.gin_bindings, stored)
+  run, _, gin_text = load_configs(flags.gin_file, flags.gin_bindings, stored, flags.module)
   paths.require_folder(workdir)
   try:
     result = train(run, workdir, gin_text=gin_text, show_progress=not flags.quiet, profile=flags.profile)

@@ -47,6 +47,13 @@ def shares(manifest: Manifest) -> Iterator[str]:
     yield f'{name}: {task["rate"] / rates:.1%} of the examples that training reads, of {count:,}'
 
 
+def lines(manifest: Manifest) -> Iterator[str]:
+  """Yields all lines that `prepare`, and `train` after preparing data, print about the data."""
+  yield from shares(manifest)
+  yield from skipped(manifest)
+  yield from packs(manifest)
+
+
 def packs(manifest: Manifest) -> Iterator[str]:
   """Yields a line on how much padding packing saves, if the training split is packed."""
   if packed := manifest.packed:

@@ -101,7 +101,7 @@ def facts_of(module: nnx.Module) -> ModelFacts:
   for path, variable in named_parameters(module):
     facts = facts_in(variable, path)
     if facts.group is None:
-      raise UserError(f'{path}: it has no group; give `parameter` or `tell` one')
+      raise UserError(f'{path}: the parameter has no group; make its layer with make_feed_forward, or pass `group=`')
     stacked = len(variable.get_value().shape) - len(facts.axes)
     found[path] = dataclasses.replace(facts, axes=('layers',) * stacked + facts.axes)
   return found

@@ -68,7 +68,7 @@ def open_data(run: RunConfig, show_progress: bool) -> Prepared:
   if not hosts.are_several():
     is_new = not is_prepared(run.data)
     manifest = ensure_prepared(run.data, show_progress)
-    for line in report.skipped(manifest) if is_new else ():
+    for line in report.lines(manifest) if is_new else ():
       print(line, file=sys.stderr)
   data = open_prepared(run.data)
   if data.tokenizer.size > run.model.vocab_size:

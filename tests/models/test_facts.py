@@ -99,7 +99,7 @@ def test_a_parameter_without_facts_is_an_error_with_its_path(value):
 
 
 def test_a_parameter_of_no_part_is_an_error_with_its_path():
-  with pytest.raises(UserError, match=r'^inner.0: it has no group'):
+  with pytest.raises(UserError, match=r'^inner.0: the parameter has no group; .* make_feed_forward, .* `group=`$'):
     facts_of(_Layer(parameter(jnp.zeros(3), (None,)), 'QKV'))
 
 

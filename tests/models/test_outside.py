@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from terraformer import describe
-from terraformer.cli import load_configs
+from terraformer.cli import load_configs, main
 from terraformer.config import AttentionConfig, BlockConfig, FullAttentionConfig, UserError, from_dict, to_dict
 from terraformer.layers.make import make_attention, maker
 from terraformer.layers.parameter import facts_of
@@ -70,6 +70,35 @@ def model(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(folder)
     yield load_configs([str(folder / 'mine.gin')], [])[0].model
+
+
+@pytest.mark.parametrize('as_name', [None, 'other'])
+def test_a_binding_may_name_a_module_that_is_given(model, tmp_path, as_name):
+  renamed = GIN.replace('mine_of_a_test', as_name or 'mine_of_a_test')
+  file = tmp_path / 'named.gin'
+  file.write_text(renamed.replace('import other', 'import mine_of_a_test as other'))
+  binding = 'mine_of_a_test.SharpConfig.sharpness = 3.0'
+  run, _, text = load_configs([str(file)], [binding], modules=['mine_of_a_test'])
+  assert run.model.decoder.attention.sharpness == 3.0
+  assert load_configs([], [], text)[0] == run
+
+
+def test_a_binding_of_a_module_that_nothing_uses_is_an_error(model):
+  binding = 'mine_of_a_test.SharpConfig.sharpness = 3.0'
+  with pytest.raises(UserError, match='this configuration does not use mine_of_a_test.SharpConfig.sharpness'):
+    load_configs([], [binding], modules=['mine_of_a_test'])
+
+
+def test_a_module_that_no_binding_names_is_not_stored(model):
+  _, _, text = load_configs([], ['config.TrainConfig.steps = 3'], modules=['mine_of_a_test'])
+  assert 'mine_of_a_test' not in text
+
+
+def test_a_command_gives_its_modules_to_its_bindings(model, capsys):
+  flags = ['--gin_bindings=config.RunConfig.model = @config.LanguageModelConfig()', '--context=8', '--json']
+  flags += ['--gin_bindings=config.BlockConfig.attention = @mine_of_a_test.SharpConfig()']
+  assert main(['describe', '--module=mine_of_a_test', *flags]) == 0
+  assert 'decoder QKV' in json.loads(capsys.readouterr().out)['model']['parts']
 
 
 def test_gin_makes_a_model_of_it_that_decodes_as_it_computes(model):
