@@ -50,8 +50,8 @@ def as_table(config: ModelConfig, context: int) -> str:
     _pair('operations per token, MFLOP', ours.flops / 1e6, dense.flops / 1e6),
     _pair('all weights in float32, GB', ours.parameters * 4 / 1e9, dense.parameters * 4 / 1e9),
     '',
-    f'A decoded token reads {_times(dense.read + dense.cache_numbers, ours.read + ours.cache_numbers)} fewer bytes and '
-    f'takes {_times(dense.flops, ours.flops)} fewer operations than with the twin.',
+    f'A decoded token reads {_fewer(ours.read + ours.cache_numbers, dense.read + dense.cache_numbers)} bytes and '
+    f'takes {_fewer(ours.flops, dense.flops)} operations than with the twin.',
     *_degenerate(twin),
   ]
   return '\n'.join(lines)
@@ -86,5 +86,5 @@ def _pair(name: str, ours: float, dense: float) -> str:
   return f'{name:42}{ours:12,.1f} {"twin":>19}{dense:13,.1f}'
 
 
-def _times(many: int, few: int) -> str:
-  return f'{many / max(few, 1):.1f} times'
+def _fewer(ours: int, twins: int) -> str:
+  return f'{twins / max(ours, 1):.1f} times fewer' if ours <= twins else f'{ours / max(twins, 1):.1f} times more'

@@ -30,7 +30,8 @@ def test_a_public_name_is_no_module_of_the_package(name):
 
 def test_every_kind_of_config_is_public():
   kinds = {name for name in config_lib.__all__ if isinstance(getattr(config_lib, name), type)}
-  assert kinds <= set(tf.__all__)
+  missing = kinds - set(tf.__all__)
+  assert not missing, f'add {", ".join(sorted(missing))} to the import and to __all__ of terraformer/__init__.py'
   assert all(getattr(tf, name) is getattr(config_lib, name) for name in kinds)
 
 
@@ -40,7 +41,8 @@ def test_type_checkers_see_the_names_that_are_there():
   for node in branch.body:
     assert isinstance(node, ast.ImportFrom)
     imported |= {alias.name: node.module for alias in node.names}
-  assert set(imported) == set(_PUBLIC)
+  different = set(imported) ^ set(_PUBLIC)
+  assert not different, f'terraformer/__init__.py: the import and __all__ differ in {", ".join(sorted(different))}'
   assert all(getattr(importlib.import_module(module), name) is getattr(tf, name) for name, module in imported.items())
 
 

@@ -24,7 +24,8 @@ def test_json_has_the_model_and_a_twin_of_as_many_parameters(capsys):
 def test_a_degenerate_twin_is_called_so(capsys):
   for file, is_degenerate in (('demo', True), ('terraformer_800m', False)):
     assert main(['describe', f'--gin_file=gin_configs/models/{file}.gin']) == 0
-    assert ('This twin is degenerate' in capsys.readouterr().out) == is_degenerate
+    said = capsys.readouterr().out
+    assert ('This twin is degenerate' in said) == ('times more operations' in said) == is_degenerate
 
 
 def test_the_table_has_a_row_for_every_part(capsys):

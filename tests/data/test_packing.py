@@ -15,13 +15,14 @@ from terraformer.config import (
   LMConfig,
   PackingConfig,
   PrefixLMConfig,
+  RunConfig,
   SpanCorruptionConfig,
   UserError,
 )
 from terraformer.data import batches, packing
 from terraformer.models.make import make_model
 from terraformer.ops.segments import Segments
-from terraformer.training import checkpoint
+from terraformer.training import checkpoint, setup
 from terraformer.training.loop import train
 from terraformer.training.loss import model_losses
 from tests.prepared import DENSE_BLOCK, PLAIN, sentences
@@ -119,6 +120,15 @@ def test_packed_text_has_no_example_of_two_documents(fake_prepared, tokenizer):
   documents = [(*tokenizer.encode(text), 1) for text in sentences(40, seed=len('train'))]
   pieces = [document[start : start + 40] for document in documents for start in range(0, len(document), 40)]
   assert sorted(_of_train(config)) == sorted(((), piece) for piece in pieces if len(piece) > 1)
+
+
+def test_training_that_prepares_the_data_prints_what_packing_saves(fake_prepared, monkeypatch, capsys):
+  config = fake_prepared(packing=PackingConfig(), **LENGTHS)
+  manifest = batches.open_prepared(config).manifest
+  monkeypatch.setattr(setup, 'is_prepared', lambda config: False)
+  monkeypatch.setattr(setup, 'ensure_prepared', lambda config, show_progress: manifest)
+  setup.open_data(RunConfig(data=config), show_progress=False)
+  assert f'40 training examples are in {manifest.packed["packs"]} packs: padding is ' in capsys.readouterr().err
 
 
 def test_other_packs_than_those_of_the_config_are_refused(fake_prepared):
