@@ -1,7 +1,7 @@
 """Mechanisms of a user's own, in a module of which no file of the package knows.
 
-`SOURCE` is the module's text: an attention of a sliding window, a feed-forward block whose router picks two units of
-each block, and a source of texts. `GIN` makes a small model and its data of them.
+`SOURCE` is the module's text: an attention of a sliding window, a feed-forward block whose controller picks two units
+of each block, and a source of texts. `GIN` makes a small model and its data of them.
 """
 
 NAME = 'mine_from_outside'
@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from terraformer.config import AttentionConfig, DataSource, FeedForwardConfig
+from terraformer.config.base import divides
 from terraformer.data.source import Source
 from terraformer.layers.attention import Attention
 from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
@@ -27,24 +28,24 @@ class Window(Attention):
 
   def _attend(self, q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, real_BxT=None, segment_BxT=None, key=None):
     at_T = jnp.arange(q_BxTxHxK.shape[1])
-    behind_TxT = at_T[:, None] - at_T
-    sees_BxTxT = (jnp.abs(behind_TxT) < self.config.window)[None]
+    distance_TxT = at_T[:, None] - at_T
+    mask_BxTxT = (jnp.abs(distance_TxT) < self.config.window)[None]
     if self.causal:
-      sees_BxTxT &= behind_TxT >= 0
+      mask_BxTxT &= distance_TxT >= 0
     if real_BxT is not None:
-      sees_BxTxT &= real_BxT[:, None]
+      mask_BxTxT &= real_BxT[:, None]
     if segment_BxT is not None:
-      sees_BxTxT &= segment_BxT[:, :, None] == segment_BxT[:, None]
-    heads_first = (x.swapaxes(1, 2) for x in (k_BxTxHxK, v_BxTxHxK))
-    return dot_product_attention(q_BxTxHxK, *heads_first, sees_BxTxT)
+      mask_BxTxT &= segment_BxT[:, :, None] == segment_BxT[:, None]
+    k_BxHxTxK, v_BxHxTxK = k_BxTxHxK.swapaxes(1, 2), v_BxTxHxK.swapaxes(1, 2)
+    return dot_product_attention(q_BxTxHxK, k_BxHxTxK, v_BxHxTxK, mask_BxTxT, rate=self.config.dropout, key=key)
 
   def read(self, q_BxHxK, cache, filled):
-    place_P = jnp.arange(cache.kv.capacity)
-    prompt_Bx1 = filled.prompt_B[:, None]
-    position_BxP = jnp.where(place_P < filled.first_new, place_P, prompt_Bx1 + place_P - filled.first_new)
-    now_Bx1 = prompt_Bx1 + filled.next_slot - filled.first_new - 1
-    sees_BxP = filled.mask(cache.kv.capacity) & (now_Bx1 - position_BxP < self.config.window)
-    return one_query_attention(q_BxHxK, cache.kv.k, cache.kv.v_GxPxK, sees_BxP)
+    slot_P = jnp.arange(cache.kv.capacity)
+    length_Bx1 = filled.prompt_B[:, None]
+    position_BxP = jnp.where(slot_P < filled.first_new, slot_P, length_Bx1 + slot_P - filled.first_new)
+    now_Bx1 = length_Bx1 + filled.next_slot - filled.first_new - 1
+    mask_BxP = filled.mask(cache.kv.capacity) & (now_Bx1 - position_BxP < self.config.window)
+    return one_query_attention(q_BxHxK, cache.kv.k, cache.kv.v_GxPxK, mask_BxP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,31 +55,42 @@ class WindowConfig(AttentionConfig):
   made_by: ClassVar = Window
 
   window: int = 4
+  dropout: float = 0.0
+
+  needs_padding_mask: ClassVar = False
+  reads_whole_cache: ClassVar = True
+
+  def check(self):
+    self._at_least(1, 'window')
+    self._probability('dropout')
+
+  def can_grow(self, n_slots):
+    return True
 
   def keys_seen(self, context):
     return min(context, self.window)
 
 
 class TopTwoFF(nnx.Module):
-  """Two units of each block, the likeliest of its router's softmax, scaled by it."""
+  """Two units of each block, the likeliest of its controller's softmax, scaled by it."""
 
   def __init__(self, config, d_model, rate, *, key):
     self.rate = rate
     m, n, d = config.d_ff // config.block_size, config.block_size, d_model
     keys = jax.random.split(key, 4)
     axes = ('ff_block', 'ff_unit', 'embed')
-    self.router_DxMxN = parameter(
+    self.controller_DxMxN = parameter(
       glorot_uniform(keys[0], (d, m, n), d, config.d_ff), ('embed', 'ff_block', 'ff_unit'), group='controller'
     )
     self.w1_MxNxD = parameter(glorot_uniform(keys[1], (m, n, d), d, config.d_ff), axes, row_axis=-2, rows=2)
     self.w2_MxNxD = parameter(glorot_uniform(keys[2], (m, n, d), config.d_ff, d), axes, row_axis=-2, rows=2)
     self.bias_D = parameter(small_normal(keys[3], (d,)), ('embed',), decays=False)
 
-  def _route(self, x_xD):
-    return jax.nn.softmax(jnp.einsum('...D,DMN->...MN', x_xD, self.router_DxMxN[...]).astype(jnp.float32))
+  def _gate(self, x_xD):
+    return jax.nn.softmax(jnp.einsum('...D,DMN->...MN', x_xD, self.controller_DxMxN[...]).astype(jnp.float32))
 
   def __call__(self, x_BxTxD, *, key=None, routing=None):
-    gate_BxTxMxN = self._route(x_BxTxD)
+    gate_BxTxMxN = self._gate(x_BxTxD)
     units_BxTxMx2 = jax.lax.top_k(gate_BxTxMxN, 2)[1] if routing is None else routing
     mask_BxTxMxN = jax.nn.one_hot(units_BxTxMx2, gate_BxTxMxN.shape[-1]).sum(-2)
     hidden_BxTxMxN = jax.nn.relu(jnp.einsum('BTD,MND->BTMN', x_BxTxD, self.w1_MxNxD[...])) * gate_BxTxMxN * mask_BxTxMxN
@@ -86,10 +98,10 @@ class TopTwoFF(nnx.Module):
     return dropout(y_BxTxD, self.rate, key=key, shared_axes=(0, 1)), units_BxTxMx2
 
   def step(self, x_BxD):
-    gate_BxMx2, units_BxMx2 = jax.lax.top_k(self._route(x_BxD), 2)
+    gate_BxMx2, units_BxMx2 = jax.lax.top_k(self._gate(x_BxD), 2)
     block_Mx1 = jnp.arange(units_BxMx2.shape[1])[:, None]
-    rows1_BxMx2xD = self.w1_MxNxD[...][block_Mx1, units_BxMx2].astype(x_BxD.dtype)
-    rows2_BxMx2xD = self.w2_MxNxD[...][block_Mx1, units_BxMx2].astype(x_BxD.dtype)
+    rows1_BxMx2xD = self.w1_MxNxD[...][block_Mx1, units_BxMx2]
+    rows2_BxMx2xD = self.w2_MxNxD[...][block_Mx1, units_BxMx2]
     hidden_BxMx2 = jax.nn.relu(jnp.einsum('BD,BMUD->BMU', x_BxD, rows1_BxMx2xD)) * gate_BxMx2
     return jnp.einsum('BMU,BMUD->BD', hidden_BxMx2, rows2_BxMx2xD) + self.bias_D[...]
 
@@ -102,6 +114,11 @@ class TopTwoFFConfig(FeedForwardConfig):
 
   d_ff: int = 64
   block_size: int = 8
+
+  def check(self):
+    self._sizes('d_ff', 'block_size')
+    self._at_least(2, 'block_size')
+    divides('TopTwoFFConfig.d_ff', self.d_ff, 'block_size', self.block_size)
 
 
 class Counting(Source):

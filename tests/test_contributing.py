@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 import types
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.config import BlockConfig, DenseProjectionConfig, LanguageModelConfig
+from terraformer.config import BlockConfig, DecodeConfig, DenseProjectionConfig, LanguageModelConfig, UserError
+from terraformer.configure import load_configs
 from terraformer.data.source import make_source
+from terraformer.decode.logits_processors import OF_SAMPLING, process, processors_for
 from terraformer.layers.make import make_feed_forward
 from terraformer.layers.parameter import facts_of
 from terraformer.models.make import make_model
@@ -24,13 +27,15 @@ _BLOCKS = re.findall(r'```python\n(.*?)```', _TEXT, re.DOTALL)
 @pytest.fixture(scope='module')
 def mine():
   """A module of all recipes."""
-  names: dict = {'__name__': 'mine_of_contributing'}
-  exec('\n'.join(_BLOCKS), names)
-  return types.SimpleNamespace(**names)
+  module = types.ModuleType('mine')
+  exec('\n'.join(_BLOCKS), vars(module))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(sys.modules, 'mine', module)
+    yield module
 
 
 def test_a_recipe_has_at_most_25_lines():
-  assert len(_BLOCKS) == 6
+  assert len(_BLOCKS) == 7
   assert max(len([line for line in block.splitlines() if line.strip()]) for block in _BLOCKS) <= 25
 
 
@@ -66,8 +71,52 @@ def test_the_source_gives_each_example_once_over_all_parts(mine):
   assert all(set(example) == {'inputs', 'targets'} for example in whole)
 
 
+@pytest.mark.parametrize(
+  ('make', 'words'),
+  [
+    (lambda mine: mine.TopTwoFFConfig(64, 1), 'TopTwoFFConfig.block_size: expected at least 2, found 1'),
+    (
+      lambda mine: mine.TopTwoFFConfig(60, 8),
+      r'TopTwoFFConfig.d_ff: expected a multiple of block_size \(8\), found 60',
+    ),
+    (lambda mine: mine.WindowConfig(window=0), 'WindowConfig.window: expected at least 1, found 0'),
+    (lambda mine: mine.WindowConfig(dropout=2.0), 'WindowConfig.dropout: expected a number from 0 to 1, found 2.0'),
+  ],
+)
+def test_a_configuration_refuses_bad_values(mine, make, words):
+  with pytest.raises(UserError, match=words):
+    make(mine)
+
+
+def test_the_gin_file_selects_the_recipes_and_bindings_name_the_module(mine, tmp_path):
+  (gin,) = re.findall(r'```\n(from __gin__.*?)```', _TEXT, re.DOTALL)
+  (tmp_path / 'mine.gin').write_text(gin)
+  (binding,) = re.findall(r"--gin_bindings='(mine\..*?)'", _TEXT)
+  run, _, _ = load_configs([str(tmp_path / 'mine.gin')], [binding], modules=['mine'])
+  assert run.model.decoder.feed_forward == mine.TopTwoFFConfig(d_ff=256)
+  assert run.model.encoder.attention == mine.WindowConfig() and run.data.source == mine.CountingConfig()
+  assert run.train.steps == 5
+
+
 def test_the_sampling_rule_keeps_what_is_likely_enough(mine):
   logits_BxV = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05], [0.97, 0.01, 0.01, 0.01]]))
   rule = mine.MinP.from_config(types.SimpleNamespace(min_p=0.25))
   np.testing.assert_array_equal(jnp.isfinite(rule(logits_BxV, None)), [[1, 1, 1, 0], [1, 0, 0, 0]])
   assert mine.MinP.from_config(types.SimpleNamespace(min_p=0.0)) is None
+
+
+@pytest.mark.parametrize('min_p', [5e-324, 1e-50, 1e-38])
+def test_a_tiny_min_p_removes_only_what_is_impossible(mine, min_p):
+  rule = mine.MinP.from_config(types.SimpleNamespace(min_p=min_p))
+  np.testing.assert_array_equal(jnp.isfinite(rule(jnp.array([[3.0, -jnp.inf, -80.0]]), None)), [[1, 0, 1]])
+
+
+def test_behind_the_other_rules_it_leaves_what_top_p_adds_up(mine):
+  """Before `KeepTop`, this min-p would leave 0.4 and 0.3, of which the first alone has more than half."""
+  config = types.SimpleNamespace(**vars(DecodeConfig(temperature=1.0, top_p=0.5)), min_p=0.5)
+  logits_1xV = jnp.log(jnp.array([[0.4, 0.3, 0.1, 0.1, 0.1]]))
+  kept = {
+    order: np.isfinite(process(processors_for(config, order), logits_1xV, None)).sum()
+    for order in ((*OF_SAMPLING, mine.MinP), (mine.MinP, *OF_SAMPLING))
+  }
+  assert list(kept.values()) == [2, 1]
