@@ -81,7 +81,7 @@ class CrossAttention(nnx.Module):
       real_BxS,
       causal=False,
       segments=segments,
-      blind_zeros=True,
+      zero_if_no_key=True,
       query_chunk=self.query_chunk,
       rate=self.rate,
       key=key,

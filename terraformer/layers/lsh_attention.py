@@ -21,7 +21,7 @@ from terraformer.ops.keys import split_key
 from terraformer.ops.kv_cache import ROWS, KVCache
 from terraformer.ops.lsh import lsh_attention
 from terraformer.ops.lsh_hash import fixed_rotations, hash_queries, make_rotations
-from terraformer.ops.recent_keys import RecentKeys, enter, keys_of, no_keys
+from terraformer.ops.recent_keys import RecentKeys, add_position, empty_recent_keys, recent_keys_of
 from terraformer.ops.shared_qk import attend_to_others, shared_qk_attention, unit_keys
 
 # Queries of the plain path whose scores are alive at one time.
@@ -160,7 +160,7 @@ class LSHAttention(nnx.Module):
     recent = None
     if capacity > max(self.config.full_below, self.config.plain_below):
       n_buckets = math.prod(self.config.bucket_factors(capacity))
-      recent = no_keys(batch, self.head_shape[0], self.config.n_rounds, n_buckets, self.config.window)
+      recent = empty_recent_keys(batch, self.head_shape[0], self.config.n_rounds, n_buckets, self.config.window)
     kv = KVCache.empty(batch, *self.head_shape, capacity, ROWS)
     return LSHCache(kv, recent, self.projection.init_cache(batch), self.projection.init_output_cache(batch))
 
@@ -180,7 +180,7 @@ class LSHAttention(nnx.Module):
     if capacity > self.config.full_below:
       factors = self.config.bucket_factors(capacity)
       buckets_BxHxRxT = self._hash(q_BxHxTxK, factors)
-      recent = keys_of(buckets_BxHxRxT, length_B, math.prod(factors), self.config.window)
+      recent = recent_keys_of(buckets_BxHxRxT, length_B, math.prod(factors), self.config.window)
     if length <= self.config.full_below:
       y_BxTxHxK = self._attend_whole(q_BxTxHxK, v_BxTxHxK, real_BxT)
     else:
@@ -215,7 +215,7 @@ class LSHAttention(nnx.Module):
     else:
       bucket_BxHxR = self._hash(q_BxHxK[:, :, None], self.config.bucket_factors(capacity))[..., 0].astype(jnp.int32)
       slot_B = jnp.broadcast_to(filled.next_slot, batch)
-      recent, position_BxHxRxS, filled_BxHxRxS = enter(cache.recent, bucket_BxHxR, slot_B, capacity)
+      recent, position_BxHxRxS, filled_BxHxRxS = add_position(cache.recent, bucket_BxHxR, slot_B, capacity)
       position_GxIx1 = position_BxHxRxS.reshape(batch * n_heads, -1, 1)
       seen_k = jnp.take_along_axis(kv.k, position_GxIx1, axis=1, mode='promise_in_bounds')
       seen_v = jnp.take_along_axis(kv.v_GxPxK, position_GxIx1, axis=1, mode='promise_in_bounds')

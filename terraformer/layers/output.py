@@ -10,7 +10,7 @@ from flax import nnx
 from terraformer.config import DenseOutputConfig, LowRankOutputConfig, SparseOutputConfig
 from terraformer.layers.dense import Dense
 from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
-from terraformer.ops.products import are_many, times_rows
+from terraformer.ops.products import has_many_vectors, times_rows
 
 
 def dense_output(config: DenseOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> Dense:
@@ -64,7 +64,7 @@ class SparseOutput(nnx.Module):
   def __call__(self, x_xD: jax.Array) -> jax.Array:
     """Logits ...x(S W), module by module."""
     gated_xSxD = x_xD[..., None, :] * self.gating_SxD[...]
-    if are_many(x_xD):  # whose logits would lie across in memory, with the matrix as the first factor
+    if has_many_vectors(x_xD):  # whose logits would lie across in memory, with the matrix as the first factor
       y_xSxW = times_rows(gated_xSxD, self.projection_WxD[...])
     else:
       y_Wx_xS = jnp.einsum('WD,...SD->W...S', self.projection_WxD[...], gated_xSxD)

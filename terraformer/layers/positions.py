@@ -18,8 +18,8 @@ from terraformer.config import (
 )
 from terraformer.layers.parameter import parameter
 from terraformer.ops.keys import split_key
-from terraformer.ops.positions import draw_by_example, example_positions, expect_room, sinusoids
-from terraformer.ops.segments import begins, positions_within
+from terraformer.ops.positions import check_length, example_positions, sample_by_example, sinusoids
+from terraformer.ops.segments import positions_within, segment_starts
 
 
 class PositionTable(nnx.Module):
@@ -42,7 +42,7 @@ class PositionTable(nnx.Module):
     """
     batch, time, _ = x_BxTxD.shape
     n_positions = self.table_PxD[...].shape[0]
-    expect_room(time, n_positions)
+    check_length(time, n_positions)
     n_starts = 1 + min(self.config.max_offset, n_positions - time)
     position_BxT = example_positions(
       batch, time, n_starts, self.config.start_from_zero, key=key, segment_BxT=segment_BxT
@@ -122,7 +122,7 @@ class FixedBasePositions(nnx.Module):
       ValueError: if T is larger than the number of positions.
     """
     batch, time, _ = x_BxTxD.shape
-    expect_room(time, self.n_positions)
+    check_length(time, self.n_positions)
     start_key, drop_key = split_key(key, 2)
     n_starts = self.n_positions - time
     position_BxT = example_positions(
@@ -131,10 +131,10 @@ class FixedBasePositions(nnx.Module):
     vectors_BxTxD = self._vectors(position_BxT)
     if drop_key is not None:
       drop = lambda shape: jax.random.bernoulli(drop_key, self.config.drop, shape)  # noqa: E731
-      vectors_BxTxD = jnp.where(draw_by_example(drop, batch, segment_BxT)[..., None], 0, vectors_BxTxD)
+      vectors_BxTxD = jnp.where(sample_by_example(drop, batch, segment_BxT)[..., None], 0, vectors_BxTxD)
     if segment_BxT is None:
       return (x_BxTxD + vectors_BxTxD).at[:, 0].add(self.start_D[...])
-    return x_BxTxD + vectors_BxTxD + jnp.where(begins(segment_BxT)[..., None], self.start_D[...], 0)
+    return x_BxTxD + vectors_BxTxD + jnp.where(segment_starts(segment_BxT)[..., None], self.start_D[...], 0)
 
   def step(self, x_BxD: jax.Array, position_B: jax.Array) -> jax.Array:
     """Adds one position to each example, and to position 0 the start vector."""
@@ -174,7 +174,7 @@ class AxialPositions(nnx.Module):
       ValueError: if T is larger than the grid.
     """
     time = x_BxTxD.shape[1]
-    expect_room(time, math.prod(self.config.shape))
+    check_length(time, math.prod(self.config.shape))
     return x_BxTxD + self._vectors(jnp.arange(time) if segment_BxT is None else positions_within(segment_BxT))
 
   def step(self, x_BxD: jax.Array, position_B: jax.Array) -> jax.Array:

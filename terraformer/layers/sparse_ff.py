@@ -11,7 +11,7 @@ from terraformer.config import SparseFFConfig
 from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
 from terraformer.ops.dropout import dropout
 from terraformer.ops.keys import split_key
-from terraformer.ops.products import are_many, times_rows
+from terraformer.ops.products import has_many_vectors, times_rows
 from terraformer.ops.routing import select_units, straight_through
 
 
@@ -43,7 +43,7 @@ class SparseFF(nnx.Module):
   def logits(self, x_xD: jax.Array) -> jax.Array:
     """The controller's output, float32 ...xMxN; it has no nonlinearity."""
     x_xR = jnp.einsum('...D,DR->...R', x_xD, self.controller_DxR[...])
-    if are_many(x_xD):
+    if has_many_vectors(x_xD):
       w_FxR = self.controller_RxMxN[...].reshape(self.config.rank, -1).T
       logits_xMxN = self._by_block(times_rows(x_xR, w_FxR))
     else:

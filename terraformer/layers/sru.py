@@ -13,7 +13,7 @@ from terraformer.config import SRUConfig
 from terraformer.layers.dense import Dense
 from terraformer.ops.positions import last_positions
 from terraformer.ops.recurrence import linear_recurrence
-from terraformer.ops.segments import begins
+from terraformer.ops.segments import segment_starts
 
 HIGHWAY_SCALE = math.sqrt(3)
 
@@ -36,15 +36,15 @@ class SRU(nnx.Module):
     read_xW = jnp.tanh(state_xW) if self.config.tanh else state_xW
     return reset_xW * read_xW + (1 - reset_xW) * x_xW * HIGHWAY_SCALE
 
-  def _states(self, x_BxTxW: jax.Array, anew_BxT: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+  def _states(self, x_BxTxW: jax.Array, reset_BxT: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
     """The output of all positions, and the state after each."""
     reset_BxTxW, forget_BxTxW, update_BxTxW = self._gate(x_BxTxW)
-    state_BxTxW = linear_recurrence(forget_BxTxW, update_BxTxW, self.init_cache(x_BxTxW.shape[0]), anew_BxT)
+    state_BxTxW = linear_recurrence(forget_BxTxW, update_BxTxW, self.init_cache(x_BxTxW.shape[0]), reset_BxT)
     return self._read(reset_BxTxW, state_BxTxW, x_BxTxW), state_BxTxW
 
   def __call__(self, x_BxTxW: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
     """All positions, left to right, of every segment for itself where there are several; same shape."""
-    return self._states(x_BxTxW, None if segment_BxT is None else begins(segment_BxT))[0]
+    return self._states(x_BxTxW, None if segment_BxT is None else segment_starts(segment_BxT))[0]
 
   def prefill(self, x_BxTxW: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """All positions, and the state state_BxW after the first `length_B` of them."""

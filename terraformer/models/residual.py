@@ -7,7 +7,7 @@ from flax import nnx
 
 from terraformer.config import ResidualConfig
 from terraformer.ops.fixed_point import to_grid
-from terraformer.ops.reversible import Streams, rematerialised_stack, reversible_stack, stack
+from terraformer.ops.reversible import Streams, rematerialized_stack, reversible_stack, stack
 
 
 class Residual(nnx.Module):
@@ -41,7 +41,7 @@ class Residual(nnx.Module):
     """The function of `ops.reversible` that runs the layers."""
     if self.reversible:
       return reversible_stack
-    return stack if self.config.keep_activations else rematerialised_stack
+    return stack if self.config.keep_activations else rematerialized_stack
 
   def round(self, x: jax.Array) -> jax.Array:
     """What may enter the streams or be added to them."""

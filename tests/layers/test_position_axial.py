@@ -36,5 +36,5 @@ def test_positions_beyond_the_grid_take_its_last_one():
 
 
 def test_a_sequence_longer_than_the_grid_is_refused():
-  with pytest.raises(ValueError, match='expected at most 12, found a sequence of 13'):
+  with pytest.raises(ValueError, match='a sequence of 13 tokens is longer than the 12 positions'):
     _layer()(jnp.zeros((1, 13, 24)))

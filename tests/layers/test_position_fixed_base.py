@@ -70,5 +70,5 @@ def test_a_share_of_the_examples_sees_no_digits_but_the_start_vector():
 
 
 def test_a_sequence_longer_than_the_digits_write_is_refused():
-  with pytest.raises(ValueError, match='expected at most 27, found a sequence of 28'):
+  with pytest.raises(ValueError, match='a sequence of 28 tokens is longer than the 27 positions'):
     _layer(**SMALL)(jnp.zeros((1, 28, 24)))

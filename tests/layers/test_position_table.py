@@ -37,7 +37,7 @@ def test_positions_beyond_the_table_take_its_last_one():
 
 
 def test_a_sequence_longer_than_the_table_is_refused():
-  with pytest.raises(ValueError, match='expected at most 9, found a sequence of 10'):
+  with pytest.raises(ValueError, match='a sequence of 10 tokens is longer than the 9 positions'):
     _layer()(jnp.zeros((1, 10, 24)))
 
 

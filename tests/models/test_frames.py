@@ -21,7 +21,7 @@ PACKAGE = Path(terraformer.__file__).parent
 SCHEDULE = c.RsqrtScheduleConfig(0.1, 2)
 RESIDUALS = {
   'keeping': c.PlainResidualConfig(keep_activations=True),
-  'rematerialised': c.PlainResidualConfig(),
+  'rematerialized': c.PlainResidualConfig(),
   'reversible': c.ReversibleResidualConfig(),
   'forgetful': c.ReversibleResidualConfig(forget_every=1),
   'exact': c.ReversibleResidualConfig(fixed_point=True),

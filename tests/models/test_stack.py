@@ -20,7 +20,7 @@ from terraformer.config import (
 from terraformer.models.residual import Residual
 from terraformer.models.stack import LayerwiseStack, Stack
 from terraformer.models.sublayers import SequenceMasks
-from terraformer.ops.reversible import rematerialised_stack, reversible_stack, stack
+from terraformer.ops.reversible import rematerialized_stack, reversible_stack, stack
 from tests.models.examples import DENSE, DENSE_FF, LSH_IN_BUCKETS, SHARED_SPARSE, block
 from tests.weights import build, filled, nothing_filled, shapes
 
@@ -91,7 +91,7 @@ def test_noise_makes_a_difference():
   assert np.abs(one[1][0] - other[1][0]).max() > 0.1
 
 
-def test_a_rematerialised_stack_has_the_gradients_of_a_plain_one():
+def test_a_rematerialized_stack_has_the_gradients_of_a_plain_one():
   inputs = _streams(0, 1), SequenceMasks(None), None, jax.random.key(0), _streams(10, 1)
   keeping = PlainResidualConfig(keep_activations=True)
   expected, found = (_gradients(filled(_shapes(2, residual), 0), *inputs) for residual in (keeping, PLAIN))
@@ -120,7 +120,7 @@ def test_unrolling_the_loop_does_not_change_the_gradients():
     (REVERSIBLE, reversible_stack),
     (FIXED_POINT, reversible_stack),
     (KEEPING, stack),
-    (PLAIN, rematerialised_stack),
+    (PLAIN, rematerialized_stack),
     (PlainResidualConfig(keep_activations=True), stack),
   ],
 )

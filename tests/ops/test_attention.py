@@ -106,7 +106,7 @@ def test_a_query_without_keys_gets_zeros_where_that_is_asked_for(query_chunk):
   none_BxP = REAL_BXP & [[True], [False]]
   options = {'causal': False, 'query_chunk': query_chunk}
   one, other = (
-    full_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), none_BxP, blind_zeros=zeros, **options)
+    full_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), none_BxP, zero_if_no_key=zeros, **options)
     for zeros in (True, False)
   )
   assert not np.any(one[1]) and np.any(other[1])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from terraformer.ops.positions import (
+  check_length,
   example_positions,
-  expect_room,
   last_positions,
   read_after,
   shift_right,
@@ -87,8 +87,8 @@ def test_where_there_is_no_room_all_examples_start_at_zero(n_starts):
 
 
 def test_more_tokens_than_positions_are_refused():
-  with pytest.raises(ValueError, match='expected at most 9, found a sequence of 10'):
-    expect_room(10, 9)
+  with pytest.raises(ValueError, match='a sequence of 10 tokens is longer than the 9 positions'):
+    check_length(10, 9)
 
 
 def test_shifted_tokens_start_with_zero_and_lose_the_last():

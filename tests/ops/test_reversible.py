@@ -17,7 +17,7 @@ from terraformer.ops.reversible import (
   StackSpec,
   add,
   apply_layer,
-  rematerialised_stack,
+  rematerialized_stack,
   reversible_stack,
   stack,
   updating_stack,
@@ -62,7 +62,7 @@ def _gradients(run, records=True, **spec):
 
 
 plain = _gradients(stack)
-rematerialised = _gradients(rematerialised_stack)
+rematerialized = _gradients(rematerialized_stack)
 reversible = _gradients(reversible_stack)
 forgetful = _gradients(reversible_stack, records=False)
 unrolled = _gradients(reversible_stack, unroll=3)
@@ -76,7 +76,7 @@ exact = pytest.mark.parametrize('exact', [False, True], ids=['', 'exact'])
 
 
 @exact
-@pytest.mark.parametrize('run', [reversible_stack, rematerialised_stack])
+@pytest.mark.parametrize('run', [reversible_stack, rematerialized_stack])
 def test_the_value_is_that_of_the_plain_stack(run, exact):
   layers, streams, *others, _ = _arguments(0)
   inputs, spec = StackInputs(layers, *others), StackSpec(_sublayer(), 2, exact=exact)
@@ -103,10 +103,10 @@ def test_unrolling_the_loop_does_not_change_the_gradient(seed):
 
 
 @pytest.mark.parametrize('n_streams', [1, 2])
-def test_rematerialising_does_not_change_the_gradient(n_streams):
+def test_rematerializing_does_not_change_the_gradient(n_streams):
   # It starts from the stored streams: the same choices, and the same rounding but for the order of sums.
   arguments = _arguments(0, n_streams)
-  assert largest_difference(plain(*arguments), rematerialised(*arguments)) < 1e-4
+  assert largest_difference(plain(*arguments), rematerialized(*arguments)) < 1e-4
 
 
 @pytest.mark.parametrize('exact', [False, True])

@@ -7,9 +7,9 @@ import pytest
 from terraformer.ops.segments import (
   Interleaved,
   Segments,
-  begins,
   in_same_segment,
   positions_within,
+  segment_starts,
   taps_within,
 )
 
@@ -18,7 +18,7 @@ SEGMENT_BXT = jnp.asarray([[1, 1, 1, 2, 3, 3, 0], [1, 2, 2, 0, 0, 0, 0]])
 
 def test_positions_begin_anew_in_every_segment():
   assert positions_within(SEGMENT_BXT)[:, :6].tolist() == [[0, 1, 2, 0, 0, 1], [0, 0, 1, 0, 1, 2]]
-  np.testing.assert_array_equal(begins(SEGMENT_BXT), positions_within(SEGMENT_BXT) == 0)
+  np.testing.assert_array_equal(segment_starts(SEGMENT_BXT), positions_within(SEGMENT_BXT) == 0)
 
 
 @pytest.mark.parametrize('width', [1, 2, 4])
