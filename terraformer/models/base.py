@@ -13,7 +13,7 @@ from flax import nnx
 from terraformer.config import BlockConfig, ModelConfig
 from terraformer.layers.embedding import Embedding
 from terraformer.layers.make import make_norm, make_output
-from terraformer.layers.parameter import tell
+from terraformer.layers.parameter import add_facts
 from terraformer.models.precision import cast_and_gather
 from terraformer.ops.cache_slots import FilledSlots
 from terraformer.ops.dropout import dropout
@@ -124,9 +124,9 @@ class Model(nnx.Module):
 def tell_stacks(model: Model) -> None:
   """Tells the parameters of an encoder and of a decoder to which of the two they belong; a step reads no encoder."""
   for group in (model.encoder_positions, model.encoder, getattr(model, 'encoder_norm', None)):
-    tell(group, stack='encoder', in_step=False)
+    add_facts(group, stack='encoder', in_step=False)
   for group in (model.decoder_positions, model.decoder):
-    tell(group, stack='decoder')
+    add_facts(group, stack='decoder')
 
 
 def causal_padding_mask(block: BlockConfig, real_BxT: jax.Array) -> jax.Array | None:

@@ -7,7 +7,7 @@ import jax
 
 from terraformer.config import LanguageModelConfig
 from terraformer.layers.make import make_positions
-from terraformer.layers.parameter import tell
+from terraformer.layers.parameter import add_facts
 from terraformer.models.base import DecodeState, Model, n_tokens
 from terraformer.models.one_sequence import OneSequence
 from terraformer.models.stack import Stack
@@ -25,7 +25,7 @@ class LanguageModel(Model):
     super().__init__(config, key=base_key)
     self.positions = make_positions(config.positions, config.max_length, config.d_model, key=position_key)
     self.decoder = Stack(config, config.decoder, config.n_layers, config.n_attentions, causal=True, key=decoder_key)
-    tell(self.decoder, stack='decoder')
+    add_facts(self.decoder, stack='decoder')
 
   def hidden(
     self,

@@ -11,7 +11,7 @@ from flax import nnx
 
 from terraformer.config import BlockConfig, ModelConfig
 from terraformer.layers.dense import Dense
-from terraformer.layers.parameter import tell
+from terraformer.layers.parameter import add_facts
 from terraformer.models.block import Block
 from terraformer.models.residual import Residual
 from terraformer.models.sublayers import SequenceMasks
@@ -57,14 +57,14 @@ class Stack(BaseStack):
     block_key, forget_key = jax.random.split(key)
     make = lambda key: Block(model, block, n_attentions, causal, cross, key=key)  # noqa: E731
     self.blocks = jax.vmap(make)(jax.random.split(block_key, n_layers))
-    tell(self.blocks, loop='blocks')
+    add_facts(self.blocks, loop='blocks')
     self.n_layers = n_layers
     self.residual = Residual(model.residual)
     self.spec = StackSpec(Block.delta, n_attentions + cross + 1, model.unroll, self.residual.exact, exchange)
     make_forget = lambda key: Dense(block.d_model, block.d_model, key=key, axes=('embed', None))  # noqa: E731
     n_forgets = len(self.segments()) - 1
     self.forgets = jax.vmap(make_forget)(jax.random.split(forget_key, n_forgets)) if n_forgets else None
-    tell(self.forgets, group='merging streams', loop='forgets')
+    add_facts(self.forgets, group='merging streams', loop='forgets')
 
   def __call__(
     self, streams: Streams, masks: SequenceMasks, memory_BxSxD: jax.Array | None = None, *, key: jax.Array | None = None

@@ -17,7 +17,7 @@ from terraformer.config import BlockConfig
 from terraformer.layers.cross_attention import CrossAttention
 from terraformer.layers.dense import Dense
 from terraformer.layers.make import make_attention, make_feed_forward, make_norm
-from terraformer.layers.parameter import tell
+from terraformer.layers.parameter import add_facts
 from terraformer.layers.sru import SRU
 from terraformer.models.precision import cast_and_gather
 from terraformer.ops.cache_slots import FilledSlots
@@ -115,7 +115,7 @@ class RecurrentBranch(nnx.Module):
     self.contract = Dense(config.d_model, width, key=in_key)
     self.sru = SRU(config.recurrence, key=sru_key)
     self.expand = Dense(width, config.d_model, key=out_key, axes=(None, 'embed'))
-    tell(self, group='recurrence')
+    add_facts(self, group='recurrence')
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """All positions, and the state after the first `length_B`."""

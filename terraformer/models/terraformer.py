@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from terraformer.config import TerraformerConfig
 from terraformer.layers.dense import Dense
 from terraformer.layers.make import make_norm, make_positions
-from terraformer.layers.parameter import tell
+from terraformer.layers.parameter import add_facts
 from terraformer.models.base import DecodeState, Model, n_tokens, tell_stacks
 from terraformer.models.one_sequence import OneSequence
 from terraformer.models.stack import Stack
@@ -46,8 +46,8 @@ class Terraformer(Model):
     self.merge = Dense(d_model, d_model, key=merge_key, axes=('embed', None)) if config.merge_encoder else None
     self.merge_norm = make_norm(config.output_norm or config.encoder.norm, d_model) if config.merge_encoder else None
     tell_stacks(self)
-    tell(self.merge, group='merging streams', in_step=False)
-    tell(self.merge_norm, in_step=False)
+    add_facts(self.merge, group='merging streams', in_step=False)
+    add_facts(self.merge_norm, in_step=False)
 
   def _encode(self, inputs_BxS: jax.Array, key, segment_BxS: jax.Array | None = None) -> Streams:
     embed_key, position_key, stack_key = split_key(key, 3)

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 
 
 def linear_recurrence(
-  forget_BxTxW: jax.Array, update_BxTxW: jax.Array, initial_BxW: jax.Array, reset_BxT: jax.Array | None = None
+  forget_BxTxW: jax.Array, update_BxTxW: jax.Array, initial_BxW: jax.Array, start_BxT: jax.Array | None = None
 ) -> jax.Array:
-  """Returns the states c_t = f_t * c_{t-1} + (1 - f_t) * u_t, BxTxW; where `reset_BxT` is True, c_{t-1} is 0."""
+  """Returns the states c_t = f_t * c_{t-1} + (1 - f_t) * u_t, BxTxW; where `start_BxT` is True, c_{t-1} is 0."""
 
   # Everything that does not depend on the state is computed for all positions at once.
   added_BxTxW = (1 - forget_BxTxW) * update_BxTxW
-  if reset_BxT is not None:
-    forget_BxTxW = jnp.where(reset_BxT[..., None], 0, forget_BxTxW)
+  if start_BxT is not None:
+    forget_BxTxW = jnp.where(start_BxT[..., None], 0, forget_BxTxW)
 
   def advance(state_BxW, inputs):
     forget_BxW, added_BxW = inputs

@@ -40,8 +40,7 @@ def positions_within(segment_BxT: jax.Array) -> jax.Array:
 
 
 def taps_within(x_BxTx: jax.Array, segment_BxT: jax.Array, width: int) -> jax.Array:
-  """Returns the `width` vectors that end at each position, B x T x width x ...; zeros before its segment.
-  """
+  """Returns the `width` vectors that end at each position, B x T x width x ...; zeros before its segment."""
   time, position_BxT = x_BxTx.shape[1], positions_within(segment_BxT)
 
   def before(distance: int) -> jax.Array:

@@ -54,8 +54,8 @@ def test_the_last_of_what_is_seen_equals_all_positions(length_kernel, module_ker
   x_BxTxSxW = np.random.default_rng(0).normal(size=(2, 7, 4, 6)).astype(np.float32)
   cache, stepped = layer.init_cache(2, 4), []
   for t in range(7):
-    seen, cache = layer.see(x_BxTxSxW[:, t], cache)
-    stepped.append(layer.last(seen))
+    window, cache = layer.window_step(x_BxTxSxW[:, t], cache)
+    stepped.append(layer.apply_to_window(window))
   np.testing.assert_allclose(np.stack(stepped, 1), call(layer, x_BxTxSxW), atol=1e-5)
 
 
@@ -64,7 +64,7 @@ def test_what_is_kept_of_many_positions_is_what_is_kept_one_by_one():
   x_BxTxSxW = np.random.default_rng(0).normal(size=(2, 7, 4, 6)).astype(np.float32)
   caches = [layer.init_cache(2, 4)]
   for t in range(7):
-    caches.append(layer.see(x_BxTxSxW[:, t], caches[-1])[1])
+    caches.append(layer.window_step(x_BxTxSxW[:, t], caches[-1])[1])
   length_B = [4, 1]
   expected = np.stack([caches[length][example] for example, length in enumerate(length_B)])
   np.testing.assert_array_equal(layer.cache_after(x_BxTxSxW, np.asarray(length_B)), expected)

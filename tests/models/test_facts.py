@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from terraformer.config import UserError
-from terraformer.layers.parameter import Facts, facts_of, parameter, tell
+from terraformer.layers.parameter import Facts, add_facts, facts_of, parameter
 from terraformer.models.make import layerwise
 from terraformer.models.parameters import flatten, split_module, stacked_name, stacks_of
 from tests.models.examples import CONFIGS, abstract
@@ -20,7 +20,7 @@ PARTS = {
   'feed-forward',
   'recurrence',
   'merging streams',
-  'normalisation',
+  'normalization',
   'output layer',
 }
 by_config = pytest.mark.parametrize('name', CONFIGS)
@@ -94,12 +94,12 @@ class _Layer(nnx.Module):
 @pytest.mark.parametrize('value', [nnx.Param(jnp.zeros(3)), jnp.zeros(3)], ids=['variable', 'array'])
 def test_a_parameter_without_facts_is_an_error_with_its_path(value):
   layer = _Layer(value, 'QKV')
-  with pytest.raises(UserError, match=r'^inner.0: nothing is known about it; make it by'):
+  with pytest.raises(UserError, match=r'^inner.0: the parameter carries no facts; make it with'):
     facts_of(layer)
 
 
 def test_a_parameter_of_no_part_is_an_error_with_its_path():
-  with pytest.raises(UserError, match=r'^inner.0: it has no group'):
+  with pytest.raises(UserError, match=r'^inner.0: the parameter has no group; pass one to'):
     facts_of(_Layer(parameter(jnp.zeros(3), (None,)), 'QKV'))
 
 
@@ -111,8 +111,8 @@ def test_a_path_without_a_parameter_is_an_error():
 
 def test_an_owner_tells_what_a_layer_does_not_know_and_no_more():
   layer = _Layer(parameter(jnp.zeros(3), (None,), decays=False), 'controller')
-  tell(layer, group='feed-forward', stack='decoder', in_step=False)
-  tell(layer, group='QKV', stack='encoder')
+  add_facts(layer, group='feed-forward', stack='decoder', in_step=False)
+  add_facts(layer, group='QKV', stack='encoder')
   assert facts_of(layer) == {
     'known': Facts(('embed', None), group='controller', stack='decoder', in_step=False),
     'inner.0': Facts((None,), decays=False, group='feed-forward', stack='decoder', in_step=False),

@@ -26,8 +26,8 @@ def test_states_are_those_of_a_loop(seed, time):
 
 def test_states_begin_anew_where_they_are_told_to():
   forget_BxTxW, update_BxTxW, initial_BxW = _inputs(0, 11)
-  reset_BxT = np.arange(11) == np.asarray([[0], [6]])
-  found_BxTxW = linear_recurrence(forget_BxTxW, update_BxTxW, initial_BxW, reset_BxT)
+  start_BxT = np.arange(11) == np.asarray([[0], [6]])
+  found_BxTxW = linear_recurrence(forget_BxTxW, update_BxTxW, initial_BxW, start_BxT)
   for row, first in enumerate((0, 6)):
     alone_BxTxW = linear_recurrence(forget_BxTxW[:, first:], update_BxTxW[:, first:], np.zeros_like(initial_BxW))
     np.testing.assert_allclose(found_BxTxW[row, first:], alone_BxTxW[row], atol=1e-6)
