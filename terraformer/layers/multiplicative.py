@@ -23,7 +23,7 @@ class MultiplicativeDense(nnx.Module):
       ValueError: if `n_modules` does not divide `d_out`.
     """
     if d_out % n_modules:
-      raise ValueError(f'multiplicative dense: expected d_out a multiple of {n_modules}, found {d_out}')
+      raise ValueError(f'd_out: expected a multiple of n_modules ({n_modules}), found {d_out}')
     width = d_out // n_modules
     gating_key, projection_key, bias_key = jax.random.split(key, 3)
     self.gating_SxD = parameter(jax.random.normal(gating_key, (n_modules, d_in)) * 0.5, ('modules', 'embed'))

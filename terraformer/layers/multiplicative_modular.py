@@ -21,7 +21,7 @@ class MultiplicativeModularDense(nnx.Module):
       ValueError: if `n_modules` does not divide `d_model`.
     """
     if d_model % n_modules:
-      raise ValueError(f'multiplicative modular dense: expected d_model a multiple of {n_modules}, found {d_model}')
+      raise ValueError(f'd_model: expected a multiple of n_modules ({n_modules}), found {d_model}')
     width = d_model // n_modules
     gating_key, projection_key, modular_key, bias_key = jax.random.split(key, 4)
     self.gating_SxD = parameter(jax.random.normal(gating_key, (n_modules, d_model)) * 0.5, ('modules', 'embed'))

@@ -53,7 +53,7 @@ class SparseOutput(nnx.Module):
     """
     n_modules = config.n_modules
     if vocab_size % n_modules:
-      raise ValueError(f'sparse output: expected a vocabulary of a multiple of {n_modules}, found {vocab_size}')
+      raise ValueError(f'vocab_size: expected a multiple of n_modules ({n_modules}), found {vocab_size}')
     width = vocab_size // n_modules
     gating_key, projection_key, bias_key = jax.random.split(key, 3)
     self.gating_SxD = parameter(jax.random.normal(gating_key, (n_modules, d_model)) * 0.5, ('modules', 'embed'))

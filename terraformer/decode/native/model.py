@@ -33,7 +33,7 @@ def describe(model: Model, types: Types) -> Description:
   streams = Streams(buffers, residual.exact)
   for buffer in buffers:
     plan.add('mix', source=INPUT, second=INPUT, target=buffer)
-  starts = [segment.start for segment in model.decoder.segments()]
+  starts = [run.start for run in model.decoder.layer_runs()]
   for number, block in enumerate(model.decoder.blocks):
     if number and number in starts:
       _forget(to, model.decoder.forgets[starts.index(number) - 1], streams)
