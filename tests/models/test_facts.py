@@ -1,4 +1,4 @@
-"""What a parameter carries: all that is known about it, in every model of `examples`, stacked and unrolled."""
+"""The facts about parameters, in every model of `examples`, stacked and layerwise."""
 
 import jax
 import jax.numpy as jnp
@@ -45,10 +45,10 @@ def test_every_parameter_has_all_facts(name):
 
 
 @by_config
-def test_a_layer_alone_has_the_facts_that_it_has_in_its_stack(name):
-  stacked, apart = map(facts_of, _forms(name))
+def test_a_separate_layer_has_the_facts_that_it_has_in_its_stack(name):
+  stacked, separate = map(facts_of, _forms(name))
   found = {}
-  for path, each in apart.items():
+  for path, each in separate.items():
     whole, layer = stacked_name(path, each)
     expected = stacked[whole]
     assert (layer is None) == (each.loop is None)
@@ -69,7 +69,7 @@ def test_the_stacks_are_the_modules_with_an_axis_of_layers(name):
 
 
 @by_config
-def test_a_step_reads_no_encoder_and_no_keys_of_its_output(name):
+def test_a_step_reads_no_encoder_parameters_and_no_layers_for_its_keys(name):
   facts = facts_of(abstract(CONFIGS[name]))
   not_read = {path for path, each in facts.items() if not each.in_step}
   assert {path for path, each in facts.items() if each.stack == 'encoder'} <= not_read
@@ -79,7 +79,7 @@ def test_a_step_reads_no_encoder_and_no_keys_of_its_output(name):
 
 
 @by_config
-def test_weight_decay_is_for_all_but_biases_and_normalisation(name):
+def test_weight_decay_applies_to_all_but_biases_and_normalization(name):
   for path, each in facts_of(abstract(CONFIGS[name])).items():
     is_bias = 'bias' in path.split('.')[-1]
     assert each.decays == (not is_bias and 'scale' not in path.split('.')[-1]), path
@@ -98,7 +98,7 @@ def test_a_parameter_without_facts_is_an_error_with_its_path(value):
     facts_of(layer)
 
 
-def test_a_parameter_of_no_part_is_an_error_with_its_path():
+def test_a_parameter_without_a_group_is_an_error_with_its_path():
   with pytest.raises(UserError, match=r'^inner.0: the parameter has no group; pass one to'):
     facts_of(_Layer(parameter(jnp.zeros(3), (None,)), 'QKV'))
 
@@ -109,7 +109,7 @@ def test_a_path_without_a_parameter_is_an_error():
     facts['inner.1']
 
 
-def test_an_owner_tells_what_a_layer_does_not_know_and_no_more():
+def test_facts_are_added_only_where_a_parameter_has_none():
   layer = _Layer(parameter(jnp.zeros(3), (None,), decays=False), 'controller')
   add_facts(layer, group='feed-forward', stack='decoder', in_step=False)
   add_facts(layer, group='QKV', stack='encoder')
