@@ -27,9 +27,9 @@ class Facts:
     stays_float32: whether bundles always store the parameter in float32.
     in_step: whether a decoding step reads the parameter.
     group: group in the table of costs, such as `QKV` or `output layer`.
-    stack: the model's attribute for the parameter's stack; None if it belongs to no stack or to several.
-    loop: the stack's attribute for the stacked modules that the parameter belongs to: `blocks`, or `forgets` between
-      the blocks. None outside of stacks.
+    stack: name of the parameter's stack in the model; None if it belongs to no stack or to several.
+    loop: name of the parameter's stacked modules in the stack: `blocks`, or `forgets` between them. None outside of
+      stacks.
   """
 
   axes: tuple[str | None, ...]
@@ -131,7 +131,7 @@ def named_parameters(module: nnx.Module | None) -> Iterator[tuple[str, nnx.Varia
 
 
 def glorot_uniform(key: jax.Array, shape: Sequence[int], fan_in: int, fan_out: int) -> jax.Array:
-  """Returns samples uniform in +-sqrt(6 / (fan_in + fan_out)); the fans are those of the matrix behind the array."""
+  """Returns samples uniform in +-sqrt(6 / (fan_in + fan_out)), with the fans of the matrix that they represent."""
   bound = math.sqrt(6 / (fan_in + fan_out))
   return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 

@@ -1,5 +1,4 @@
-"""The sparse feed-forward block: a controller selects one unit per block, and decoding reads only its weights
-(section 3.1).
+"""The sparse feed-forward block (section 3.1): a controller selects the one unit per block that decoding reads.
 
 B batch, T time, D d_model, M blocks, N units per block, F = M N, R controller rank.
 """

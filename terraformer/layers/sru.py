@@ -37,7 +37,7 @@ class SRU(nnx.Module):
     return reset_xW * read_xW + (1 - reset_xW) * x_xW * HIGHWAY_SCALE
 
   def _states(self, x_BxTxW: jax.Array, start_BxT: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-    """Returns the output at all positions and the state after each; the state before a `start_BxT` is 0."""
+    """Returns the output and the state at all positions; where `start_BxT` is True, the previous state is 0."""
     reset_BxTxW, forget_BxTxW, update_BxTxW = self._gate(x_BxTxW)
     state_BxTxW = linear_recurrence(forget_BxTxW, update_BxTxW, self.init_cache(x_BxTxW.shape[0]), start_BxT)
     return self._read(reset_BxTxW, state_BxTxW, x_BxTxW), state_BxTxW

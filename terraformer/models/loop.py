@@ -1,6 +1,6 @@
 """The decoding loop: each step reads the result of the previous one, until all texts have ended.
 
-The compiled loop returns its result at the end; the loop run by Python yields every token as soon as it is computed.
+A compiled loop returns its result at the end; a loop run by Python yields every token as soon as it is computed.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Which slots of a KV cache are filled.
+"""The filled slots of a KV cache.
 
 Prompts of different lengths fill the first slots of the cache, padding included. Each decoded token is then written
 to the same slot in all examples, after the longest prompt. The slot is therefore one number, and the compiler updates

@@ -69,7 +69,7 @@ class _Chunks:
     return self.group * self.length
 
   @property
-  def n_beside(self) -> int:
+  def n_neighbors(self) -> int:
     return self.before + self.after
 
   def _of_ring(self, order_BxHxRxP: jax.Array, chunk: np.ndarray) -> jax.Array:
@@ -81,10 +81,10 @@ class _Chunks:
 
   def read(self, order_BxHxRxP: jax.Array) -> jax.Array:
     """Returns the positions that each group reads: R x groups x E x B x H x C."""
-    chunk = np.arange(self.n_groups)[:, None] * self.group + np.arange(self.group + self.n_beside) - self.before
+    chunk = np.arange(self.n_groups)[:, None] * self.group + np.arange(self.group + self.n_neighbors) - self.before
     return self._of_ring(order_BxHxRxP, chunk[None])
 
-  def beside(self, order_BxHxRxP: jax.Array) -> jax.Array:
+  def neighbors(self, order_BxHxRxP: jax.Array) -> jax.Array:
     """Returns the positions that a round reads of other rounds, before and after it: R x A x B x H x C."""
     chunk = np.concatenate([np.arange(-self.before, 0), np.arange(self.after) + self.n_chunks])
     return self._of_ring(order_BxHxRxP, chunk[None])
@@ -95,14 +95,14 @@ class _Chunks:
 
   def windows(self, x_BxHxExCx: jax.Array) -> jax.Array:
     """Returns what each chunk sees: the chunks before it, itself and the chunks after it. B x H x G x W x ..."""
-    return jnp.concatenate([x_BxHxExCx[:, :, i : i + self.group] for i in range(self.n_beside + 1)], axis=3)
+    return jnp.concatenate([x_BxHxExCx[:, :, i : i + self.group] for i in range(self.n_neighbors + 1)], axis=3)
 
   def fold_windows(self, x_BxHxGxWxK: jax.Array) -> jax.Array:
     """Returns the transpose of `windows`: for each chunk, the sum over the windows that contain it. BxHxExCxK."""
     total_BxHxExCxK = 0
-    for i in range(self.n_beside + 1):
+    for i in range(self.n_neighbors + 1):
       part_BxHxGxCxK = x_BxHxGxWxK[:, :, :, i * self.length : (i + 1) * self.length]
-      total_BxHxExCxK += jnp.pad(part_BxHxGxCxK, ((0, 0), (0, 0), (i, self.n_beside - i), (0, 0), (0, 0)))
+      total_BxHxExCxK += jnp.pad(part_BxHxGxCxK, ((0, 0), (0, 0), (i, self.n_neighbors - i), (0, 0), (0, 0)))
     return total_BxHxExCxK
 
 
@@ -219,7 +219,7 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
   q_BxHxPxK, v_BxHxPxK, inputs, y_BxHxPxK, lse_BxHxP = saved
   batch, n_heads, _, width = q_BxHxPxK.shape
   before, round_rows = chunks.before * chunks.length, chunks.n_chunks * chunks.length
-  sorted_shape = (batch, n_heads, chunks.n_groups * chunks.group_rows + chunks.n_beside * chunks.length, width)
+  sorted_shape = (batch, n_heads, chunks.n_groups * chunks.group_rows + chunks.n_neighbors * chunks.length, width)
   alone_BxHxP = lse_BxHxP < _ALONE
   lse_BxHxP = jnp.where(alone_BxHxP, -_MASK_VALUE, lse_BxHxP)  # makes all weights 0
   # Sum over keys of each weight times its gradient; the gradient of the softmax subtracts it.
@@ -250,11 +250,11 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
     d_q_BxHxGxCxK = contract('BHGCW,BHGWK->BHGCK', d_score_BxHxGxCxW, k_BxHxGxWxK)
     _, pull_back = jax.vjp(unit_keys, q_BxHxExCxK.astype(jnp.float32))
     (d_q_BxHxExCxK,) = pull_back(chunks.fold_windows(d_k_BxHxGxWxK))
-    beside = ((0, 0), (0, 0), (chunks.before, chunks.after), (0, 0), (0, 0))
-    return d_q_BxHxExCxK + jnp.pad(d_q_BxHxGxCxK, beside), d_v_BxHxExCxK
+    padding = ((0, 0), (0, 0), (chunks.before, chunks.after), (0, 0), (0, 0))
+    return d_q_BxHxExCxK + jnp.pad(d_q_BxHxGxCxK, padding), d_v_BxHxExCxK
 
   def one_round(totals, per_round):
-    order_BxHxP, position_xExBxHxC, beside_AxBxHxC, keep_HxCxW = per_round
+    order_BxHxP, position_xExBxHxC, neighbor_AxBxHxC, keep_HxCxW = per_round
 
     def one_group(buffers, per_group):
       index, position_ExBxHxC = per_group
@@ -270,7 +270,7 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
     buffers = jnp.zeros(sorted_shape), jnp.zeros(sorted_shape)
     buffers, _ = jax.lax.scan(one_group, buffers, (jnp.arange(chunks.n_groups), position_xExBxHxC))
     rank_BxHxP = _ranks(order_BxHxP)
-    beside_BxHxI = jnp.moveaxis(beside_AxBxHxC, 0, 2).reshape(batch, n_heads, -1)
+    neighbor_BxHxI = jnp.moveaxis(neighbor_AxBxHxC, 0, 2).reshape(batch, n_heads, -1)
 
     def collect(total_BxHxPxK, sorted_BxHxZxK):
       total_BxHxPxK += _take(sorted_BxHxZxK, before + rank_BxHxP)
@@ -280,7 +280,7 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
       )
       # Neighboring chunks in other rounds: a few rows, however long the sequence.
       return jax.vmap(jax.vmap(lambda total, at, rows: total.at[at].add(rows)))(
-        total_BxHxPxK, beside_BxHxI, rows_BxHxIxK
+        total_BxHxPxK, neighbor_BxHxI, rows_BxHxIxK
       )
 
     return tuple(map(collect, totals, buffers)), None
@@ -288,7 +288,7 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
   d_own_BxHxPxK = jnp.where(alone_BxHxP[..., None], d_y_BxHxPxK, 0).astype(jnp.float32)
   order_BxHxRxP = inputs.order_BxHxRxP
   per_round = (
-    jnp.moveaxis(order_BxHxRxP, 2, 0), chunks.read(order_BxHxRxP), chunks.beside(order_BxHxRxP), inputs.keep_RxHxCxW
+    jnp.moveaxis(order_BxHxRxP, 2, 0), chunks.read(order_BxHxRxP), chunks.neighbors(order_BxHxRxP), inputs.keep_RxHxCxW
   )  # fmt: skip
   totals = jnp.zeros(q_BxHxPxK.shape, jnp.float32), d_own_BxHxPxK
   (d_q_BxHxPxK, d_v_BxHxPxK), _ = jax.lax.scan(one_round, totals, per_round)

@@ -69,7 +69,7 @@ def add_position(
   Args:
     recent: the buckets before.
     bucket_BxHxR: bucket of the position in each round.
-    position_B: the position. A position of `capacity` or more is looked up but not added.
+    position_B: the position. If it is at or past `capacity`, its buckets are looked up, but it is not added.
     capacity: capacity of the cache.
 
   Returns:

@@ -1,11 +1,11 @@
-"""Residual stacks, plain and reversible. The backward pass of a reversible stack recomputes activations from the output
-of the last layer (RevNet; paper, section 4).
+"""Residual stacks, plain and reversible (RevNet; paper, section 4).
 
-A layer is a sequence of sublayers over one or two residual streams. Each sublayer f reads the last stream and adds to
-the first, which then becomes the last: x becomes x + f(x), and (a, b) becomes (a', b') = (b, a + f(b)). Two streams
-can be recovered from the result: (a, b) = (b' - f(a'), a'). The forward pass records the sublayers' discrete choices
-(their routing). Recomputed from streams that differ in the last bit, a few choices would differ, and the gradient
-would belong to another function.
+The backward pass of a reversible stack recomputes activations from the output of the last layer. A layer is a sequence of sublayers over one or two residual streams. Each sublayer f reads the last stream and adds to the first, which then
+becomes the last: x becomes x + f(x), and (a, b) becomes (a', b') = (b, a + f(b)). Two streams can be recovered from the
+result: (a, b) = (b' - f(a'), a').
+
+The forward pass records the sublayers' discrete choices (their routing). If the backward pass chose again, from streams
+that differ in the last bit, a few choices would differ, and the gradient would belong to another function.
 """
 
 import dataclasses
@@ -97,21 +97,21 @@ def add(streams: Streams, delta: jax.Array) -> Streams:
 
 
 def apply_layer(
-  spec: StackSpec, inputs: StackInputs, streams: Streams, *, alone: bool = False
+  spec: StackSpec, inputs: StackInputs, streams: Streams, *, isolated: bool = False
 ) -> tuple[Streams, tuple]:
   """Returns the streams after one layer, and the routing of its sublayers.
 
   Args:
-    spec: of the stack.
+    spec: static properties of the stack.
     inputs: inputs of this layer.
     streams: the streams before the layer.
-    alone: whether to compile each sublayer in isolation, see `_alone`.
+    isolated: whether to compile each sublayer in isolation, see `_isolated`.
   """
   routing = []
   for number in range(spec.n_sublayers):
     sublayer = partial(spec.sublayer, number=number)
     arguments = inputs.layers, streams[-1], inputs.scanned, inputs.shared, inputs.context, None
-    delta, choice = _alone(sublayer, *arguments) if alone else sublayer(*arguments)
+    delta, choice = _isolated(sublayer, *arguments) if isolated else sublayer(*arguments)
     streams = add(streams, delta)
     routing.append(choice)
   return streams[::-1] if spec.exchange else streams, tuple(routing)
@@ -161,7 +161,7 @@ def _unroll(spec: StackSpec, inputs: StackInputs) -> int:
   return min(spec.unroll, inputs.n_layers)
 
 
-def _alone(function: Callable, *arguments) -> Any:
+def _isolated(function: Callable, *arguments) -> Any:
   """Returns `function(*arguments)`, compiled in isolation, so it computes the same bits wherever it is used.
 
   XLA fuses operations with their neighbors, and rounds a fused multiply-add once instead of twice. Operations in the
@@ -177,7 +177,7 @@ def _forward(spec: StackSpec, inputs: StackInputs, streams: Streams, *update: La
   """Returns the streams after all layers, and the residuals of the backward pass: inputs, these streams and routing."""
 
   def advance(streams, by_layer):
-    return apply_layer(spec, inputs.with_layers(*by_layer), streams, alone=spec.exact)
+    return apply_layer(spec, inputs.with_layers(*by_layer), streams, isolated=spec.exact)
 
   streams, routing = jax.lax.scan(advance, streams, inputs.by_layer, unroll=_unroll(spec, inputs))
   return streams, (inputs, streams, routing, *update)
@@ -207,7 +207,7 @@ def _retreat(spec: StackSpec, inputs: StackInputs, routing: tuple, state):
 
     delta, pull_back = jax.vjp(delta_of, inputs.layers, a, inputs.context)
     if spec.exact:  # as in the forward pass: without recorded routing, and compiled in isolation
-      delta, _ = _alone(sublayer, inputs.layers, a, inputs.scanned, inputs.shared, inputs.context, None)
+      delta, _ = _isolated(sublayer, inputs.layers, a, inputs.scanned, inputs.shared, inputs.context, None)
     d_parameters, d_read, d_sublayer_context = pull_back(d_b)
     a, b = b - delta, a
     d_a, d_b = d_b, d_a + d_read

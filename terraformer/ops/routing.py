@@ -42,6 +42,6 @@ def select_units(logits_xN: jax.Array, *, temperature: float = 0.0, key: jax.Arr
 
 
 def straight_through(units_xM: jax.Array, soft_xMxN: jax.Array, is_hard: jax.Array | bool = True) -> jax.Array:
-  """Returns the one-hot mask of the selected units if `is_hard`, else the soft mask. Both have the soft gradient."""
+  """Returns the one-hot mask of the selected units if `is_hard`, else the soft mask, whose gradient both have."""
   hard_xMxN = jax.nn.one_hot(units_xM, soft_xMxN.shape[-1], dtype=soft_xMxN.dtype)
   return soft_xMxN + jax.lax.stop_gradient(jnp.where(is_hard, hard_xMxN - soft_xMxN, 0))

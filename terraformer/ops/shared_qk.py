@@ -1,9 +1,8 @@
-"""Attention with shared queries and keys, where a query sees itself only as a last resort (Reformer, Kitaev et al.,
-2020).
+"""Attention with shared queries and keys (Reformer, Kitaev et al., 2020).
 
-A query is nearest to itself, so its own key would take most of every softmax; therefore it is masked. A query that
-sees no other key gets exactly its own value. The authors' code approximates this with a score of -1e5, where float32
-is coarse.
+A query is nearest to itself, so its own key would take most of every softmax; therefore its own key is masked. A query
+that sees no other key gets exactly its own value. The authors' code approximates this with a score of -1e5, where
+float32 is coarse.
 
 B batch, T queries, P keys, H heads, K head width, C queries per chunk.
 """
