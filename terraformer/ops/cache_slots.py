@@ -2,7 +2,7 @@
 
 Prompts of different lengths fill the first slots of the cache, padding included. Each decoded token is then written
 to the same slot in all examples, after the longest prompt. The slot is therefore one number, and the compiler updates
-a slice in place; one slot per example would need a scatter, or a copy of the whole cache.
+a slice in place; a different slot for each example would need a scatter, or a copy of the whole cache.
 
 B batch, P slots.
 """

@@ -1,6 +1,7 @@
 """Residual stacks, plain and reversible (RevNet; paper, section 4).
 
-The backward pass of a reversible stack recomputes activations from the output of the last layer. A layer is a sequence of sublayers over one or two residual streams. Each sublayer f reads the last stream and adds to the first, which then
+The backward pass of a reversible stack recomputes activations from the output of the last layer. A layer is a sequence
+of sublayers over one or two residual streams. Each sublayer f reads the last stream and adds to the first, which then
 becomes the last: x becomes x + f(x), and (a, b) becomes (a', b') = (b, a + f(b)). Two streams can be recovered from the
 result: (a, b) = (b' - f(a'), a').
 
