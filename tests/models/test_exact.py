@@ -48,5 +48,5 @@ def test_the_exact_backward_pass_reads_the_inputs_of_the_forward_pass():
 
 
 def test_without_a_grid_the_backward_pass_reads_other_inputs():
-  # Shows that the test above can fail: off the grid, no processor's subtraction undoes an addition exactly.
+  # Shows that the test above can fail: off the grid, subtraction does not undo addition, on any processor.
   assert _inputs_seen(fixed_point=False) > 3 * N_LAYERS

@@ -21,14 +21,14 @@ def _function(index, x_and_tokens):
 
 
 @by_chunk
-def test_results_are_those_of_all_tokens_at_once(chunk):
+def test_results_equal_those_of_all_tokens_at_once(chunk):
   found = in_chunks(_function, chunk, 7)((X_BXTXD, TOKENS_BXT))
   for name, expected in _function(0, (X_BXTXD, TOKENS_BXT)).items():
     np.testing.assert_allclose(found[name], expected, atol=1e-6, err_msg=name)
 
 
 @by_chunk
-def test_gradients_are_those_of_all_tokens_at_once(chunk):
+def test_gradients_equal_those_of_all_tokens_at_once(chunk):
   @functools.partial(jax.grad, argnums=(0, 1))
   def gradients(x_BxTxD, weight, chunk):
     scaled = lambda index, x: _function(index, (x[0] * weight, x[1]))  # noqa: E731

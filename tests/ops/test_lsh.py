@@ -70,7 +70,7 @@ def test_a_query_sees_its_windows(case):
 
 
 @by_case
-def test_gradients_are_those_of_the_slow_version(case):
+def test_gradients_equal_those_of_the_slow_version(case):
   length, n_rounds, sizes = CASES[case]
   q, v, buckets, real_BxT = _inputs(length, n_rounds, sizes['n_buckets'])
   cotangent, seen = np.random.default_rng(1).normal(size=q.shape), _times_seen(buckets, real_BxT, **sizes)
@@ -154,7 +154,7 @@ def test_dropout_drops_its_share_of_weights():
   assert 0.05 < kept.std() < 0.3
 
 
-def test_gradients_with_dropout_are_those_of_differences():
+def test_gradients_with_dropout_equal_finite_differences():
   q, v, buckets, _ = _inputs(13, 2, 5)
   rng = np.random.default_rng(1)
   cotangent, (d_q, d_v) = rng.normal(size=q.shape), rng.normal(size=(2, *q.shape)).astype(np.float32)
