@@ -46,10 +46,19 @@ INLINE void gate(const Step& step, const Operation& op, int64_t task) {
   const float* x = from.floats + row / to.rows * from.stride + first;
   const Number* w = reinterpret_cast<const Number*>(op.table->row(row % to.rows)) + first;
   float* y = to.floats + row * to.stride + first;
+  Floats most = {};
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(y + i, load(x + i) * widened(w + i));
-  for (; i < n; i++) y[i] = x[i] * single(w[i]);
-  if (to.segment) to.scales[row * to.n_segments() + chunk] = to_shorts(y, to.shorts + row * to.stride + first, n);
+  for (; i + kLanes <= n; i += kLanes) {
+    Floats product = load(x + i) * widened(w + i);
+    most = larger(magnitude(product), most);
+    store(y + i, product);
+  }
+  float top = largest_of(most);
+  for (; i < n; i++) {
+    y[i] = x[i] * single(w[i]);
+    top = __builtin_fabsf(y[i]) > top ? __builtin_fabsf(y[i]) : top;
+  }
+  if (to.segment) to.scales[row * to.n_segments() + chunk] = to_shorts(y, top, to.shorts + row * to.stride + first, n);
 }
 
 // Fills a row of what a convolution sees: earlier positions from the state, the current one from the source.
