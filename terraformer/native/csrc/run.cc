@@ -196,10 +196,23 @@ void perform(const Step& step, const Operation& op, Range range, char* scratch) 
     }
 }
 
-// Consecutive operations up to one after which threads synchronize, and their tasks in order.
+// Consecutive operations up to one after which threads synchronize, and their tasks in order. Operations of one task
+// that follow are done by the thread that finishes the group, so that the others wait once.
 struct Group {
   const Operation *first, *last;  // inclusive
-  int64_t tasks;
+  const Operation* next;          // after the last one, and after those of one task
+  int64_t tasks = 0;
+
+  Group(const Step& step, const Operation* begin, const Operation* end) : first(begin), last(begin) {
+    while (!last->meets && last + 1 != end) last++;
+    for (const Operation* op = first; op <= last; op++) tasks += n_tasks(step, *op);
+    for (next = last + 1; next != end && next->meets && n_tasks(step, *next) == 1;) next++;
+  }
+
+  bool has_single_tasks() const { return next != last + 1; }
+  void perform_single_tasks(const Step& step, char* scratch) const {
+    for (const Operation* op = last + 1; op != next; op++) perform(step, *op, {0, 1}, scratch);
+  }
 
   void perform_some(const Step& step, Share share, char* scratch) const {
     int64_t at = 0;
@@ -244,14 +257,14 @@ void run(const Step& step, int thread, Team& team) {
   char* scratch = step.scratch[thread];
   int n = team.n_threads();
   for (uint64_t number = 1; op != end; number++) {
-    Group group{op, op, n_tasks(step, *op)};
-    while (!group.last->meets && group.last + 1 != end) group.tasks += n_tasks(step, *++group.last);
-    op = group.last + 1;
+    const Group group(step, op, end);
+    op = group.next;
     if (n == 1) {
       group.perform_some(step, {0, group.tasks}, scratch);
+      group.perform_single_tasks(step, scratch);
       continue;
     }
-    int64_t total = group.cost_of_all(step);
+    int64_t total = group.cost_of_all(step), finished = 0;
     for (int i = 0; i < n; i++) {
       int owner = (thread + i) % n;
       Share all = group.share(step, total, owner, n);
@@ -259,10 +272,14 @@ void run(const Step& step, int thread, Team& team) {
         Share some = team.claim(number, owner, all, at_one_time(all));
         if (some.begin == some.end) break;
         group.perform_some(step, some, scratch);
-        team.finish(number, some.end - some.begin);
+        finished += some.end - some.begin;
       }
     }
-    team.wait(number, group.tasks);
+    if (finished && team.finish(number, finished) == group.tasks && group.has_single_tasks()) {
+      group.perform_single_tasks(step, scratch);
+      team.finish(number, 1);
+    }
+    team.wait(number, group.tasks + group.has_single_tasks());
   }
 }
 
