@@ -129,6 +129,7 @@ INLINE void attend_head(const Step& step, const Operation& op, int64_t text, int
   for (int64_t page = 0; page < n_pages; page++) {
     Head<T> from = head(page);
     int64_t here = n - page * kPage < kPage ? n - page * kPage : kPage;
+    fetch(page + 1 < n_pages ? head(page + 1).keys() : head(0).values(), padded * kPage * sizeof(T));
     Scales scales{&query_scale, 0, from.key_scales(), kPanel};
     Tiles<T>::run(query, 0, 1, padded / 2, reinterpret_cast<const char*>(from.keys()), padded * kPanel * sizeof(T),
                   (here + kPanel - 1) / kPanel, {own.scores + page * kPage, 0, false}, scales);
@@ -140,6 +141,10 @@ INLINE void attend_head(const Step& step, const Operation& op, int64_t text, int
     Head<T> from = head(page);
     int64_t here = n - page * kPage < kPage ? n - page * kPage : kPage;
     float* x = own.scores + page * kPage;
+    if (page + 1 < n_pages)
+      fetch(head(page + 1).values(), padded * kPage * sizeof(T));
+    else if (number + 1 < op.heads)
+      fetch(head(0).base + head_bytes(op.cache_type, width), padded * kPage * sizeof(T));
     if constexpr (sizeof(T) == 1) {
       for (int64_t i = 0; i < here; i++) x[i] *= from.value_scales()[i];
       weight_scale = to_shorts(x, own.shorts, here);

@@ -37,15 +37,16 @@ void mix(const Buffer& a, const Buffer& b, const Buffer& to, int64_t text) {
   for (int64_t i = 0; i < to.width; i++) y[i] = (x[i] + other[i]) * 0.5f;
 }
 
-// Multiplies a chunk of one row's columns by the gating vector of its module.
+// Multiplies a chunk of one row's columns by the gating vector of its module. If there is a 16-bit form, writes only
+// that: it has half the size, and nothing else is read.
 template <class Number>
-INLINE void gate(const Step& step, const Operation& op, int64_t task) {
+INLINE void gate(const Step& step, const Operation& op, int64_t task, float* scratch) {
   const Buffer &from = step.buffers[op.source], &to = step.buffers[op.target];
   int64_t n_rows = step.batch * to.rows, row = task % n_rows, chunk = task / n_rows, first = chunk * op.step;
   int64_t n = to.width - first < op.step ? to.width - first : op.step;
   const float* x = from.floats + row / to.rows * from.stride + first;
   const Number* w = reinterpret_cast<const Number*>(op.table->row(row % to.rows)) + first;
-  float* y = to.floats + row * to.stride + first;
+  float* y = to.segment ? scratch : to.floats + row * to.stride + first;
   Floats most = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
@@ -177,7 +178,7 @@ void perform(const Step& step, const Operation& op, Range range, char* scratch) 
         break;
       }
       case Kind::kGate:
-        op.table->type == Type::kFloat32 ? gate<float>(step, op, task) : gate<uint16_t>(step, op, task);
+        op.table->type == Type::kFloat32 ? gate<float>(step, op, task, sums) : gate<uint16_t>(step, op, task, sums);
         break;
       case Kind::kHistory:
         history(step, op, task);

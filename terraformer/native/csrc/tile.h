@@ -91,7 +91,7 @@ INLINE void tile(const typename Of<T>::Activation* a, int64_t a_stride, int64_t 
   int64_t i = 0;
   for (; i + kAhead <= pairs; i += kAhead) each<kAhead>(EACH(ahead) { add_pair(i + ahead, ahead); });
   for (; i < pairs; i++) add_pair(i, std::integral_constant<int, 0>{});
-  each<kResults * (kAhead - 1)>(EACH(i) { sum[i % kResults] += sum[i + kResults]; });
+  each<kResults*(kAhead - 1)>(EACH(i) { sum[i % kResults] += sum[i + kResults]; });
   each<R>(EACH(r) {
     each<P>(EACH(p) {
       each<kVectors>(EACH(v) {
