@@ -68,7 +68,7 @@ def _degenerate(twin: ModelConfig) -> Iterator[str]:
 
 def _order(name: str) -> tuple[int, int]:
   """Returns a sort key that orders stacks and parts as a token passes through them."""
-  stacks = ('embedding', 'positions', 'encoder', 'merging', 'decoder', 'normalisation', 'output')
+  stacks = ('embedding', 'positions', 'encoder', 'merging', 'decoder', 'normalization', 'output')
   parts = ('positions', 'QKV', 'attention output', 'controller', 'feed-forward', 'recurrence', 'merging', 'normal')
   stack = next((index for index, start in enumerate(stacks) if name.startswith(start)), len(stacks))
   return stack, next((index for index, part in enumerate(parts) if part in name), len(parts))

@@ -1,4 +1,4 @@
-"""Modules with weights of any seed, none of them at a value (0, 1, 1e-6) that would hide its absence."""
+"""Modules with random weights, none at a value (0, 1, 1e-6) that would hide its absence."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,45 +13,45 @@ Module = TypeVar('Module')
 
 
 def shapes(make: Callable[..., Module]) -> Module:
-  """What `make(key=...)` returns, with shapes for arrays; nothing is computed or compiled."""
+  """Returns the result of `make(key=...)` with shapes instead of arrays; nothing is computed or compiled."""
   return jax.eval_shape(lambda key: make(key=key), jax.random.key(0))
 
 
 def filled(module: Module, seed: int, scale: float = 0.2) -> Module:
-  """A module of the same structure with weights N(0, scale), those of a normalisation's scale around 1."""
+  """Returns a module of the same structure with weights N(0, scale); scales of normalizations have mean 1."""
   rng = np.random.default_rng(seed)
 
-  def draw(path, leaf):
+  def sample(path, leaf):
     mean = 1.0 if 'scale_D' in jax.tree_util.keystr(path) else 0.0
     return jnp.asarray(rng.normal(mean, scale, leaf.shape), jnp.float32)
 
-  return jax.tree_util.tree_map_with_path(draw, module)
+  return jax.tree_util.tree_map_with_path(sample, module)
 
 
 def build(make: Callable[..., Module], seed: int = 0) -> Module:
-  """`make(key=...)`, filled."""
+  """Returns `make(key=...)` with random weights."""
   return filled(shapes(make), seed)
 
 
 @jax.jit
 def call(module, *args, **kwargs):
-  """`module(*args, **kwargs)`, compiled once for all seeds."""
+  """Returns `module(*args, **kwargs)`, compiled once for all seeds."""
   return module(*args, **kwargs)
 
 
 @jax.jit
 def step(module, *args):
-  """`module.step(*args)`, compiled once for all positions and seeds."""
+  """Returns `module.step(*args)`, compiled once for all positions and seeds."""
   return module.step(*args)
 
 
 def nothing_filled(batch: int) -> FilledSlots:
-  """The places of an empty cache."""
+  """Returns the filled slots of an empty cache."""
   return prompt_slots(jnp.zeros(batch, jnp.int32), 0)
 
 
 def steps(layer, x_BxTxD, cache, filled: FilledSlots):
-  """`layer.step` position by position, from a cache and its filled places on: BxTxD, and the cache after them."""
+  """Applies `layer.step` position by position, from a cache and its filled slots; returns BxTxD and the new cache."""
 
   def advance(carry, x_BxD):
     cache, filled = carry

@@ -26,7 +26,7 @@ from terraformer.models.base import DecodeState
 from terraformer.models.cost import cache_numbers, n_read
 from terraformer.models.parameters import unflatten
 from terraformer.ops.cache_slots import FilledSlots, prompt_slots
-from terraformer.ops.recent_keys import RecentKeys, keys_of
+from terraformer.ops.recent_keys import RecentKeys, recent_keys_of
 
 TURN = 6  # tokens that a case generates in one turn
 _ROOM = TURN + 2  # slots after the context for the tokens of one turn; each turn overwrites them
@@ -222,7 +222,9 @@ def filled_state(config: ModelConfig, context: int, batch: int, room: int) -> De
       return prompt_slots(context_B, context)
     if isinstance(shape, RecentKeys):
       *lead, n_buckets, n_slots = shape.position_BxHxRxNxS.shape
-      return keys_of(jnp.asarray(rng.integers(0, n_buckets, (*lead, context))), context_B, n_buckets, n_slots - 1)
+      return recent_keys_of(
+        jnp.asarray(rng.integers(0, n_buckets, (*lead, context))), context_B, n_buckets, n_slots - 1
+      )
     if shape.dtype == jnp.int32:
       return context_B if shape.shape else jnp.int32(context)
     if shape.dtype == bool:

@@ -1,6 +1,6 @@
-"""Attention over all positions, causal or in both directions.
+"""Full attention, causal or bidirectional.
 
-B batch, T queries, P keys, D d_model, H heads, G heads of all examples, K head width.
+B batch, T time, D d_model, H heads, K head width.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ from terraformer.ops.kv_cache import COLUMNS, KVCache
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AttentionCache:
-  """What attention keeps of the positions it has seen.
+  """The cache of an attention layer.
 
   Attributes:
     kv: keys, in columns, and values.
-    projection, output: what the projections keep.
+    projection, output: caches of the projection.
   """
 
   kv: KVCache
@@ -33,7 +33,7 @@ class AttentionCache:
 
 
 class Attention(nnx.Module):
-  """Multi-head dot-product attention of a sequence to itself."""
+  """Multi-head dot-product self-attention."""
 
   def __init__(self, config: BlockConfig, causal: bool, *, key: jax.Array):
     self.projection = make_projection(config, key=key)
@@ -65,7 +65,7 @@ class Attention(nnx.Module):
     key: jax.Array | None = None,
     routing: None = None,
   ) -> tuple[jax.Array, None]:
-    """All positions.
+    """Computes all positions.
 
     Args:
       x_BxTxD: input.
@@ -81,23 +81,23 @@ class Attention(nnx.Module):
     return self.projection.project_output(self._attend(*qkv, real_BxT, segment_BxT, key), segment_BxT), None
 
   def init_cache(self, batch: int, capacity: int) -> AttentionCache:
-    """An empty cache for `capacity` positions."""
+    """Returns an empty cache for `capacity` positions."""
     kv = KVCache.empty(batch, *self.head_shape, capacity, COLUMNS)
     return AttentionCache(kv, self.projection.init_cache(batch), self.projection.init_output_cache(batch))
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array, capacity: int) -> tuple[jax.Array, AttentionCache]:
-    """All positions at once, and the cache after the first `length_B` of them; `capacity` is at least T."""
+    """Computes all positions and the cache after the first `length_B` of them; `capacity` is at least T."""
     (q_BxTxHxK, k_BxTxHxK, v_BxTxHxK), projection = self.projection.prefill(x_BxTxD, length_B)
     y_BxTxHxK = self._attend(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, None)
     y_BxTxD, output = self.projection.output_prefill(y_BxTxHxK, length_B)
     return y_BxTxD, AttentionCache(KVCache.from_positions(k_BxTxHxK, v_BxTxHxK, capacity, COLUMNS), projection, output)
 
   def read(self, q_BxHxK: jax.Array, cache: AttentionCache, filled: FilledSlots) -> jax.Array:
-    """What queries BxHxK read of the filled slots of the cache, BxHxK."""
+    """Returns the attention of queries BxHxK to the filled slots of the cache, BxHxK."""
     return one_query_attention(q_BxHxK, cache.kv.k, cache.kv.v_GxPxK, filled.mask(cache.kv.capacity))
 
   def step(self, x_BxD: jax.Array, cache: AttentionCache, filled: FilledSlots) -> tuple[jax.Array, AttentionCache]:
-    """One position, which sees itself and the filled slots of the cache, where there must be room for it."""
+    """Computes one position, which sees itself and the filled slots. The cache must have a free slot for it."""
     (q_BxHxK, k_BxHxK, v_BxHxK), projection = self.projection.step(x_BxD, cache.projection)
     cache = dataclasses.replace(cache, kv=cache.kv.append(k_BxHxK, v_BxHxK, filled.next_slot), projection=projection)
     y_BxD, output = self.projection.output_step(self.read(q_BxHxK, cache, filled.advanced()), cache.output)

@@ -1,6 +1,6 @@
-"""Attention of a sequence to another one: of a decoder to its encoder's output.
+"""Cross-attention of a decoder to the encoder's output, called the memory.
 
-B batch, T queries, S keys, D d_model, H heads, G heads of all examples, K head width.
+B batch, T queries, S keys, D d_model, H heads, G = B H, K head width.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from flax import nnx
 
 from terraformer.config import BlockConfig
 from terraformer.layers.make import make_projection
-from terraformer.layers.parameter import tell
+from terraformer.layers.parameter import add_facts
 from terraformer.ops.attention import full_attention, one_query_attention
 from terraformer.ops.kv_cache import columns, rows
 
@@ -20,12 +20,12 @@ from terraformer.ops.kv_cache import columns, rows
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CrossAttentionCache:
-  """What decoding keeps.
+  """The cache of a cross-attention layer.
 
   Attributes:
-    k_GxKxS, v_GxSxK: keys and values of the other sequence.
-    real_BxS: False at its padding.
-    projection, output: what the projections keep of the positions seen.
+    k_GxKxS, v_GxSxK: keys and values of the memory.
+    real_BxS: False at the memory's padding.
+    projection, output: caches of the projection.
   """
 
   k_GxKxS: jax.Array
@@ -36,16 +36,16 @@ class CrossAttentionCache:
 
 
 class CrossAttention(nnx.Module):
-  """Queries of one sequence, keys and values of another; every query sees every real key, and gets zeros without any.
+  """Attention with queries from one sequence and keys and values from another, the memory.
 
-  One projection serves both sequences, of which the compiler leaves out what is not used: the queries of the one, the
-  keys and values of the other.
+  Every query sees every real key, and gets zeros if there is none. One projection serves both sequences; the compiler
+  removes the unused results, which are the memory's queries and the other sequence's keys and values.
   """
 
   def __init__(self, config: BlockConfig, *, key: jax.Array):
     self.projection = make_projection(config, key=key)
-    for layer in self.projection.of_memory:
-      tell(layer, in_step=False)
+    for layer in self.projection.memory_layers:
+      add_facts(layer, in_step=False)
     self.rate = config.attention.dropout
     self.query_chunk = config.attention.cross_chunk
 
@@ -58,15 +58,14 @@ class CrossAttention(nnx.Module):
     segments: tuple[jax.Array, jax.Array] | None = None,
     key: jax.Array | None = None,
   ) -> jax.Array:
-    """All positions.
+    """Computes all positions.
 
     Args:
-      x_BxTxD: of the queries.
-      memory_BxSxD: of the keys and values.
-      real_BxS: False at padding, which no query sees; None where there is none.
-      segments: of packed rows segment_BxT and segment_BxS, of queries and keys: a query sees the keys of its segment
-        alone; else None.
-      key: of dropout; None is evaluation.
+      x_BxTxD: input for the queries.
+      memory_BxSxD: input for the keys and values.
+      real_BxS: False at padding, which no query sees; None if there is no padding.
+      segments: segments of the queries BxT and of the keys BxS in packed rows; a query sees only its own. Else None.
+      key: random key for dropout; None for evaluation.
 
     Returns:
       BxTxD.
@@ -81,7 +80,7 @@ class CrossAttention(nnx.Module):
       real_BxS,
       causal=False,
       segments=segments,
-      blind_zeros=True,
+      zero_if_no_key=True,
       query_chunk=self.query_chunk,
       rate=self.rate,
       key=key,
@@ -89,17 +88,17 @@ class CrossAttention(nnx.Module):
     return self.projection.project_output(y_BxTxHxK, segment_BxT)
 
   def init_cache(self, memory_BxSxD: jax.Array, real_BxS: jax.Array) -> CrossAttentionCache:
-    """The cache before the first query."""
+    """Returns the cache before the first query."""
     batch = memory_BxSxD.shape[0]
     projection, output = self.projection.init_cache(batch), self.projection.init_output_cache(batch)
     _, k_BxSxHxK, v_BxSxHxK = self.projection(memory_BxSxD)
     return CrossAttentionCache(columns(k_BxSxHxK), rows(v_BxSxHxK), real_BxS, projection, output)
 
   def step(self, x_BxD: jax.Array, cache: CrossAttentionCache) -> tuple[jax.Array, CrossAttentionCache]:
-    """One query."""
+    """Computes one position."""
     q_BxHxK, projection = self.projection.query_step(x_BxD, cache.projection)
     y_BxHxK = one_query_attention(q_BxHxK, cache.k_GxKxS, cache.v_GxSxK, cache.real_BxS)
-    # Without a real key the softmax has averaged padding.
+    # Without a real key, the softmax averages padding.
     y_BxHxK = jnp.where(cache.real_BxS.any(1)[:, None, None], y_BxHxK, 0)
     y_BxD, output = self.projection.output_step(y_BxHxK, cache.output)
     return y_BxD, dataclasses.replace(cache, projection=projection, output=output)

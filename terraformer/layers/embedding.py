@@ -1,4 +1,4 @@
-"""Tokens as vectors.
+"""Token embeddings.
 
 D d_model, V vocabulary.
 """
@@ -13,7 +13,7 @@ from terraformer.layers.parameter import parameter
 
 
 class Embedding(nnx.Module):
-  """One row a token, uniform in +-sqrt(3 / d_model) at first; rows are not scaled afterwards."""
+  """A trainable vector per token, initialized uniform in +-sqrt(3 / d_model). The vectors are used without scaling."""
 
   def __init__(self, vocab_size: int, d_model: int, *, key: jax.Array):
     bound = math.sqrt(3 / d_model)
@@ -21,5 +21,5 @@ class Embedding(nnx.Module):
     self.table_VxD = parameter(table_VxD, ('vocab', 'embed'), row_axis=-2, group='embedding')
 
   def __call__(self, tokens_x: jax.Array) -> jax.Array:
-    """Tokens of any shape to vectors, float32 ...xD."""
+    """Maps tokens of any shape to vectors, float32 ...xD."""
     return self.table_VxD[...][tokens_x].astype(jnp.float32)

@@ -1,7 +1,6 @@
-"""Attention in buckets: a query sees the keys that random projections put near it (Reformer, Kitaev et al., 2020).
+"""LSH attention: a query sees the keys whose hashes are near its own (Reformer, Kitaev et al., 2020).
 
-B batch, T time, P positions of the cache, D d_model, H heads, G heads of all examples, K head width, R rounds, S
-positions that a bucket keeps, I those of all rounds.
+B batch, T time, P slots of the cache, D d_model, H heads, G = B H, K head width, R rounds, S slots per bucket, I = R S.
 """
 
 import dataclasses
@@ -21,22 +20,22 @@ from terraformer.ops.keys import split_key
 from terraformer.ops.kv_cache import ROWS, KVCache
 from terraformer.ops.lsh import lsh_attention
 from terraformer.ops.lsh_hash import fixed_rotations, hash_queries, make_rotations
-from terraformer.ops.recent_keys import RecentKeys, enter, keys_of, no_keys
+from terraformer.ops.recent_keys import RecentKeys, add_position, empty_recent_keys, recent_keys_of
 from terraformer.ops.shared_qk import attend_to_others, shared_qk_attention, unit_keys
 
-# Queries of the plain path whose scores are alive at one time.
+# Queries per chunk when a query sees the whole sequence.
 _QUERY_CHUNK = 512
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LSHCache:
-  """What LSH attention keeps of the positions it has seen; it can grow as long as the whole of it is seen.
+  """The cache of LSH attention. It can grow as long as queries see the whole of it.
 
   Attributes:
-    kv: keys of length 1, in rows, and values.
-    recent: positions by bucket; None where the whole cache is seen.
-    projection, output: what the projections keep.
+    kv: keys of length 1 (in a cache of at most `plain_below` positions, the queries themselves), in rows, and values.
+    recent: the most recent positions in every bucket; None if queries see the whole cache.
+    projection, output: caches of the projection.
   """
 
   kv: KVCache
@@ -46,14 +45,14 @@ class LSHCache:
 
 
 class LSHAttention(nnx.Module):
-  """Multi-head attention whose queries are its keys, within sorted buckets.
+  """Multi-head attention within sorted buckets, where the queries, scaled to length 1, are also the keys.
 
-  Sequences and caches of at most `full_below` positions are attended in whole, with the same keys. Those of at most
-  `plain_below` are attended as in `layers.attention.Attention`, with keys that are the queries as they are.
+  In sequences and caches of at most `full_below` positions, a query sees all positions. In those of at most
+  `plain_below` positions, attention is that of `layers.attention.Attention`, with the unscaled queries as keys.
 
-  With a key (training) the hashes are drawn from it; without one they are those of the config's seed. The number of
-  buckets follows from the sequence's length in `__call__`, and from the capacity in `prefill` and `step`, unless
-  `n_buckets` sets it: then all three hash alike.
+  With a random key (training), the hash directions are sampled from it; without one, they come from the config's seed.
+  If the config does not set `n_buckets`, the number of buckets depends on the sequence's length in `__call__`, and on
+  the capacity in `prefill` and `step`; if it does, all three hash alike.
   """
 
   def __init__(self, config: BlockConfig, causal: bool, *, key: jax.Array):
@@ -63,7 +62,7 @@ class LSHAttention(nnx.Module):
     self.causal = causal
 
   def _hash(self, q_BxHxTxK: jax.Array, factors: tuple[int, ...], key: jax.Array | None = None) -> jax.Array:
-    """Buckets BxHxRxT, of the smallest unsigned type that holds them."""
+    """Returns the buckets BxHxRxT, in the smallest unsigned type that holds them."""
     sizes = (*self.head_shape, self.config.n_rounds, factors)
     rotations_HxKxRxF = fixed_rotations(self.config.seed, *sizes) if key is None else make_rotations(key, *sizes)
     hash_heads = jax.vmap(lambda q_TxK, rotations_KxRxF: hash_queries(q_TxK, rotations_KxRxF, factors))
@@ -126,7 +125,7 @@ class LSHAttention(nnx.Module):
     key: jax.Array | None = None,
     routing: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array | None]:
-    """All positions.
+    """Computes all positions.
 
     Args:
       x_BxTxD: input.
@@ -156,18 +155,18 @@ class LSHAttention(nnx.Module):
     return self.projection.project_output(y_BxTxHxK, segment_BxT), buckets_BxHxRxT
 
   def init_cache(self, batch: int, capacity: int) -> LSHCache:
-    """An empty cache for `capacity` positions."""
+    """Returns an empty cache for `capacity` positions."""
     recent = None
     if capacity > max(self.config.full_below, self.config.plain_below):
       n_buckets = math.prod(self.config.bucket_factors(capacity))
-      recent = no_keys(batch, self.head_shape[0], self.config.n_rounds, n_buckets, self.config.window)
+      recent = empty_recent_keys(batch, self.head_shape[0], self.config.n_rounds, n_buckets, self.config.window)
     kv = KVCache.empty(batch, *self.head_shape, capacity, ROWS)
     return LSHCache(kv, recent, self.projection.init_cache(batch), self.projection.init_output_cache(batch))
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array, capacity: int) -> tuple[jax.Array, LSHCache]:
-    """All positions at once, and the cache after the first `length_B` of them; `capacity` is at least T.
+    """Computes all positions and the cache after the first `length_B` of them; `capacity` is at least T.
 
-    Positions from `length_B` on are padding: they are not seen and not cached, and what is returned there is arbitrary.
+    Positions from `length_B` on are padding: no query sees them, and their results are arbitrary.
     """
     (q_BxTxHxK, _, v_BxTxHxK), projection = self.projection.prefill(x_BxTxD, length_B)
     q_BxHxTxK, length, recent = q_BxTxHxK.swapaxes(1, 2), x_BxTxD.shape[1], None
@@ -180,7 +179,7 @@ class LSHAttention(nnx.Module):
     if capacity > self.config.full_below:
       factors = self.config.bucket_factors(capacity)
       buckets_BxHxRxT = self._hash(q_BxHxTxK, factors)
-      recent = keys_of(buckets_BxHxRxT, length_B, math.prod(factors), self.config.window)
+      recent = recent_keys_of(buckets_BxHxRxT, length_B, math.prod(factors), self.config.window)
     if length <= self.config.full_below:
       y_BxTxHxK = self._attend_whole(q_BxTxHxK, v_BxTxHxK, real_BxT)
     else:
@@ -190,12 +189,12 @@ class LSHAttention(nnx.Module):
     return y_BxTxD, LSHCache(kv, recent, projection, output)
 
   def step(self, x_BxD: jax.Array, cache: LSHCache, filled: FilledSlots) -> tuple[jax.Array, LSHCache]:
-    """One position, for which there must be room in the cache.
+    """Computes one position. The cache must have a free slot for it.
 
-    In a cache of at most `full_below` or `plain_below` positions it sees all that are filled. In a larger one it sees,
-    in each round, exactly the last `window` positions that share its bucket, whatever chunks `__call__` would have cut;
-    one that is found in two rounds counts twice, and the cost does not depend on the capacity. Itself it sees only
-    where it finds no other, but in a cache of at most `plain_below` positions always.
+    In a cache of at most `full_below` or `plain_below` positions, it sees all filled slots. In a larger one, it sees
+    the last `window` positions of its bucket in each round, whatever the chunks of `__call__` would be; a position
+    found in two rounds counts twice. The cost does not depend on the capacity. The position sees itself only if it
+    sees no other, except in a cache of at most `plain_below` positions, where it always does.
     """
     (q_BxHxK, _, v_BxHxK), projection = self.projection.step(x_BxD, cache.projection)
     (batch, n_heads, head_width), capacity = q_BxHxK.shape, cache.kv.capacity
@@ -215,7 +214,7 @@ class LSHAttention(nnx.Module):
     else:
       bucket_BxHxR = self._hash(q_BxHxK[:, :, None], self.config.bucket_factors(capacity))[..., 0].astype(jnp.int32)
       slot_B = jnp.broadcast_to(filled.next_slot, batch)
-      recent, position_BxHxRxS, filled_BxHxRxS = enter(cache.recent, bucket_BxHxR, slot_B, capacity)
+      recent, position_BxHxRxS, filled_BxHxRxS = add_position(cache.recent, bucket_BxHxR, slot_B, capacity)
       position_GxIx1 = position_BxHxRxS.reshape(batch * n_heads, -1, 1)
       seen_k = jnp.take_along_axis(kv.k, position_GxIx1, axis=1, mode='promise_in_bounds')
       seen_v = jnp.take_along_axis(kv.v_GxPxK, position_GxIx1, axis=1, mode='promise_in_bounds')

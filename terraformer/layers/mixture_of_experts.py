@@ -1,6 +1,6 @@
-"""What the paper's mixture baselines share: a router that picks one slice of the feed-forward block for a token.
+"""The paper's mixture-of-experts baselines: a router selects one slice of the feed-forward block for each token.
 
-B batch, T time, D d_model, E experts, F units of an expert.
+B batch, T time, D d_model, E experts, F units per expert.
 """
 
 import jax
@@ -15,13 +15,16 @@ from terraformer.ops.routing import select_units, straight_through
 
 
 class MixtureOfExpertsFF(nnx.Module):
-  """y = relu((x w1) mask) w2 + b2, where the mask has one number an expert; a subclass says which.
+  """Computes y = relu((x w1) mask) w2 + b2. The mask has one number per expert; subclasses define it.
 
-  The mask multiplies before the ReLU, whose gradient at 0 is 0: where it is 0, an expert learns nothing.
+  The mask is applied before the ReLU, whose gradient at 0 is 0, so experts with mask 0 learn nothing.
   """
 
   def __init__(self, config: BlockSparseFFConfig | SwitchFFConfig, d_model: int, rate: float, *, key: jax.Array):
-    """Kernels Glorot uniform, bias N(0, 1e-6); `rate` is the dropout of the output, one mask for all tokens."""
+    """Initializes kernels Glorot uniform, the bias N(0, 1e-6).
+
+    `rate` is the dropout rate of the output; all tokens of a call share one mask.
+    """
     self.config = config
     self.rate = rate
     e, f, d = config.n_experts, config.d_ff // config.n_experts, d_model
@@ -32,18 +35,18 @@ class MixtureOfExpertsFF(nnx.Module):
     self.w2_ExFxD = parameter(glorot_uniform(w2_key, (e, f, d), config.d_ff, d), axes, row_axis=-3)
     self.bias_D = parameter(small_normal(bias_key, (d,)), ('embed',), decays=False)
 
-  def _mask(self, soft_xE: jax.Array, expert_x: jax.Array, draw_key: jax.Array | None) -> jax.Array:
-    """The mask ...xE, of the router's softmax and the chosen experts; without a key that of evaluation."""
+  def _mask(self, soft_xE: jax.Array, expert_x: jax.Array, hard_key: jax.Array | None) -> jax.Array:
+    """Returns the mask ...xE from the router's softmax and the selected experts; for evaluation if the key is None."""
     raise NotImplementedError
 
   def logits(self, x_xD: jax.Array) -> jax.Array:
-    """The router's output, ...xE, in float32 as its softmax is."""
+    """Returns the router's output, float32 ...xE."""
     return (x_xD @ self.router_DxE[...]).astype(jnp.float32)
 
   def __call__(
     self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, routing: jax.Array | None = None
   ) -> tuple[jax.Array, jax.Array]:
-    """All positions.
+    """Computes all positions.
 
     Args:
       x_BxTxD: input.
@@ -53,19 +56,19 @@ class MixtureOfExpertsFF(nnx.Module):
     Returns:
       y_BxTxD, and the selected expert_BxT as routing.
     """
-    noise_key, draw_key, dropout_key = split_key(key, 3)
+    noise_key, hard_key, dropout_key = split_key(key, 3)
     logits_BxTxE = self.logits(x_BxTxD)
     expert_BxT = routing
     if expert_BxT is None:
       expert_BxT = select_units(logits_BxTxE, temperature=self.config.temperature, key=noise_key)
-    mask_BxTxE = self._mask(jax.nn.softmax(logits_BxTxE), expert_BxT, draw_key).astype(x_BxTxD.dtype)
+    mask_BxTxE = self._mask(jax.nn.softmax(logits_BxTxE), expert_BxT, hard_key).astype(x_BxTxD.dtype)
     before_BxTxExF = jnp.einsum('BTD,EFD->BTEF', x_BxTxD, self.w1_ExFxD[...])
     hidden_BxTxExF = jax.nn.relu(before_BxTxExF * mask_BxTxE[..., None])
     y_BxTxD = jnp.einsum('BTEF,EFD->BTD', hidden_BxTxExF, self.w2_ExFxD[...]) + self.bias_D[...]
     return dropout(y_BxTxD, self.rate, key=dropout_key, shared_axes=(0, 1)), expert_BxT
 
   def step(self, x_BxD: jax.Array) -> jax.Array:
-    """One position: reads the rows of one expert in w1 and in w2."""
+    """Computes one position and reads only the selected expert's rows of w1 and w2."""
     logits_BxE = self.logits(x_BxD)
     expert_B = select_units(logits_BxE)
     mask_BxE = self._mask(jax.nn.softmax(logits_BxE), expert_B, None)
@@ -75,27 +78,25 @@ class MixtureOfExpertsFF(nnx.Module):
 
 
 class BlockSparseFF(MixtureOfExpertsFF):
-  """One expert a token, chosen as SparseFF chooses units: a baseline of the paper (section 3.1).
+  """One expert per token, selected as SparseFF selects units: a baseline of the paper (section 3.1).
 
-  In training the mask is, drawn once a call, the straight-through one-hot of a noisy choice or the router's softmax.
-
-  In evaluation it is the one-hot of the likeliest expert.
+  In training, each call samples whether its mask is the straight-through one-hot of a noisy choice or the router's
+  softmax. In evaluation, the mask is the one-hot of the most likely expert.
   """
 
-  def _mask(self, soft_xE: jax.Array, expert_x: jax.Array, draw_key: jax.Array | None) -> jax.Array:
-    if draw_key is None:
+  def _mask(self, soft_xE: jax.Array, expert_x: jax.Array, hard_key: jax.Array | None) -> jax.Array:
+    if hard_key is None:
       return jax.nn.one_hot(expert_x, self.config.n_experts, dtype=soft_xE.dtype)
-    hard = jax.random.bernoulli(draw_key, self.config.hard_probability)
+    hard = jax.random.bernoulli(hard_key, self.config.hard_probability)
     return straight_through(expert_x, soft_xE, hard)
 
 
 class SwitchFF(MixtureOfExpertsFF):
-  """One expert a token, scaled by its probability (Switch): a baseline of the paper.
+  """One expert per token, scaled by its probability (Switch): a baseline of the paper.
 
-  The mask is the chosen expert's probability without noise, in training and in evaluation alike.
-
-  The router learns by that factor alone; the choice itself, noisy in training, passes no gradient.
+  In training and evaluation, the mask is the selected expert's probability, computed without noise. The router learns
+  only through this factor; the choice itself, which is noisy in training, passes no gradient.
   """
 
-  def _mask(self, soft_xE: jax.Array, expert_x: jax.Array, draw_key: jax.Array | None) -> jax.Array:
+  def _mask(self, soft_xE: jax.Array, expert_x: jax.Array, hard_key: jax.Array | None) -> jax.Array:
     return jax.nn.one_hot(expert_x, self.config.n_experts, dtype=soft_xE.dtype) * soft_xE

@@ -1,6 +1,6 @@
 """The multiplicative dense layer, the paper's factored matrix (section 3.2).
 
-D inputs, S modules, W outputs a module.
+D inputs, S modules, W outputs per module.
 """
 
 import jax
@@ -11,16 +11,19 @@ from terraformer.ops.products import multiplicative
 
 
 class MultiplicativeDense(nnx.Module):
-  """y[s, w] = sum_d x[d] gating[s, d] projection[d, w] + bias: a dense layer's reach with 1/S of its weights."""
+  """Computes y[s, w] = sum_d x[d] gating[s, d] projection[d, w] + bias[s, w].
+
+  Every output depends on every input, as in a dense layer, with about 1/S of its weights.
+  """
 
   def __init__(self, n_modules: int, d_in: int, d_out: int, *, key: jax.Array):
-    """Gating N(0, 0.5), projection Glorot uniform, bias N(0, 1e-6).
+    """Initializes the gating N(0, 0.5), the projection Glorot uniform, the bias N(0, 1e-6).
 
     Raises:
       ValueError: if `n_modules` does not divide `d_out`.
     """
     if d_out % n_modules:
-      raise ValueError(f'multiplicative dense: expected d_out a multiple of {n_modules}, found {d_out}')
+      raise ValueError(f'd_out: expected a multiple of n_modules ({n_modules}), found {d_out}')
     width = d_out // n_modules
     gating_key, projection_key, bias_key = jax.random.split(key, 3)
     self.gating_SxD = parameter(jax.random.normal(gating_key, (n_modules, d_in)) * 0.5, ('modules', 'embed'))
@@ -28,6 +31,6 @@ class MultiplicativeDense(nnx.Module):
     self.bias_SxW = parameter(small_normal(bias_key, (n_modules, width)), ('modules', None), decays=False)
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
-    """Shape ...xD to ...x(S W), module by module; a single token needs no other path."""
+    """Maps ...xD to ...x(S W), module by module; decoding calls it too."""
     y_xSxW = multiplicative(x_xD, self.gating_SxD[...], self.projection_DxW[...]) + self.bias_SxW[...]
     return y_xSxW.reshape(*x_xD.shape[:-1], -1)

@@ -1,6 +1,6 @@
-"""The multiplicative dense layer with a dense layer a module behind it, one of the paper's alternatives (section 3.2).
+"""A multiplicative dense layer followed by a dense layer per module, one of the paper's alternatives (section 3.2).
 
-D inputs and outputs, S modules, W = D / S width of a module, V outputs of it (as many).
+D inputs and outputs, S modules, W = D / S inputs and V = W outputs per module.
 """
 
 import jax
@@ -12,16 +12,16 @@ from terraformer.ops.products import multiplicative
 
 
 class MultiplicativeModularDense(nnx.Module):
-  """y[s] = ((x * gating[s]) projection) modular[s] + bias[s]: each module has a dense layer of its own."""
+  """Computes y[s] = ((x * gating[s]) projection) modular[s] + bias[s]: each module has its own dense layer."""
 
   def __init__(self, n_modules: int, d_model: int, *, key: jax.Array):
-    """Gating N(0, 0.5), projection and modular kernels Glorot uniform (fans of one module), bias N(0, 1e-6).
+    """Initializes the gating N(0, 0.5), the other kernels Glorot uniform (fans of one module), the bias N(0, 1e-6).
 
     Raises:
       ValueError: if `n_modules` does not divide `d_model`.
     """
     if d_model % n_modules:
-      raise ValueError(f'multiplicative modular dense: expected d_model a multiple of {n_modules}, found {d_model}')
+      raise ValueError(f'd_model: expected a multiple of n_modules ({n_modules}), found {d_model}')
     width = d_model // n_modules
     gating_key, projection_key, modular_key, bias_key = jax.random.split(key, 4)
     self.gating_SxD = parameter(jax.random.normal(gating_key, (n_modules, d_model)) * 0.5, ('modules', 'embed'))
@@ -31,7 +31,7 @@ class MultiplicativeModularDense(nnx.Module):
     self.bias_SxV = parameter(small_normal(bias_key, (n_modules, width)), ('modules', None), decays=False)
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
-    """Shape ...xD to ...x(S V), module by module; a single token needs no other path."""
+    """Maps ...xD to ...x(S V), module by module; decoding calls it too."""
     projected_xSxW = multiplicative(x_xD, self.gating_SxD[...], self.projection_DxW[...])
     y_xSxV = jnp.einsum('...SW,SWV->...SV', projected_xSxW, self.modular_SxWxV[...]) + self.bias_SxV[...]
     return y_xSxV.reshape(x_xD.shape)

@@ -1,6 +1,6 @@
-"""From vectors to logits: the output layers.
+"""Output layers, which map vectors to logits.
 
-D d_model, V vocabulary; of the low-rank layer R rank; of the sparse one S modules, W outputs a module.
+D d_model, V vocabulary, R rank of the low-rank layer, S modules of the sparse layer and W outputs per module.
 """
 
 import jax
@@ -10,50 +10,50 @@ from flax import nnx
 from terraformer.config import DenseOutputConfig, LowRankOutputConfig, SparseOutputConfig
 from terraformer.layers.dense import Dense
 from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
-from terraformer.ops.products import are_many, times_rows
+from terraformer.ops.products import has_many_vectors, times_rows
 
 
 def dense_output(config: DenseOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> Dense:
-  """One dense matrix."""
+  """Returns an output layer that is one dense layer."""
   return Dense(d_model, vocab_size, key=key, axes=('embed', 'vocab'))
 
 
 class LowRankOutput(nnx.Module):
-  """y = x contract expand + bias: a dense layer of rank R."""
+  """Computes y = x contract expand + bias, a dense layer of rank R."""
 
   def __init__(self, rank: int, d_model: int, vocab_size: int, *, key: jax.Array):
-    """Kernels Glorot uniform, bias N(0, 1e-6)."""
+    """Initializes the kernels Glorot uniform, the bias N(0, 1e-6)."""
     contract_key, expand_key = jax.random.split(key)
-    # The authors' low-rank dense layer has a bias between the two as well, which adds nothing to the one behind them.
+    # The authors' layer also has a bias between the two kernels, which is redundant with the final bias.
     self.contract = Dense(d_model, rank, key=contract_key, bias=False)
     self.expand = Dense(rank, vocab_size, key=expand_key, axes=(None, 'vocab'))
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
-    """Shape ...xD to logits ...xV; a single token needs no other path."""
+    """Maps ...xD to logits ...xV; decoding calls it too."""
     return self.expand(self.contract(x_xD))
 
 
 def low_rank_output(config: LowRankOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array) -> LowRankOutput:
-  """Two dense matrices of the config's rank."""
+  """Returns an output layer of the config's rank."""
   return LowRankOutput(config.rank, d_model, vocab_size, key=key)
 
 
 class SparseOutput(nnx.Module):
-  """y[s, w] = sum_d x[d] gating[s, d] projection[w, d] + bias: a multiplicative dense layer (paper, section 3.2).
+  """Computes y[s, w] = sum_d x[d] gating[s, d] projection[w, d] + bias[s, w] (paper, section 3.2).
 
-  `MultiplicativeDense`, but for the order in which its matrix lies: an output's weights side by side, as a CPU reads a
-  large matrix fastest that it multiplies by a few vectors.
+  This is `MultiplicativeDense` with the projection transposed. The weights of an output are contiguous, which is the
+  fastest order for a CPU to multiply a large matrix by a few vectors.
   """
 
   def __init__(self, config: SparseOutputConfig, d_model: int, vocab_size: int, *, key: jax.Array):
-    """Gating N(0, 0.5), projection Glorot uniform, bias N(0, 1e-6).
+    """Initializes the gating N(0, 0.5), the projection Glorot uniform, the bias N(0, 1e-6).
 
     Raises:
       ValueError: if `config.n_modules` does not divide `vocab_size`.
     """
     n_modules = config.n_modules
     if vocab_size % n_modules:
-      raise ValueError(f'sparse output: expected a vocabulary of a multiple of {n_modules}, found {vocab_size}')
+      raise ValueError(f'vocab_size: expected a multiple of n_modules ({n_modules}), found {vocab_size}')
     width = vocab_size // n_modules
     gating_key, projection_key, bias_key = jax.random.split(key, 3)
     self.gating_SxD = parameter(jax.random.normal(gating_key, (n_modules, d_model)) * 0.5, ('modules', 'embed'))
@@ -62,9 +62,9 @@ class SparseOutput(nnx.Module):
     self.bias_SxW = parameter(small_normal(bias_key, (n_modules, width)), ('modules', 'vocab'), decays=False)
 
   def __call__(self, x_xD: jax.Array) -> jax.Array:
-    """Logits ...x(S W), module by module."""
+    """Returns logits ...x(S W), module by module."""
     gated_xSxD = x_xD[..., None, :] * self.gating_SxD[...]
-    if are_many(x_xD):  # whose logits would lie across in memory, with the matrix as the first factor
+    if has_many_vectors(x_xD):  # with the matrix as the first factor, their logits would be transposed in memory
       y_xSxW = times_rows(gated_xSxD, self.projection_WxD[...])
     else:
       y_Wx_xS = jnp.einsum('WD,...SD->W...S', self.projection_WxD[...], gated_xSxD)

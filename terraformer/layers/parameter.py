@@ -1,7 +1,7 @@
-"""How parameters are made: their initial values, as in the paper's code, and the facts that each carries.
+"""Makes parameters, with initial values as in the authors' code and with facts about each.
 
-Whoever makes a parameter tells what it knows of it; whoever owns the layer adds what the layer cannot know, such as the
-stack that it is in. All others ask for these facts, and know no parameter by its name.
+A layer gives the facts that it knows when it makes a parameter; the layer's owner adds the others, such as the stack
+that it belongs to. All other code asks for these facts instead of recognizing parameters by name.
 """
 
 import dataclasses
@@ -16,20 +16,20 @@ from terraformer.config import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What is known of a parameter.
+  """The facts about a parameter.
 
   Attributes:
-    axes: logical names of its dimensions, for sharding; `layers` comes first where layers are stacked.
-    row_axis: the axis, counted from the end, of which a decoded token reads `rows` indices; None where it reads all. So
-      it is the same for one layer and for layers that are stacked.
-    rows: how many.
+    axes: logical names of the dimensions, for sharding; `layers` comes first if layers are stacked.
+    row_axis: the axis of which a decoded token reads only `rows` indices, or None if it reads the whole parameter. The
+      axis is negative, so it is the same for one layer and for stacked layers.
+    rows: number of indices that a decoded token reads.
     decays: whether weight decay applies.
-    stays_float32: whether a bundle never stores it in half the space; one that a token reads whole is never stored so.
-    in_step: whether a decoding step reads it.
-    group: its group in the table of costs: `QKV`, `output layer`.
-    stack: the stack to which it belongs, as the model calls it; None where it is of several or of none.
-    loop: what of its stack has an array of this parameter for each turn: `blocks`, or `forgets` between them; None
-      outside of stacks.
+    stays_float32: whether bundles always store the parameter in float32.
+    in_step: whether a decoding step reads the parameter.
+    group: group in the table of costs, such as `QKV` or `output layer`.
+    stack: name of the parameter's stack in the model; None if it belongs to no stack or to several.
+    loop: name of the parameter's stacked modules in the stack: `blocks`, or `forgets` between them. None outside of
+      stacks.
   """
 
   axes: tuple[str | None, ...]
@@ -44,20 +44,20 @@ class Facts:
 
   @property
   def label(self) -> str:
-    """Its group in the table of costs, `decoder QKV`."""
+    """Stack and group, the parameter's label in the table of costs, such as `decoder QKV`."""
     return f'{self.stack} {self.group}' if self.stack else self.group
 
   @property
   def stacked_path(self) -> str | None:
-    """Path of the module of which each turn has one, `decoder.blocks`."""
+    """Path of the stacked modules that the parameter belongs to, such as `decoder.blocks`; None outside of stacks."""
     return f'{self.stack}.{self.loop}' if self.loop else None
 
 
 class ModelFacts(dict[str, Facts]):
-  """Path of each parameter of a model -> its facts; to ask for any other path is an error."""
+  """The facts about each parameter of a model, by path. Any other path raises UserError."""
 
   def __missing__(self, path: str) -> Facts:
-    raise UserError(f'{path}: the model has no such parameter, so nothing is known about it')
+    raise UserError(f'{path}: the model has no such parameter')
 
 
 def parameter(
@@ -70,13 +70,17 @@ def parameter(
   stays_float32: bool = False,
   group: str | None = None,
 ) -> nnx.Param:
-  """A trainable array with what its layer knows of it; the rest of the `Facts` is told by the layer's owners."""
+  """Returns a trainable array with the facts that its layer knows; see `Facts`. `add_facts` adds the others.
+
+  Raises:
+    ValueError: if `axes` does not name every dimension.
+  """
   if value.ndim != len(axes):
     raise ValueError(f'axes: expected one name for each of {value.ndim} dimensions, found {axes}')
   return nnx.Param(value, facts=Facts(tuple(axes), row_axis, rows, decays, stays_float32, group=group))
 
 
-def tell(
+def add_facts(
   module: nnx.Module | None,
   *,
   group: str | None = None,
@@ -84,7 +88,7 @@ def tell(
   loop: str | None = None,
   in_step: bool = True,
 ) -> None:
-  """Adds what the owner of a module knows to all of its parameters; a group, stack or loop that one has stays."""
+  """Adds facts to all parameters of a module. A group, stack or loop that a parameter already has is kept."""
   for _, variable in named_parameters(module):
     facts = facts_in(variable)
     known = {'group': facts.group or group, 'stack': facts.stack or stack, 'loop': facts.loop or loop}
@@ -92,10 +96,10 @@ def tell(
 
 
 def facts_of(module: nnx.Module) -> ModelFacts:
-  """The facts of all parameters of a module by path, `decoder.blocks.feed_forward.feed_forward.w1_MxNxD`.
+  """Returns the facts of all parameters of a module by path, `decoder.blocks.feed_forward.feed_forward.w1_MxNxD`.
 
   Raises:
-    UserError: naming the first parameter that was not made by `parameter`, or that has no group.
+    UserError: if a parameter was not made by `parameter` or has no group.
   """
   found = ModelFacts()
   for path, variable in named_parameters(module):
@@ -108,31 +112,35 @@ def facts_of(module: nnx.Module) -> ModelFacts:
 
 
 def facts_in(variable: nnx.Variable, path: str = 'a parameter') -> Facts:
-  """The facts that a variable carries, with the axes of one layer."""
+  """Returns the facts of a variable, with the axes of one layer.
+
+  Raises:
+    UserError: if it was not made by `parameter`.
+  """
   facts = variable.get_metadata().get('facts') if isinstance(variable, nnx.Variable) else None
   if facts is None:
-    raise UserError(f'{path}: nothing is known about it; make it by `layers.parameter.parameter`')
+    raise UserError(f'{path}: the parameter carries no facts; make it with `layers.parameter.parameter`')
   return facts
 
 
 def named_parameters(module: nnx.Module | None) -> Iterator[tuple[str, nnx.Variable]]:
-  """Path and variable of each parameter of a module."""
+  """Yields the path and the variable of each parameter of a module."""
   leaves = jax.tree_util.tree_leaves_with_path(module, is_leaf=lambda node: isinstance(node, nnx.Variable))
   for path, variable in leaves:
     yield jax.tree_util.keystr(path, simple=True, separator='.'), variable
 
 
 def glorot_uniform(key: jax.Array, shape: Sequence[int], fan_in: int, fan_out: int) -> jax.Array:
-  """Uniform in +-sqrt(6 / (fan_in + fan_out)), with the fans of the matrix that the array stands for."""
+  """Returns samples uniform in +-sqrt(6 / (fan_in + fan_out)), with the fans of the matrix that they represent."""
   bound = math.sqrt(6 / (fan_in + fan_out))
   return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
 def glorot_normal(key: jax.Array, shape: Sequence[int], fan_in: int, fan_out: int) -> jax.Array:
-  """Normal with variance 2 / (fan_in + fan_out)."""
+  """Returns normal samples with variance 2 / (fan_in + fan_out)."""
   return jax.random.normal(key, shape) * math.sqrt(2 / (fan_in + fan_out))
 
 
 def small_normal(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-  """Normal with standard deviation 1e-6, for biases."""
+  """Returns normal samples with standard deviation 1e-6, for biases."""
   return jax.random.normal(key, shape) * 1e-6

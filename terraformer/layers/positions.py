@@ -1,7 +1,7 @@
-"""Where tokens stand: the vectors of positions, trainable or computed.
+"""Layers that add vectors of positions, trainable or computed.
 
-B batch, T time, D d_model, P positions. Of fixed-base positions N bases, I digits, W = D / I width of a digit's vector;
-of axial ones C points along a coordinate, W width of its vectors.
+B batch, T time, D d_model, P positions. Fixed-base positions: N bases, I digits, W = D / I width of a digit's vector.
+Axial positions: C values of a coordinate, W width of its vectors.
 """
 
 import math
@@ -18,15 +18,15 @@ from terraformer.config import (
 )
 from terraformer.layers.parameter import parameter
 from terraformer.ops.keys import split_key
-from terraformer.ops.positions import draw_by_example, example_positions, expect_room, sinusoids
-from terraformer.ops.segments import begins, positions_within
+from terraformer.ops.positions import check_length, example_positions, sample_by_example, sinusoids
+from terraformer.ops.segments import positions_within, segment_starts
 
 
 class PositionTable(nnx.Module):
-  """A trainable vector a position; they start as sinusoids."""
+  """A trainable vector per position, initialized with sinusoids."""
 
   def __init__(self, config: TablePositionsConfig, max_length: int, d_model: int, *, key: jax.Array):
-    """Nothing is random, so that `key` is not used."""
+    """`key` is unused, since nothing is random."""
     table_PxD = sinusoids(jnp.arange(config.n_positions(max_length)), d_model)
     self.table_PxD = parameter(table_PxD, (None, 'embed'), row_axis=-2, stays_float32=True)  # positions are few
     self.config = config
@@ -34,15 +34,16 @@ class PositionTable(nnx.Module):
   def __call__(
     self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, segment_BxT: jax.Array | None = None
   ) -> jax.Array:
-    """Adds T positions, from 0 on, in every segment of packed rows; with a key some examples start later, as far as the
-    table reaches.
+    """Adds positions from 0 on, in every segment of packed rows.
+
+    With a key (training), some examples start at a later position, within the table.
 
     Raises:
       ValueError: if T is larger than the table.
     """
     batch, time, _ = x_BxTxD.shape
     n_positions = self.table_PxD[...].shape[0]
-    expect_room(time, n_positions)
+    check_length(time, n_positions)
     n_starts = 1 + min(self.config.max_offset, n_positions - time)
     position_BxT = example_positions(
       batch, time, n_starts, self.config.start_from_zero, key=key, segment_BxT=segment_BxT
@@ -50,15 +51,15 @@ class PositionTable(nnx.Module):
     return x_BxTxD + self.table_PxD[...][position_BxT]
 
   def step(self, x_BxD: jax.Array, position_B: jax.Array) -> jax.Array:
-    """Adds one position to each example; positions beyond the table take its last one."""
+    """Adds one position to each example; positions past the table use its last vector."""
     return x_BxD + self.table_PxD[...].at[position_B].get(mode='clip')
 
 
 class SinusoidPositions(nnx.Module):
-  """Sines and cosines of the position (Vaswani et al., 2017); nothing is stored, so that any length costs the same."""
+  """Sines and cosines of the position (Vaswani et al., 2017), computed without a table, for any length."""
 
   def __init__(self, config: SinusoidPositionsConfig, max_length: int, d_model: int, *, key: jax.Array):
-    """There are no parameters, so that `key` is not used; `max_length` bounds the random starts alone."""
+    """`key` is unused, since there are no parameters. `max_length` only limits the random starts."""
     self.config = config
     self.n_positions = config.n_positions(max_length)
     self.d_model = d_model
@@ -66,8 +67,10 @@ class SinusoidPositions(nnx.Module):
   def __call__(
     self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, segment_BxT: jax.Array | None = None
   ) -> jax.Array:
-    """Adds T positions, from 0 on, in every segment of packed rows; with a key some examples start later, and end
-    within `max_length`."""
+    """Adds positions from 0 on, in every segment of packed rows.
+
+    With a key (training), some examples start at a later position and end within `max_length`.
+    """
     batch, time, _ = x_BxTxD.shape
     n_starts = 1 + min(self.config.max_offset, self.n_positions - time)
     position_BxT = example_positions(
@@ -81,14 +84,14 @@ class SinusoidPositions(nnx.Module):
 
 
 class FixedBasePositions(nnx.Module):
-  """Each digit times a trainable vector, the digits one behind the other, added up over the bases.
+  """The digits of a position, each times a trainable vector, concatenated, and summed over several bases.
 
-  Sequences start at random in training, so that all digits are learnt from short ones. What a random start would hide,
-  the beginning of a sequence, a vector of its own shows.
+  In training, sequences start at random positions, so short sequences train all digits. A separate trainable vector
+  marks the start of a sequence.
   """
 
   def __init__(self, config: FixedBasePositionsConfig, max_length: int, d_model: int, *, key: jax.Array):
-    """All vectors uniform in +-1e-4; the number of positions is a matter of the digits, not of `max_length`."""
+    """Initializes all vectors uniform in +-1e-4. Bases and digits set the number of positions, not `max_length`."""
     weights_key, start_key = jax.random.split(key)
     shape_NxIxW = (len(config.bases), config.n_digits, d_model // config.n_digits)
     weights_NxIxW = jax.random.uniform(weights_key, shape_NxIxW, minval=-1e-4, maxval=1e-4)
@@ -98,11 +101,11 @@ class FixedBasePositions(nnx.Module):
     self.n_positions = config.n_positions(max_length)
 
   def _vectors(self, position_x: jax.Array) -> jax.Array:
-    """The digits' part of any positions, ...xD."""
+    """Returns the vectors of any positions, ...xD, without the start vector."""
     rest_xN = jnp.broadcast_to(position_x[..., None], (*position_x.shape, len(self.config.bases)))
     base_N = jnp.asarray(self.config.bases)
     digits = []
-    # Digit by digit, as the powers of a base may exceed 32 bits.
+    # Digit by digit, because powers of a base can exceed 32 bits.
     for _ in range(self.config.n_digits):
       digits.append(rest_xN % base_N)
       rest_xN //= base_N
@@ -114,15 +117,15 @@ class FixedBasePositions(nnx.Module):
   def __call__(
     self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, segment_BxT: jax.Array | None = None
   ) -> jax.Array:
-    """Adds T positions, from 0 on, and to the first one the start vector; so in every segment of packed rows.
+    """Adds positions from 0 on, and the start vector to the first position, in every segment of packed rows.
 
-    With a key most examples start at a random position, and some see no digits at all.
+    With a key (training), most examples start at a random position, and some get no vectors except the start vector.
 
     Raises:
       ValueError: if T is larger than the number of positions.
     """
     batch, time, _ = x_BxTxD.shape
-    expect_room(time, self.n_positions)
+    check_length(time, self.n_positions)
     start_key, drop_key = split_key(key, 2)
     n_starts = self.n_positions - time
     position_BxT = example_positions(
@@ -131,25 +134,26 @@ class FixedBasePositions(nnx.Module):
     vectors_BxTxD = self._vectors(position_BxT)
     if drop_key is not None:
       drop = lambda shape: jax.random.bernoulli(drop_key, self.config.drop, shape)  # noqa: E731
-      vectors_BxTxD = jnp.where(draw_by_example(drop, batch, segment_BxT)[..., None], 0, vectors_BxTxD)
+      vectors_BxTxD = jnp.where(sample_by_example(drop, batch, segment_BxT)[..., None], 0, vectors_BxTxD)
     if segment_BxT is None:
       return (x_BxTxD + vectors_BxTxD).at[:, 0].add(self.start_D[...])
-    return x_BxTxD + vectors_BxTxD + jnp.where(begins(segment_BxT)[..., None], self.start_D[...], 0)
+    return x_BxTxD + vectors_BxTxD + jnp.where(segment_starts(segment_BxT)[..., None], self.start_D[...], 0)
 
   def step(self, x_BxD: jax.Array, position_B: jax.Array) -> jax.Array:
-    """Adds one position to each example, and to position 0 the start vector."""
+    """Adds one position to each example, and the start vector to position 0."""
     start_BxD = jnp.where(position_B[:, None] == 0, self.start_D[...], 0)
     return x_BxD + self._vectors(position_B) + start_BxD
 
 
 class AxialPositions(nnx.Module):
-  """A trainable vector for each value of each coordinate; a position is those of its coordinates one after the other.
+  """Positions on a grid, with a trainable vector for each value of each coordinate.
 
-  A grid of 1024 x 1024 has a million positions and 2048 vectors.
+  The vector of a position is the concatenation of its coordinates' vectors. A grid of 1024 x 1024 has a million
+  positions and 2048 vectors.
   """
 
   def __init__(self, config: AxialPositionsConfig, max_length: int, d_model: int, *, key: jax.Array):
-    """Vectors N(0, 1); the grid gives the number of positions, and the widths d_model."""
+    """Initializes vectors N(0, 1). The grid sets the number of positions; the vectors' widths add up to d_model."""
     keys = jax.random.split(key, len(config.shape))
     self.tables_CxW = nnx.List(
       [
@@ -160,7 +164,7 @@ class AxialPositions(nnx.Module):
     self.config = config
 
   def _vectors(self, position_x: jax.Array) -> jax.Array:
-    """Of positions within the grid, ...xD."""
+    """Returns the vectors of positions within the grid, ...xD."""
     coordinates = jnp.unravel_index(position_x, self.config.shape)
     vectors = [table_CxW[...][at_x] for table_CxW, at_x in zip(self.tables_CxW, coordinates, strict=True)]
     return jnp.concatenate(vectors, axis=-1)
@@ -168,15 +172,15 @@ class AxialPositions(nnx.Module):
   def __call__(
     self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, segment_BxT: jax.Array | None = None
   ) -> jax.Array:
-    """Adds the first T positions, in training (with a key) as in evaluation; they begin anew in every segment.
+    """Adds positions from 0 on, in every segment of packed rows, both in training and in evaluation.
 
     Raises:
       ValueError: if T is larger than the grid.
     """
     time = x_BxTxD.shape[1]
-    expect_room(time, math.prod(self.config.shape))
+    check_length(time, math.prod(self.config.shape))
     return x_BxTxD + self._vectors(jnp.arange(time) if segment_BxT is None else positions_within(segment_BxT))
 
   def step(self, x_BxD: jax.Array, position_B: jax.Array) -> jax.Array:
-    """Adds one position to each example; positions beyond the grid take its last one."""
+    """Adds one position to each example; positions past the grid use its last one."""
     return x_BxD + self._vectors(jnp.minimum(position_B, math.prod(self.config.shape) - 1))

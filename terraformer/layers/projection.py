@@ -1,4 +1,4 @@
-"""Queries, keys and values before attention, one vector of the heads after it: what all projections have in common.
+"""The base class of projections: queries, keys and values before attention, and the output after it.
 
 B batch, T time, D d_model, H heads, K head width.
 """
@@ -12,62 +12,62 @@ QKV = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class Projection(nnx.Module):
-  """A projection that keeps nothing between tokens; one that does overrides the methods with a cache.
+  """A projection without caches; a subclass that needs caches overrides the methods that have one.
 
-  A subclass sets `n_heads` and defines `__call__` and `project_output`. Both caches are its own business: None where it
-  keeps nothing, else a pytree of arrays with a leading batch axis.
+  A subclass sets `n_heads` and defines `__call__` and `project_output`. A cache is None or a pytree of arrays with a
+  leading batch axis; only the subclass reads it.
   """
 
   n_heads: int
 
   def __call__(self, x_xD: jax.Array, segment_BxT: jax.Array | None = None) -> QKV:
-    """Queries, keys and values of all positions, ...xHxK each; no segment of a packed row may see another."""
+    """Returns queries, keys and values of all positions, ...xHxK each. Segments of packed rows must not mix."""
     raise NotImplementedError
 
   def project_output(self, y_xHxK: jax.Array, segment_BxT: jax.Array | None = None) -> jax.Array:
-    """The heads' results of all positions to ...xD, segments as above."""
+    """Maps the heads' results at all positions to ...xD. Segments of packed rows must not mix."""
     raise NotImplementedError
 
   def init_cache(self, batch: int) -> Any:
-    """What `step` keeps before the first token."""
+    """Returns the cache of `step` before the first token."""
     return None
 
   def prefill(self, x_BxTxD: jax.Array, length_B: jax.Array) -> tuple[QKV, Any]:
-    """All positions, and the cache after the first `length_B` of them."""
+    """Computes all positions and the cache after the first `length_B` of them."""
     return self(x_BxTxD), None
 
   def step(self, x_BxD: jax.Array, cache: Any) -> tuple[QKV, Any]:
-    """One position: queries, keys and values, BxHxK each, and the new cache."""
+    """Returns queries, keys and values of one position, BxHxK each, and the new cache."""
     return self(x_BxD), None
 
   def query_step(self, x_BxD: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
-    """One position's queries alone, BxHxK, and the new cache; it does not read `of_memory`."""
+    """Returns only the queries of one position, BxHxK, and the new cache; does not read `memory_layers`."""
     (q_BxHxK, _, _), cache = self.step(x_BxD, cache)
     return q_BxHxK, cache
 
   @property
-  def of_memory(self) -> tuple[nnx.Module | None, ...]:
-    """The layers that keys and values alone need: those that cross-attention is done with once it has read them."""
+  def memory_layers(self) -> tuple[nnx.Module | None, ...]:
+    """The layers that only keys and values need; in cross-attention, decoding steps do not read them."""
     return ()
 
   def init_output_cache(self, batch: int) -> Any:
-    """What `output_step` keeps before the first token."""
+    """Returns the cache of `output_step` before the first token."""
     return None
 
   def output_prefill(self, y_BxTxHxK: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Any]:
-    """All positions, BxTxD, and the cache after the first `length_B` of them."""
+    """Computes the output at all positions, BxTxD, and the cache after the first `length_B` of them."""
     return self.project_output(y_BxTxHxK), None
 
   def output_step(self, y_BxHxK: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
-    """One position, BxD, and the new cache."""
+    """Computes the output at one position, BxD, and the new cache."""
     return self.project_output(y_BxHxK), None
 
 
 def split_heads(x_xD: jax.Array, n_heads: int) -> jax.Array:
-  """...xD to ...xHxK; a head is a contiguous slice."""
+  """Reshapes ...xD to ...xHxK; a head is a contiguous slice."""
   return x_xD.reshape(*x_xD.shape[:-1], n_heads, -1)
 
 
 def join_heads(y_xHxK: jax.Array) -> jax.Array:
-  """...xHxK to ...xD."""
+  """Reshapes ...xHxK to ...xD."""
   return y_xHxK.reshape(*y_xHxK.shape[:-2], -1)

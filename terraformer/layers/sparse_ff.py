@@ -1,6 +1,6 @@
-"""The sparse feed-forward block: a controller picks one unit of each block, only its weights are read (section 3.1).
+"""The sparse feed-forward block (section 3.1): a controller selects the one unit per block that decoding reads.
 
-B batch, T time, D d_model, M blocks, N units a block, R controller rank.
+B batch, T time, D d_model, M blocks, N units per block, F = M N, R controller rank.
 """
 
 import jax
@@ -11,19 +11,19 @@ from terraformer.config import SparseFFConfig
 from terraformer.layers.parameter import glorot_uniform, parameter, small_normal
 from terraformer.ops.dropout import dropout
 from terraformer.ops.keys import split_key
-from terraformer.ops.products import are_many, times_rows
+from terraformer.ops.products import has_many_vectors, times_rows
 from terraformer.ops.routing import select_units, straight_through
 
 
 class SparseFF(nnx.Module):
-  """y = relu((x w1) mask) w2 + b2, where the mask holds one unit a block.
+  """Computes y = relu((x w1) mask) w2 + b2, where the mask selects one unit per block.
 
-  In training the mask is, drawn once a call, either the straight-through one-hot of a noisy choice or the controller's
-  softmax. It multiplies before the ReLU, whose gradient at 0 is 0: units that were not chosen learn nothing.
+  In training, each call samples whether its mask is the straight-through one-hot of a noisy choice or the controller's
+  softmax. The mask is applied before the ReLU, whose gradient at 0 is 0, so units that were not selected learn nothing.
   """
 
   def __init__(self, config: SparseFFConfig, d_model: int, rate: float, *, key: jax.Array):
-    """`rate` is the dropout of the output, one mask for all tokens of a call as in the authors' code."""
+    """`rate` is the dropout rate of the output; all tokens of a call share one mask, as in the authors' code."""
     self.config = config
     self.rate = rate
     m, n, r, d = config.n_blocks, config.block_size, config.rank, d_model
@@ -41,9 +41,9 @@ class SparseFF(nnx.Module):
     self.bias_D = parameter(small_normal(keys[5], (d,)), ('embed',), decays=False)
 
   def logits(self, x_xD: jax.Array) -> jax.Array:
-    """The controller's output, float32 ...xMxN; it has no nonlinearity."""
+    """Returns the controller's output, float32 ...xMxN; the controller is linear."""
     x_xR = jnp.einsum('...D,DR->...R', x_xD, self.controller_DxR[...])
-    if are_many(x_xD):
+    if has_many_vectors(x_xD):
       w_FxR = self.controller_RxMxN[...].reshape(self.config.rank, -1).T
       logits_xMxN = self._by_block(times_rows(x_xR, w_FxR))
     else:
@@ -51,21 +51,21 @@ class SparseFF(nnx.Module):
     return (logits_xMxN + self.controller_bias_MxN[...]).astype(jnp.float32)
 
   def _by_block(self, x_xF: jax.Array) -> jax.Array:
-    """All units ...xF as ...xMxN."""
+    """Reshapes all units ...xF to ...xMxN."""
     return x_xF.reshape(*x_xF.shape[:-1], self.config.n_blocks, self.config.block_size)
 
-  def _mask(self, logits_xMxN: jax.Array, units_xM: jax.Array, draw_key) -> tuple[jax.Array, jax.Array]:
-    """The mask before the ReLU and the controller's gain after it; without a key, both of evaluation."""
+  def _mask(self, logits_xMxN: jax.Array, units_xM: jax.Array, hard_key) -> tuple[jax.Array, jax.Array]:
+    """Returns the mask before the ReLU and the controller's gain after it; for evaluation if the key is None."""
     soft_xMxN = jax.nn.softmax(logits_xMxN)
-    if draw_key is None:
+    if hard_key is None:
       return jax.nn.one_hot(units_xM, self.config.block_size, dtype=soft_xMxN.dtype), soft_xMxN
-    hard = jax.random.bernoulli(draw_key, self.config.hard_probability)
+    hard = jax.random.bernoulli(hard_key, self.config.hard_probability)
     return straight_through(units_xM, soft_xMxN, hard), jnp.where(hard, jax.lax.stop_gradient(soft_xMxN), 1)
 
   def __call__(
     self, x_BxTxD: jax.Array, *, key: jax.Array | None = None, routing: jax.Array | None = None
   ) -> tuple[jax.Array, jax.Array]:
-    """All positions.
+    """Computes all positions.
 
     Args:
       x_BxTxD: input.
@@ -75,12 +75,12 @@ class SparseFF(nnx.Module):
     Returns:
       y_BxTxD, and the selected units_BxTxM as routing.
     """
-    noise_key, draw_key, dropout_key = split_key(key, 3)
+    noise_key, hard_key, dropout_key = split_key(key, 3)
     logits_BxTxMxN = self.logits(x_BxTxD)
     units_BxTxM = routing
     if units_BxTxM is None:
       units_BxTxM = select_units(logits_BxTxMxN, temperature=self.config.temperature, key=noise_key)
-    mask_BxTxMxN, gain_BxTxMxN = self._mask(logits_BxTxMxN, units_BxTxM, draw_key)
+    mask_BxTxMxN, gain_BxTxMxN = self._mask(logits_BxTxMxN, units_BxTxM, hard_key)
     mask_BxTxMxN = mask_BxTxMxN.astype(x_BxTxD.dtype)
     w1_FxD = self.w1_MxNxD[...].reshape(self.config.d_ff, -1)
     hidden_BxTxMxN = jax.nn.relu(self._by_block(times_rows(x_BxTxD, w1_FxD)) * mask_BxTxMxN)
@@ -90,7 +90,10 @@ class SparseFF(nnx.Module):
     return dropout(y_BxTxD, self.rate, key=dropout_key, shared_axes=(0, 1)), units_BxTxM
 
   def choose(self, x_BxD: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """One position's part of the controller, read whole: units_BxM, and their gain_BxM after the ReLU if it counts."""
+    """Returns the units_BxM that the controller selects at one position, and their gain_BxM after the ReLU.
+
+    The gain is None unless `config.multiply_by_controller_output` is set.
+    """
     logits_BxMxN = self.logits(x_BxD)
     units_BxM = select_units(logits_BxMxN)
     if not self.config.multiply_by_controller_output:
@@ -99,7 +102,10 @@ class SparseFF(nnx.Module):
     return units_BxM, jnp.take_along_axis(soft_BxMxN, units_BxM[..., None].astype(jnp.int32), axis=-1)[..., 0]
 
   def read_rows(self, x_BxD: jax.Array, units_BxM: jax.Array, gain_BxM: jax.Array | None) -> jax.Array:
-    """One position's part of the weights, BxD: M rows of w1 and of w2, which may be stored in a smaller type."""
+    """Returns the result of the selected units at one position, BxD.
+
+    Reads M rows of w1 and of w2, which may be stored in a smaller type.
+    """
     block_M = jnp.arange(self.config.n_blocks)
     rows1_BxMxD = self.w1_MxNxD[...][block_M, units_BxM].astype(x_BxD.dtype)
     rows2_BxMxD = self.w2_MxNxD[...][block_M, units_BxM].astype(x_BxD.dtype)
@@ -109,5 +115,5 @@ class SparseFF(nnx.Module):
     return jnp.einsum('BM,BMD->BD', hidden_BxM, rows2_BxMxD) + self.bias_D[...]
 
   def step(self, x_BxD: jax.Array) -> jax.Array:
-    """One position."""
+    """Computes one position."""
     return self.read_rows(x_BxD, *self.choose(x_BxD))

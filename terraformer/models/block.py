@@ -1,4 +1,4 @@
-"""A layer of a stack as a row of sublayers: attention, cross-attention where there is a memory, feed-forward.
+"""A layer of a stack: a sequence of attention, cross-attention and feed-forward sublayers.
 
 B batch, T time, D d_model.
 """
@@ -19,7 +19,7 @@ from terraformer.ops.reversible import Streams, add
 
 
 class Block(nnx.Module):
-  """`n_attentions` attention sublayers, a cross-attention one if asked for, and a feed-forward one."""
+  """`n_attentions` attention sublayers, a cross-attention sublayer if `cross`, and a feed-forward sublayer."""
 
   def __init__(
     self, model: ModelConfig, config: BlockConfig, n_attentions: int, causal: bool, cross: bool, *, key: jax.Array
@@ -54,11 +54,11 @@ class Block(nnx.Module):
     return self.residual.round(split_by_example(delta_BxTxD)), routing
 
   def init_cache(self, batch: int, capacity: int, memory: jax.Array | None, masks: SequenceMasks) -> tuple:
-    """A cache for each sublayer."""
+    """Returns a cache for each sublayer."""
     return tuple(sublayer.init_cache(batch, capacity, memory, masks) for sublayer in self.sublayers)
 
   def prefill(self, streams: Streams, length_B: jax.Array, capacity: int) -> tuple[Streams, tuple]:
-    """All positions of the streams BxTxD, and the caches after the first `length_B` of them."""
+    """Computes all positions of the streams BxTxD and the caches after the first `length_B` of them."""
     caches = []
     for sublayer in self.sublayers:
       delta_BxTxD, cache = sublayer.prefill(streams[-1], length_B, capacity)
@@ -67,7 +67,7 @@ class Block(nnx.Module):
     return streams, tuple(caches)
 
   def step(self, streams: Streams, caches: tuple, filled: FilledSlots) -> tuple[Streams, tuple]:
-    """One position of the streams BxD; `filled` says which slots of the caches count."""
+    """Computes one position of the streams BxD; `filled` has the filled slots of the caches."""
     new_caches = []
     for sublayer, cache in zip(self.sublayers, caches, strict=True):
       delta_BxD, cache = sublayer.step(streams[-1], cache, filled)

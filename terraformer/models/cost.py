@@ -1,4 +1,4 @@
-"""What a model consists of, and what one decoded token costs: parameters read and floating-point operations."""
+"""Counts the parameters of a model, and the cost of one decoded token: parameters read, floating-point operations."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from terraformer.models.parameters import flatten, split_module
 
 @dataclasses.dataclass(frozen=True)
 class GroupCost:
-  """One part of a model.
+  """The cost of one part of a model.
 
   Attributes:
-    parameters: in all.
-    read: of them by one decoded token.
+    parameters: number of parameters.
+    read: number of parameters that one decoded token reads.
   """
 
   parameters: int
@@ -27,13 +27,13 @@ class GroupCost:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """A model and one decoded token of it.
+  """The cost of a model and of one decoded token.
 
   Attributes:
-    parts: by name, `encoder QKV` or `output layer`.
-    context: tokens that the token sees.
-    cache_numbers: keys and values that it reads.
-    flops: floating-point operations, as XLA counts them in the decoding step.
+    parts: parts of the model by name, such as `encoder QKV` or `output layer`.
+    context: number of tokens before the decoded one.
+    cache_numbers: size of the keys and values that the token reads.
+    flops: floating-point operations of the decoding step, as counted by XLA.
   """
 
   parts: Mapping[str, GroupCost]
@@ -43,21 +43,21 @@ class Cost:
 
   @property
   def parameters(self) -> int:
-    """Of all parts."""
+    """Number of parameters of all parts."""
     return sum(group.parameters for group in self.parts.values())
 
   @property
   def read(self) -> int:
-    """Parameters that one decoded token reads."""
+    """Number of parameters that one decoded token reads."""
     return sum(group.read for group in self.parts.values())
 
 
 def cost(config: ModelConfig, context: int) -> Cost:
-  """Counts a model without allocating it.
+  """Returns the cost of a model, without allocating it.
 
   Args:
-    config: of the model.
-    context: tokens before the one that is decoded, and of the source where cross-attention reads one as well.
+    config: the model's configuration.
+    context: number of tokens before the decoded one; with cross-attention, also the length of the source.
   """
   model = abstract_model(config)
   parts: dict[str, GroupCost] = {}
@@ -70,7 +70,7 @@ def cost(config: ModelConfig, context: int) -> Cost:
 
 
 def n_read(facts: Facts, leaf: jax.ShapeDtypeStruct, batch: int = 1) -> int:
-  """Numbers of a parameter that one step reads for a batch whose tokens share no row."""
+  """Returns how many numbers of a parameter one step reads, for a batch of tokens that read different rows."""
   if not facts.in_step:
     return 0
   if facts.row_axis is None:
@@ -79,7 +79,7 @@ def n_read(facts: Facts, leaf: jax.ShapeDtypeStruct, batch: int = 1) -> int:
 
 
 def cache_numbers(config: ModelConfig, context: int) -> int:
-  """Keys and values that one token reads behind `context` others."""
+  """Returns the size of the keys and values that one token reads after `context` others."""
   block = config.blocks['decoder']
   n_layers, n_attentions = config.decoder_shape
   of_source = context if config.cross_attends else 0
@@ -87,7 +87,7 @@ def cache_numbers(config: ModelConfig, context: int) -> int:
 
 
 def _flops(model, context: int) -> int:
-  """Of one step behind `context` tokens, of which the source is as long as that."""
+  """Returns the floating-point operations of one step after a source of `context` tokens."""
   structure = jax.eval_shape(layerwise, model)
 
   def prefill(model, inputs_BxS):

@@ -1,4 +1,4 @@
-"""The Transformer with an encoder and a decoder that attends to it: the paper's Scaling Transformer (section 3).
+"""The encoder-decoder Transformer with cross-attention: the paper's Scaling Transformer (section 3).
 
 B batch, S source time, T target time, D d_model, V vocabulary.
 """
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from terraformer.config import EncoderDecoderConfig
 from terraformer.layers.make import make_norm, make_positions
-from terraformer.models.base import DecodeState, Model, causal_padding_mask, n_tokens, tell_stacks
+from terraformer.models.base import DecodeState, Model, add_stack_facts, causal_padding_mask, n_tokens
 from terraformer.models.stack import Stack
 from terraformer.models.sublayers import SequenceMasks
 from terraformer.ops.cache_slots import prompt_slots
@@ -18,7 +18,7 @@ from terraformer.ops.segments import Segments
 
 
 class EncoderDecoder(Model):
-  """Each decoder layer attends to its own tokens, then to the encoder's normalised output."""
+  """An encoder, and a decoder whose layers attend to its tokens and then to the encoder's normalized output."""
 
   def __init__(self, config: EncoderDecoderConfig, *, key: jax.Array):
     base_key, encoder_key, decoder_key, *position_keys = jax.random.split(key, 5)
@@ -37,7 +37,7 @@ class EncoderDecoder(Model):
       cross=True,
       key=decoder_key,
     )
-    tell_stacks(self)
+    add_stack_facts(self)
 
   def _encode(self, inputs_BxS: jax.Array, key, segment_BxS: jax.Array | None = None) -> jax.Array:
     embed_key, position_key, stack_key = split_key(key, 3)
@@ -55,7 +55,7 @@ class EncoderDecoder(Model):
     segments: Segments | None = None,
     key: jax.Array | None = None,
   ) -> jax.Array:
-    """The decoder's vectors BxTxD from which `logits` predicts the targets; arguments as in `__call__`."""
+    """Returns the decoder's vectors BxTxD, from which `logits` predicts the targets; arguments as in `__call__`."""
     encoder_key, embed_key, position_key, decoder_key = split_key(key, 4)
     segment_BxS, segment_BxT = (None, None) if segments is None else (segments.inputs_BxS, segments.targets_BxT)
     memory_BxSxD = self._encode(inputs_BxS, encoder_key, segment_BxS)
@@ -67,12 +67,12 @@ class EncoderDecoder(Model):
     return residual.merge_streams(self.decoder(residual.split_streams(d_BxTxD), masks, memory_BxSxD, key=decoder_key))
 
   def stack_lengths(self, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
-    """How many positions of each example are real in each stack: its name -> int32 B."""
+    """Returns the number of real positions of each example in each stack: name of the stack -> int32 B."""
     n_inputs_B, n_targets_B = n_tokens(inputs_BxS), n_tokens(targets_BxT)
     return {'encoder': n_inputs_B, 'decoder': n_targets_B}
 
   def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodeState:
-    """Reads the inputs and makes room for `n_new` target tokens."""
+    """Returns the state after the inputs, with free slots for `n_new` target tokens."""
     batch = inputs_BxS.shape[0]
     memory_BxSxD = self._encode(inputs_BxS, None)
     layers = self.decoder.init_cache(batch, n_new, memory_BxSxD, SequenceMasks(None, inputs_BxS != 0))
@@ -80,7 +80,7 @@ class EncoderDecoder(Model):
     return DecodeState(layers, prompt_slots(read_B, 0), read_B)
 
   def step(self, token_B: jax.Array, state: DecodeState) -> tuple[jax.Array, DecodeState]:
-    """Logits BxV of the next target token; `token_B` is the last one, 0 before the first."""
+    """Returns the logits BxV of the next target token, and the new state; `token_B` is the previous token or 0."""
     x_BxD = self.decoder_positions.step(self.embedding(token_B), state.position_B)
     streams, layers = self.decoder.step(self.decoder.residual.split_streams(x_BxD), state.layers, state.filled)
     return self.logits(self.decoder.residual.merge_streams(streams)), state.advanced(layers)

@@ -1,4 +1,4 @@
-"""Greedy generation for a whole batch in one compiled loop, for samples during training and for evaluation.
+"""Greedy generation for a whole batch in one compiled loop, for samples during training.
 
 B batch, S source time, T target time, V vocabulary.
 """
@@ -12,18 +12,18 @@ END = 1
 
 
 def mask_reserved_ids(logits_BxV: jax.Array, n_ids: int) -> jax.Array:
-  """The logits with -inf at padding and at ids from `n_ids` on: rows of the model that the vocabulary does not fill."""
+  """Returns the logits with -inf for padding and for ids from `n_ids` on, which are not in the vocabulary."""
   id_V = jnp.arange(logits_BxV.shape[-1])
   return jnp.where((id_V > 0) & (id_V < n_ids), logits_BxV.astype(jnp.float32), -jnp.inf)
 
 
 def generate(model, inputs_BxS: jax.Array, n_tokens: int, n_ids: int) -> jax.Array:
-  """The likeliest next token, again and again, until every example has ended.
+  """Generates the most likely next token repeatedly until every example has ended.
 
   Args:
-    model: has `prefill` and `step`.
+    model: a model with `prefill` and `step`.
     inputs_BxS: source tokens, right-padded with 0.
-    n_tokens: T, tokens that are generated at most.
+    n_tokens: T, the maximum number of tokens.
     n_ids: size of the vocabulary.
 
   Returns:

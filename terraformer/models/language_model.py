@@ -1,13 +1,13 @@
-"""A decoder-only language model, plain or reversible: a source, where there is one, is the beginning of the sequence.
+"""A decoder-only language model, plain or reversible; the source, if any, is the beginning of the sequence.
 
-B batch, S source time, T target time, P both together, D d_model, V vocabulary.
+B batch, S source time, T target time, P = S + T, D d_model, V vocabulary.
 """
 
 import jax
 
 from terraformer.config import LanguageModelConfig
 from terraformer.layers.make import make_positions
-from terraformer.layers.parameter import tell
+from terraformer.layers.parameter import add_facts
 from terraformer.models.base import DecodeState, Model, n_tokens
 from terraformer.models.one_sequence import OneSequence
 from terraformer.models.stack import Stack
@@ -18,14 +18,14 @@ from terraformer.ops.segments import Segments
 
 
 class LanguageModel(Model):
-  """One causal stack over the source, token 0, and the targets; without a source (S = 0) over the targets alone."""
+  """One causal stack over the source, token 0 and the targets; without a source, S = 0."""
 
   def __init__(self, config: LanguageModelConfig, *, key: jax.Array):
     base_key, decoder_key, position_key = jax.random.split(key, 3)
     super().__init__(config, key=base_key)
     self.positions = make_positions(config.positions, config.max_length, config.d_model, key=position_key)
     self.decoder = Stack(config, config.decoder, config.n_layers, config.n_attentions, causal=True, key=decoder_key)
-    tell(self.decoder, stack='decoder')
+    add_facts(self.decoder, stack='decoder')
 
   def hidden(
     self,
@@ -35,7 +35,7 @@ class LanguageModel(Model):
     segments: Segments | None = None,
     key: jax.Array | None = None,
   ) -> jax.Array:
-    """The decoder's vectors BxTxD from which `logits` predicts the targets; arguments as in `__call__`."""
+    """Returns the decoder's vectors BxTxD, from which `logits` predicts the targets; arguments as in `__call__`."""
     embed_key, position_key, decoder_key = split_key(key, 3)
     residual, sequence = self.decoder.residual, OneSequence(inputs_BxS, targets_BxT, segments)
     shifted_BxT = shift_right(targets_BxT, None if segments is None else segments.targets_BxT)
@@ -46,22 +46,22 @@ class LanguageModel(Model):
     return sequence.read(residual.merge_streams(streams))
 
   def stack_lengths(self, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
-    """How many positions of each example are real in each stack: its name -> int32 B."""
+    """Returns the number of real positions of each example in each stack: name of the stack -> int32 B."""
     n_inputs_B, n_targets_B = n_tokens(inputs_BxS), n_tokens(targets_BxT)
     return {'decoder': n_inputs_B + n_targets_B}
 
   def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodeState:
-    """Reads the inputs and makes room for `n_new` target tokens behind them."""
+    """Returns the state after the inputs, with free slots for `n_new` target tokens."""
     return self.prefill_beginning(inputs_BxS, n_tokens(inputs_BxS), n_new)
 
   def prefill_beginning(self, tokens_BxS: jax.Array, length_B: jax.Array, n_new: int) -> DecodeState:
-    """Reads the beginning of the sequence and makes room for `n_new` tokens behind it.
+    """Returns the state after the beginning of the sequence, with free slots for `n_new` tokens.
 
     Args:
-      tokens_BxS: right-padded. Without inputs, a sequence that begins with some targets is token 0 and all of these but
-        the last, which the first `step` takes.
-      length_B: int32, tokens of each row that are no padding, of which token 0 may be one.
-      n_new: tokens that `step` will take.
+      tokens_BxS: tokens, right-padded. If there is no source and the sequence begins with given targets, these are
+        token 0 and all given targets but the last, which goes to the first `step`.
+      length_B: number of tokens in each row that are not padding, int32; token 0 can be one of them.
+      n_new: number of tokens that `step` will read.
     """
     batch, length = tokens_BxS.shape
     if not length:
@@ -71,7 +71,7 @@ class LanguageModel(Model):
     return DecodeState(layers, prompt_slots(length_B, length), length_B)
 
   def step(self, token_B: jax.Array, state: DecodeState) -> tuple[jax.Array, DecodeState]:
-    """Logits BxV of the next target token; `token_B` is the last one, 0 before the first."""
+    """Returns the logits BxV of the next target token, and the new state; `token_B` is the previous token or 0."""
     x_BxD = self.positions.step(self.embedding(token_B), state.position_B)
     streams, layers = self.decoder.step(self.decoder.residual.split_streams(x_BxD), state.layers, state.filled)
     return self.logits(self.decoder.residual.merge_streams(streams)), state.advanced(layers)

@@ -1,6 +1,6 @@
-"""The loop of decoding: step after step, each with what the one before it left, until all texts have ended.
+"""The decoding loop: each step reads the result of the previous one, until all texts have ended.
 
-Compiled as a whole it keeps what it writes to itself until the end; run by Python it shows each token as it comes.
+A compiled loop returns its result at the end; a loop run by Python yields every token as soon as it is computed.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,17 +19,17 @@ def decode_loop(
   unfinished: Callable[[Carry], bool | jax.Array] = lambda _: True,
   run: Callable[[Callable[[Numbered], Any], Callable[[Numbered], Numbered], Numbered], Any] = jax.lax.while_loop,
 ) -> Any:
-  """Takes steps as long as a text goes on.
+  """Takes steps until all texts have ended.
 
   Args:
-    step: (number of the step, from 0; carry) -> carry.
-    carry: what the first step reads: a token of each text, the model's state behind those before it, and the like.
-    n_tokens: steps at most.
-    unfinished: carry -> whether there is a text that has not ended.
+    step: (number of the step from 0, carry) -> carry.
+    carry: input of the first step, such as a token of each text and the model's state before it.
+    n_tokens: maximum number of steps.
+    unfinished: carry -> whether any text has not ended.
     run: `jax.lax.while_loop`, or `one_by_one`.
 
   Returns:
-    What `run` does: the steps that were taken and the last carry, or an iterator of the same after each step.
+    The result of `run`: (number of steps taken, last carry), or an iterator of such pairs after each step.
   """
   return run(
     lambda numbered: (numbered[0] < n_tokens) & unfinished(numbered[1]),
@@ -39,7 +39,7 @@ def decode_loop(
 
 
 def one_by_one(condition: Callable[[Carry], bool], advance: Callable[[Carry], Carry], carry: Carry) -> Iterator[Carry]:
-  """As `jax.lax.while_loop`, run by Python: what each step makes of `carry`."""
+  """Runs `jax.lax.while_loop` in Python and yields the carry after each step."""
   while condition(carry):
     carry = advance(carry)
     yield carry

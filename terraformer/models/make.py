@@ -1,4 +1,4 @@
-"""From a config to a model, with arrays or with shapes in their place, layers stacked or apart."""
+"""Makes models from configurations: with arrays or only shapes, with stacked or separate layers."""
 
 import jax
 
@@ -9,19 +9,19 @@ from terraformer.models.stack import LayerwiseStack, Stack
 
 
 def make_model(config: ModelConfig, *, key: jax.Array) -> Model:
-  """The model with initial values."""
+  """Returns a model with initial parameters."""
   return maker(config)(config, key=key)
 
 
 def abstract_model(config: ModelConfig) -> Model:
-  """The model with shapes in the place of arrays: its structure, at no cost."""
+  """Returns a model with shapes instead of arrays, without allocating or computing anything."""
   return jax.eval_shape(lambda: make_model(config, key=jax.random.key(0)))
 
 
 def layerwise(model: Model) -> Model:
-  """The same model with its stacks taken apart into layers: the form that is exported and decoded with."""
-  apart = jax.tree.map(lambda x: x, model)
+  """Returns the same model with its stacks split into separate layers, the form used for export and decoding."""
+  unstacked = jax.tree.map(lambda x: x, model)
   for name, part in vars(model).items():
     if isinstance(part, Stack):
-      setattr(apart, name, LayerwiseStack(part))
-  return apart
+      setattr(unstacked, name, LayerwiseStack(part))
+  return unstacked

@@ -1,6 +1,6 @@
-"""A look at the discrete choices inside a model: which unit of each block its controllers pick.
+"""Counts which units the controllers of a model select.
 
-L layers, B batch, T time, M blocks, N units a block.
+L layers, B batch, T time, M blocks, N units per block.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from terraformer.ops.segments import Segments
 
 
 class _ProbedStack(nnx.Module):
-  """A stack that hands the units of its feed-forward layers to `keep` while it computes all positions."""
+  """A stack that passes the selected units of its feed-forward layers to `keep` while it computes all positions."""
 
   def __init__(self, stack: Stack, keep: Callable[[jax.Array], None]):
     self.stack, self.keep = stack, keep
@@ -39,15 +39,15 @@ class _ProbedStack(nnx.Module):
 def unit_counts(
   model: Model, inputs_BxS: jax.Array, targets_BxT: jax.Array, *, segments: Segments | None = None
 ) -> dict[str, jax.Array]:
-  """How often each unit is picked on a batch, in evaluation.
+  """Counts how often each unit is selected on a batch, in evaluation.
 
   Args:
-    model: any; stacks whose feed-forward layers are not sparse are left out.
-    inputs_BxS, targets_BxT: tokens, 0 is padding.
-    segments: of packed rows; else None.
+    model: any model; stacks without sparse feed-forward layers are skipped.
+    inputs_BxS, targets_BxT: tokens; 0 is padding.
+    segments: segments of packed rows; else None.
 
   Returns:
-    By the name of the stack, int32 LxMxN, over real positions.
+    Counts over real positions: name of the stack -> int32 LxMxN.
   """
   found: dict[str, jax.Array] = {}
   probed = jax.tree.map(lambda x: x, model)
@@ -61,11 +61,11 @@ def unit_counts(
 
 
 def _count(units_LxBxTxM: jax.Array, length_B: jax.Array, n_units: int) -> jax.Array:
-  """LxMxN counts of the units at the first `length_B` positions."""
+  """Returns counts LxMxN of the units at the first `length_B` positions."""
   real_BxT = (jnp.arange(units_LxBxTxM.shape[2]) < length_B[:, None]).astype(jnp.int32)
 
   def one_layer(units_BxTxM):
-    # Padding is counted in a row behind the last unit.
+    # Padding counts for an extra unit after the last.
     units_BxTxM = jnp.where(real_BxT[..., None] > 0, units_BxTxM.astype(jnp.int32), n_units)
     count = lambda units_BxT: jnp.bincount(units_BxT.ravel(), length=n_units + 1)[:n_units]  # noqa: E731
     return jax.vmap(count, in_axes=-1)(units_BxTxM)

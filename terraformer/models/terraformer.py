@@ -1,6 +1,6 @@
-"""Terraformer (paper, section 4): an encoder whose output is the prefix of one causal decoder stack.
+"""Terraformer (paper, section 4): the encoder's output is the prefix of one causal decoder stack.
 
-B batch, S source time, T target time, P both together, D d_model, V vocabulary.
+B batch, S source time, T target time, P = S + T, D d_model, V vocabulary.
 """
 
 import jax
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from terraformer.config import TerraformerConfig
 from terraformer.layers.dense import Dense
 from terraformer.layers.make import make_norm, make_positions
-from terraformer.layers.parameter import tell
-from terraformer.models.base import DecodeState, Model, n_tokens, tell_stacks
+from terraformer.layers.parameter import add_facts
+from terraformer.models.base import DecodeState, Model, add_stack_facts, n_tokens
 from terraformer.models.one_sequence import OneSequence
 from terraformer.models.stack import Stack
 from terraformer.models.sublayers import SequenceMasks
@@ -22,7 +22,7 @@ from terraformer.ops.segments import Segments
 
 
 class Terraformer(Model):
-  """The decoder's tokens stand right behind the encoder's output, and attend to it and to each other alike."""
+  """An encoder, and a decoder whose sequence is the encoder's output followed by the target tokens."""
 
   def __init__(self, config: TerraformerConfig, *, key: jax.Array):
     base_key, encoder_key, decoder_key, merge_key, *position_keys = jax.random.split(key, 6)
@@ -45,9 +45,9 @@ class Terraformer(Model):
     )
     self.merge = Dense(d_model, d_model, key=merge_key, axes=('embed', None)) if config.merge_encoder else None
     self.merge_norm = make_norm(config.output_norm or config.encoder.norm, d_model) if config.merge_encoder else None
-    tell_stacks(self)
-    tell(self.merge, group='merging streams', in_step=False)
-    tell(self.merge_norm, in_step=False)
+    add_stack_facts(self)
+    add_facts(self.merge, group='merging streams', in_step=False)
+    add_facts(self.merge_norm, in_step=False)
 
   def _encode(self, inputs_BxS: jax.Array, key, segment_BxS: jax.Array | None = None) -> Streams:
     embed_key, position_key, stack_key = split_key(key, 3)
@@ -67,7 +67,7 @@ class Terraformer(Model):
     segments: Segments | None = None,
     key: jax.Array | None = None,
   ) -> jax.Array:
-    """The decoder's vectors BxTxD from which `logits` predicts the targets; arguments as in `__call__`."""
+    """Returns the decoder's vectors BxTxD, from which `logits` predicts the targets; arguments as in `__call__`."""
     encoder_key, embed_key, position_key, decoder_key = split_key(key, 4)
     segment_BxS, segment_BxT = (None, None) if segments is None else (segments.inputs_BxS, segments.targets_BxT)
     d_BxTxD = self.embed(shift_right(targets_BxT, segment_BxT), self.config.decoder.dropout, embed_key)
@@ -79,18 +79,18 @@ class Terraformer(Model):
     return sequence.read(residual.merge_streams(streams))
 
   def stack_lengths(self, inputs_BxS: jax.Array, targets_BxT: jax.Array) -> dict[str, jax.Array]:
-    """How many positions of each example are real in each stack: its name -> int32 B."""
+    """Returns the number of real positions of each example in each stack: name of the stack -> int32 B."""
     n_inputs_B, n_targets_B = n_tokens(inputs_BxS), n_tokens(targets_BxT)
     return {'encoder': n_inputs_B, 'decoder': n_inputs_B + n_targets_B}
 
   def prefill(self, inputs_BxS: jax.Array, n_new: int) -> DecodeState:
-    """Reads the inputs and makes room for `n_new` target tokens behind them."""
+    """Returns the state after the inputs, with free slots for `n_new` target tokens."""
     n_inputs_B, n_slots = n_tokens(inputs_BxS), inputs_BxS.shape[1]
     _, layers = self.decoder.prefill(self._encode(inputs_BxS, None), n_inputs_B, n_slots + n_new)
     return DecodeState(layers, prompt_slots(n_inputs_B, n_slots), jnp.zeros_like(n_inputs_B))
 
   def step(self, token_B: jax.Array, state: DecodeState) -> tuple[jax.Array, DecodeState]:
-    """Logits BxV of the next target token; `token_B` is the last one, 0 before the first."""
+    """Returns the logits BxV of the next target token, and the new state; `token_B` is the previous token or 0."""
     x_BxD = self.decoder_positions.step(self.embedding(token_B), state.position_B)
     streams, layers = self.decoder.step(self.decoder.residual.split_streams(x_BxD), state.layers, state.filled)
     return self.logits(self.decoder.residual.merge_streams(streams)), state.advanced(layers)

@@ -1,4 +1,4 @@
-"""The dense twin of a model: its yardstick."""
+"""The dense twin of a model, a dense baseline with as many parameters."""
 
 import dataclasses
 
@@ -8,22 +8,22 @@ from terraformer.models.parameters import count, split_module
 
 
 def dense_twin(config: ModelConfig) -> ModelConfig:
-  """The same model with dense projections, feed-forward blocks and output, of as many parameters.
+  """Returns the same model with dense projections, feed-forward blocks and output, and as many parameters.
 
-  What else it is made of (layers, attention, recurrence, positions) stays. The d_ff of each block is what it was, times
-  the factor that makes the parameters as many, to a whole number of units.
+  Everything else (layers, attention, recurrence, positions) is kept. The d_ff of every block is multiplied by a factor
+  that makes the number of parameters equal, and rounded to whole units.
   """
   once, twice = (n_parameters(_dense(config, factor)) for factor in (1, 2))
   return _dense(config, 1 + (n_parameters(config) - once) / (twice - once))
 
 
 def n_parameters(config: ModelConfig) -> int:
-  """Parameters of a model; nothing is allocated."""
+  """Returns the number of parameters of a model, without allocating them."""
   return count(split_module(abstract_model(config))[1])
 
 
 def _dense(config: ModelConfig, factor: float) -> ModelConfig:
-  """The config with dense mechanisms, d_ff multiplied by `factor`."""
+  """Returns the config with dense mechanisms, and d_ff multiplied by `factor`."""
 
   def block(sparse: BlockConfig) -> BlockConfig:
     return dataclasses.replace(

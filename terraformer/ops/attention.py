@@ -1,6 +1,6 @@
 """Scaled dot-product attention.
 
-B batch, T queries, P keys, H heads, G heads of all examples, K head width, C queries of a chunk.
+B batch, T queries, P keys, H heads, G = B H, K head width, C queries per chunk.
 """
 
 import math
@@ -14,7 +14,7 @@ from terraformer.ops.dropout import dropout
 from terraformer.ops.keys import fold_key
 from terraformer.ops.segments import in_same_segment
 
-# Added in place of a hidden score. Finite, so that a query that sees no key at all gives an average and not a NaN.
+# Replaces a masked score. It is finite, so a query that sees no key gets the average of all values instead of NaN.
 MASK_VALUE = -1e9
 
 
@@ -27,14 +27,14 @@ def dot_product_attention(
   rate: float = 0.0,
   key: jax.Array | None = None,
 ) -> jax.Array:
-  """softmax(q k / sqrt(K)) v, with the softmax in float32.
+  """Returns softmax(q k / sqrt(K)) v, with the softmax in float32.
 
   Args:
     q_BxTxHxK: queries.
-    k_BxHxPxK, v_BxHxPxK: keys and values, heads first as the cache keeps them.
-    mask_BxTxP: which keys a query sees (the batch axis may be 1); None for all.
-    rate: of the dropout of attention weights.
-    key: of that dropout; None for none.
+    k_BxHxPxK, v_BxHxPxK: keys and values, with the heads before the positions.
+    mask_BxTxP: True where a query sees a key (the batch axis may be 1); None if every query sees all keys.
+    rate: dropout rate of the attention weights.
+    key: random key for the dropout; None for no dropout.
 
   Returns:
     BxTxHxK.
@@ -48,12 +48,12 @@ def dot_product_attention(
 
 
 def one_query_attention(q_BxHxK: jax.Array, k_GxKxP: jax.Array, v_GxPxK: jax.Array, mask_BxP: jax.Array) -> jax.Array:
-  """The same for one query of each example, with keys and values as decoding keeps them.
+  """Returns `dot_product_attention` for one query per example, in the cache's layout.
 
   Args:
     q_BxHxK: queries.
-    k_GxKxP, v_GxPxK: keys and values, G = B H; each in the order in which its product reads it.
-    mask_BxP: which keys count; at least one does.
+    k_GxKxP, v_GxPxK: keys and values, each in the order in which its product reads it.
+    mask_BxP: True where the query sees a key; it must see at least one.
 
   Returns:
     BxHxK.
@@ -75,23 +75,23 @@ def full_attention(
   *,
   causal: bool,
   segments: tuple[jax.Array, jax.Array] | None = None,
-  blind_zeros: bool = False,
+  zero_if_no_key: bool = False,
   query_chunk: int = 0,
   rate: float = 0.0,
   key: jax.Array | None = None,
 ) -> jax.Array:
-  """Every query sees every key that it may see, with the scores of a chunk of queries alive at one time.
+  """Returns attention to all keys that the mask allows; the scores of one chunk of queries are in memory at a time.
 
   Args:
     q_BxTxHxK: queries.
     k_BxPxHxK, v_BxPxHxK: keys and values.
-    real_BxP: False at padding, which no query sees; None where there is none.
-    causal: whether a query sees no key that follows it.
-    segments: of packed rows, of queries BxT and of keys BxP, which do not see each other; else None.
-    blind_zeros: whether a query that sees no key gets zeros; else the average of all values.
-    query_chunk: queries of a chunk; 0 for all of them.
-    rate: of the dropout of attention weights.
-    key: of that dropout, from which every chunk gets its own; None for none.
+    real_BxP: False at padding, which no query sees; None if there is no padding.
+    causal: whether later keys are hidden from a query.
+    segments: segments of the queries BxT and of the keys BxP in packed rows; a query sees only its own. Else None.
+    zero_if_no_key: whether a query that sees no key gets zeros, instead of the average of all values.
+    query_chunk: queries per chunk; 0 for one chunk.
+    rate: dropout rate of the attention weights.
+    key: random key for the dropout, folded with the index of each chunk; None for no dropout.
 
   Returns:
     BxTxHxK.
@@ -101,7 +101,7 @@ def full_attention(
   def attend(q_BxCxHxK, position_C, chunk_key):
     mask_BxCxP = attention_mask(position_C, k_BxHxPxK.shape[2], real_BxP, causal, segments)
     y_BxCxHxK = dot_product_attention(q_BxCxHxK, k_BxHxPxK, v_BxHxPxK, mask_BxCxP, rate=rate, key=chunk_key)
-    if not blind_zeros or mask_BxCxP is None:
+    if not zero_if_no_key or mask_BxCxP is None:
       return y_BxCxHxK
     return jnp.where(mask_BxCxP.any(2)[..., None, None], y_BxCxHxK, 0)
 
@@ -115,9 +115,10 @@ def attention_mask(
   causal: bool,
   segments: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array | None:
-  """Which keys the queries at `position_T` see, BxTxP (the batch axis may be 1): real ones, and none that follow.
+  """Returns which keys the queries at `position_T` see, BxTxP (the batch axis may be 1); None if all see all.
 
-  In packed rows those of their segment alone, with the segments of all queries and of all keys.
+  Padding is hidden; later keys are hidden if `causal`. In packed rows, a query sees only keys of its own segment;
+  `segments` are those of all queries and of all keys.
   """
   mask_BxTxP = None if real_BxP is None else real_BxP[:, None, :]
   if causal:
@@ -135,13 +136,13 @@ def by_query_chunk(
   query_chunk: int,
   key: jax.Array | None = None,
 ) -> jax.Array:
-  """Attention a chunk of queries at a time, forwards and backwards, so that TxP scores are never alive.
+  """Returns attention computed one chunk of queries at a time, forward and backward, so TxP scores never exist.
 
   Args:
-    attend: (q_BxCxHxK, position_C, key of the chunk) -> BxCxHxK; it is computed again in the backward pass.
+    attend: (q_BxCxHxK, position_C, key of the chunk) -> BxCxHxK; the backward pass calls it again.
     q_BxTxHxK: queries.
-    query_chunk: C; 0 or T and more for one call of `attend`.
-    key: of dropout, from which every chunk gets its own; None for none.
+    query_chunk: C; 0, or at least T, for one call of `attend`.
+    key: random key for dropout, folded with the index of each chunk; None for no dropout.
 
   Returns:
     BxTxHxK.

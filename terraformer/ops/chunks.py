@@ -1,6 +1,6 @@
-"""A function of tokens, a chunk of them at a time, so that what it computes in between is never alive for all.
+"""Applies a function to tokens one chunk at a time, so its intermediate results never exist for all tokens at once.
 
-B batch, T time, C tokens of a chunk, N chunks.
+B batch, T time, C tokens per chunk, N chunks.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,16 @@ import jax.numpy as jnp
 
 
 def in_chunks(function: Callable[[jax.Array, Any], Any], chunk: int, time: int) -> Callable[[Any], Any]:
-  """`function` over chunks of the time axis, forwards and backwards: the backward pass computes a chunk again.
+  """Returns `function` applied to chunks of the time axis; the backward pass recomputes one chunk at a time.
 
   Args:
-    function: (index of the chunk, pytree of arrays BxCx...) -> pytree of arrays BxCx...; a token's result may depend on
-      the tokens of its chunk alone. The last chunk is filled up with zeros.
-    chunk: C; 0, or T and more, for one call of `function`.
+    function: (index of the chunk, pytree of arrays BxCx...) -> pytree of arrays BxCx...; a token's result may depend
+      only on the tokens of its chunk. The last chunk is padded with zeros.
+    chunk: C; 0, or at least T, for one call of `function`.
     time: T.
 
   Returns:
-    pytree of arrays BxTx... -> the results, BxTx... each.
+    A function: pytree of arrays BxTx... -> pytree of results BxTx...
   """
   if not 0 < chunk < time:
     return partial(function, jnp.zeros((), jnp.int32))

@@ -1,4 +1,4 @@
-"""Hints to the compiler about how arrays are divided between devices; without a mesh they do nothing."""
+"""Sharding constraints tell the compiler how to divide arrays between devices; without a mesh they do nothing."""
 
 import functools
 
@@ -6,12 +6,15 @@ import jax
 from jax.sharding import PartitionSpec as P
 
 BATCH_AXES = ('data', 'fsdp')
-# Dimensions of parameters that are divided where they are kept, and whole where they are used.
+# Parameter dimensions that are sharded in storage and gathered for computation.
 _GATHERED = {'embed', 'rank'}
 
 
 def split_by_example(x_Bx: jax.Array) -> jax.Array:
-  """`x`, its first axis divided over the mesh's batch axes and all others whole; `x` itself where no mesh is set."""
+  """Returns `x` with its first axis sharded over the mesh's batch axes and all others whole.
+
+  Returns `x` unchanged without a mesh, or if the batch axes do not divide it evenly.
+  """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or x_Bx.shape[0] % (mesh.shape['data'] * mesh.shape['fsdp']):
     return x_Bx
@@ -19,9 +22,9 @@ def split_by_example(x_Bx: jax.Array) -> jax.Array:
 
 
 def split_by_head(x_BxTxHxK: jax.Array) -> jax.Array:
-  """Queries, keys or values, their heads divided over the mesh's `model` axis where it divides them.
+  """Returns queries, keys or values with their heads sharded over the mesh's `model` axis, if it divides them evenly.
 
-  Sparse projections leave them whole on every device, and each would attend with all heads.
+  The results of sparse projections are whole on every device; without this, each device would attend with all heads.
   """
   mesh = jax.sharding.get_abstract_mesh()
   batch, _, n_heads, _ = x_BxTxHxK.shape
@@ -31,9 +34,9 @@ def split_by_head(x_BxTxHxK: jax.Array) -> jax.Array:
 
 
 def split_microbatches(x_Bx: jax.Array, n_parts: int) -> jax.Array:
-  """`n_parts` parts of a batch behind each other, A x B/A x ..., each divided between devices as the whole batch is.
+  """Returns a batch as A = `n_parts` microbatches, A x B/A x ..., each sharded like the whole batch.
 
-  Every device keeps its own examples: part a holds every n_parts-th, from a.
+  Every device keeps its own examples: microbatch a holds every A-th example, starting with number a.
   """
   x_PxAx = x_Bx.reshape(-1, n_parts, *x_Bx.shape[1:])
   x_AxPx = x_PxAx.swapaxes(0, 1)
@@ -44,18 +47,18 @@ def split_microbatches(x_Bx: jax.Array, n_parts: int) -> jax.Array:
 
 
 def join_microbatches(x_AxPx: jax.Array) -> jax.Array:
-  """The batch that `split_microbatches` split."""
+  """Returns the batch; the inverse of `split_microbatches`."""
   return x_AxPx.swapaxes(0, 1).reshape(-1, *x_AxPx.shape[2:])
 
 
 def gather(weight: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
-  """A parameter, its `embed` and `rank` dimensions whole on every device; `weight` itself where no mesh is set.
+  """Returns a parameter with its `embed` and `rank` dimensions whole on every device; unchanged without a mesh.
 
-  Left to itself the compiler contracts over a divided d_model, and sends activations around in the place of weights.
-  The gradient is not asked to be whole: it is summed and divided in one go.
+  Otherwise the compiler would contract over a sharded d_model and communicate activations instead of weights.
+  The gradient has no such constraint, so it is summed and sharded in one operation (a reduce-scatter).
 
   Args:
-    weight: of one layer.
+    weight: a parameter of one layer.
     axes: names of its dimensions.
   """
   if jax.sharding.get_abstract_mesh().empty or not _GATHERED & set(axes):

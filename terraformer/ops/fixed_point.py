@@ -1,7 +1,8 @@
-"""Numbers on a grid of 2^-16, on which float32 adds and subtracts exactly.
+"""Rounds to a grid of multiples of 2^-16, on which float32 addition and subtraction are exact.
 
-A float32 has 24 bits: below 256 in absolute value every multiple of 2^-16 is one, and so are sums and differences of
-two of them that stay below. Residual streams on the grid are recomputed bit for bit, however deep the stack.
+A float32 has a significand of 24 bits. Below 256 in absolute value, it represents every multiple of 2^-16 exactly, and
+so every sum or difference of two multiples that stays below 256. Residual streams on the grid are therefore recomputed
+bit for bit, however deep the stack.
 """
 
 import jax
@@ -12,7 +13,7 @@ STEPS = 2.0**16
 
 @jax.custom_jvp
 def to_grid(x: jax.Array) -> jax.Array:
-  """The nearest multiple of 2^-16; its gradient is that of the identity."""
+  """Returns the nearest multiple of 2^-16; the gradient is that of the identity."""
   return jnp.round(x * STEPS) / STEPS
 
 

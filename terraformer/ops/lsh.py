@@ -1,17 +1,17 @@
-"""Attention among positions whose queries a random projection puts near each other (Reformer, Kitaev et al., 2020).
+"""LSH attention: a query attends to keys that hash to buckets near its own (Reformer, Kitaev et al., 2020).
 
-Positions are sorted by the bucket of their query and cut into chunks; a query sees its own chunk and those beside it.
-Several rounds of that, each with hashes of its own, make one softmax: a key seen twice counts twice. The sorted rounds
-lie one behind the other in a ring: a round's first chunk also sees the last one of the round before it, and the first
-round's that of the last round (as in the authors' code).
+Positions are sorted by the bucket of their query and cut into chunks; a query sees its own chunk and the neighboring
+chunks. Several rounds, each with its own hashes, share one softmax: a key seen twice counts twice. The sorted rounds
+form a ring: the first chunk of a round also sees the last chunk of the previous round, and the first round follows
+the last (as in the authors' code).
 
-Time and memory are linear in the length, forwards and backwards: a few chunks at a time are gathered from where they
-lie. The backward pass is written out. It computes the scores again, group by group, and takes sorted gradients back
-through the inverse permutation, where automatic differentiation would store scores and scatter rows.
+Time and memory are linear in the length, forward and backward: a few chunks at a time are gathered from the unsorted
+arrays. The backward pass is written by hand. It recomputes the scores, group by group, and moves sorted gradients back
+through the inverse permutation; automatic differentiation would store the scores and scatter rows.
 
-B batch, H heads, T time, P time padded to whole chunks, K head width, R rounds, C positions of a chunk, G chunks of a
-group that is computed at one time, E chunks that a group reads, A chunks beside a round, I positions of some chunks,
-Z sorted positions of a round and what is beside it, W keys that a chunk sees.
+B batch, H heads, T time, P time padded to whole chunks, K head width, R rounds, C positions per chunk, G chunks per
+group (a group is computed at once), E chunks that a group reads, A neighboring chunks of a round, I positions of some
+chunks, Z sorted positions of a round and of its neighboring chunks, W keys that a chunk sees.
 """
 
 import dataclasses
@@ -24,33 +24,33 @@ import numpy as np
 from terraformer.ops.lsh_hash import sort_by_bucket
 from terraformer.ops.shared_qk import unit_keys
 
-# Position, as a key, of what nobody sees.
+# Position of a key that no query sees.
 UNSEEN = np.iinfo(np.int32).max
-# In place of a hidden score; its distance to the floor of the largest score makes its weight exactly 0.
+# Replaces a masked score. It is so far below `_ALONE` that its weight is exactly 0.
 _MASK_VALUE = -1e30
-# Floor of the largest score; a query whose log-sum-exp lies below sees no key but its own.
+# Lower bound of the largest score. A query whose log-sum-exp is below it sees no other key.
 _ALONE = -1e20
-# Queries of a group, over all examples and heads: more do not run faster, and fewer leave a CPU's caches half empty.
+# Queries per group, over all examples and heads. More are no faster, and fewer leave a CPU's caches half empty.
 _GROUP_QUERIES = 2048
 
 # --- Chunks -----------------------------------------------------------------------------------------------------------
 
 
 def _ranks(order_BxHxP: jax.Array) -> jax.Array:
-  """Where each position stands in the order: the inverse permutation."""
+  """Returns the rank of each position in the order, which is the inverse permutation."""
   rank_P = jnp.arange(order_BxHxP.shape[-1], dtype=jnp.int32)
   return jax.vmap(jax.vmap(lambda order_P: rank_P.at[order_P].set(rank_P, unique_indices=True)))(order_BxHxP)
 
 
 def _take(x_BxHxPx: jax.Array, position_BxHxI: jax.Array) -> jax.Array:
-  """`x` at positions that each example and head has of its own."""
+  """Returns `x` at the given positions, which differ between examples and heads."""
   position = position_BxHxI.reshape(*position_BxHxI.shape, *[1] * (x_BxHxPx.ndim - 3))
   return jnp.take_along_axis(x_BxHxPx, position, axis=2, mode='promise_in_bounds')
 
 
 @dataclasses.dataclass(frozen=True)
 class _Chunks:
-  """How the sorted rounds are cut into chunks, and those into groups; the last group of a round may exceed it."""
+  """How sorted rounds are cut into chunks, and chunks into groups. The last group may extend past its round."""
 
   n_rounds: int
   n_chunks: int
@@ -69,53 +69,53 @@ class _Chunks:
     return self.group * self.length
 
   @property
-  def n_beside(self) -> int:
+  def n_neighbors(self) -> int:
     return self.before + self.after
 
   def _of_ring(self, order_BxHxRxP: jax.Array, chunk: np.ndarray) -> jax.Array:
-    """Positions of chunks, an R x ... array of their numbers from the round's first one on: R x ... x B x H x C."""
+    """Returns the positions of chunks: R x ... x B x H x C. `chunk`, R x ..., counts from the first of its round."""
     batch, n_heads = order_BxHxRxP.shape[:2]
     ring = order_BxHxRxP.reshape(batch, n_heads, self.n_rounds * self.n_chunks, self.length)
     first = np.arange(self.n_rounds).reshape(-1, *[1] * (chunk.ndim - 1)) * self.n_chunks
     return jnp.moveaxis(jnp.take(ring, (first + chunk) % ring.shape[2], axis=2), (0, 1), (-3, -2))
 
   def read(self, order_BxHxRxP: jax.Array) -> jax.Array:
-    """Positions that a group reads: R x groups x E x B x H x C."""
-    chunk = np.arange(self.n_groups)[:, None] * self.group + np.arange(self.group + self.n_beside) - self.before
+    """Returns the positions that each group reads: R x groups x E x B x H x C."""
+    chunk = np.arange(self.n_groups)[:, None] * self.group + np.arange(self.group + self.n_neighbors) - self.before
     return self._of_ring(order_BxHxRxP, chunk[None])
 
-  def beside(self, order_BxHxRxP: jax.Array) -> jax.Array:
-    """Positions of the chunks of other rounds that a round reads, before and after it: R x A x B x H x C."""
+  def neighbors(self, order_BxHxRxP: jax.Array) -> jax.Array:
+    """Returns the positions that a round reads of other rounds, before and after it: R x A x B x H x C."""
     chunk = np.concatenate([np.arange(-self.before, 0), np.arange(self.after) + self.n_chunks])
     return self._of_ring(order_BxHxRxP, chunk[None])
 
   def own(self, x_BxHxExCx: jax.Array) -> jax.Array:
-    """The chunks of a group among those that it reads."""
+    """Returns a group's own chunks from those that it reads."""
     return x_BxHxExCx[:, :, self.before : self.before + self.group]
 
   def windows(self, x_BxHxExCx: jax.Array) -> jax.Array:
-    """What each chunk of a group sees: the chunks before it, itself, the chunks after it. B x H x G x W x ..."""
-    return jnp.concatenate([x_BxHxExCx[:, :, i : i + self.group] for i in range(self.n_beside + 1)], axis=3)
+    """Returns what each chunk sees: the chunks before it, itself and the chunks after it. B x H x G x W x ..."""
+    return jnp.concatenate([x_BxHxExCx[:, :, i : i + self.group] for i in range(self.n_neighbors + 1)], axis=3)
 
   def fold_windows(self, x_BxHxGxWxK: jax.Array) -> jax.Array:
-    """The transpose of `windows`: sums over the windows in which a chunk stands. B x H x E x C x K."""
+    """Returns the transpose of `windows`: for each chunk, the sum over the windows that contain it. BxHxExCxK."""
     total_BxHxExCxK = 0
-    for i in range(self.n_beside + 1):
+    for i in range(self.n_neighbors + 1):
       part_BxHxGxCxK = x_BxHxGxWxK[:, :, :, i * self.length : (i + 1) * self.length]
-      total_BxHxExCxK += jnp.pad(part_BxHxGxCxK, ((0, 0), (0, 0), (i, self.n_beside - i), (0, 0), (0, 0)))
+      total_BxHxExCxK += jnp.pad(part_BxHxGxCxK, ((0, 0), (0, 0), (i, self.n_neighbors - i), (0, 0), (0, 0)))
     return total_BxHxExCxK
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Inputs:
-  """What attention does not differentiate by.
+  """The inputs that have no gradient.
 
   Attributes:
-    order_BxHxRxP: positions in the order of each round.
-    key_position_BxP: the position under which a key is compared with a query's; UNSEEN for one that nobody sees.
-    segment_BxP: of packed rows, whose segments do not see each other; else None.
-    keep_RxHxCxW: factors of attention weights, 0 for a dropped one; the same for all chunks. None without dropout.
+    order_BxHxRxP: positions in the sorted order of each round.
+    key_position_BxP: position of each key, compared with that of a query; UNSEEN for a key that no query sees.
+    segment_BxP: segments of packed rows, which do not see each other; else None.
+    keep_RxHxCxW: factors of the attention weights, 0 for a dropped one, the same for all chunks. None without dropout.
   """
 
   order_BxHxRxP: jax.Array
@@ -125,7 +125,7 @@ class _Inputs:
 
 
 def _group_scores(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, inputs: _Inputs, position_ExBxHxC):
-  """Queries, keys and values of a group, its own positions, and the scores of its queries BxHxGxCxW."""
+  """Returns queries, keys and values of a group, its own positions, and the scores of its queries BxHxGxCxW."""
   position_BxHxExC = jnp.moveaxis(position_ExBxHxC, 0, 2)
   batch, n_heads = position_BxHxExC.shape[:2]
   flat_BxHxI = position_BxHxExC.reshape(batch, n_heads, -1)
@@ -155,7 +155,7 @@ def _group_scores(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, inputs: _Inputs, positi
 
 
 def _forward(chunks: _Chunks, q_BxHxPxK, v_BxHxPxK, inputs: _Inputs) -> tuple[jax.Array, jax.Array]:
-  """The result BxHxPxK and the log-sum-exp BxHxP of all scores of a query in all rounds."""
+  """Returns the result BxHxPxK and the log-sum-exp BxHxP of each query's scores in all rounds."""
   batch, n_heads, _, width = q_BxHxPxK.shape
   sorted_shape = (batch, n_heads, chunks.n_groups * chunks.group_rows)
 
@@ -219,14 +219,14 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
   q_BxHxPxK, v_BxHxPxK, inputs, y_BxHxPxK, lse_BxHxP = saved
   batch, n_heads, _, width = q_BxHxPxK.shape
   before, round_rows = chunks.before * chunks.length, chunks.n_chunks * chunks.length
-  sorted_shape = (batch, n_heads, chunks.n_groups * chunks.group_rows + chunks.n_beside * chunks.length, width)
+  sorted_shape = (batch, n_heads, chunks.n_groups * chunks.group_rows + chunks.n_neighbors * chunks.length, width)
   alone_BxHxP = lse_BxHxP < _ALONE
-  lse_BxHxP = jnp.where(alone_BxHxP, -_MASK_VALUE, lse_BxHxP)  # so that no score has a weight
-  # The sum over keys of weight times its gradient, which the softmax takes from each of the latter.
+  lse_BxHxP = jnp.where(alone_BxHxP, -_MASK_VALUE, lse_BxHxP)  # makes all weights 0
+  # Sum over keys of each weight times its gradient; the gradient of the softmax subtracts it.
   mean_BxHxP = jnp.einsum('BHPK,BHPK->BHP', d_y_BxHxPxK, y_BxHxPxK, preferred_element_type=jnp.float32)
 
   def group_gradients(index, position_ExBxHxC, keep_HxCxW):
-    """Gradients of the queries, which are the keys, and of the values that a group reads: BxHxExCxK each."""
+    """Returns gradients of the queries (also used as keys) and values that a group reads, BxHxExCxK each."""
     q_BxHxExCxK, k_BxHxGxWxK, v_BxHxGxWxK, own_BxHxGxC, score_BxHxGxCxW = _group_scores(
       chunks, q_BxHxPxK, v_BxHxPxK, inputs, position_ExBxHxC
     )
@@ -250,11 +250,11 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
     d_q_BxHxGxCxK = contract('BHGCW,BHGWK->BHGCK', d_score_BxHxGxCxW, k_BxHxGxWxK)
     _, pull_back = jax.vjp(unit_keys, q_BxHxExCxK.astype(jnp.float32))
     (d_q_BxHxExCxK,) = pull_back(chunks.fold_windows(d_k_BxHxGxWxK))
-    beside = ((0, 0), (0, 0), (chunks.before, chunks.after), (0, 0), (0, 0))
-    return d_q_BxHxExCxK + jnp.pad(d_q_BxHxGxCxK, beside), d_v_BxHxExCxK
+    padding = ((0, 0), (0, 0), (chunks.before, chunks.after), (0, 0), (0, 0))
+    return d_q_BxHxExCxK + jnp.pad(d_q_BxHxGxCxK, padding), d_v_BxHxExCxK
 
   def one_round(totals, per_round):
-    order_BxHxP, position_xExBxHxC, beside_AxBxHxC, keep_HxCxW = per_round
+    order_BxHxP, position_xExBxHxC, neighbor_AxBxHxC, keep_HxCxW = per_round
 
     def one_group(buffers, per_group):
       index, position_ExBxHxC = per_group
@@ -270,7 +270,7 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
     buffers = jnp.zeros(sorted_shape), jnp.zeros(sorted_shape)
     buffers, _ = jax.lax.scan(one_group, buffers, (jnp.arange(chunks.n_groups), position_xExBxHxC))
     rank_BxHxP = _ranks(order_BxHxP)
-    beside_BxHxI = jnp.moveaxis(beside_AxBxHxC, 0, 2).reshape(batch, n_heads, -1)
+    neighbor_BxHxI = jnp.moveaxis(neighbor_AxBxHxC, 0, 2).reshape(batch, n_heads, -1)
 
     def collect(total_BxHxPxK, sorted_BxHxZxK):
       total_BxHxPxK += _take(sorted_BxHxZxK, before + rank_BxHxP)
@@ -278,9 +278,9 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
       rows_BxHxIxK = jnp.concatenate(
         [sorted_BxHxZxK[:, :, :before], sorted_BxHxZxK[:, :, end : end + chunks.after * chunks.length]], axis=2
       )
-      # Chunks of the rounds beside this one: a few rows, however long the sequence.
+      # Neighboring chunks in other rounds: a few rows, however long the sequence.
       return jax.vmap(jax.vmap(lambda total, at, rows: total.at[at].add(rows)))(
-        total_BxHxPxK, beside_BxHxI, rows_BxHxIxK
+        total_BxHxPxK, neighbor_BxHxI, rows_BxHxIxK
       )
 
     return tuple(map(collect, totals, buffers)), None
@@ -288,7 +288,7 @@ def _attend_backward(chunks, saved, d_y_BxHxPxK):
   d_own_BxHxPxK = jnp.where(alone_BxHxP[..., None], d_y_BxHxPxK, 0).astype(jnp.float32)
   order_BxHxRxP = inputs.order_BxHxRxP
   per_round = (
-    jnp.moveaxis(order_BxHxRxP, 2, 0), chunks.read(order_BxHxRxP), chunks.beside(order_BxHxRxP), inputs.keep_RxHxCxW
+    jnp.moveaxis(order_BxHxRxP, 2, 0), chunks.read(order_BxHxRxP), chunks.neighbors(order_BxHxRxP), inputs.keep_RxHxCxW
   )  # fmt: skip
   totals = jnp.zeros(q_BxHxPxK.shape, jnp.float32), d_own_BxHxPxK
   (d_q_BxHxPxK, d_v_BxHxPxK), _ = jax.lax.scan(one_round, totals, per_round)
@@ -313,18 +313,19 @@ def attend_in_buckets(
   rate: float = 0.0,
   key: jax.Array | None = None,
 ) -> jax.Array:
-  """Attention by given buckets and given visibility; `lsh_attention` says how padding sets them.
+  """Returns attention within the given buckets. `lsh_attention` derives the arguments from padding.
 
   Args:
-    q_BxHxTxK, v_BxHxTxK: queries, which are the keys as well, and values.
-    buckets_BxHxRxT: by which each round sorts, from 0 to `n_buckets` - 1.
-    key_position_BxT: where a key stands as queries see it: at a query's own position it is the query itself, and a
-      causal query sees only smaller ones. UNSEEN hides it.
-    segment_BxT: of packed rows, whose segments do not see each other; else None.
-    n_buckets, chunk_length, chunks_before, chunks_after: sizes.
-    causal: whether a query sees only what stands before it.
-    rate: of the dropout of attention weights, drawn once a head and round for all chunks and examples.
-    key: of that dropout; None for none.
+    q_BxHxTxK, v_BxHxTxK: queries, which are also the keys, and values.
+    buckets_BxHxRxT: bucket of each query in each round, from 0 to `n_buckets` - 1.
+    key_position_BxT: position of each key, compared with that of a query: a query sees no key at its own position, and
+      a causal query only keys at smaller ones. UNSEEN hides a key.
+    segment_BxT: segments of packed rows, which do not see each other; else None.
+    n_buckets: number of buckets.
+    chunk_length, chunks_before, chunks_after: positions per chunk, and how many chunks on each side a query sees.
+    causal: whether a query sees only earlier positions.
+    rate: dropout rate of the attention weights. One mask per head and round serves all chunks and examples.
+    key: random key for the dropout; None for no dropout.
 
   Returns:
     BxHxTxK. A query that sees no other key gets its own value.
@@ -335,7 +336,7 @@ def attend_in_buckets(
   n_groups = -(-n_chunks // max(1, _GROUP_QUERIES // (batch * n_heads * chunk_length)))
   group = -(-n_chunks // n_groups)
   chunks = _Chunks(n_rounds, n_chunks, chunk_length, chunks_before, chunks_after, group, causal)
-  # What fills the last chunk stands behind everything and is seen by nobody.
+  # The padding of the last chunk sorts after everything else, and no query sees it.
   buckets_BxHxRxP = jnp.pad(buckets_BxHxRxT, ((0, 0), (0, 0), (0, 0), (0, fill)), constant_values=n_buckets)
   key_position_BxP = jnp.pad(key_position_BxT, ((0, 0), (0, fill)), constant_values=UNSEEN)
   keep_RxHxCxW = None
@@ -358,17 +359,17 @@ def lsh_attention(
   n_buckets: int,
   **sizes,
 ) -> jax.Array:
-  """LSH attention: padding sorts behind all buckets, and no position sees it.
+  """Returns LSH attention. Padding sorts after all buckets, and no position sees it.
 
-  (The authors' code lets the padding at positions 0 and 1 be seen.)
+  (In the authors' code, padding at positions 0 and 1 is visible.)
 
   Args:
-    q_BxHxTxK, v_BxHxTxK: queries, which are the keys as well, and values.
-    buckets_BxHxRxT: from `hash_queries`, any integer type.
-    real_BxT: False at padding; None where there is none.
-    segment_BxT: of packed rows; else None.
-    n_buckets: product of the factors.
-    **sizes: as of `attend_in_buckets`.
+    q_BxHxTxK, v_BxHxTxK: queries, which are also the keys, and values.
+    buckets_BxHxRxT: buckets from `hash_queries`, of any integer type.
+    real_BxT: False at padding; None if there is no padding.
+    segment_BxT: segments of packed rows; else None.
+    n_buckets: product of the hash's factors.
+    **sizes: the other arguments of `attend_in_buckets`.
 
   Returns:
     BxHxTxK.

@@ -1,6 +1,6 @@
-"""Products of vectors with a matrix, in the order in which many of them are computed fastest.
+"""Products of vectors with a matrix, arranged for speed when there are many vectors.
 
-D width of the vectors, F rows of the matrix; of the multiplicative dense layer S modules, W outputs of each.
+D width of the vectors, F rows of the matrix; in the multiplicative dense layer, S modules and W outputs per module.
 """
 
 import jax
@@ -9,19 +9,21 @@ import jax.numpy as jnp
 _FEW = 64
 
 
-def are_many(x_xD: jax.Array) -> bool:
-  """Whether there are more vectors ...xD than a decoding step has. Of few, a product costs what it costs to read the
-  matrix, which must then be read as it lies."""
+def has_many_vectors(x_xD: jax.Array) -> bool:
+  """Returns whether there are more vectors ...xD than a decoding step has.
+
+  With few vectors, the cost of a product is that of reading the matrix, which must then be read in its stored order.
+  """
   return x_xD.size // x_xD.shape[-1] > _FEW
 
 
 @jax.custom_vjp
 def times_rows(x_xD: jax.Array, w_FxD: jax.Array) -> jax.Array:
-  """x . w of every vector ...xD and every row: ...xF, where F is far larger than D.
+  """Returns the dot products of every vector ...xD with every row: ...xF. F is much larger than D.
 
-  The matrix's gradient is a product in which the gradient of the result, the largest array, is the second factor. As
-  the first one, which plain differentiation makes of it, it would be written anew across memory, together with all that
-  is computed on the way to it.
+  In the product that gives the matrix's gradient, the gradient of the result (the largest array) is the second factor.
+  Automatic differentiation makes it the first, and the compiler then transposes it in memory, along with the values
+  from which it is computed.
   """
   return jnp.einsum('...D,FD->...F', x_xD, w_FxD)
 
@@ -41,10 +43,10 @@ times_rows.defvjp(_forward, _backward)
 
 
 def multiplicative(x_xD: jax.Array, gating_SxD: jax.Array, projection_DxW: jax.Array) -> jax.Array:
-  """sum_d x[d] gating[s, d] projection[d, w] of every vector, ...xSxW (paper, section 3.2).
+  """Returns sum_d x[d] gating[s, d] projection[d, w] for every vector, ...xSxW (paper, section 3.2).
 
-  Of many vectors the two factors are multiplied first, into the matrix for which they stand: that has fewer numbers
-  than a vector gated for each module, and takes as many operations from there on.
+  For many vectors, gating and projection are first multiplied into one dense matrix. It is smaller than the vectors
+  gated for each module, and the product with it takes no more operations.
   """
   n_vectors = x_xD.size // x_xD.shape[-1]
   if n_vectors > projection_DxW.shape[1]:

@@ -1,6 +1,6 @@
-"""The most recent positions of every bucket: what LSH attention looks up where tokens come one by one.
+"""The most recent positions in every bucket, which LSH attention looks up while decoding.
 
-B batch, H heads, R rounds, N buckets, S slots of a bucket (its window and one more), T time.
+B batch, H heads, R rounds, N buckets, S slots per bucket (its window and one more), T time.
 """
 
 import dataclasses
@@ -14,31 +14,31 @@ from terraformer.ops.lsh_hash import sort_by_bucket
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RecentKeys:
-  """Rings of positions, one a bucket; an update writes one entry a head and round, whatever the length.
+  """Ring buffers of positions, one per bucket. An update writes one entry per head and round, whatever the length.
 
   Attributes:
-    position_BxHxRxNxS: position number i of a bucket stands in slot i mod S.
-    count_BxHxRxN: positions that the bucket has had.
+    position_BxHxRxNxS: positions; number i of a bucket is in slot i mod S.
+    count_BxHxRxN: number of positions added to the bucket so far.
   """
 
   position_BxHxRxNxS: jax.Array
   count_BxHxRxN: jax.Array
 
 
-def no_keys(batch: int, n_heads: int, n_rounds: int, n_buckets: int, window: int) -> RecentKeys:
-  """Empty buckets."""
+def empty_recent_keys(batch: int, n_heads: int, n_rounds: int, n_buckets: int, window: int) -> RecentKeys:
+  """Returns empty buckets."""
   shape = (batch, n_heads, n_rounds, n_buckets)
   return RecentKeys(jnp.zeros((*shape, window + 1), jnp.int32), jnp.zeros(shape, jnp.int32))
 
 
-def keys_of(buckets_BxHxRxT: jax.Array, length_B: jax.Array, n_buckets: int, window: int) -> RecentKeys:
-  """What the first `length_B` positions leave, entered at once.
+def recent_keys_of(buckets_BxHxRxT: jax.Array, length_B: jax.Array, n_buckets: int, window: int) -> RecentKeys:
+  """Returns the buckets after the first `length_B` positions, added all at once.
 
   Args:
-    buckets_BxHxRxT: of all positions, below `n_buckets`.
-    length_B: positions that count.
+    buckets_BxHxRxT: bucket of each position, below `n_buckets`.
+    length_B: number of positions to add.
     n_buckets: N.
-    window: most recent positions of a bucket that the next one of it sees.
+    window: number of most recent positions in its bucket that a query sees.
   """
   counts_BxT = jnp.arange(buckets_BxHxRxT.shape[-1]) < length_B[:, None]
   buckets_BxHxRxT = jnp.where(counts_BxT[:, None, None], buckets_BxHxRxT.astype(jnp.int32), n_buckets)
@@ -47,7 +47,7 @@ def keys_of(buckets_BxHxRxT: jax.Array, length_B: jax.Array, n_buckets: int, win
   def one(buckets_T, order_T):
     bound = jnp.searchsorted(buckets_T[order_T], jnp.arange(n_buckets + 1)).astype(jnp.int32)
     start_N, count_N = bound[:-1], jnp.diff(bound)
-    # A slot holds the last of the bucket's positions whose number leaves it as remainder.
+    # Slot s holds the last of the bucket's positions whose number is s mod S.
     last_Nx1 = count_N[:, None] - 1
     number_NxS = last_Nx1 - (last_Nx1 - jnp.arange(window + 1)) % (window + 1)
     position_NxS = jnp.take(order_T, start_N[:, None] + number_NxS, mode='clip')
@@ -58,22 +58,23 @@ def keys_of(buckets_BxHxRxT: jax.Array, length_B: jax.Array, n_buckets: int, win
   return RecentKeys(*one(buckets_BxHxRxT, order_BxHxRxT))
 
 
-def enter(
+def add_position(
   recent: RecentKeys, bucket_BxHxR: jax.Array, position_B: jax.Array, capacity: int
 ) -> tuple[RecentKeys, jax.Array, jax.Array]:
-  """Enters one position an example and looks up those that its buckets had before.
+  """Adds one position per example and looks up the earlier positions in its buckets.
 
-  Everything is written before it is read: the compiler then updates donated buffers in place, where it would copy all
-  of a buffer that is read first. That is why a bucket has a slot more than its window.
+  The write comes before the read, so the compiler updates donated buffers in place; it would copy a whole buffer that
+  is read first. This is why a bucket has one more slot than its window.
 
   Args:
-    recent: what has been entered.
-    bucket_BxHxR: the position's bucket in each round.
-    position_B: the position; one at or behind `capacity` is looked up for and not entered.
-    capacity: of the cache.
+    recent: the buckets before.
+    bucket_BxHxR: bucket of the position in each round.
+    position_B: the position. If it is at or past `capacity`, its buckets are looked up, but it is not added.
+    capacity: capacity of the cache.
 
   Returns:
-    The new rings, the positions BxHxRxS found, and which of these slots are filled, that of the entered one not.
+    The new buckets; the positions BxHxRxS in the looked-up buckets; and BxHxRxS, True where such a slot is filled with
+    an earlier position.
   """
   n_buckets, n_slots = recent.position_BxHxRxNxS.shape[-2:]
   entered_Bx1x1 = (position_B < capacity)[:, None, None]

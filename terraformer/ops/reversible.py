@@ -1,10 +1,12 @@
-"""Residual stacks, plain and reversible: the backward pass of the latter recomputes activations from the last layer's
-output (RevNet; paper, section 4).
+"""Residual stacks, plain and reversible (RevNet; paper, section 4).
 
-A layer is a row of sublayers over one residual stream or two. Each reads the last stream and adds to the first, which
-then becomes the last: x becomes x + f(x), and (a, b) becomes (b, a + f(b)), which f alone inverts: (a', b') comes of
-(b' - f(a'), a'). The forward pass records the discrete choices of sublayers: recomputed from streams that differ in the
-last bit, a few would fall otherwise, and the gradient would be that of another function.
+The backward pass of a reversible stack recomputes activations from the output of the last layer. A layer is a sequence
+of sublayers over one or two residual streams. Each sublayer f reads the last stream and adds to the first, which then
+becomes the last: x becomes x + f(x), and (a, b) becomes (a', b') = (b, a + f(b)). Two streams can be recovered from the
+result: (a, b) = (b' - f(a'), a').
+
+The forward pass records the sublayers' discrete choices (their routing). If the backward pass chose again, from streams
+that differ in the last bit, a few choices would differ, and the gradient would belong to another function.
 """
 
 import dataclasses
@@ -20,19 +22,19 @@ Streams = tuple[jax.Array, ...]
 
 @dataclasses.dataclass(frozen=True)
 class StackSpec:
-  """What is known of a stack when it is compiled.
+  """The static properties of a stack.
 
   Attributes:
-    sublayer: computes what one sublayer of a layer adds to a stream, and the discrete choices that it makes:
+    sublayer: returns what one sublayer of a layer adds to a stream, and its discrete choices:
       `sublayer(layer, x_BxTxD, scanned, shared, context, routing, number=number) -> (delta_BxTxD, routing)`. The inputs
-      are those of `StackInputs` for one layer; `routing` are to be repeated, or None to make them.
-    n_sublayers: of a layer, numbered from 0 in the order in which they are applied.
-    unroll: layers in one turn of the compiled loop; a shorter stack is one turn.
-    exact: whether streams and deltas are on a grid (`ops.fixed_point`), where adding and subtracting are exact. The
+      are those of `StackInputs` for one layer; `routing` has the choices to repeat, or is None to make new ones.
+    n_sublayers: sublayers per layer, numbered from 0 in the order in which they are applied.
+    unroll: layers per turn of the compiled loop; a shorter stack takes one turn.
+    exact: whether streams and deltas are on a grid (`ops.fixed_point`), where addition and subtraction are exact. The
       backward pass of a reversible stack then recomputes the streams of the forward pass bit for bit, and takes a third
-      more time. That a sublayer compiled alone is the same program in both passes is the compiler's doing: XLA's by
-      default, not without its optimisations.
-    exchange: whether the two streams change places after each layer.
+      more time. This relies on the compiler to translate an isolated sublayer into the same program in both passes: XLA
+      does so by default, but not with its optimizations turned off.
+    exchange: whether the two streams are swapped after each layer.
   """
 
   sublayer: Callable[..., tuple[jax.Array, Any]]
@@ -45,13 +47,13 @@ class StackSpec:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StackInputs:
-  """What layers read besides the residual streams; of a stack, or of a single layer, without the leading axes.
+  """The inputs of layers besides the residual streams: of a stack, or of one layer, without the leading axes.
 
   Attributes:
-    layers: pytree of parameters, each array with a leading axis of layers.
-    scanned: pytree of what differs from layer to layer (keys), with a leading axis of layers, or None. No gradient.
-    shared: pytree of what all layers read (masks), or None. No gradient.
-    context: pytree of what all layers read and has a gradient (an encoder's output), or None.
+    layers: pytree of parameters, each with a leading axis of layers.
+    scanned: pytree of inputs that differ between layers (keys), with a leading axis of layers, or None. No gradient.
+    shared: pytree of inputs that all layers share (masks), or None. No gradient.
+    context: pytree of inputs that all layers share and that have a gradient (an encoder's output), or None.
   """
 
   layers: Any
@@ -61,28 +63,28 @@ class StackInputs:
 
   @property
   def by_layer(self) -> tuple[Any, Any]:
-    """The part with a leading axis of layers, as loops take it."""
+    """The inputs with a leading axis of layers, over which loops iterate."""
     return self.layers, self.scanned
 
   def with_layers(self, layers: Any, scanned: Any) -> 'StackInputs':
-    """Those of other layers, or of a single one."""
+    """Returns the inputs with other layers, or with a single layer."""
     return StackInputs(layers, scanned, self.shared, self.context)
 
   @property
   def n_layers(self) -> int:
-    """Layers of the stack."""
+    """Number of layers of the stack."""
     return len(jax.tree.leaves(self.layers)[0])
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerUpdate:
-  """An optimiser's step for one layer of a stack.
+  """An optimizer step for one layer of a stack.
 
   Attributes:
-    function: `function(layer, moments, counters, gradient) -> (layer, moments)`, all of one layer.
-    moments: pytree of floats that the step replaces, each with a leading axis of layers.
-    counters: the same of what is no float, which it only reads.
+    function: `function(layer, moments, counters, gradient) -> (layer, moments)`, all for one layer.
+    moments: pytree of float arrays that the step replaces, each with a leading axis of layers.
+    counters: pytree of other arrays, which the step only reads, each with a leading axis of layers.
   """
 
   function: Callable[[Any, Any, Any, Any], tuple[Any, Any]] = dataclasses.field(metadata={'static': True})
@@ -91,31 +93,38 @@ class LayerUpdate:
 
 
 def add(streams: Streams, delta: jax.Array) -> Streams:
-  """The streams after a sublayer."""
+  """Returns the streams after a sublayer that adds `delta`."""
   return (*streams[1:], streams[0] + delta)
 
 
 def apply_layer(
-  spec: StackSpec, inputs: StackInputs, streams: Streams, *, alone: bool = False
+  spec: StackSpec, inputs: StackInputs, streams: Streams, *, isolated: bool = False
 ) -> tuple[Streams, tuple]:
-  """One layer, whose inputs these are: the new streams and the choices of each sublayer; `alone` as in `_alone`."""
+  """Returns the streams after one layer, and the routing of its sublayers.
+
+  Args:
+    spec: static properties of the stack.
+    inputs: inputs of this layer.
+    streams: the streams before the layer.
+    isolated: whether to compile each sublayer in isolation, see `_isolated`.
+  """
   routing = []
   for number in range(spec.n_sublayers):
     sublayer = partial(spec.sublayer, number=number)
     arguments = inputs.layers, streams[-1], inputs.scanned, inputs.shared, inputs.context, None
-    delta, choice = _alone(sublayer, *arguments) if alone else sublayer(*arguments)
+    delta, choice = _isolated(sublayer, *arguments) if isolated else sublayer(*arguments)
     streams = add(streams, delta)
     routing.append(choice)
   return streams[::-1] if spec.exchange else streams, tuple(routing)
 
 
 def stack(spec: StackSpec, inputs: StackInputs, streams: Streams) -> Streams:
-  """Runs all layers and leaves the backward pass to automatic differentiation, which stores every activation.
+  """Returns the streams after all layers. Automatic differentiation stores every activation for the backward pass.
 
   Args:
-    spec: static.
-    inputs: of the layers.
-    streams: one residual stream or two, BxTxD each.
+    spec: static properties of the stack.
+    inputs: inputs of the layers.
+    streams: one or two residual streams, BxTxD each.
   """
 
   def advance(streams, by_layer):
@@ -124,8 +133,8 @@ def stack(spec: StackSpec, inputs: StackInputs, streams: Streams) -> Streams:
   return jax.lax.scan(advance, streams, inputs.by_layer, unroll=_unroll(spec, inputs))[0]
 
 
-def rematerialised_stack(spec: StackSpec, inputs: StackInputs, streams: Streams) -> Streams:
-  """The same function as `stack`; of a layer only the input is stored, the rest is computed again."""
+def rematerialized_stack(spec: StackSpec, inputs: StackInputs, streams: Streams) -> Streams:
+  """Returns the result of `stack`; only each layer's input is stored, and the backward pass recomputes the rest."""
 
   @jax.checkpoint
   def advance(streams, by_layer):
@@ -136,15 +145,15 @@ def rematerialised_stack(spec: StackSpec, inputs: StackInputs, streams: Streams)
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def updating_stack(spec: StackSpec, inputs: StackInputs, streams: Streams, update: LayerUpdate) -> Streams:
-  """A reversible stack with a fused optimiser step: the backward pass updates a layer as soon as its gradient is known
-  (as LOMO does), so that the gradients of all layers are never alive.
+  """Returns the result of a reversible stack with a fused optimizer step.
 
-  In the place of the gradients of `inputs.layers` and `update.moments`, the backward pass gives what becomes of them. A
-  loss may contain such a stack once only: what is no gradient cannot be summed over its uses.
+  The backward pass updates a layer as soon as its gradient is known (as in LOMO), so the gradients of all layers never
+  exist at once. It returns the new values of `inputs.layers` and `update.moments` instead of their gradients. A loss
+  may therefore use such a stack only once, because the sum over several uses would be meaningless.
 
   Args:
-    spec, inputs, streams: as of `stack`, with two streams.
-    update: the optimiser's step.
+    spec, inputs, streams: arguments of `stack`, with two streams.
+    update: the optimizer step.
   """
   return stack(spec, inputs, streams)
 
@@ -153,11 +162,12 @@ def _unroll(spec: StackSpec, inputs: StackInputs) -> int:
   return min(spec.unroll, inputs.n_layers)
 
 
-def _alone(function: Callable, *arguments) -> Any:
-  """`function(*arguments)`, compiled apart from what stands around it, so that it gives the same bits everywhere.
+def _isolated(function: Callable, *arguments) -> Any:
+  """Returns `function(*arguments)`, compiled in isolation, so it computes the same bits wherever it is used.
 
-  XLA fuses operations with their neighbours, and rounds a fused multiplication and addition once instead of twice. The
-  body of a loop has no neighbours; that this one turns once is hidden from the compiler, or it would dissolve it.
+  XLA fuses operations with their neighbors, and rounds a fused multiply-add once instead of twice. Operations in the
+  body of a loop are not fused with those outside. This loop takes one turn; the optimization barrier hides that from
+  the compiler, which would otherwise remove the loop.
   """
   once, arguments = jax.lax.optimization_barrier((jnp.int32(1), arguments))
   nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *arguments))
@@ -165,20 +175,23 @@ def _alone(function: Callable, *arguments) -> Any:
 
 
 def _forward(spec: StackSpec, inputs: StackInputs, streams: Streams, *update: LayerUpdate):
-  """The streams after all layers; and what the backward pass starts from: these, the inputs and the choices."""
+  """Returns the streams after all layers, and the residuals of the backward pass: inputs, these streams and routing."""
 
   def advance(streams, by_layer):
-    return apply_layer(spec, inputs.with_layers(*by_layer), streams, alone=spec.exact)
+    return apply_layer(spec, inputs.with_layers(*by_layer), streams, isolated=spec.exact)
 
   streams, routing = jax.lax.scan(advance, streams, inputs.by_layer, unroll=_unroll(spec, inputs))
   return streams, (inputs, streams, routing, *update)
 
 
 def _retreat(spec: StackSpec, inputs: StackInputs, routing: tuple, state):
-  """Takes one layer back, whose inputs and choices these are.
+  """Inverts one layer and computes its gradients.
 
   Args:
-    state: the streams after the layer, their gradients, and the gradient of the context from all layers behind.
+    spec: static properties of the stack.
+    inputs: inputs of the layer.
+    routing: recorded choices of its sublayers.
+    state: the streams after the layer, their gradients, and the gradient of the context from all later layers.
 
   Returns:
     The state before the layer, and the gradient of its parameters.
@@ -194,8 +207,8 @@ def _retreat(spec: StackSpec, inputs: StackInputs, routing: tuple, state):
       return sublayer(layer, x, inputs.scanned, inputs.shared, context, choice)[0]
 
     delta, pull_back = jax.vjp(delta_of, inputs.layers, a, inputs.context)
-    if spec.exact:  # what the forward pass computed: without the record, and compiled as there
-      delta, _ = _alone(sublayer, inputs.layers, a, inputs.scanned, inputs.shared, inputs.context, None)
+    if spec.exact:  # as in the forward pass: without recorded routing, and compiled in isolation
+      delta, _ = _isolated(sublayer, inputs.layers, a, inputs.scanned, inputs.shared, inputs.context, None)
     d_parameters, d_read, d_sublayer_context = pull_back(d_b)
     a, b = b - delta, a
     d_a, d_b = d_b, d_a + d_read
@@ -227,7 +240,7 @@ def _backward_updating(spec: StackSpec, residuals, d_streams: Streams):
     layer, moments = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), stacked)
     state, d_layer = _retreat(spec, inputs.with_layers(layer, scanned), routing, state)
     new = update.function(layer, moments, counters, d_layer)
-    # In the carry, and not among the results of each turn, the new layers take the place of the old.
+    # In the carry, new layers overwrite the old ones; as outputs of the scan, they would need memory of their own.
     stacked = jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, index, 0), stacked, new)
     return (state, stacked), None
 
@@ -242,7 +255,7 @@ def _backward_updating(spec: StackSpec, residuals, d_streams: Streams):
   return StackInputs(layers, None, None, d_context), d_streams, LayerUpdate(update.function, moments, None)
 
 
-# The same function as `stack` over two streams, with memory that does not grow with the number of layers.
+# Equal to `stack` over two streams, with activation memory that does not grow with the number of layers.
 reversible_stack = jax.custom_vjp(stack, nondiff_argnums=(0,))
 reversible_stack.defvjp(_forward, _backward)
 updating_stack.defvjp(_forward, _backward_updating)

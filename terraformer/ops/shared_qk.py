@@ -1,9 +1,10 @@
-"""Attention whose keys are its queries, and to oneself only as a last resort (Reformer, Kitaev et al., 2020).
+"""Attention with shared queries and keys (Reformer, Kitaev et al., 2020).
 
-A query is nearest to itself, so its own key would take most of every softmax: it is left out. A query that sees no
-other key gets its own value, exactly: the authors' code comes near it with a score of -1e5, where float32 is coarse.
+A query is nearest to itself, so its own key would take most of every softmax; therefore its own key is masked. A query
+that sees no other key gets exactly its own value. The authors' code approximates this with a score of -1e5, where
+float32 is coarse.
 
-B batch, T queries, P keys, H heads, K head width, C queries of a chunk.
+B batch, T queries, P keys, H heads, K head width, C queries per chunk.
 """
 
 import math
@@ -17,7 +18,7 @@ from terraformer.ops.segments import in_same_segment
 
 
 def unit_keys(q_xK: jax.Array) -> jax.Array:
-  """Queries as keys, ...xK: divided by their root mean square and by sqrt(K), so that a key has length 1."""
+  """Returns the keys of queries, ...xK: divided by their root mean square and by sqrt(K), so a key has length 1."""
   mean_square_x1 = jnp.mean(jnp.square(q_xK.astype(jnp.float32)), axis=-1, keepdims=True)
   return q_xK * (jax.lax.rsqrt(mean_square_x1 + 1e-6) / math.sqrt(q_xK.shape[-1])).astype(q_xK.dtype)
 
@@ -32,15 +33,15 @@ def attend_to_others(
   rate: float = 0.0,
   key: jax.Array | None = None,
 ) -> jax.Array:
-  """softmax(q k) v over the keys that a query sees; its own value where it sees none. The softmax is in float32.
+  """Returns softmax(q k) v over the keys that a query sees, or its own value if it sees none; softmax in float32.
 
   Args:
     q_BxTxHxK: queries.
-    k_BxHxPxK, v_BxHxPxK: keys of length 1 and their values, heads first as the cache keeps them.
-    own_v_BxTxHxK: the queries' own values.
-    mask_BxHxTxP: which keys a query sees, itself never (the axes of batch and heads may be 1).
-    rate: of the dropout of attention weights.
-    key: of that dropout; None for none.
+    k_BxHxPxK, v_BxHxPxK: keys of length 1 and their values, with the heads before the positions.
+    own_v_BxTxHxK: values of the queries' own positions.
+    mask_BxHxTxP: True where a query sees a key, never its own (the axes of batch and heads may be 1).
+    rate: dropout rate of the attention weights.
+    key: random key for the dropout; None for no dropout.
 
   Returns:
     BxTxHxK.
@@ -64,16 +65,16 @@ def shared_qk_attention(
   rate: float = 0.0,
   key: jax.Array | None = None,
 ) -> jax.Array:
-  """Every query sees every key that it may see.
+  """Returns attention with shared queries and keys to all positions that the mask allows.
 
   Args:
-    q_BxTxHxK, v_BxTxHxK: queries, which are the keys as well, and values.
-    real_BxT: False at padding, which no position sees; None where there is none.
-    segment_BxT: of packed rows, whose segments do not see each other; else None.
-    causal: whether a query sees only what stands before it.
-    query_chunk: queries whose scores are alive at one time; 0 for all of them.
-    rate: of the dropout of attention weights.
-    key: of that dropout; None for none.
+    q_BxTxHxK, v_BxTxHxK: queries, which are also the keys, and values.
+    real_BxT: False at padding, which no position sees; None if there is no padding.
+    segment_BxT: segments of packed rows, which do not see each other; else None.
+    causal: whether a query sees only earlier positions.
+    query_chunk: queries per chunk; the scores of one chunk are in memory at a time. 0 for one chunk.
+    rate: dropout rate of the attention weights.
+    key: random key for the dropout; None for no dropout.
 
   Returns:
     BxTxHxK.
@@ -87,7 +88,7 @@ def shared_qk_attention(
     mask = mask_1x1xCxT if real_BxT is None else mask_1x1xCxT & real_BxT[:, None, None]
     if segment_BxT is not None:
       mask &= in_same_segment(segment_BxT, segment_BxT, position_C)[:, None]
-    # The last chunk of queries is padded: what stands there is dropped.
+    # The last chunk may be padded; the results of its padding are dropped.
     own_v_BxCxHxK = jnp.take(v_BxTxHxK, position_C, axis=1, mode='clip')
     return attend_to_others(q_BxCxHxK, k_BxHxTxK, v_BxHxTxK, own_v_BxCxHxK, mask, rate=rate, key=chunk_key)
 

@@ -7,7 +7,7 @@ import pytest
 
 from terraformer.config import DecodeConfig
 from terraformer.decode.logits_processors import BlockRepeatedNgrams, GeneratedTokens, KeepTop
-from terraformer.decode.sampling import SamplingParams
+from terraformer.decode.sampling import SamplingParams, argmax
 from terraformer.models.generate import mask_reserved_ids
 
 LOGITS_1xV = np.array([[9.0, 0.0, 1.0, 2.0]], np.float32)
@@ -86,3 +86,13 @@ def test_a_top_p_of_next_to_nothing_takes_the_likeliest_token():
 def test_more_likeliest_tokens_than_there_are_is_all():
   draws = [_share(DecodeConfig(temperature=1.0, top_k=top_k)) for top_k in (0, 2**63 - 1)]
   np.testing.assert_array_equal(*draws)
+
+
+@pytest.mark.parametrize('n', [1, 100, 128, 129, 1000, 32_000])
+def test_argmax_is_that_of_numpy(n):
+  rng = np.random.default_rng(n)
+  ties_BxV = rng.integers(0, 5, (4, n)).astype(np.float32)
+  for x_BxV in (rng.standard_normal((4, n)).astype(np.float32), ties_BxV, np.full((4, n), -np.inf, np.float32)):
+    np.testing.assert_array_equal(jax.jit(argmax)(x_BxV), x_BxV.argmax(-1))
+  some_nan_BxV = np.where(rng.random((4, n)) < 0.1, np.nan, ties_BxV)
+  assert np.all(np.asarray(jax.jit(argmax)(some_nan_BxV)) < n)

@@ -1,4 +1,4 @@
-"""B 3, T 9, D 24, H 3; the prefix has 5 positions, of which 5, 2 and 0 count. `reference/check.py` has more of it."""
+"""B 3, T 9, D 24, H 3; the prefix has 5 positions, of which 5, 2 and 0 are real. `reference/check.py` checks more."""
 
 import functools
 
@@ -41,7 +41,7 @@ def _layer_and_input(projection, seed=0, causal=True, query_chunk=0, dropout=0.0
 
 @functools.partial(jax.jit, static_argnames='prefix')
 def _call_and_steps(layer, x_BxTxD, length_B, prefix):
-  """`layer` over all positions, and step by step after the first `length_B` of the prefix; and from which on."""
+  """Returns the results of `__call__` from position `length_B` on, and those of steps after a prefill."""
   cache = layer.init_cache(*x_BxTxD.shape[:2])
   if prefix:
     _, cache = layer.prefill(x_BxTxD[:, :prefix], length_B, x_BxTxD.shape[1])
@@ -85,14 +85,14 @@ def test_init_cache_has_the_structure_of_prefill_and_step(projection):
   cache = jax.eval_shape(lambda layer: layer.init_cache(3, 9), layer)
   x_BxTxD = jax.ShapeDtypeStruct((3, 5, 24), jnp.float32)
   _, filled = jax.eval_shape(lambda layer, x: layer.prefill(x, jnp.zeros(3, jnp.int32), 9), layer, x_BxTxD)
-  places = nothing_filled(3)
-  _, after = jax.eval_shape(lambda layer, x, cache: layer.step(x[:, 0], cache, places), layer, x_BxTxD, cache)
+  slots = nothing_filled(3)
+  _, after = jax.eval_shape(lambda layer, x, cache: layer.step(x[:, 0], cache, slots), layer, x_BxTxD, cache)
   describe = lambda cache: jax.tree.map(lambda x: (x.shape, x.dtype), cache)  # noqa: E731
   assert describe(cache) == describe(filled) == describe(after)
 
 
 @by_two_projections
-def test_a_grown_cache_is_the_same_cache(projection):
+def test_an_extended_cache_equals_a_larger_cache(projection):
   layer, x_BxTxD = _layer_and_input(projection)
   length_B = jnp.asarray([5, 3, 1])
   small, large = (_prefill(layer, x_BxTxD[:, :5], length_B, capacity)[1] for capacity in (6, 12))
@@ -104,7 +104,7 @@ def test_a_grown_cache_is_the_same_cache(projection):
 
 
 @pytest.mark.parametrize('batch', [1, 3])
-def test_a_step_copies_nothing_of_the_size_of_its_cache(batch):
+def test_a_step_makes_no_copy_of_its_cache(batch):
   layer, _ = _layer_and_input('dense')
   cache = jax.eval_shape(lambda: layer.init_cache(batch, 50_000))
   x_BxD = jax.ShapeDtypeStruct((batch, 24), jnp.float32)
@@ -117,7 +117,7 @@ def test_a_step_copies_nothing_of_the_size_of_its_cache(batch):
 
 @by_two_projections
 @pytest.mark.parametrize('causal', [True, False])
-def test_padding_is_seen_by_no_position(projection, causal):
+def test_no_position_sees_padding(projection, causal):
   layer, x_BxTxD = _layer_and_input(projection, causal=causal)
   real_BxT = np.arange(9) < np.asarray([[9], [6], [1]])
   other_BxTxD = np.where(real_BxT[..., None], x_BxTxD, 7)
@@ -132,7 +132,7 @@ def _influence_on_position_3(layer, x_BxTxD):
 
 @by_projection
 @pytest.mark.parametrize('causal', [True, False])
-def test_only_a_causal_layer_is_blind_to_what_follows(projection, causal):
+def test_only_a_causal_layer_ignores_later_positions(projection, causal):
   layer, x_BxTxD = _layer_and_input(projection, causal=causal)
   d_x_BxTxD = np.asarray(_influence_on_position_3(layer, x_BxTxD))
   np.testing.assert_array_equal(d_x_BxTxD.any((0, 2)), (np.arange(9) <= 3) | (not causal))
@@ -149,8 +149,8 @@ def _value_and_gradients(layer, x_BxTxD, real_BxT):
 
 
 @pytest.mark.parametrize('causal', [True, False])
-def test_attention_in_chunks_of_queries_is_the_same(causal):
-  # Chunks of 4 queries do not divide 9.
+def test_attention_in_chunks_of_queries_gives_the_same_result(causal):
+  # Chunks of 4 do not divide 9 queries.
   real_BxT = np.arange(9) < np.asarray([[9], [6], [1]])
   found, expected = (
     jax.tree.leaves(_value_and_gradients(*_layer_and_input('dense', causal=causal, query_chunk=chunk), real_BxT))
@@ -167,7 +167,7 @@ def test_attention_weights_are_dropped_in_training():
 
 
 def _temporary_bytes(query_chunk):
-  """Of a gradient over 1 x 1024 positions and 2 heads, whose scores fill 8 MB."""
+  """Returns the temporary memory of a gradient over 1 x 1024 positions and 2 heads, with 8 MB of scores."""
   config = BlockConfig(8, 2, DenseProjectionConfig(), attention=FullAttentionConfig(query_chunk))
   layer = shapes(lambda key: Attention(config, True, key=key))
   x_BxTxD = jax.ShapeDtypeStruct((1, 1024, 8), jnp.float32)
@@ -175,5 +175,5 @@ def _temporary_bytes(query_chunk):
   return gradients.lower(layer, x_BxTxD).compile().memory_analysis().temp_size_in_bytes
 
 
-def test_in_chunks_of_queries_the_scores_of_all_are_never_alive():
+def test_only_one_chunk_of_scores_is_in_memory():
   assert _temporary_bytes(0) > 2 * 1024**2 * 4 > 4 * _temporary_bytes(32)

@@ -1,4 +1,4 @@
-"""B 2, T 9, D 24, E 5 experts of F 6 units; what the experts have in common is in `test_expert_ff`."""
+"""B 2, T 9, D 24, E 5 experts of F 6 units. `test_mixture_of_experts` tests what all mixtures share."""
 
 import dataclasses
 
@@ -20,14 +20,14 @@ def _layer(seed=0, **changes):
 
 
 def _slow(layer, mask_BxTxE):
-  """All experts, each with its number of the mask before the ReLU."""
+  """Returns the sum of all experts, each multiplied by its number of the mask before the ReLU."""
   w1, w2 = np.asarray(layer.w1_ExFxD[...]), np.asarray(layer.w2_ExFxD[...])
   experts = [np.maximum(X_BXTXD @ w1[e].T * mask_BxTxE[..., e, None], 0) @ w2[e] for e in range(5)]
   return sum(experts) + np.asarray(layer.bias_D[...])
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_in_evaluation_the_likeliest_expert_serves_unscaled(seed):
+def test_evaluation_uses_the_most_likely_expert_unscaled(seed):
   layer = _layer(seed)
   chosen_BxT = (X_BXTXD @ np.asarray(layer.router_DxE[...])).argmax(-1)
   np.testing.assert_allclose(call(layer, X_BXTXD)[0], _slow(layer, np.eye(5)[chosen_BxT]), atol=1e-4)
@@ -47,20 +47,20 @@ def test_hard_training_without_noise_has_the_value_of_evaluation():
   np.testing.assert_allclose(y_BxTxD, call(layer, X_BXTXD)[0], atol=1e-5)
 
 
-def test_a_training_call_is_wholly_hard_in_the_given_share_of_calls_or_wholly_soft():
+def test_the_given_share_of_training_calls_is_hard_and_all_others_are_soft():
   layer = _layer(hard_probability=0.3)
   hard, soft = (call(_layer(hard_probability=p), X_BXTXD, key=jax.random.key(0))[0] for p in (1.0, 0.0))
   calls = jax.jit(lambda keys: jax.lax.map(lambda key: layer(X_BXTXD, key=key)[0], keys))
   y_CxBxTxD = np.asarray(calls(jax.random.split(jax.random.key(1), 400)))
   is_hard, is_soft = (np.abs(y_CxBxTxD - one).max((1, 2, 3)) < 1e-5 for one in (hard, soft))
   assert (is_hard ^ is_soft).all()
-  # 400 draws: 0.09 is four standard deviations.
+  # 400 samples: 0.09 is four standard deviations.
   assert abs(is_hard.mean() - 0.3) < 0.09
 
 
 @jax.jit
 def _router_gradients(layer):
-  """By automatic differentiation, and that of a one-hot mask handed on to the noiseless softmax."""
+  """Returns the router's gradient by automatic differentiation, and that of the one-hot mask passed to the softmax."""
   soft_BxTxE = jax.nn.softmax(X_BXTXD @ layer.router_DxE[...])
 
   def output(mask_BxTxE):

@@ -1,4 +1,4 @@
-"""B 3, T 9 queries, S 7 keys of which 7, 4 and 1 count, D 24, H 3."""
+"""B 3, T 9 queries, S 7 keys of which 7, 4 and 1 are real, D 24, H 3."""
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ def test_step_equals_call(projection, seed):
   np.testing.assert_allclose(_steps(layer, *inputs, REAL_BXS), call(layer, *inputs, REAL_BXS), atol=1e-4)
 
 
-def test_queries_are_of_the_sequence_and_keys_and_values_of_the_memory():
+def test_queries_come_from_the_sequence_and_keys_and_values_from_the_memory():
   layer, (x_BxTxD, memory_BxSxD) = _layer(), _inputs()
   p = layer.projection
   q, k, v = (
@@ -67,14 +67,14 @@ def test_queries_are_of_the_sequence_and_keys_and_values_of_the_memory():
 
 
 @by_projection
-def test_padding_of_the_memory_is_not_seen(projection):
+def test_no_query_sees_padding_of_the_memory(projection):
   layer, (x_BxTxD, memory_BxSxD) = _layer(projection), _inputs()
   other_BxSxD = np.where(REAL_BXS[..., None], memory_BxSxD, 7)
   one, other = (call(layer, x_BxTxD, memory, REAL_BXS) for memory in (memory_BxSxD, other_BxSxD))
   np.testing.assert_array_equal(one, other)
 
 
-def test_every_query_sees_all_of_the_memory():
+def test_every_query_sees_the_whole_memory():
   layer, (x_BxTxD, memory_BxSxD) = _layer(), _inputs()
   jacobian = jax.jit(jax.jacrev(lambda memory: layer(x_BxTxD[:1], memory, REAL_BXS[1:2]).sum((0, 2))))
   seen_TxS = np.asarray(jacobian(memory_BxSxD[1:2])).any((1, 3))
@@ -90,9 +90,9 @@ def _value_and_gradients(layer, x_BxTxD, memory_BxSxD):
   return jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(layer, x_BxTxD, memory_BxSxD)
 
 
-# Chunks of 4 queries do not divide 9. Where attention hashes, cross-attention does not, but takes its chunks.
+# Chunks of 4 do not divide 9 queries. With LSH attention, cross-attention does not hash, but uses its chunk length.
 @pytest.mark.parametrize('attention', [FullAttentionConfig(query_chunk=4), LSHAttentionConfig(chunk_length=4)])
-def test_attention_in_chunks_of_queries_is_the_same(attention):
+def test_attention_in_chunks_of_queries_gives_the_same_result(attention):
   found, expected = (
     jax.tree.leaves(_value_and_gradients(_layer('shared', attention=kind), *_inputs())) for kind in (attention, FULL)
   )
@@ -107,7 +107,7 @@ def test_attention_weights_are_dropped_in_training():
 
 
 def _temporary_bytes(query_chunk):
-  """Of a gradient with 1024 queries and keys and 2 heads, whose scores fill 8 MB."""
+  """Returns the temporary memory of a gradient with 1024 queries and keys and 2 heads, with 8 MB of scores."""
   config = BlockConfig(8, 2, DenseProjectionConfig(), attention=FullAttentionConfig(query_chunk))
   layer = shapes(lambda key: CrossAttention(config, key=key))
   x_BxTxD = jax.ShapeDtypeStruct((1, 1024, 8), jnp.float32)
@@ -115,5 +115,5 @@ def _temporary_bytes(query_chunk):
   return gradients.lower(layer, x_BxTxD, x_BxTxD).compile().memory_analysis().temp_size_in_bytes
 
 
-def test_in_chunks_of_queries_the_scores_of_all_are_never_alive():
+def test_only_one_chunk_of_scores_is_in_memory():
   assert _temporary_bytes(0) > 2 * 1024**2 * 4 > 4 * _temporary_bytes(32)

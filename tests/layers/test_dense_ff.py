@@ -31,7 +31,7 @@ def test_step_equals_call(seed):
   np.testing.assert_allclose(step(layer, X_BXTXD[:, 3]), call(layer, X_BXTXD)[0][:, 3], atol=1e-4)
 
 
-def test_dropout_is_one_draw_for_all_tokens_of_an_example():
+def test_all_tokens_of_an_example_share_one_dropout_mask():
   y_BxTxD, _ = call(_layer(rate=0.5), X_BXTXD, key=jax.random.key(0))
   dropped = np.asarray(y_BxTxD == 0)
   assert (dropped == dropped[:, :1]).all() and (dropped[0] != dropped[1]).any()

@@ -1,4 +1,4 @@
-"""B 3, T 11, D 24, H 3; the prefix has 7 positions, of which 7, 2 and 0 count. Chunks of 4, 2 rounds, windows of 2."""
+"""B 3, T 11, D 24, H 3; the prefix has 7 positions, of which 7, 2, 0 are real. Chunks of 4, 2 rounds, windows of 2."""
 
 import dataclasses
 import functools
@@ -57,14 +57,14 @@ def _steps(layer, x_BxTxD):
 
 
 def _after_prefill(layer, x_BxTxD):
-  """Outputs of 4 steps after the first `LENGTH_B` positions of the prefix, and their positions."""
+  """Returns outputs of 4 steps after the first `LENGTH_B` positions of the prefix, and their positions."""
   _, cache = _prefill(layer, x_BxTxD[:, :7], LENGTH_B, 11)
   position_BxT = np.asarray(LENGTH_B)[:, None] + np.arange(4)
   rest_BxTxD = np.take_along_axis(x_BxTxD, position_BxT[..., None], axis=1)
   return _steps_from(layer, rest_BxTxD, cache, prompt_slots(LENGTH_B, 7))[0], position_BxT
 
 
-# --- Sequences and caches that are attended in whole -----------------------------------------------------------------
+# --- Sequences and caches that queries see in whole ------------------------------------------------------------------
 
 
 @by_projection
@@ -83,7 +83,7 @@ def test_steps_after_prefill_equal_call(projection, seed):
   np.testing.assert_allclose(stepped, called, atol=1e-4)
 
 
-def test_a_short_sequence_makes_no_choices():
+def test_a_short_sequence_has_no_routing():
   assert call(*_layer_and_input(attention=IN_WHOLE))[1] is None
 
 
@@ -119,7 +119,7 @@ def test_plain_steps_after_prefill_equal_call(projection):
 
 @by_projection
 @by_direction
-def test_plain_scores_are_those_of_full_attention(projection, causal):
+def test_plain_scores_equal_those_of_full_attention(projection, causal):
   layer, x_BxTxD = _layer_and_input(projection, PLAIN, causal=causal)
   config = BlockConfig(d_model=24, n_heads=3, projection=PROJECTIONS[projection], attention=FullAttentionConfig())
   full = build(lambda key: Attention(config, causal, key=key))
@@ -135,7 +135,7 @@ def test_a_longer_sequence_is_hashed():
   np.testing.assert_array_equal(one, other)
 
 
-def test_a_prefix_is_scored_as_its_capacity_says():
+def test_the_capacity_decides_how_a_prefix_is_scored():
   layer, x_BxTxD = _layer_and_input(attention=dataclasses.replace(PLAIN, plain_below=10))
   hashed, _ = _layer_and_input(attention=dataclasses.replace(PLAIN, plain_below=0))
   one, other = (_prefill(each, x_BxTxD[:, :7], LENGTH_B, 11)[0] for each in (layer, hashed))
@@ -146,7 +146,7 @@ def test_a_prefix_is_scored_as_its_capacity_says():
 
 
 def _slow_steps(layer, x_BxTxD):
-  """In each round the last 2 positions of a token's bucket; its own value where there are none."""
+  """Returns attention of each token to the last 2 positions of its bucket in each round, or its own value."""
   q, _, v = (np.asarray(x) for x in layer.projection(x_BxTxD))
   rotations_HxKxRxF = fixed_rotations(0, 3, 8, 2, (4,))
   y_BxTxHxK = v.copy()
@@ -177,8 +177,8 @@ def test_a_step_after_prefill_sees_the_last_keys_of_its_buckets(projection):
   np.testing.assert_allclose(stepped, expected, atol=1e-4)
 
 
-def test_prefill_and_steps_hash_by_the_capacity():
-  # 32 positions have 16 buckets of two a chunk, 11 would have 4.
+def test_the_capacity_sets_the_buckets_of_prefill_and_steps():
+  # 32 positions have 16 buckets, two per chunk; 11 would have 4.
   layer, x_BxTxD = _layer_and_input(attention=LSHAttentionConfig(chunk_length=4, full_below=0))
   _, filled = _prefill(layer, x_BxTxD, jnp.full(3, 11), 32)
   _, stepped = _steps_from(layer, x_BxTxD, layer.init_cache(3, 32), nothing_filled(3))
@@ -186,7 +186,7 @@ def test_prefill_and_steps_hash_by_the_capacity():
   np.testing.assert_array_equal(filled.recent.count_BxHxRxN, stepped.recent.count_BxHxRxN)
 
 
-def test_a_step_copies_nothing_of_the_size_of_its_cache():
+def test_a_step_makes_no_copy_of_its_cache():
   layer, x_BxTxD = _layer_and_input()
   cache = jax.eval_shape(lambda: layer.init_cache(3, 50_000))
   advance = jax.jit(lambda x, cache, filled: layer.step(x, cache, filled), donate_argnums=1)
@@ -209,7 +209,7 @@ def test_prefill_attends_like_call(projection, attention):
 
 
 @by_attention
-def test_what_stands_behind_the_prefix_leaves_no_trace(attention):
+def test_positions_after_the_prefix_have_no_effect(attention):
   layer, x_BxTxD = _layer_and_input(attention=ATTENTIONS[attention])
   prefix = np.arange(11) < np.asarray(LENGTH_B)[:, None]
   other = np.where(prefix[..., None], x_BxTxD, 7)
@@ -218,7 +218,7 @@ def test_what_stands_behind_the_prefix_leaves_no_trace(attention):
   jax.tree.map(np.testing.assert_array_equal, one.recent, other.recent)
 
 
-def test_a_cache_that_is_seen_in_whole_can_grow():
+def test_a_cache_that_queries_see_in_whole_can_grow():
   layer, x_BxTxD = _layer_and_input(attention=ATTENTIONS['in whole'])
   small, large = (_prefill(layer, x_BxTxD[:, :5], jnp.asarray([5, 3, 1]), capacity)[1] for capacity in (6, 12))
   jax.tree.map(np.testing.assert_array_equal, extend_caches(small, 6), large)
@@ -227,7 +227,7 @@ def test_a_cache_that_is_seen_in_whole_can_grow():
 @by_projection
 @by_attention
 @by_direction
-def test_padding_is_seen_by_no_position(projection, attention, causal):
+def test_no_position_sees_padding(projection, attention, causal):
   layer, x_BxTxD = _layer_and_input(projection, ATTENTIONS[attention], causal=causal)
   real_BxT = np.arange(11) < np.asarray([[11], [6], [1]])
   other_BxTxD = np.where(real_BxT[..., None], x_BxTxD, 7)
@@ -237,7 +237,7 @@ def test_padding_is_seen_by_no_position(projection, attention, causal):
 
 @by_projection
 @by_attention
-def test_a_causal_layer_is_blind_to_what_follows(projection, attention):
+def test_a_causal_layer_ignores_later_positions(projection, attention):
   layer, x_BxTxD = _layer_and_input(projection, ATTENTIONS[attention])
   d_x_TxBxTxD = np.asarray(jax.jit(jax.jacrev(lambda x: layer(x)[0].sum((0, 2))))(x_BxTxD))
   depends_TxT = d_x_TxBxTxD.any((1, 3))
@@ -246,7 +246,7 @@ def test_a_causal_layer_is_blind_to_what_follows(projection, attention):
 
 
 @by_attention
-def test_a_layer_in_both_directions_sees_what_follows(attention):
+def test_a_bidirectional_layer_sees_later_positions(attention):
   layer, x_BxTxD = _layer_and_input(attention=ATTENTIONS[attention], causal=False)
   d_x_BxTxD = np.asarray(jax.jit(jax.grad(lambda x: layer(x)[0][:, 3].sum()))(x_BxTxD))
   assert d_x_BxTxD[:, 4:].any()
@@ -261,10 +261,10 @@ def test_dropout_needs_a_key(attention):
   assert np.any(call(layer, x_BxTxD, key=KEY)[0] != call(without, x_BxTxD, key=KEY)[0])
 
 
-# --- Choices ---------------------------------------------------------------------------------------------------------
+# --- Routing ---------------------------------------------------------------------------------------------------------
 
 
-def test_choices_are_the_buckets_of_every_round():
+def test_routing_has_the_buckets_of_every_round():
   _, buckets = call(*_layer_and_input())
   assert buckets.shape == (3, 3, 2, 11) and buckets.dtype == jnp.uint8
   np.testing.assert_array_equal(np.unique(buckets), range(4))
@@ -275,7 +275,7 @@ def test_more_buckets_need_a_wider_type():
   assert jax.eval_shape(call, *_layer_and_input(attention=many))[1].dtype == jnp.uint16
 
 
-def test_given_choices_are_repeated():
+def test_given_routing_is_repeated():
   layer, x_BxTxD = _layer_and_input()
   other_BxTxD = np.random.default_rng(9).normal(size=x_BxTxD.shape)
   given = call(layer, other_BxTxD)[1]
@@ -284,14 +284,14 @@ def test_given_choices_are_repeated():
   assert np.any(y_BxTxD != call(layer, x_BxTxD)[0])
 
 
-def test_a_call_with_its_own_choices_is_the_same_call():
+def test_a_call_with_its_own_routing_gives_the_same_result():
   dropping = LSHAttentionConfig(**vars(IN_BUCKETS) | {'dropout': 0.3})
   layer, x_BxTxD = _layer_and_input(attention=dropping)
   y_BxTxD, routing = call(layer, x_BxTxD, key=KEY)
   np.testing.assert_array_equal(call(layer, x_BxTxD, key=KEY, routing=routing)[0], y_BxTxD)
 
 
-def test_hashes_follow_the_key_and_without_one_the_seed():
+def test_hashes_depend_on_the_key_or_else_on_the_seed():
   layer, x_BxTxD = _layer_and_input()
   reseeded, _ = _layer_and_input(attention=LSHAttentionConfig(**vars(IN_BUCKETS) | {'seed': 1}))
   keyed, other_key, seeded, other_seed = (
@@ -305,7 +305,7 @@ def test_hashes_follow_the_key_and_without_one_the_seed():
 
 
 def _reference_layer(weights, attention, causal):
-  """Its weights lie head by head."""
+  """Returns our layer with weights of the reference, which are stored head by head."""
   n_heads, d_model, _ = weights['qk'].shape
   projection = DenseProjectionConfig(bias=False, share_qk=True)
   config = BlockConfig(d_model=d_model, n_heads=n_heads, projection=projection, attention=attention)
@@ -317,18 +317,18 @@ def _reference_layer(weights, attention, causal):
 
 
 @pytest.mark.parametrize('tag', ['causal_h1', 'noncausal_h1', 'causal_h2'])
-def test_the_layer_is_that_of_the_reference(tag):
+def test_the_layer_agrees_with_the_reference(tag):
   r = load('lsh_attention')
   n_rounds, causal = int(r[f'{tag}_n_hashes']), bool(r[f'{tag}_causal'])
   attention = LSHAttentionConfig(chunk_length=4, n_rounds=n_rounds, n_buckets=(8,), full_below=0)
   layer = _reference_layer({name: r[f'{tag}_w_{name}'] for name in ('qk', 'v', 'o')}, attention, causal)
   routing = r[f'{tag}_buckets'].reshape(2, 2, n_rounds, 16) - 8 * np.arange(n_rounds)[:, None]
-  # What two rounds cost the reference in precision is told in tests/ops/test_lsh.py.
+  # With two rounds, the reference is less precise; see tests/ops/test_lsh.py.
   tolerance = 2e-2 if n_rounds == 2 else TOLERANCE
   np.testing.assert_allclose(call(layer, r['x'], routing=routing)[0], r[f'{tag}_y'], atol=tolerance)
 
 
-def test_the_plain_path_is_that_of_the_reference():
+def test_the_plain_path_agrees_with_the_reference():
   r = load('self_attention')
   layer = _reference_layer({'qk': r['w_q'], 'v': r['w_v'], 'o': r['w_o']}, LSHAttentionConfig(), True)
   np.testing.assert_allclose(call(layer, r['x'])[0], r['y_causal_shareqk'], atol=TOLERANCE)

@@ -1,4 +1,4 @@
-"""What the mixture baselines have in common. B 2, T 9, D 24, E 5 experts of F 6 units."""
+"""Tests of all mixtures of experts. B 2, T 9, D 24, E 5 experts of F 6 units."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from terraformer.layers.mixture_of_experts import BlockSparseFF, SwitchFF
 from tests.weights import build, call, step
 
 KINDS = {
-  # Each training call is hard: a soft one has no choice to test.
+  # Every training call is hard; a soft call has no routing to test.
   BlockSparseFF: BlockSparseFFConfig(d_ff=30, n_experts=5, temperature=0.0, hard_probability=1.0),
   SwitchFF: SwitchFFConfig(d_ff=30, n_experts=5, temperature=0.0),
 }
@@ -34,7 +34,7 @@ def test_step_equals_call(kind, seed):
 
 
 @by_kind
-def test_a_step_reads_the_chosen_expert_only(kind):
+def test_a_step_reads_only_the_selected_expert(kind):
   layer = _layer(kind)
   x_1xD = X_BXTXD[:1, 0]
   expected = step(layer, x_1xD)
@@ -45,7 +45,7 @@ def test_a_step_reads_the_chosen_expert_only(kind):
 
 
 @by_kind
-def test_choices_are_the_largest_logits(kind):
+def test_the_expert_with_the_largest_logit_is_selected(kind):
   layer = _layer(kind)
   expected_BxT = (X_BXTXD @ np.asarray(layer.router_DxE[...])).argmax(-1)
   np.testing.assert_array_equal(call(layer, X_BXTXD)[1], expected_BxT)
@@ -53,18 +53,18 @@ def test_choices_are_the_largest_logits(kind):
 
 @by_kind
 @by_seed
-def test_given_choices_are_used_in_place_of_the_largest_logits(kind, seed):
+def test_given_experts_are_used_instead_of_the_largest_logits(kind, seed):
   layer = _layer(kind, seed)
   expert_BxT = np.random.default_rng(seed).integers(0, 5, (2, 9)).astype(np.uint8)
   y_BxTxD, used_BxT = call(layer, X_BXTXD, routing=expert_BxT)
   np.testing.assert_array_equal(used_BxT, expert_BxT)
-  # An expert that no token was given could hold anything.
+  # Only the tokens of expert 3 can be compared.
   only_BxTxD, _ = call(layer, X_BXTXD, routing=np.full((2, 9), 3, np.uint8))
   np.testing.assert_allclose(np.asarray(y_BxTxD)[expert_BxT == 3], np.asarray(only_BxTxD)[expert_BxT == 3], atol=1e-5)
 
 
 @by_kind
-def test_noisy_choices_given_back_reproduce_the_call(kind):
+def test_the_routing_of_a_noisy_call_reproduces_it(kind):
   layer = _layer(kind, temperature=5.0)
   y_BxTxD, expert_BxT = call(layer, X_BXTXD, key=jax.random.key(3))
   assert np.any(expert_BxT != layer.logits(X_BXTXD).argmax(-1))
@@ -79,7 +79,7 @@ def _training_gradient(layer, x_BxTxD):
 
 @by_kind
 @by_seed
-def test_experts_that_are_not_chosen_learn_nothing(kind, seed):
+def test_experts_that_are_not_selected_learn_nothing(kind, seed):
   layer = _layer(kind, seed)
   x_1x1xD = X_BXTXD[:1, :1]
   expert = int(call(layer, x_1x1xD)[1][0, 0])
@@ -89,14 +89,14 @@ def test_experts_that_are_not_chosen_learn_nothing(kind, seed):
 
 
 @by_kind
-def test_half_precision_stays_so(kind):
+def test_bfloat16_inputs_give_bfloat16(kind):
   layer = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), _layer(kind))
   y_BxTxD, _ = jax.eval_shape(lambda x, key: layer(x, key=key), X_BXTXD.astype(jnp.bfloat16), jax.random.key(0))
   assert y_BxTxD.dtype == jnp.bfloat16
 
 
 @by_kind
-def test_dropout_is_one_draw_for_all_tokens_of_a_call(kind):
+def test_all_tokens_of_a_call_share_one_dropout_mask(kind):
   y_BxTxD, _ = call(_layer(kind, rate=0.5), X_BXTXD, key=jax.random.key(0))
   dropped_BxTxD = np.asarray(y_BxTxD) == 0
   assert 0 < dropped_BxTxD.mean() < 1 and (dropped_BxTxD == dropped_BxTxD[:1, :1]).all()

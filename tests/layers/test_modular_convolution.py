@@ -1,4 +1,4 @@
-"""B 2, T 7, S 4 modules of W 6; kernels of C positions by E modules."""
+"""B 2, T 7, S 4 modules of W 6; kernels of C positions times E modules."""
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +26,14 @@ def _slow(layer, x_BxTxSxW):
 
 @pytest.mark.parametrize(('length_kernel', 'module_kernel'), [(3, 3), (2, 5), (1, 1)])
 @pytest.mark.parametrize('seed', range(3))
-def test_the_convolution_is_that_of_a_loop(seed, length_kernel, module_kernel):
+def test_the_convolution_equals_a_loop(seed, length_kernel, module_kernel):
   layer = _layer(length_kernel, module_kernel, seed)
   x_BxTxSxW = np.random.default_rng(seed).normal(size=(2, 7, 4, 6)).astype(np.float32)
   np.testing.assert_allclose(call(layer, x_BxTxSxW), _slow(layer, x_BxTxSxW), atol=1e-5)
 
 
 @pytest.mark.parametrize('tag', ['k3_l3', 'k1_l3', 'k3_l1'])
-def test_the_output_is_that_of_the_reference(tag):
+def test_the_output_agrees_with_the_reference(tag):
   r = load('locally_conv_dense')
   module_kernel, length_kernel = int(r[f'{tag}_kernel_size']), int(r[f'{tag}_length_kernel_size'])
   layer = build(lambda key: ModularConvolution(4, length_kernel, module_kernel, key=key))
@@ -42,35 +42,35 @@ def test_the_output_is_that_of_the_reference(tag):
   np.testing.assert_allclose(y_BxTxSxW.reshape(2, 7, 16), r[f'{tag}_y'], atol=TOLERANCE)
 
 
-def test_valid_leaves_out_the_positions_without_a_past():
+def test_valid_omits_the_first_positions():
   layer = _layer(3, 3)
   x_BxTxSxW = np.random.default_rng(0).normal(size=(2, 7, 4, 6)).astype(np.float32)
   np.testing.assert_allclose(layer.valid(x_BxTxSxW), call(layer, x_BxTxSxW)[:, 2:], atol=1e-6)
 
 
 @pytest.mark.parametrize(('length_kernel', 'module_kernel'), [(3, 3), (2, 5), (1, 1)])
-def test_the_last_of_what_is_seen_equals_all_positions(length_kernel, module_kernel):
+def test_steps_equal_call(length_kernel, module_kernel):
   layer = _layer(length_kernel, module_kernel)
   x_BxTxSxW = np.random.default_rng(0).normal(size=(2, 7, 4, 6)).astype(np.float32)
   cache, stepped = layer.init_cache(2, 4), []
   for t in range(7):
-    seen, cache = layer.see(x_BxTxSxW[:, t], cache)
-    stepped.append(layer.last(seen))
+    window, cache = layer.window_step(x_BxTxSxW[:, t], cache)
+    stepped.append(layer.apply_to_window(window))
   np.testing.assert_allclose(np.stack(stepped, 1), call(layer, x_BxTxSxW), atol=1e-5)
 
 
-def test_what_is_kept_of_many_positions_is_what_is_kept_one_by_one():
+def test_the_cache_after_many_positions_equals_that_of_steps():
   layer = _layer(3, 3)
   x_BxTxSxW = np.random.default_rng(0).normal(size=(2, 7, 4, 6)).astype(np.float32)
   caches = [layer.init_cache(2, 4)]
   for t in range(7):
-    caches.append(layer.see(x_BxTxSxW[:, t], caches[-1])[1])
+    caches.append(layer.window_step(x_BxTxSxW[:, t], caches[-1])[1])
   length_B = [4, 1]
   expected = np.stack([caches[length][example] for example, length in enumerate(length_B)])
   np.testing.assert_array_equal(layer.cache_after(x_BxTxSxW, np.asarray(length_B)), expected)
 
 
-def test_nothing_comes_from_later_positions():
+def test_results_do_not_depend_on_later_positions():
   layer = _layer(3, 3)
   fourth = lambda x_BxTxSxW: layer(x_BxTxSxW)[:, 3].sum()  # noqa: E731
   d_x_BxTxSxW = np.asarray(jax.jit(jax.grad(fourth))(jnp.ones((2, 7, 4, 6))))

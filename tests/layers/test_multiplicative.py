@@ -17,19 +17,19 @@ def _reference():
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_a_module_is_a_gated_input_through_the_shared_projection(seed):
+def test_a_module_is_the_gated_input_times_the_shared_projection(seed):
   layer = build(lambda key: MultiplicativeDense(4, 24, 20, key=key), seed)
   x_BxD = np.random.default_rng(seed).normal(size=(3, 24)).astype(np.float32)
   modules = [(x_BxD * layer.gating_SxD[...][s]) @ layer.projection_DxW[...] + layer.bias_SxW[...][s] for s in range(4)]
   np.testing.assert_allclose(call(layer, x_BxD), np.concatenate(modules, -1), atol=1e-5)
 
 
-def test_the_output_is_that_of_the_reference():
+def test_the_output_agrees_with_the_reference():
   layer, r = _reference()
   np.testing.assert_allclose(call(layer, r['x']), r['y'], atol=TOLERANCE)
 
 
-def test_gradients_are_those_of_the_reference():
+def test_gradients_agree_with_the_reference():
   layer, r = _reference()
   gradients = jax.jit(jax.grad(lambda layer, x: (layer(x) * r['cotangent']).sum(), argnums=(0, 1)))
   d_layer, d_x = gradients(layer, r['x'])
@@ -44,5 +44,5 @@ def test_gradients_are_those_of_the_reference():
 
 
 def test_modules_must_divide_the_outputs():
-  with pytest.raises(ValueError, match='expected d_out a multiple of 4, found 22'):
+  with pytest.raises(ValueError, match=r'^d_out: expected a multiple of n_modules \(4\), found 22'):
     MultiplicativeDense(4, 24, 22, key=jax.random.key(0))

@@ -1,4 +1,4 @@
-"""S 4 modules of 6, D 24 inputs."""
+"""S 4 modules of W 6, D 24 inputs."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from tests.weights import build, call
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_a_module_is_a_gated_input_through_the_shared_projection_and_its_own_kernel(seed):
+def test_a_module_is_the_gated_input_times_the_shared_projection_and_its_own_kernel(seed):
   layer = build(lambda key: MultiplicativeModularDense(4, 24, key=key), seed)
   x_BxD = np.random.default_rng(seed).normal(size=(3, 24)).astype(np.float32)
   gating, projection, modular, bias = (
@@ -20,7 +20,7 @@ def test_a_module_is_a_gated_input_through_the_shared_projection_and_its_own_ker
   np.testing.assert_allclose(call(layer, x_BxD), np.concatenate(modules, -1), atol=1e-5)
 
 
-def test_the_output_is_that_of_the_reference():
+def test_the_output_agrees_with_the_reference():
   r = load('mult_modular_sparse_dense')
   layer = build(lambda key: MultiplicativeModularDense(int(r['sparsity']), r['x'].shape[-1], key=key))
   assign(layer, gating_SxD=r['w_multiplier'], projection_DxW=r['w_kernel_mult'])
@@ -29,5 +29,5 @@ def test_the_output_is_that_of_the_reference():
 
 
 def test_modules_must_divide_the_width():
-  with pytest.raises(ValueError, match='expected d_model a multiple of 4, found 22'):
+  with pytest.raises(ValueError, match=r'^d_model: expected a multiple of n_modules \(4\), found 22'):
     MultiplicativeModularDense(4, 22, key=jax.random.key(0))

@@ -9,7 +9,7 @@ from terraformer.layers.make import make_output
 from terraformer.layers.parameter import facts_of
 from tests.weights import build, call
 
-# The weights of each layer, its bias included.
+# The number of parameters of each layer, with its bias.
 SIZES = {DenseOutputConfig(): 24 * 30 + 30, LowRankOutputConfig(5): 24 * 5 + 5 * 30 + 30, SparseOutputConfig(3): 342}
 by_config = pytest.mark.parametrize('config', SIZES)
 
@@ -30,6 +30,6 @@ def test_a_config_makes_its_layer(config):
 
 
 @by_config
-def test_the_outputs_are_named_as_the_vocabulary(config):
+def test_the_outputs_have_the_logical_axis_vocab(config):
   axes = facts_of(_layer(config))
   assert any('vocab' in facts.axes for facts in axes.values())

@@ -1,4 +1,4 @@
-"""Initial values are those of the authors' code: bounds and standard deviations of arrays of at least 1,000 numbers."""
+"""Initial values have the bounds and standard deviations of the authors' code; arrays have at least 1,000 numbers."""
 
 import math
 
@@ -61,7 +61,7 @@ UNIFORM = {
   'sru_gates': (lambda: SRU(SRUConfig(40), key=KEY).gates.kernel_DxF, _glorot(40, 120)),
   'multiplicative_projection': (lambda: MultiplicativeDense(4, 60, 80, key=KEY).projection_DxW, _glorot(60, 20)),
   'modular_projection': (lambda: _modular().projection_DxW, _glorot(80, 20)),
-  # The modules are not counted.
+  # The fans do not count the modules.
   'modular_kernel': (lambda: _modular().modular_SxWxV, _glorot(20, 20)),
   'controller_in': (lambda: _sparse_ff().controller_DxR, _glorot(60, 20)),
   'controller_out': (lambda: _sparse_ff().controller_RxMxN, _glorot(20, 1200)),
@@ -81,7 +81,7 @@ NORMAL = {
   'gating': (lambda: MultiplicativeDense(8, 200, 80, key=KEY).gating_SxD, 0.5),
   'modular_gating': (lambda: MultiplicativeModularDense(8, 200, key=KEY).gating_SxD, 0.5),
   'axial_positions': (lambda: AxialPositions(AxialPositionsConfig((50,), (60,)), 50, 60, key=KEY).tables_CxW[0], 1.0),
-  # The fans are the widths of a module alone: the kernel's 9 taps are not counted.
+  # The fans are the widths of one module; they do not count the kernel's 9 taps.
   'convolution': (lambda: ModularConvolution(20, 3, 3, key=KEY).kernel_CxExVxW, math.sqrt(2 / 40)),
   'dense_bias': (lambda: Dense(2, 1500, key=KEY).bias_F, 1e-6),
   'convolution_bias': (lambda: ModularConvolution(1500, 1, 1, key=KEY).bias_W, 1e-6),
@@ -98,28 +98,28 @@ NORMAL = {
 def test_matrices_are_uniform_within_the_bound(name):
   make, bound = UNIFORM[name]
   values = np.asarray(make()[...])
-  # The variance of n uniform numbers has a relative standard deviation of 0.9 / sqrt(n), their root half of it.
+  # The variance of n uniform numbers has a relative standard deviation of 0.9 / sqrt(n), and its root half of that.
   assert np.abs(values).max() <= bound
   np.testing.assert_allclose(values.std(), bound / math.sqrt(3), rtol=4 * 0.45 / math.sqrt(values.size))
 
 
 @pytest.mark.parametrize('name', NORMAL)
-def test_others_are_normal_of_the_deviation(name):
+def test_other_arrays_are_normal_with_their_standard_deviation(name):
   make, deviation = NORMAL[name]
   values = np.asarray(make()[...])
   np.testing.assert_allclose(values.std(), deviation, rtol=4 / math.sqrt(2 * values.size))
-  # A uniform of this deviation ends at 1.73; of 1,000 normal numbers the largest is beyond 2.5 but for one case in 1e5.
+  # Uniform numbers end at 1.73 deviations. The largest of 1,000 normal numbers exceeds 2.5 but for one case in 1e5.
   assert np.abs(values).max() > 2.5 * deviation
 
 
-def test_normalisation_starts_as_the_identity():
+def test_normalization_starts_with_scale_1_and_bias_0():
   layer = LayerNorm(LayerNormConfig(), 24)
   assert (layer.scale_D[...] == 1).all() and (layer.bias_D[...] == 0).all()
   assert (RMSNorm(RMSNormConfig(), 24).scale_D[...] == 1).all()
 
 
 @pytest.mark.parametrize(('one', 'other'), [('query', 'key'), ('query', 'value'), ('key', 'value')])
-def test_submodules_start_from_draws_of_their_own(one, other):
+def test_submodules_have_different_initial_values(one, other):
   layer = SparseProjection(SparseProjectionConfig(4, 3, 1), 24, 3, key=KEY)
   kernels = (getattr(layer, name).kernel_CxExVxW[...] for name in (one, other))
   assert not np.allclose(*kernels)

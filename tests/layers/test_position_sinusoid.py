@@ -17,7 +17,7 @@ def _layer(**config):
   return SinusoidPositions(SinusoidPositionsConfig(**config), 9, 24, key=jax.random.key(0))
 
 
-def test_nothing_is_stored():
+def test_there_are_no_parameters():
   assert not jax.tree.leaves(_layer())
 
 
@@ -31,7 +31,7 @@ def test_each_example_has_its_own_position_however_late():
 
 
 @pytest.mark.parametrize(('max_offset', 'n_starts'), [(1, 2), (100, 3)])
-def test_offsets_go_to_the_largest_or_to_the_last_position(max_offset, n_starts):
+def test_offsets_end_at_the_largest_offset_or_the_last_position(max_offset, n_starts):
   y_BxTxD = np.asarray(call(_layer(max_offset=max_offset, start_from_zero=0.0), ZEROS, key=jax.random.key(0)))
   shifted_SxTxD = sinusoids(jnp.arange(n_starts)[:, None] + jnp.arange(7), 24)
   is_shifted_BxS = np.abs(y_BxTxD[:, None] - shifted_SxTxD).max((2, 3)) < 1e-5

@@ -1,4 +1,4 @@
-"""What all kinds of positions have in common. B 3, T 9, D 24, 16 positions."""
+"""Tests of all kinds of positions. B 3, T 9, D 24, 16 positions."""
 
 import jax
 import numpy as np
@@ -56,7 +56,7 @@ def test_with_a_key_examples_start_at_different_positions(name):
 
 
 @by_config
-def test_layers_can_be_initialised_under_vmap(name):
+def test_layers_can_be_initialized_under_vmap(name):
   keys = jax.random.split(jax.random.key(0), 2)
   stacked = jax.eval_shape(jax.vmap(lambda key: make_positions(CONFIGS[name], 16, 24, key=key)), keys)
   assert all(leaf.shape[0] == 2 for leaf in jax.tree.leaves(stacked))

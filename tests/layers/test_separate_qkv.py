@@ -1,4 +1,4 @@
-"""B 2, T 5, D 24, S 4 modules, H 3 heads that do not coincide with modules."""
+"""B 2, T 5, D 24, S 4 modules, H 3 heads, which cut across modules."""
 
 import dataclasses
 
@@ -40,7 +40,7 @@ def test_step_equals_call(kind, index):
 
 
 @by_kind
-def test_merge_joins_the_heads_before_the_output(kind):
+def test_heads_are_joined_before_the_output_layer(kind):
   layer = _layer(kind)
   heads_BxTxHxK = np.stack(np.split(X_BXTXD, 3, axis=-1), axis=2)
   np.testing.assert_allclose(layer.project_output(heads_BxTxHxK), layer.output(X_BXTXD), atol=1e-5)
@@ -65,7 +65,7 @@ def _causal_attention(layer, x_BxTxD):
   return layer.project_output(dot_product_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), visible_1xTxT))
 
 
-def test_causal_attention_between_is_that_of_the_reference():
+def test_causal_attention_with_the_projection_agrees_with_the_reference():
   r = load('mult_modular_attention')
   config = ModularProjectionConfig(int(r['sparsity']))
   layer = build(lambda key: ModularProjection(config, r['x'].shape[-1], int(r['n_heads']), key=key))

@@ -31,7 +31,7 @@ def test_step_equals_call(multiply_by_controller_output, seed):
   np.testing.assert_allclose(stepped, y_BxTxD, atol=1e-4)
 
 
-def test_a_step_reads_the_chosen_rows_only():
+def test_a_step_reads_only_the_selected_rows():
   layer = _layer()
   x_1xD = X_BXTXD[:1, 0]
   expected = step(layer, x_1xD)
@@ -42,7 +42,7 @@ def test_a_step_reads_the_chosen_rows_only():
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_given_choices_are_used_in_place_of_the_largest_logits(seed):
+def test_given_units_are_used_instead_of_the_largest_logits(seed):
   layer = _layer(seed)
   units_BxTxM = np.random.default_rng(seed).integers(0, 6, (2, 9, 5)).astype(np.uint8)
   y_BxTxD, used_BxTxM = call(layer, X_BXTXD, routing=units_BxTxM)
@@ -53,7 +53,7 @@ def test_given_choices_are_used_in_place_of_the_largest_logits(seed):
   np.testing.assert_allclose(y_BxTxD, expected, atol=1e-4)
 
 
-def test_noisy_choices_given_back_reproduce_the_call():
+def test_the_routing_of_a_noisy_call_reproduces_it():
   layer = _layer(temperature=5.0, hard_probability=1.0)
   y_BxTxD, units_BxTxM = call(layer, X_BXTXD, key=jax.random.key(3))
   assert np.any(units_BxTxM != layer.logits(X_BXTXD).argmax(-1))
@@ -67,18 +67,18 @@ def test_hard_training_without_noise_has_the_value_of_evaluation():
   np.testing.assert_allclose(y_BxTxD, call(layer, X_BXTXD)[0], atol=1e-5)
 
 
-def test_a_training_call_is_wholly_hard_in_the_given_share_of_calls_or_wholly_soft():
+def test_the_given_share_of_training_calls_is_hard_and_all_others_are_soft():
   layer = _layer(hard_probability=0.3)
   hard, soft = (call(_layer(hard_probability=p), X_BXTXD, key=jax.random.key(0))[0] for p in (1.0, 0.0))
   calls = jax.jit(lambda keys: jax.lax.map(lambda key: layer(X_BXTXD, key=key)[0], keys))
   y_CxBxTxD = np.asarray(calls(jax.random.split(jax.random.key(1), 400)))
   is_hard, is_soft = (np.abs(y_CxBxTxD - one).max((1, 2, 3)) < 1e-5 for one in (hard, soft))
   assert (is_hard ^ is_soft).all()
-  # 400 draws: 0.09 is four standard deviations.
+  # 400 samples: 0.09 is four standard deviations.
   assert abs(is_hard.mean() - 0.3) < 0.09
 
 
-def test_dropout_is_one_draw_for_all_tokens_of_a_call():
+def test_all_tokens_of_a_call_share_one_dropout_mask():
   y_BxTxD, _ = call(_layer(rate=0.5), X_BXTXD, key=jax.random.key(0))
   dropped_BxTxD = np.asarray(y_BxTxD) == 0
   assert 0 < dropped_BxTxD.mean() < 1 and (dropped_BxTxD == dropped_BxTxD[:1, :1]).all()
@@ -100,7 +100,7 @@ def _reference(name, gain=False):
 
 
 def _ours(arrays):
-  """The reference's weights or gradients in our layout."""
+  """Returns the reference's weights or gradients in our layout."""
   return {
     'controller_DxR': arrays['m1'],
     'controller_RxMxN': arrays['m2'],
@@ -111,33 +111,33 @@ def _ours(arrays):
   }
 
 
-def test_logits_are_those_of_the_reference():
+def test_logits_agree_with_the_reference():
   layer, r = _reference('sparse_ff_eval')
   np.testing.assert_allclose(layer.logits(r['x']).reshape(10, 8, 4), r['mask_logits'], atol=TOLERANCE)
 
 
-def test_choices_are_those_of_the_reference():
+def test_selected_units_agree_with_the_reference():
   layer, r = _reference('sparse_ff_eval')
   np.testing.assert_array_equal(call(layer, r['x'])[1].reshape(10, 8), r['quant_mask'])
 
 
 @pytest.mark.parametrize('gain', [False, True])
-def test_the_output_is_that_of_the_reference(gain):
+def test_the_output_agrees_with_the_reference(gain):
   layer, r = _reference('sparse_ff_eval', gain)
   np.testing.assert_allclose(
     call(layer, r['x'])[0], r['y_multiply_by_controller_output' if gain else 'y'], atol=TOLERANCE
   )
 
 
-def test_steps_are_those_of_the_reference():
+def test_steps_agree_with_the_reference():
   layer, r = _reference('sparse_ff_eval')
   stepped = np.stack([step(layer, r['x'][:, t]) for t in range(5)], 1)
   np.testing.assert_allclose(stepped, r['y_predict'], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize('name', TRAINING)
-def test_training_is_that_of_the_reference(name):
-  # Its noisy choices are given; that its noise leads to them is tested with `select_units`.
+def test_training_agrees_with_the_reference(name):
+  # The reference's noisy choices are given here; the test of `select_units` shows that its noise leads to them.
   layer, r = _reference(name)
 
   def loss(layer, x_BxTxD):
@@ -157,7 +157,7 @@ def _training_gradient(layer, x_BxTxD):
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_units_that_are_not_chosen_learn_nothing(seed):
+def test_units_that_are_not_selected_learn_nothing(seed):
   layer = _layer(seed, hard_probability=1.0)
   x_1x1xD = X_BXTXD[:1, :1]
   units_M = call(layer, x_1x1xD)[1][0, 0]

@@ -1,4 +1,4 @@
-"""B 3, T 9, D 24, S 4 modules, H 3 heads that do not coincide with modules; the prefix has 5 positions.
+"""B 3, T 9, D 24, S 4 modules, H 3 heads, which cut across modules; the prefix has 5 positions.
 
 `reference/check.py` compares every stage and option with the authors' code.
 """
@@ -68,41 +68,41 @@ def test_prefill_projects_like_call(config):
     np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-def _merge_and_input(config, seed=0):
+def _layer_and_heads(config, seed=0):
   layer, y_BxTxD = _layer_and_input(config, seed)
   return layer, y_BxTxD.reshape(3, 9, 3, 8)
 
 
 @jax.jit
-def _merge_in_parts(layer, y_BxTxHxK, length_B):
-  """All at once; the first 5 in a prefill and what follows `length_B` of them in steps, and where that stands."""
+def _outputs_by_steps_and_call(layer, y_BxTxHxK, length_B):
+  """Returns the outputs after the first `length_B` positions: from steps after a prefill of 5, and from one call."""
   _, cache = layer.output_prefill(y_BxTxHxK[:, :5], length_B)
   position_BxT = length_B[:, None] + jnp.arange(4)
   rest_BxTxHxK = jnp.take_along_axis(y_BxTxHxK, position_BxT[..., None, None], axis=1)
-  _, merged_TxBxD = jax.lax.scan(
+  _, stepped_TxBxD = jax.lax.scan(
     lambda cache, y_BxHxK: layer.output_step(y_BxHxK, cache)[::-1], cache, rest_BxTxHxK.swapaxes(0, 1)
   )
   expected_BxTxD = jnp.take_along_axis(layer.project_output(y_BxTxHxK), position_BxT[..., None], axis=1)
-  return merged_TxBxD.swapaxes(0, 1), expected_BxTxD
+  return stepped_TxBxD.swapaxes(0, 1), expected_BxTxD
 
 
 @pytest.mark.parametrize('config', OUTPUTS)
 @pytest.mark.parametrize('seed', range(3))
-def test_merging_in_steps_after_prefill_equals_merging_all(config, seed):
-  layer, y_BxTxHxK = _merge_and_input(config, seed)
-  stepped, expected = _merge_in_parts(layer, y_BxTxHxK, jnp.asarray([5, 1, 0]))
+def test_output_steps_after_output_prefill_equal_project_output(config, seed):
+  layer, y_BxTxHxK = _layer_and_heads(config, seed)
+  stepped, expected = _outputs_by_steps_and_call(layer, y_BxTxHxK, jnp.asarray([5, 1, 0]))
   np.testing.assert_allclose(stepped, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize('config', OUTPUTS)
-def test_the_first_merge_step_starts_from_the_initial_cache(config):
-  layer, y_BxTxHxK = _merge_and_input(config)
+def test_the_first_output_step_starts_from_the_initial_cache(config):
+  layer, y_BxTxHxK = _layer_and_heads(config)
   stepped, _ = layer.output_step(y_BxTxHxK[:, 0], layer.init_output_cache(3))
   np.testing.assert_allclose(stepped, layer.project_output(y_BxTxHxK)[:, 0], atol=1e-4)
 
 
 def test_by_default_the_result_of_attention_is_not_projected_again():
-  layer, y_BxTxHxK = _merge_and_input(OUTPUTS[0])
+  layer, y_BxTxHxK = _layer_and_heads(OUTPUTS[0])
   np.testing.assert_array_equal(layer.project_output(y_BxTxHxK), y_BxTxHxK.reshape(3, 9, 24))
 
 
@@ -117,7 +117,7 @@ def test_all_positions_are_computed_without_a_cache(config, monkeypatch):
   layer, x_BxTxD = _layer_and_input(config)
 
   def refuse(*_):
-    raise AssertionError('a cache that nobody asked for')
+    raise AssertionError('computed a cache')
 
   monkeypatch.setattr(ModularConvolution, 'cache_after', refuse)
   q_BxTxHxK, _, _ = layer(x_BxTxD)

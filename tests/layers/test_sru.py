@@ -1,4 +1,4 @@
-"""B 3, T 9, W 5; the prefix has 5 positions, of which 5, 2 and 0 count."""
+"""B 3, T 9, W 5; the prefix has 5 positions, of which 5, 2 and 0 are real."""
 
 import jax
 import jax.numpy as jnp
@@ -47,12 +47,12 @@ def test_a_step_after_prefill_continues_each_example_where_it_ends(seed):
 
 
 @by_tanh
-def test_the_output_is_that_of_the_reference(tanh):
+def test_the_output_agrees_with_the_reference(tanh):
   layer, r = _reference(tanh)
   np.testing.assert_allclose(call(layer, r['x']), r['y_tanh' if tanh else 'y'], atol=TOLERANCE)
 
 
-def test_steps_are_those_of_the_reference():
+def test_steps_agree_with_the_reference():
   layer, r = _reference()
   state_BxW = layer.init_cache(2)
   for t in range(7):
@@ -60,7 +60,7 @@ def test_steps_are_those_of_the_reference():
     np.testing.assert_allclose(y_BxW, r['y_predict_stepwise'][:, t], atol=TOLERANCE, err_msg=f'position {t}')
 
 
-def test_gradients_are_those_of_the_reference():
+def test_gradients_agree_with_the_reference():
   layer, r = _reference()
   gradients = jax.jit(jax.grad(lambda layer, x: (layer(x) * r['cotangent']).sum(), argnums=(0, 1)))
   d_layer, d_x = gradients(layer, r['x'])

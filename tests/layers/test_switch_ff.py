@@ -1,4 +1,4 @@
-"""B 2, T 9, D 24, E 5 experts of F 6 units; what the experts have in common is in `test_expert_ff`."""
+"""B 2, T 9, D 24, E 5 experts of F 6 units. `test_mixture_of_experts` tests what all mixtures share."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ def _layer(seed=0, **changes):
 
 
 def _slow(layer, expert_BxT):
-  """Token by token: one expert, times its probability."""
+  """Returns, token by token, the result of one expert times its probability."""
   w1, w2, router = (np.asarray(p[...]) for p in (layer.w1_ExFxD, layer.w2_ExFxD, layer.router_DxE))
   y_BxTxD = np.zeros_like(X_BXTXD)
   for b, t in np.ndindex(2, 9):
@@ -31,13 +31,13 @@ def _slow(layer, expert_BxT):
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_in_evaluation_the_likeliest_expert_serves_times_its_probability(seed):
+def test_evaluation_scales_the_most_likely_expert_by_its_probability(seed):
   layer = _layer(seed)
   likeliest_BxT = (X_BXTXD @ np.asarray(layer.router_DxE[...])).argmax(-1)
   np.testing.assert_allclose(call(layer, X_BXTXD)[0], _slow(layer, likeliest_BxT), atol=1e-4)
 
 
-def test_in_training_the_probability_is_that_without_the_noise():
+def test_training_scales_by_the_probability_without_noise():
   layer = _layer(temperature=5.0)
   y_BxTxD, expert_BxT = call(layer, X_BXTXD, key=jax.random.key(0))
   np.testing.assert_allclose(y_BxTxD, _slow(layer, expert_BxT), atol=1e-4)
@@ -45,7 +45,7 @@ def test_in_training_the_probability_is_that_without_the_noise():
 
 @jax.jit
 def _router_gradients(layer):
-  """By automatic differentiation, and by that of the probability of the chosen expert alone."""
+  """Returns the router's gradient by automatic differentiation, and that through the selected expert's probability."""
   chosen_BxTxE = jnp.eye(5)[(X_BXTXD @ layer.router_DxE[...]).argmax(-1)]
 
   def slow(router_DxE):
@@ -59,6 +59,6 @@ def _router_gradients(layer):
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_the_router_learns_by_the_probability_of_the_chosen(seed):
+def test_the_router_learns_through_the_probability_of_the_selected_expert(seed):
   found, expected = _router_gradients(_layer(seed))
   np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Small models that between them have every mechanism, in each model, residual and attention.
+"""Small models that together cover every mechanism, with each model, residual and attention.
 
 B 3 examples of S 9, 4 and 0 source tokens and T 7, 7 and 3 target tokens; D 24, H 3, V 20.
 """
@@ -45,14 +45,14 @@ SCALED_FF = SparseFFConfig(30, 6, 7, multiply_by_controller_output=True)
 EXPERTS, SWITCH = BlockSparseFFConfig(30, 6), SwitchFFConfig(30, 6)
 RMS, SRU = RMSNormConfig(), SRUConfig(5)
 PLAIN = PlainResidualConfig()
-# Chunks of 4 positions; sequences and caches of up to 16 positions, which are all here, are seen in whole.
+# Chunks of 4 positions. In sequences and caches of up to 16 positions, such as all of these, queries see all positions.
 LSH_IN_WHOLE = LSHAttentionConfig(chunk_length=4, full_below=16)
 LSH_IN_BUCKETS = LSHAttentionConfig(chunk_length=4, full_below=0)
 LSH_PLAIN = LSHAttentionConfig(chunk_length=4, full_below=0, plain_below=16)
 
 
 def block(projection=SPARSE, feed_forward=SPARSE_FF, recurrence=SRU, **options) -> BlockConfig:
-  """A block of D 24 and H 3; sparse unless said otherwise."""
+  """Returns a block of D 24 and H 3, with sparse mechanisms by default."""
   return BlockConfig(24, 3, projection, feed_forward, recurrence, dropout=0.1, **options)
 
 
@@ -126,7 +126,7 @@ ENCODER_DECODERS = {
     residual=ReversibleResidualConfig(fixed_point=True, forget_every=1),
   ),
 }
-# Sources and targets together are 16 positions.
+# Source and target together have 16 positions.
 LANGUAGE_MODELS = {
   'language': LanguageModelConfig(20, 16, decoder=block(), n_attentions=2),
   'plain_language': LanguageModelConfig(
@@ -159,17 +159,17 @@ CONFIGS = TERRAFORMERS | ENCODER_DECODERS | LANGUAGE_MODELS
 
 @functools.cache
 def abstract(config):
-  """The model of a config, with shapes in the place of arrays."""
+  """Returns the model of a config, with shapes instead of arrays."""
   return abstract_model(config)
 
 
 def model(config, seed: int = 0):
-  """The model of a config with weights N(0, 0.2)."""
+  """Returns the model of a config with weights N(0, 0.2)."""
   return filled(abstract(config), seed)
 
 
 def tokens(seed: int):
-  """Sources of 9, 4 and 0 tokens and targets of 7, 7 and 3."""
+  """Returns sources of 9, 4 and 0 tokens and targets of 7, 7 and 3."""
   rng = np.random.default_rng(seed)
   inputs_BxS, targets_BxT = rng.integers(1, 20, (3, 9)), rng.integers(1, 20, (3, 7))
   inputs_BxS[np.arange(9) >= np.asarray([[9], [4], [0]])] = 0
@@ -179,7 +179,7 @@ def tokens(seed: int):
 
 @jax.jit
 def steps(model, inputs_BxS, targets_BxT):
-  """The logits BxTxV, a token at a time."""
+  """Returns the logits BxTxV, computed one token at a time."""
   tokens_TxB = jnp.pad(targets_BxT, ((0, 0), (1, 0)))[:, :-1].T
   cache = model.prefill(inputs_BxS, targets_BxT.shape[1])
   _, logits_TxBxV = jax.lax.scan(lambda cache, token_B: model.step(token_B, cache)[::-1], cache, tokens_TxB)

@@ -1,4 +1,4 @@
-"""B 2, T 9, D 24, H 3; each kind of sublayer on its own, and their order in a block."""
+"""B 2, T 9, D 24, H 3; each kind of sublayer alone, and their order in a block."""
 
 import jax
 import jax.numpy as jnp
@@ -74,13 +74,13 @@ def test_the_recurrent_branch_reads_the_stream_through_its_own_norm():
   np.testing.assert_allclose(sublayer(X_BXTXD, PADDING, None)[0], expected, atol=1e-5)
 
 
-def test_attention_dropout_is_one_draw_for_all_tokens_of_an_example():
+def test_all_tokens_of_an_example_share_one_attention_dropout_mask():
   sublayer = _attention('dense', None, 0.5)
   dropped = np.asarray(sublayer(X_BXTXD, PADDING, None, key=jax.random.key(0))[0]) == 0
   assert (dropped == dropped[:, :1]).all() and (dropped[0] != dropped[1]).any()
 
 
-def test_dropout_spares_the_recurrent_branch():
+def test_dropout_does_not_affect_the_recurrent_branch():
   sublayer = _feed_forward('sparse', SRUConfig(5), 0.5)
   y_BxTxD, _ = sublayer(X_BXTXD, PADDING, None, key=jax.random.key(0))
   dropped_BxTxD = np.abs(y_BxTxD - sublayer.recurrence(X_BXTXD)) < 1e-5
@@ -98,7 +98,7 @@ def _block(residual, cross=False):
 
 
 def _branches(block):
-  """What each sublayer of a block makes of one position BxD, by the layers alone."""
+  """Yields a function per sublayer of a block that computes one position BxD from the sublayer's layers."""
   for sublayer in block.attentions:
     yield lambda x_BxD, one=sublayer: one.attention(one.norm(x_BxD)[:, None])[0][:, 0]
   if block.cross is not None:
@@ -128,7 +128,7 @@ def test_a_plain_block_adds_to_the_stream_it_reads(cross):
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize('index', range(3))
-def test_what_a_sublayer_adds_is_float32(index, dtype):
+def test_the_delta_of_a_sublayer_is_float32(index, dtype):
   model = TerraformerConfig(bfloat16=dtype == jnp.bfloat16)
   block = shapes(lambda key: Block(model, _config('sparse', SRUConfig(5)), 1, causal=True, cross=True, key=key))
   assert block.sublayers[index].dtype == dtype

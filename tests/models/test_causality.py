@@ -1,7 +1,7 @@
-"""What the logits of a target depend on, by gradients that are 0 exactly where they must be.
+"""Which tokens and positions the logits of a target depend on, from gradients that must be exactly 0 for all others.
 
-The source is 6 tokens, 1 to 6, and 3 of padding; the targets are 7 tokens, 7 to 13. Shifted, target s is read at
-position s + 1: logits t may see it if s < t.
+The source has 6 tokens, 1 to 6, and 3 of padding; the targets are 7 tokens, 7 to 13. After the shift, target s is read
+at position s + 1, so logits t may see it if s < t.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ INPUTS_1XS, TARGETS_1XT = jnp.asarray([[1, 2, 3, 4, 5, 6, 0, 0, 0]]), jnp.arange
 
 @jax.jit
 def _jacobian(model, key):
-  """Of each target's logits, mixed at random, by the tables of tokens and positions."""
+  """Returns the Jacobian of a random combination of each target's logits, by the tables of tokens and positions."""
   structure, params = split_module(model)
   tables = {name: value for name, value in params.items() if name == 'embedding' or 'positions' in name}
   mixed_V = jnp.asarray(np.random.default_rng(0).normal(size=20), jnp.float32)
@@ -36,7 +36,7 @@ def _jacobian(model, key):
 
 
 def _depends(table) -> np.ndarray:
-  """Whether targets depend on the rows of a table."""
+  """Returns whether each target depends on each row of a table."""
   return np.asarray(table).any(-1)
 
 
@@ -45,7 +45,7 @@ def _influence(name):
   return _jacobian(model(CONFIGS[name]), None)
 
 
-# All three models, with one stream and two, without LSH attention, which need not see what it may see.
+# All three models, with one and two streams; without LSH attention, which does not see every position that it may see.
 by_kind = pytest.mark.parametrize('name', ['sparse', 'plain', 'cross', 'language'])
 
 
@@ -56,8 +56,8 @@ def test_logits_see_exactly_the_target_tokens_before_them(name):
 
 
 @by_kind
-def test_logits_see_exactly_the_source_and_not_what_is_nowhere(name):
-  # Token 0 stands before the first target, and in the padding.
+def test_logits_see_all_source_tokens_and_no_absent_tokens(name):
+  # Token 0 precedes the first target, and is the padding.
   influence_TxV = _depends(_influence(name)['embedding']['table_VxD'])
   assert influence_TxV[:, :7].all() and not influence_TxV[:, 14:].any()
 
@@ -78,7 +78,7 @@ def test_logits_of_a_language_model_see_exactly_the_positions_up_to_their_own():
   np.testing.assert_array_equal(influence_TxP, np.arange(16) <= 6 + np.arange(7)[:, None])
 
 
-# LSH attention in buckets of 4 positions in every stack; hashes are fixed, and buckets have no gradient.
+# LSH attention in chunks of 4 positions in every stack; hashes are fixed, and buckets have no gradient.
 _BLOCK = block(SHARED_SPARSE, DENSE_FF, None, attention=LSH_IN_BUCKETS)
 IN_BUCKETS = {
   'terraformer': TerraformerConfig(20, 9, n_decoder_attentions=1, encoder=_BLOCK, decoder=_BLOCK),
@@ -90,16 +90,16 @@ IN_BUCKETS = {
 
 @pytest.mark.parametrize('name', IN_BUCKETS)
 @pytest.mark.parametrize('seed', range(3))
-def test_in_buckets_logits_see_no_target_token_but_those_before_them(name, seed):
+def test_with_buckets_logits_see_only_earlier_target_tokens(name, seed):
   influence_TxV = _depends(_jacobian(model(IN_BUCKETS[name], seed), None)['embedding']['table_VxD'])[:, 7:14]
   assert not (influence_TxV & ~np.tri(7, k=-1, dtype=bool)).any()
-  # The token right before is always seen: it is what the position reads.
+  # The previous token is always seen, because it is the input at that position.
   assert influence_TxV.diagonal(-1).all()
 
 
 @pytest.mark.parametrize('name', ['plain', 'lsh_language'])
 @pytest.mark.parametrize('seed', range(3))
-def test_in_training_logits_see_no_target_token_but_those_before_them(name, seed):
+def test_in_training_logits_see_only_earlier_target_tokens(name, seed):
   # With dropout, noise and soft masks.
   jacobian = _jacobian(model(CONFIGS[name], seed), jax.random.key(seed))
   influence_TxV = _depends(jacobian['embedding']['table_VxD'])[:, 7:14]
@@ -128,10 +128,10 @@ def _positions_seen(stack, x_BxTxD):
 @pytest.mark.parametrize('residual', [PLAIN, ReversibleResidualConfig()])
 @pytest.mark.parametrize('attention', [None, LSH_IN_BUCKETS])
 @pytest.mark.parametrize('seed', range(3))
-def test_in_a_causal_stack_no_position_sees_what_follows(residual, attention, seed):
+def test_in_a_causal_stack_no_position_sees_later_positions(residual, attention, seed):
   x_BxTxD = np.random.default_rng(seed).normal(size=(1, 13, 24)).astype(np.float32)
   seen_TxP = np.asarray(_positions_seen(filled(_causal_stack(residual, attention), seed), x_BxTxD)).any((1, 3))
   before_TxP = np.tri(13, dtype=bool)
   assert not (seen_TxP & ~before_TxP).any()
-  # Full attention sees all of it; in buckets a position sees itself and what shares them.
+  # Full attention sees all earlier positions; with buckets, a position sees itself and some of them.
   assert (seen_TxP == before_TxP).all() if attention is None else seen_TxP.diagonal().all()

@@ -1,4 +1,4 @@
-"""D 24, H 3, N 6 units a block of 30; the counts are made by hand."""
+"""D 24, H 3, 30 units in blocks of N 6; the expected counts are computed by hand."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ BLOCK = BlockConfig(D, 3, SparseProjectionConfig(4), SparseFFConfig(30, 6, 7), S
 MODEL = LanguageModelConfig(20, 50, n_layers=2, decoder=BLOCK, output=SparseOutputConfig(4))
 
 
-def test_parts_are_all_of_the_model():
+def test_the_parts_add_up_to_the_model():
   assert cost(MODEL, 8).parameters == n_parameters(MODEL)
 
 
@@ -38,31 +38,31 @@ def test_no_part_is_without_a_name():
   [
     ('embedding', 20 * D, D),
     ('positions', 50 * D, D),
-    # Two layers of 30 rows of w1 and w2, of which one of six is read, and the bias.
+    # Two layers with 30 rows each in w1 and w2, of which a token reads one in six, and the bias.
     ('decoder feed-forward', 2 * (2 * 30 * D + D), 2 * (2 * 5 * D + D)),
     ('decoder controller', 2 * (D * 7 + 7 * 30 + 30), 2 * (D * 7 + 7 * 30 + 30)),
     ('output layer', 4 * D + D * 5 + 20, 4 * D + D * 5 + 20),
   ],
 )
-def test_a_part_and_what_a_token_reads_of_it(name, parameters, read):
+def test_a_part_has_its_parameters_and_those_that_a_token_reads(name, parameters, read):
   group = cost(MODEL, 8).parts[name]
   assert (group.parameters, group.read) == (parameters, read)
 
 
-def test_operations_are_those_of_a_dense_layer_counted_by_hand():
+def test_operations_are_close_to_those_counted_by_hand_for_a_dense_model():
   block = BlockConfig(D, 3, DenseProjectionConfig(bias=False), DenseFFConfig(96), None)
   model = LanguageModelConfig(200, 50, n_layers=1, decoder=block, output=DenseOutputConfig())
   products = 2 * (4 * D * D + 2 * D * 96 + D * 200)
-  # Normalisation, softmax and the like come on top.
+  # Normalization, softmax and similar operations come in addition.
   assert products < cost(model, 1).flops < 1.2 * products
 
 
-def test_a_decoded_token_reads_nothing_of_the_encoder():
+def test_a_decoded_token_reads_no_encoder_parameters():
   model = EncoderDecoderConfig(20, 50, encoder=BLOCK, decoder=BLOCK)
   assert not sum(group.read for name, group in cost(model, 8).parts.items() if name.startswith('encoder'))
 
 
-def test_keys_and_values_of_the_cache_are_two_a_layer():
+def test_a_token_reads_keys_and_values_in_every_layer():
   assert cost(MODEL, 8).cache_numbers == 2 * 2 * 8 * D
 
 
@@ -78,7 +78,7 @@ def test_the_twin_is_dense():
   assert (type(twin.projection), type(twin.feed_forward)) == (DenseProjectionConfig, DenseFFConfig)
 
 
-def test_the_twin_has_as_many_parameters_as_whole_units_allow():
+def test_the_twin_has_as_many_parameters_up_to_half_a_unit():
   twin = dense_twin(MODEL)
   one_unit = MODEL.n_layers * (2 * D + 1)
   assert abs(n_parameters(twin) - n_parameters(MODEL)) <= one_unit / 2

@@ -1,6 +1,6 @@
-"""What the backward pass of a reversible stack recomputes: the forward pass's own bits on the grid, else not quite.
+"""The backward pass of a reversible stack recomputes the bits of the forward pass on the grid, but not off it.
 
-B 2, T 9, D 24, 48 layers of hashed attention and a sparse feed-forward block with all noise.
+B 2, T 9, D 24, 48 layers of LSH attention and a sparse feed-forward block with all noise.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ N_LAYERS = 48
 
 
 def _inputs_seen(fixed_point: bool) -> int:
-  """How many different inputs the sublayers read, forwards and backwards."""
+  """Returns how many different inputs the sublayers read, in the forward and backward pass together."""
   model = TerraformerConfig(residual=ReversibleResidualConfig(fixed_point=fixed_point))
   config = block(SHARED_SPARSE, attention=LSH_IN_BUCKETS)
   make = jax.jit(lambda key: Stack(model, config, N_LAYERS, 1, causal=True, key=key))
@@ -43,10 +43,10 @@ def _inputs_seen(fixed_point: bool) -> int:
   return len(seen)
 
 
-def test_the_exact_backward_pass_reads_what_the_forward_pass_read():
+def test_the_exact_backward_pass_reads_the_inputs_of_the_forward_pass():
   assert _inputs_seen(fixed_point=True) == 2 * N_LAYERS
 
 
-def test_the_other_reads_what_it_recomputed():
-  # What makes the test above a test: off the grid, subtracting does not undo an addition, whatever the processor.
+def test_without_a_grid_the_backward_pass_reads_other_inputs():
+  # Shows that the test above can fail: off the grid, subtraction does not undo addition, on any processor.
   assert _inputs_seen(fixed_point=False) > 3 * N_LAYERS

@@ -1,4 +1,4 @@
-"""What a parameter carries: all that is known about it, in every model of `examples`, stacked and unrolled."""
+"""The facts about parameters, in every model of `examples`, stacked and layerwise."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from terraformer.config import UserError
-from terraformer.layers.parameter import Facts, facts_of, parameter, tell
+from terraformer.layers.parameter import Facts, add_facts, facts_of, parameter
 from terraformer.models.make import layerwise
 from terraformer.models.parameters import flatten, split_module, stacked_name, stacks_of
 from tests.models.examples import CONFIGS, abstract
@@ -20,7 +20,7 @@ PARTS = {
   'feed-forward',
   'recurrence',
   'merging streams',
-  'normalisation',
+  'normalization',
   'output layer',
 }
 by_config = pytest.mark.parametrize('name', CONFIGS)
@@ -45,10 +45,10 @@ def test_every_parameter_has_all_facts(name):
 
 
 @by_config
-def test_a_layer_alone_has_the_facts_that_it_has_in_its_stack(name):
-  stacked, apart = map(facts_of, _forms(name))
+def test_a_separate_layer_has_the_facts_that_it_has_in_its_stack(name):
+  stacked, separate = map(facts_of, _forms(name))
   found = {}
-  for path, each in apart.items():
+  for path, each in separate.items():
     whole, layer = stacked_name(path, each)
     expected = stacked[whole]
     assert (layer is None) == (each.loop is None)
@@ -69,7 +69,7 @@ def test_the_stacks_are_the_modules_with_an_axis_of_layers(name):
 
 
 @by_config
-def test_a_step_reads_no_encoder_and_no_keys_of_its_output(name):
+def test_a_step_reads_no_encoder_parameters_and_no_layers_for_its_keys(name):
   facts = facts_of(abstract(CONFIGS[name]))
   not_read = {path for path, each in facts.items() if not each.in_step}
   assert {path for path, each in facts.items() if each.stack == 'encoder'} <= not_read
@@ -79,7 +79,7 @@ def test_a_step_reads_no_encoder_and_no_keys_of_its_output(name):
 
 
 @by_config
-def test_weight_decay_is_for_all_but_biases_and_normalisation(name):
+def test_weight_decay_applies_to_all_but_biases_and_normalization(name):
   for path, each in facts_of(abstract(CONFIGS[name])).items():
     is_bias = 'bias' in path.split('.')[-1]
     assert each.decays == (not is_bias and 'scale' not in path.split('.')[-1]), path
@@ -94,11 +94,11 @@ class _Layer(nnx.Module):
 @pytest.mark.parametrize('value', [nnx.Param(jnp.zeros(3)), jnp.zeros(3)], ids=['variable', 'array'])
 def test_a_parameter_without_facts_is_an_error_with_its_path(value):
   layer = _Layer(value, 'QKV')
-  with pytest.raises(UserError, match=r'^inner.0: nothing is known about it; make it by'):
+  with pytest.raises(UserError, match=r'^inner.0: the parameter carries no facts; make it with'):
     facts_of(layer)
 
 
-def test_a_parameter_of_no_part_is_an_error_with_its_path():
+def test_a_parameter_without_a_group_is_an_error_with_its_path():
   with pytest.raises(UserError, match=r'^inner.0: the parameter has no group; .* make_feed_forward, .* `group=`$'):
     facts_of(_Layer(parameter(jnp.zeros(3), (None,)), 'QKV'))
 
@@ -109,10 +109,10 @@ def test_a_path_without_a_parameter_is_an_error():
     facts['inner.1']
 
 
-def test_an_owner_tells_what_a_layer_does_not_know_and_no_more():
+def test_facts_are_added_only_where_a_parameter_has_none():
   layer = _Layer(parameter(jnp.zeros(3), (None,), decays=False), 'controller')
-  tell(layer, group='feed-forward', stack='decoder', in_step=False)
-  tell(layer, group='QKV', stack='encoder')
+  add_facts(layer, group='feed-forward', stack='decoder', in_step=False)
+  add_facts(layer, group='QKV', stack='encoder')
   assert facts_of(layer) == {
     'known': Facts(('embed', None), group='controller', stack='decoder', in_step=False),
     'inner.0': Facts((None,), decays=False, group='feed-forward', stack='decoder', in_step=False),

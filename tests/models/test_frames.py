@@ -1,4 +1,4 @@
-"""How deep a traceback is: functions of the package between a stack and a feed-forward layer, both counted."""
+"""The depth of a traceback: the package's functions from a stack to a feed-forward layer, both included."""
 
 import traceback
 from pathlib import Path
@@ -21,7 +21,7 @@ PACKAGE = Path(terraformer.__file__).parent
 SCHEDULE = c.RsqrtScheduleConfig(0.1, 2)
 RESIDUALS = {
   'keeping': c.PlainResidualConfig(keep_activations=True),
-  'rematerialised': c.PlainResidualConfig(),
+  'rematerialized': c.PlainResidualConfig(),
   'reversible': c.ReversibleResidualConfig(),
   'forgetful': c.ReversibleResidualConfig(forget_every=1),
   'exact': c.ReversibleResidualConfig(fixed_point=True),
@@ -37,7 +37,7 @@ class _ReachedError(Exception):
 
 @pytest.fixture
 def depth(monkeypatch):
-  """Traces a step; the names of the package's functions from a stack to the feed-forward layer."""
+  """Returns a function that traces a step and names the functions from a stack to the feed-forward layer."""
 
   def raise_it(*_, **__):
     raise _ReachedError
@@ -51,8 +51,8 @@ def depth(monkeypatch):
     names = [
       (Path(frame.filename).name, frame.name) for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)
     ]
-    first = next(place for place, (_, name) in enumerate(names) if 'hidden' in name) + 1
-    return [*names[first:], ('sparse_ff.py', '__call__')]  # what stands in its place is not of the package
+    first = next(index for index, (_, name) in enumerate(names) if 'hidden' in name) + 1
+    return [*names[first:], ('sparse_ff.py', '__call__')]  # which this test replaced
 
   return find
 
@@ -70,7 +70,7 @@ def test_a_layer_is_trained_at_most_eight_functions_below_its_stack(depth, resid
   step = make_train_step(structure, optimizer, make_schedule(SCHEDULE), jax.random.key(0))
   state = {'params': params, 'optimizer': jax.eval_shape(optimizer.init, params), 'step': 0}
   found = depth(step, state, BATCH)
-  # One more where sublayers are compiled alone.
+  # One more if sublayers are compiled in isolation.
   assert found[0][1] == '__call__' and len(found) <= MOST + (residual == 'exact'), found
   updates = isinstance(optimizer, ByLayer) and residual in ('reversible', 'exact')
   assert (found[0][0] == 'backwards.py') == updates

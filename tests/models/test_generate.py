@@ -1,4 +1,4 @@
-"""A hand-made model of V 6: after token x comes the token in the source at place x."""
+"""A simple model of V 6: token x is followed by the source token at index x."""
 
 import dataclasses
 
@@ -33,14 +33,14 @@ def test_each_token_is_read_to_generate_the_next():
   np.testing.assert_array_equal(generate(_Lookup(), SUCCESSORS[1:2], 5, 6), [[5, 4, 5, 4, 5]])
 
 
-def test_zeros_stand_after_the_end():
+def test_zeros_follow_the_end():
   np.testing.assert_array_equal(
     generate(_Lookup(), SUCCESSORS, 5, 6), [[2, 3, 1, 0, 0], [5, 4, 5, 4, 5], [1, 0, 0, 0, 0]]
   )
 
 
 def test_generation_stops_when_all_have_ended():
-  # No step is taken after the third: the model would be asked for a token that has none.
+  # After the third step, all texts have ended, and no other step may follow.
   def count(_):
     steps.append(1)
 
@@ -55,6 +55,6 @@ def test_generation_stops_when_all_have_ended():
   assert len(steps) == 3
 
 
-def test_ids_that_the_vocabulary_does_not_have_are_never_written():
-  # Of V 6 only 5 ids are tokens: the model's 5 is out of reach, and the first of the others is taken.
+def test_ids_outside_the_vocabulary_are_never_generated():
+  # V is 6, but only 5 ids are tokens. The model's 5 is masked, so the first of the others is taken.
   assert (np.asarray(generate(_Lookup(), SUCCESSORS[1:2], 5, 5)) < 5).all()

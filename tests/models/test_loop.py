@@ -1,4 +1,4 @@
-"""Both ways to run the loop, on a carry of what has been added up and the last step's number."""
+"""Both ways to run the loop; the carry is a running total and the number of steps."""
 
 import jax.numpy as jnp
 import pytest
@@ -14,7 +14,7 @@ def _step(index, carry):
 START = jnp.int32(0), jnp.int32(0)
 
 
-# Steps at most, the total at which it is finished, and what is left: 0 + 1 + 2 + 3 is 6.
+# The maximum number of steps, the total that ends the loop, and the last carry; 0 + 1 + 2 + 3 is 6.
 @pytest.mark.parametrize(('n_tokens', 'enough', 'expected'), [(4, 99, (6, 4)), (9, 6, (6, 4)), (0, 99, (0, 0))])
 def test_both_ways_take_the_same_steps(n_tokens, enough, expected):
   unfinished = lambda carry: carry[0] < enough  # noqa: E731
@@ -25,7 +25,7 @@ def test_both_ways_take_the_same_steps(n_tokens, enough, expected):
   assert not shown or tuple(map(int, shown[-1][1])) == expected
 
 
-def test_run_by_python_a_step_is_taken_when_it_is_asked_for():
+def test_python_takes_a_step_only_when_its_result_is_requested():
   taken = []
   steps = decode_loop(lambda index, _: taken.append(index), None, 5, run=one_by_one)
   next(steps), next(steps)

@@ -1,4 +1,4 @@
-"""Every model of `examples`, as a config makes it: initial values, shapes, names of axes; and the paper's size."""
+"""The models of `examples` as configs make them: initial values, shapes, names of axes. Also the paper's model size."""
 
 import jax
 import jax.numpy as jnp
@@ -35,14 +35,14 @@ def test_a_config_makes_its_own_model(name):
 
 
 @pytest.mark.parametrize('name', KINDS)
-def test_an_abstract_model_has_the_shapes_of_the_one_that_is_made(name):
+def test_an_abstract_model_has_the_shapes_of_the_real_model(name):
   model = jax.jit(make_model, static_argnums=0)(CONFIGS[name], key=jax.random.key(0))
   found, expected = abstract(CONFIGS[name]), model
   assert jax.tree.structure(found) == jax.tree.structure(expected)
   assert [*map(describe, jax.tree.leaves(found))] == [*map(describe, jax.tree.leaves(expected))]
 
 
-def test_making_by_jit_and_by_itself_is_the_same():
+def test_a_model_made_under_jit_is_the_same():
   config = LanguageModelConfig(20, 16, decoder=block(DENSE, DENSE_FF, None), n_layers=1)
   one, other = (make(config, key=jax.random.key(0)) for make in (jax.jit(make_model, static_argnums=0), make_model))
   assert all(jnp.allclose(*pair, atol=1e-6) for pair in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
@@ -64,10 +64,10 @@ def test_a_step_returns_logits_and_a_cache_of_the_same_structure(name):
 
 
 @by_config
-@pytest.mark.parametrize('unrolled', [False, True])
-def test_the_filled_places_are_kept_once_for_all_layers(name, unrolled):
+@pytest.mark.parametrize('unstacked', [False, True])
+def test_all_layers_share_the_filled_slots(name, unstacked):
   model = abstract(CONFIGS[name])
-  model = jax.eval_shape(layerwise, model) if unrolled else model
+  model = jax.eval_shape(layerwise, model) if unstacked else model
   state = jax.eval_shape(lambda model, inputs: model.prefill(inputs, 7), model, tokens(0)[0])
   is_filled = lambda node: isinstance(node, FilledSlots)  # noqa: E731
   assert sum(map(is_filled, jax.tree.leaves(state, is_leaf=is_filled))) == 1
@@ -82,22 +82,22 @@ def test_every_dimension_of_every_parameter_has_a_name(name):
 
 
 @by_config
-def test_layers_is_the_first_name_of_what_a_stack_holds_and_of_nothing_else(name):
+def test_layers_is_the_first_axis_of_stacked_parameters_only(name):
   for path, facts in facts_of(abstract(CONFIGS[name])).items():
     names, in_stack = facts.axes, path.split('.')[0] in ('encoder', 'decoder')
     assert names.count('layers') == in_stack and (names[:1] == ('layers',)) == in_stack, path
 
 
 @by_config
-def test_unrolled_every_stack_is_apart_and_as_many_numbers_are_left(name):
+def test_layerwise_unstacks_every_stack_and_keeps_all_numbers(name):
   model = abstract(CONFIGS[name])
-  apart = jax.eval_shape(layerwise, model)
+  unstacked = jax.eval_shape(layerwise, model)
   stacks = [group for group, value in vars(model).items() if isinstance(value, Stack)]
-  assert stacks and all(isinstance(getattr(apart, group), LayerwiseStack) for group in stacks)
-  assert sum(leaf.size for leaf in jax.tree.leaves(apart)) == sum(leaf.size for leaf in jax.tree.leaves(model))
+  assert stacks and all(isinstance(getattr(unstacked, group), LayerwiseStack) for group in stacks)
+  assert sum(leaf.size for leaf in jax.tree.leaves(unstacked)) == sum(leaf.size for leaf in jax.tree.leaves(model))
 
 
-def test_unrolling_leaves_the_model_as_it_is():
+def test_layerwise_does_not_change_its_argument():
   model = abstract(CONFIGS['sparse'])
   jax.eval_shape(layerwise, model)
   assert isinstance(model.decoder, Stack)
@@ -122,7 +122,7 @@ PAPER = TerraformerConfig(
 
 
 def test_the_paper_size_has_800_million_parameters():
-  # 800M of the paper: decoder and feed-forward blocks sparse, the encoder's attention dense; 512 positions.
+  # The paper's 800M: decoder and feed-forward blocks are sparse, the encoder's attention is dense; 512 positions.
   d, norm = 1024, 2 * 1024
   controller = d * 96 + 96 * 6144 + 6144
   feed_forward = norm + controller + 2 * d * 6144 + d

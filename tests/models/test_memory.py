@@ -1,7 +1,7 @@
-"""Temporary memory of a training step's gradient, as the compiled program says; nothing is run.
+"""Temporary memory of a training step's gradient, as reported by the compiler; nothing runs.
 
-Parameters and gradients are arguments and results, which are not counted. B 8, T 256, D 64, d_ff 384 in M 6 blocks:
-of a token a layer records 6 bytes of choices beside 64 floats, in the proportion of the paper's 800M model (96, 1024).
+Parameters and gradients are arguments and results, which do not count. B 8, T 256, D 64, d_ff 384 in M 6 blocks. A
+layer records 6 bytes of routing per token, next to 64 floats, the same ratio as in the paper's 800M model (96, 1024).
 """
 
 import functools
@@ -47,8 +47,8 @@ def test_reversible_memory_hardly_grows_with_depth():
   assert _growth(ReversibleResidualConfig()) < 1.05
 
 
-def test_what_reversible_memory_grows_by_is_the_recorded_choices():
-  # One byte for each block of each token, and keys of the noise.
+def test_reversible_memory_grows_by_the_recorded_routing():
+  # One byte per block and token, and the random keys of the layers.
   grown = _temporary_bytes(48, ReversibleResidualConfig()) - _temporary_bytes(4, ReversibleResidualConfig())
   routing = 44 * 8 * 256 * 6
   assert routing <= grown < 1.05 * routing
@@ -62,20 +62,20 @@ def test_reversible_memory_with_activations_kept_grows_in_proportion():
   assert _growth(ReversibleResidualConfig(keep_activations=True)) > 5
 
 
-def test_plain_memory_grows_by_one_stream_a_layer():
+def test_plain_memory_grows_by_one_stream_per_layer():
   grown = _temporary_bytes(48, PlainResidualConfig()) - _temporary_bytes(4, PlainResidualConfig())
   stream = 44 * 8 * 256 * 64 * 4
   assert stream <= grown < 1.05 * stream
 
 
 def _with_many_units(ff_chunk):
-  """Of a layer with 4,096 units and little else: attention is in chunks as well."""
+  """Returns the temporary memory of a layer whose 4,096 units need most of it; attention is in chunks as well."""
   block = BlockConfig(
     16, 2, feed_forward=SparseFFConfig(4096, 64, 4), attention=FullAttentionConfig(query_chunk=16), ff_chunk=ff_chunk
   )
   return _temporary_bytes(1, ReversibleResidualConfig(), block)
 
 
-def test_in_chunks_of_tokens_the_units_of_all_are_never_alive():
+def test_the_units_of_only_one_chunk_of_tokens_are_in_memory():
   units = 8 * 256 * 4096 * 4
   assert _with_many_units(0) > units > 2 * _with_many_units(4)

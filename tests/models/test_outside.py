@@ -1,4 +1,4 @@
-"""A mechanism that a module of the user's defines, of which no file of the package knows."""
+"""A mechanism defined in a user's module, outside the package."""
 
 import dataclasses
 import json
@@ -63,7 +63,7 @@ config.LanguageModelConfig.vocab_size = 20
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-  """The configuration of a language model with attention from a module of the user's."""
+  """Returns the configuration of a language model with attention from a user's module."""
   folder = tmp_path_factory.mktemp('mine')
   (folder / 'mine_of_a_test.py').write_text(MINE)
   (folder / 'mine.gin').write_text(GIN)
@@ -101,7 +101,7 @@ def test_a_command_gives_its_modules_to_its_bindings(model, capsys):
   assert 'decoder QKV' in json.loads(capsys.readouterr().out)['model']['parts']
 
 
-def test_gin_makes_a_model_of_it_that_decodes_as_it_computes(model):
+def test_gin_makes_a_model_with_it_whose_steps_equal_call(model):
   made = jax.jit(make_model, static_argnums=0)(model, key=jax.random.key(0))
   assert type(made.decoder.blocks.attentions[0].attention).__name__ == 'Sharpened'
   tokens = examples.tokens(0)
@@ -112,26 +112,26 @@ def test_gin_makes_a_model_of_it_that_decodes_as_it_computes(model):
   assert not np.allclose(make_model(plain, key=jax.random.key(0))(*tokens), expected_BxTxV, atol=1e-3)
 
 
-def test_its_parameters_are_counted_and_the_table_of_costs_has_it(model):
+def test_its_parameters_have_facts_and_are_in_the_table_of_costs(model):
   facts = facts_of(examples.abstract(model))
   (sharpness,) = (each for path, each in facts.items() if path.endswith('sharpness'))
   assert (sharpness.group, sharpness.stack, sharpness.loop, sharpness.decays) == ('QKV', 'decoder', 'blocks', False)
   assert 'decoder QKV' in describe.as_table(model, 8)
 
 
-def test_it_is_stored_under_its_importable_name_and_read_again(model):
+def test_it_is_stored_under_its_importable_name_and_read_back(model):
   stored = json.loads(json.dumps(to_dict(model)))
   assert stored['decoder']['attention'] == {'kind': 'mine_of_a_test:SharpConfig', 'sharpness': 2.0}
   assert stored['decoder']['feed_forward']['kind'] == 'SparseFFConfig'
   assert from_dict(stored) == model
 
 
-def test_without_its_module_a_stored_config_says_which_to_give():
+def test_without_its_module_the_error_names_the_module_to_pass():
   with pytest.raises(UserError, match=r"'not_imported:SharpConfig' is defined outside .* --module=not_imported$"):
     from_dict(to_dict(BlockConfig()) | {'attention': {'kind': 'not_imported:SharpConfig'}})
 
 
-def test_a_kind_that_names_no_layer_is_an_error():
+def test_a_config_that_names_no_layer_is_an_error():
   @dataclasses.dataclass(frozen=True)
   class NamelessConfig(AttentionConfig):
     pass
@@ -141,7 +141,7 @@ def test_a_kind_that_names_no_layer_is_an_error():
 
 
 @pytest.mark.parametrize('name', ['no_such_module_here:Layer', 'terraformer.layers.attention:Attentoin', 'Attention'])
-def test_a_name_that_leads_nowhere_is_an_error(name):
+def test_a_layer_name_that_cannot_be_imported_is_an_error(name):
   @dataclasses.dataclass(frozen=True)
   class LostConfig(AttentionConfig):
     made_by = name
@@ -150,6 +150,6 @@ def test_a_name_that_leads_nowhere_is_an_error(name):
     maker(LostConfig())
 
 
-def test_a_family_is_no_kind():
+def test_the_base_class_of_a_family_is_not_a_config():
   with pytest.raises(UserError, match='expected one of the kinds of AttentionConfig, found AttentionConfig'):
     AttentionConfig()

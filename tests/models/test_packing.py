@@ -1,7 +1,7 @@
-"""Several examples in one row beside the same examples in rows of their own: losses and gradients.
+"""Losses and gradients of packed rows, compared with those of the same examples in separate rows.
 
-Row 0 has sources of 4, 3 and 2 tokens and targets of 2, 3 and 2, row 1 sources of 5 and 0 tokens and targets of 3 and
-3, then padding; S 9, T 7, of the sizes of `examples`.
+Row 0 has sources of 4, 3 and 2 tokens and targets of 2, 3 and 2. Row 1 has sources of 5 and 0 tokens and targets of 3
+and 3, then padding. S 9, T 7, the sizes of `examples`.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from tests.models.examples import CONFIGS, SHARED_SPARSE, block, model
 from tests.models.test_causality import IN_BUCKETS
 
 ROWS = (((4, 2), (3, 3), (2, 2)), ((5, 3), (0, 3)))
-# One chunk holds all positions: what attention sees is then no matter of hashes.
+# One chunk holds all positions, so hashes do not change what attention sees.
 _LSH = block(SHARED_SPARSE, attention=LSHAttentionConfig(chunk_length=16, full_below=0))
 _IN_BUCKETS = {'encoder': _LSH, 'decoder': _LSH, 'residual': ReversibleResidualConfig()}
 WITH_GRADIENTS = {name: CONFIGS[name] for name in ('sparse', 'cross', 'language')} | {
@@ -32,7 +32,7 @@ def _padded(parts, length):
 
 
 def _rows(examples):
-  """A row of inputs, targets and segments of both, of some (source, target)."""
+  """Returns a row of inputs, a row of targets, and the segments of both, for examples (source, target)."""
   numbered = [[np.full(len(ids), n + 1) for ids in pair] for n, pair in enumerate(examples)]
   return [
     _padded([pair[side] for pair in pairs], length)
@@ -42,7 +42,7 @@ def _rows(examples):
 
 
 def batches():
-  """(inputs, targets, segments) of the packed rows, (inputs, targets) of as many rows as examples."""
+  """Returns (inputs, targets, segments) of the packed rows, and (inputs, targets) with one row per example."""
   rng = np.random.default_rng(0)
   packs = [[(rng.integers(1, 20, s), rng.integers(1, 20, t)) for s, t in row] for row in ROWS]
   inputs, targets, *segments = map(jnp.asarray, map(np.stack, zip(*map(_rows, packs), strict=True)))
@@ -85,8 +85,8 @@ def test_packed_examples_have_the_losses_and_the_gradient_of_examples_alone(name
 
 
 @pytest.mark.parametrize('name', ['terraformer', 'encoder_decoder'])
-def test_in_training_and_in_buckets_an_example_learns_from_its_own_tokens_alone(name):
-  # Segments have tokens 1 to 6, 7 to 12, and 13 to 18; the loss is that of the second.
+def test_in_training_with_buckets_an_example_learns_only_from_its_own_tokens(name):
+  # The segments have tokens 1 to 6, 7 to 12 and 13 to 18; the loss is that of the second.
   inputs_BxS, targets_BxT = jnp.asarray([[1, 2, 3, 7, 8, 9, 13, 14, 15]]), jnp.asarray([[4, 5, 10, 11, 12, 16, 17]])
   segments = Segments((inputs_BxS + 5) // 6, (targets_BxT + 5) // 6)
 
@@ -99,5 +99,5 @@ def test_in_training_and_in_buckets_an_example_learns_from_its_own_tokens_alone(
     return jax.grad(loss)(model).embedding.table_VxD[...]
 
   learns_V = np.asarray(gradient(model(IN_BUCKETS[name]), jax.random.key(0))).any(-1)
-  # Token 0 stands before the first target; of the source a bucket may hide some, and the last target is read by none.
+  # Token 0 precedes the first target. Buckets may hide some source tokens, and no position reads the last target.
   assert {0, 10, 11} < set(np.flatnonzero(learns_V)) <= {0, 7, 8, 9, 10, 11}

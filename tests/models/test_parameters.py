@@ -20,7 +20,7 @@ def _block():
   return build(lambda key: Block(TerraformerConfig(), config, 2, causal=True, cross=False, key=key))
 
 
-def test_a_merged_module_is_the_one_that_was_split():
+def test_a_merged_module_equals_the_one_that_was_split():
   block = _block()
   assert jax.tree.structure(merge_module(*split_module(block))) == jax.tree.structure(block)
   for one, other in zip(jax.tree.leaves(merge_module(*split_module(block))), jax.tree.leaves(block), strict=True):
@@ -42,7 +42,7 @@ def test_count_adds_up_all_arrays():
   assert count({'a': np.zeros((2, 3)), 'b': {'c': np.zeros(5)}}) == 11
 
 
-def test_stacks_are_taken_out_and_put_back():
+def test_stacks_are_partitioned_and_combined():
   params = {'norm': {'scale_D': 1}, 'decoder': {'blocks': {'norm': {'scale_D': 2}}, 'forgets': {'bias_D': 3}}}
   stacks, rest = partition_stacks(params, ('decoder.blocks', 'decoder.forgets'))
   assert stacks == {'decoder.blocks': {'norm': {'scale_D': 2}}, 'decoder.forgets': {'bias_D': 3}}

@@ -1,7 +1,7 @@
-"""Layers that compute in bfloat16, 12 deep: B 2, T 128, D 24, H 3, M 32 blocks of 4 units, 2 rounds of hashes.
+"""12 layers that compute in bfloat16: B 2, T 128, D 24, H 3, M 32 blocks of 4 units, 2 rounds of hashes.
 
-Streams are recomputed to about 1e-6. Rounded to bfloat16 that is now and then another number, and then a choice may
-fall otherwise: the record is what keeps the backward pass to those of the forward pass.
+Streams are recomputed to about 1e-6. Rounded to bfloat16, that is sometimes another number, which can change a discrete
+choice. The recorded routing makes the backward pass repeat the choices of the forward pass.
 """
 
 import dataclasses
@@ -22,39 +22,39 @@ from tests.weights import call
 
 L, B, T, D = 12, 2, 128, 24
 BLOCK = block(SHARED_SPARSE, SparseFFConfig(128, 4, 7), attention=LSHAttentionConfig(chunk_length=16, full_below=0))
-# Of a layer: LSH attention, which chooses buckets, and the feed-forward block, which chooses units.
+# The sublayers of a layer: LSH attention, which selects buckets, and the feed-forward block, which selects units.
 SUBLAYERS = {'buckets': 0, 'units': 1}
 
 
 class _Log:
-  """What sublayers chose, by number of sublayer and layer."""
+  """Records the routing of sublayers, by index of the sublayer and of the layer."""
 
   def __init__(self):
     self.made, self.repeated, self.again = {}, {}, {}
 
   def watch(self, sublayer):
-    """A sublayer that tells what it chose, or repeated, and what it would have chosen instead of repeating."""
+    """Returns a sublayer that records the routing it made or repeated, and the routing it would have made instead."""
 
     def apply(layer, x_BxTxD, scanned, shared, context, routing, *, number):
       index, key = scanned
       delta_BxTxD, used = sublayer(layer, x_BxTxD, key, shared, context, routing, number=number)
       if routing is None:
-        jax.debug.callback(lambda *entry: self._enter(self.made, number, *entry), index, used)
+        jax.debug.callback(lambda *entry: self._record(self.made, number, *entry), index, used)
       else:
         _, again = sublayer(layer, x_BxTxD, key, shared, context, None, number=number)
-        jax.debug.callback(lambda *entry: self._enter(self.repeated, number, *entry), index, used)
-        jax.debug.callback(lambda *entry: self._enter(self.again, number, *entry), index, again)
+        jax.debug.callback(lambda *entry: self._record(self.repeated, number, *entry), index, used)
+        jax.debug.callback(lambda *entry: self._record(self.again, number, *entry), index, again)
       return delta_BxTxD, used
 
     return apply
 
-  def _enter(self, record, number, index, routing):
-    record[number, int(index)] = np.asarray(routing)
+  def _record(self, entries, number, index, routing):
+    entries[number, int(index)] = np.asarray(routing)
 
 
 @functools.cache
 def _run(run):
-  """Gradients of a stack at initial weights, with all noise, as one vector; and the log of its choices."""
+  """Returns gradients of a stack at initial weights, with all noise, as one vector; and the log of its routing."""
   config = TerraformerConfig(bfloat16=True)
   layers = jax.jit(lambda key: Stack(config, BLOCK, L, 1, causal=True, key=key))(jax.random.key(0))
   log = _Log()
@@ -77,7 +77,7 @@ def _run(run):
 
 
 def _differing(one, other, number):
-  """How many choices of a sublayer differ, over all layers."""
+  """Returns how many choices of a sublayer differ, over all layers."""
   return sum((one[number, index] != other[number, index]).sum() for index in range(L))
 
 
@@ -85,21 +85,21 @@ by_sublayer = pytest.mark.parametrize('number', SUBLAYERS.values(), ids=SUBLAYER
 
 
 @by_sublayer
-def test_the_backward_pass_uses_exactly_the_choices_of_the_forward_pass(number):
+def test_the_backward_pass_repeats_the_routing_of_the_forward_pass(number):
   _, log = _run(reversible_stack)
   assert _differing(log.made, log.repeated, number) == 0
 
 
 @by_sublayer
-def test_choices_made_again_would_differ(number):
-  # What makes the test above a test.
+def test_new_choices_would_differ(number):
+  # Shows that the test above can fail.
   _, log = _run(reversible_stack)
   assert _differing(log.made, log.again, number) > 0
 
 
 @by_sublayer
 def test_the_plain_stack_makes_the_same_choices(number):
-  # So that the gradients below are those of one function.
+  # The gradients below are therefore those of one function.
   assert _differing(_run(reversible_stack)[1].made, _run(stack)[1].made, number) == 0
 
 
@@ -107,12 +107,12 @@ def _distance(one, other):
   return np.linalg.norm(one - other) / np.linalg.norm(other)
 
 
-def test_the_gradient_is_that_of_plain_differentiation():
-  # A unit in the last place of bfloat16 is 2^-8 to 2^-7; some of the layers' inputs are off by one. Found: 0.8%.
+def test_the_gradient_equals_that_of_automatic_differentiation():
+  # A unit in the last place of bfloat16 is 2^-8 to 2^-7; some inputs of layers are off by one. Measured: 0.8%.
   assert _distance(_run(reversible_stack)[0], _run(stack)[0]) < 2**-6
 
 
-def test_logits_are_float32_and_near_those_of_float32():
+def test_logits_are_float32_and_close_to_those_computed_in_float32():
   config, both = CONFIGS['dense'], tokens(0)
   low = model(dataclasses.replace(config, bfloat16=True))
   expected, found = call(model(config), *both), call(low, *both)
@@ -127,12 +127,12 @@ def test_parameters_stay_float32_and_so_do_their_gradients():
   assert {leaf.dtype for leaf in jax.tree.leaves((low, gradients))} == {jnp.dtype(jnp.float32)}
 
 
-def test_in_float32_a_module_is_itself():
+def test_casting_to_float32_returns_the_same_module():
   one = model(CONFIGS['dense'])
   assert cast_and_gather(one, jnp.float32) is one
 
 
-def test_arrays_are_converted_and_the_module_stays_as_it_was():
+def test_casting_converts_arrays_and_does_not_change_its_argument():
   one = model(CONFIGS['dense']).output
   found = cast_and_gather(one, jnp.dtype(jnp.bfloat16))
   assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(jnp.bfloat16)}

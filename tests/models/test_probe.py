@@ -1,4 +1,4 @@
-"""Which units controllers pick, counted."""
+"""Counts of the units that controllers select."""
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ STACKS = {
 
 @pytest.fixture(params=STACKS)
 def counted(request):
-  """A model's config, its tokens, and its counts."""
+  """Returns the name of a model, the model, inputs, targets, and the counts."""
   config = STACKS[request.param]
   model = make_model(config, key=jax.random.key(0))
   rng = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def counted(request):
   return request.param, model, inputs, targets, count(inputs, targets)
 
 
-def test_every_real_token_picks_one_unit_of_each_block(counted):
+def test_every_real_token_selects_one_unit_of_each_block(counted):
   name, model, inputs, targets, counts = counted
   n_inputs, n_targets = (inputs != 0).sum(), (targets != 0).sum()
   tokens = {
@@ -45,26 +45,26 @@ def test_every_real_token_picks_one_unit_of_each_block(counted):
     np.testing.assert_array_equal(counts_LxMxN.sum(-1), tokens[stack])
 
 
-def test_the_first_layer_picks_what_its_controller_says():
+def test_the_first_layer_selects_the_units_with_the_largest_logits():
   config = c.LanguageModelConfig(40, 32, n_layers=2, decoder=BLOCK)
   model = make_model(config, key=jax.random.key(0))
   tokens = np.random.default_rng(0).integers(1, 40, (2, 7))
-  nothing = np.zeros((2, 0), np.int32)
+  no_inputs = np.zeros((2, 0), np.int32)
   first = jax.tree.map(lambda x: x[0], model.decoder.blocks)
   x_BxTxD = model.positions(model.embed(np.pad(tokens, ((0, 0), (1, 0)))[:, :-1], 0.0, None))
   x_BxTxD = x_BxTxD + first.attentions[0](x_BxTxD, SequenceMasks(None), None)[0]
   logits_BxTxMxN = first.feed_forward.feed_forward.logits(first.feed_forward.norm(x_BxTxD))
   expected_MxN = jax.nn.one_hot(logits_BxTxMxN.argmax(-1), 8).sum((0, 1))
-  np.testing.assert_array_equal(unit_counts(model, nothing, tokens)['decoder'][0], expected_MxN)
+  np.testing.assert_array_equal(unit_counts(model, no_inputs, tokens)['decoder'][0], expected_MxN)
 
 
-def test_dense_layers_pick_nothing():
+def test_dense_layers_are_not_counted():
   dense = c.BlockConfig(16, 2, c.SparseProjectionConfig(4), c.DenseFFConfig(32))
   model = make_model(c.LanguageModelConfig(40, 32, n_layers=2, decoder=dense), key=jax.random.key(0))
   assert unit_counts(model, np.ones((1, 3), np.int32), np.ones((1, 3), np.int32)) == {}
 
 
-def test_usage_is_one_where_units_are_picked_alike_and_none_where_one_is_always():
+def test_entropy_is_1_for_equal_counts_and_0_if_one_unit_is_always_selected():
   counts_LxMxN = np.array([[[5, 5, 5, 5], [3, 3, 3, 3]], [[9, 0, 0, 0], [0, 0, 7, 0]]])
   usage = unit_usage(counts_LxMxN)
   np.testing.assert_allclose(usage['entropy_L'], [1, 0])

@@ -1,4 +1,4 @@
-"""B 2, T 9, D 24, H 3, with every noise on: dropout, Gumbel noise and the hard or soft draw."""
+"""B 2, T 9, D 24, H 3, with all noise: dropout, Gumbel noise, and sampled hard or soft masks."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from terraformer.config import (
 from terraformer.models.residual import Residual
 from terraformer.models.stack import LayerwiseStack, Stack
 from terraformer.models.sublayers import SequenceMasks
-from terraformer.ops.reversible import rematerialised_stack, reversible_stack, stack
+from terraformer.ops.reversible import rematerialized_stack, reversible_stack, stack
 from tests.models.examples import DENSE, DENSE_FF, LSH_IN_BUCKETS, SHARED_SPARSE, block
 from tests.weights import build, filled, nothing_filled, shapes
 
@@ -41,7 +41,7 @@ def _streams(seed, count=2, time=9):
 
 
 def _memory(seed=0):
-  """Of 7 positions, of which 7 and 4 count."""
+  """Returns a memory of 7 positions, of which 7 and 4 are real, and its mask."""
   memory_BxSxD = jnp.asarray(np.random.default_rng(seed + 20).normal(size=(2, 7, 24)), jnp.float32)
   return memory_BxSxD, SequenceMasks(None, jnp.arange(7) < jnp.asarray([[7], [4]]))
 
@@ -56,33 +56,33 @@ def _gradients(stack, streams, masks, memory, key, cotangents):
 
 
 def _assert_close(found, expected, tolerance):
-  """Equal up to `tolerance`, relative to the largest entry of an array where that is above 1."""
+  """Asserts equality up to `tolerance`, relative to the largest entry of an array if that is above 1."""
   for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * max(1, np.abs(other).max()))
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_reversible_gradients_are_those_of_plain_differentiation(seed):
+def test_reversible_gradients_equal_those_of_automatic_differentiation(seed):
   memory, masks = _memory(seed)
   inputs = _streams(seed), masks, memory, jax.random.key(seed), _streams(seed + 10)
   plain, reversible = (
     _gradients(filled(_shapes(12, residual, True), seed), *inputs) for residual in (KEEPING, REVERSIBLE)
   )
-  # float32 against float32, one of which recomputes its activations back through 48 sublayers, with weights that
-  # are larger than initial ones and gradients up to 30. `test_gradients` has 24 layers at initial weights.
+  # Both are float32, but one recomputes its activations through 48 sublayers. Weights are larger than initial ones, and
+  # gradients are up to 30. `test_gradients` has 24 layers at initial weights.
   _assert_close(reversible, plain, 5e-5)
 
 
 def test_the_memory_has_a_gradient():
-  # Or the test above would not show that it is right.
+  # Otherwise, the test above would not show that it is right.
   memory, masks = _memory()
   inputs = _streams(0), masks, memory, jax.random.key(0), _streams(10)
   _, _, d_memory_BxSxD = _gradients(filled(_shapes(12, cross=True), 0), *inputs)
   np.testing.assert_array_equal(np.asarray(d_memory_BxSxD).any(-1), masks.memory_BxS)
 
 
-def test_noise_makes_a_difference():
-  # Or that test would not show that the backward pass repeats it.
+def test_gradients_depend_on_the_noise():
+  # Otherwise, that test would not show that the backward pass repeats the noise.
   memory, masks = _memory()
   one, other = (
     _gradients(filled(_shapes(12, cross=True), 0), _streams(0), masks, memory, jax.random.key(seed), _streams(10))
@@ -91,7 +91,7 @@ def test_noise_makes_a_difference():
   assert np.abs(one[1][0] - other[1][0]).max() > 0.1
 
 
-def test_a_rematerialised_stack_has_the_gradients_of_a_plain_one():
+def test_a_rematerialized_stack_has_the_gradients_of_a_plain_one():
   inputs = _streams(0, 1), SequenceMasks(None), None, jax.random.key(0), _streams(10, 1)
   keeping = PlainResidualConfig(keep_activations=True)
   expected, found = (_gradients(filled(_shapes(2, residual), 0), *inputs) for residual in (keeping, PLAIN))
@@ -108,7 +108,7 @@ def test_a_stack_that_forgets_has_the_gradients_of_one_that_keeps_activations():
 
 
 def test_unrolling_the_loop_does_not_change_the_gradients():
-  # Two layers a turn do not divide three.
+  # Two layers per turn do not divide three.
   inputs = _streams(0), SequenceMasks(None), None, jax.random.key(0), _streams(10)
   expected, found = (_gradients(filled(_shapes(3, unroll=unroll), 0), *inputs) for unroll in (1, 2))
   _assert_close(found, expected, 2e-5)
@@ -120,16 +120,16 @@ def test_unrolling_the_loop_does_not_change_the_gradients():
     (REVERSIBLE, reversible_stack),
     (FIXED_POINT, reversible_stack),
     (KEEPING, stack),
-    (PLAIN, rematerialised_stack),
+    (PLAIN, rematerialized_stack),
     (PlainResidualConfig(keep_activations=True), stack),
   ],
 )
-def test_activations_are_stored_where_the_config_says_so(residual, run):
+def test_the_config_decides_whether_activations_are_stored(residual, run):
   assert _shapes(2, residual).residual.run is run
 
 
 @pytest.mark.parametrize('residual', [REVERSIBLE, FIXED_POINT, KEEPING, PLAIN])
-def test_a_stack_is_exact_where_its_streams_are_on_the_grid(residual):
+def test_a_stack_is_exact_if_its_streams_are_on_the_grid(residual):
   assert _shapes(2, residual).spec.exact == (residual is FIXED_POINT)
 
 
@@ -144,11 +144,11 @@ def test_a_stack_is_exact_where_its_streams_are_on_the_grid(residual):
     (PLAIN, False),
   ],
 )
-def test_layers_are_updated_backwards_by_a_reversible_stack_of_one_segment(residual, can_update):
+def test_the_backward_pass_can_update_a_reversible_stack_of_one_run(residual, can_update):
   assert _shapes(2, residual).can_update == can_update
 
 
-def test_each_sublayer_of_a_layer_has_a_draw_of_its_own():
+def test_each_sublayer_of_a_layer_has_its_own_noise():
   stack = build(
     lambda key: Stack(TerraformerConfig(), dataclasses.replace(BLOCK, dropout=0.5), 1, 2, causal=True, key=key)
   )
@@ -158,7 +158,7 @@ def test_each_sublayer_of_a_layer_has_a_draw_of_its_own():
   assert np.any(one != other)
 
 
-def test_layers_start_from_draws_of_their_own():
+def test_layers_have_different_initial_values():
   config = BlockConfig(4, 2, DenseProjectionConfig(bias=False), DenseFFConfig(2), None)
   stack = Stack(TerraformerConfig(), config, 2, 2, causal=True, key=jax.random.key(0))
   one, other = (one.attention.projection.query.kernel_DxF[...] for one in stack.blocks.attentions)
@@ -169,12 +169,12 @@ def test_layers_start_from_draws_of_their_own():
 # --- Streams ---------------------------------------------------------------------------------------------------------
 
 
-def test_one_vector_enters_both_streams_and_their_mean_leaves():
+def test_a_vector_is_split_into_equal_streams_and_their_mean_is_merged():
   residual = Residual(REVERSIBLE)
   assert residual.split_streams(3.0) == (3.0, 3.0) and residual.merge_streams((3.0, 5.0)) == 4.0
 
 
-def test_a_plain_stream_is_entered_and_left_as_it_is():
+def test_a_vector_is_a_plain_stream():
   residual = Residual(PLAIN)
   assert residual.split_streams(3.0) == (3.0,) and residual.merge_streams((3.0,)) == 3.0
 
@@ -190,19 +190,19 @@ def test_fixed_point_streams_start_on_the_grid():
 )
 def test_layers_forget_between_runs_of_equal_length(n_layers, forget_every, expected):
   one = _shapes(n_layers, ReversibleResidualConfig(forget_every=forget_every))
-  assert [(segment.start, segment.stop) for segment in one.segments()] == expected
+  assert [(run.start, run.stop) for run in one.layer_runs()] == expected
   assert len(jax.tree.leaves(one.forgets)) == (2 if len(expected) > 1 else 0)
 
 
-def test_to_forget_is_to_average_the_streams_and_pass_a_dense_layer():
-  # Layers that add nothing leave that alone: all kernels of the feed-forward block and the recurrence are zero.
+def test_forget_averages_the_streams_and_applies_a_dense_layer():
+  # With all kernels zero, the layers add nothing, so only `forget` has an effect.
   config = BlockConfig(24, 3, DenseProjectionConfig(bias=False), DenseFFConfig(2), None)
   one = filled(_shapes(2, ReversibleResidualConfig(forget_every=1), config=config), 0)
   one.blocks = jax.tree.map(jnp.zeros_like, one.blocks)
   a, b = _streams(0)
   kernel_DxF, bias_F = one.forgets.kernel_DxF[...][0], one.forgets.bias_F[...][0]
   mean = (a + b) / 2 @ kernel_DxF + bias_F
-  # Three sublayers a layer swap an odd number of times; the streams are equal.
+  # Three sublayers per layer swap the streams an odd number of times, but the streams are equal.
   for found in one((a, b), SequenceMasks(None)):
     np.testing.assert_allclose(found, mean, atol=1e-5)
 
@@ -212,13 +212,13 @@ def test_to_forget_is_to_average_the_streams_and_pass_a_dense_layer():
 
 @jax.jit
 def _delta(block, x_BxTxD, key, number):
-  """Of any sublayer of a block: one compiled program, so that the same input gives the same bits."""
+  """Returns the delta of any sublayer of a block, from one compiled program, so equal inputs give equal bits."""
   deltas = [lambda *arguments, number=number: block.delta(*arguments, number=number)[0] for number in range(2)]
   return jax.lax.switch(number, deltas, x_BxTxD, key, SequenceMasks(None), None, None)
 
 
 def _there_and_back(stack, streams, seed):
-  """The streams before the first layer, recomputed by hand from those after the last one."""
+  """Returns the streams before the first layer, recomputed by hand from those after the last."""
   keys = jax.random.split(jax.random.key(seed), stack.n_layers)
   layers = [jax.tree.map(lambda x, index=index: x[index], stack.blocks) for index in range(stack.n_layers)]
   order = [(layer, key, number) for layer, key in zip(layers, keys, strict=True) for number in range(2)]
@@ -230,26 +230,26 @@ def _there_and_back(stack, streams, seed):
 
 
 def _deep(residual=FIXED_POINT):
-  """48 layers with all noise, and hashes."""
+  """Returns the shapes of 48 layers with all noise and LSH attention."""
   return _shapes(48, residual, n_attentions=1, config=block(SHARED_SPARSE, attention=LSH_IN_BUCKETS))
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_fixed_point_streams_of_48_layers_are_taken_back_bit_for_bit(seed):
-  # The arithmetic alone: one program is run in both directions. `test_exact` has the compiled backward pass.
+def test_fixed_point_streams_of_48_layers_are_recomputed_bit_for_bit(seed):
+  # Tests only the arithmetic: one program runs in both directions. `test_exact` has the compiled backward pass.
   start = Residual(FIXED_POINT).split_streams(_streams(seed)[0])
   found = _there_and_back(filled(_deep(), seed), start, seed)
   np.testing.assert_array_equal(np.stack(found), np.stack(start))
 
 
-def test_streams_that_leave_the_grid_are_not():
-  # What makes the test above a test.
+def test_streams_off_the_grid_are_not_recomputed_exactly():
+  # Shows that the test above can fail.
   start = tuple(x + jnp.float32(1e-6) for x in Residual(FIXED_POINT).split_streams(_streams(0)[0]))
   assert np.any(np.stack(_there_and_back(filled(_deep(), 0), start, 0)) != np.stack(start))
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_what_a_fixed_point_sublayer_adds_is_on_the_grid(seed):
+def test_the_delta_of_a_fixed_point_sublayer_is_on_the_grid(seed):
   one = filled(_deep(), seed)
   layer = jax.tree.map(lambda x: x[0], one.blocks)
   for number in range(2):
@@ -257,8 +257,8 @@ def test_what_a_fixed_point_sublayer_adds_is_on_the_grid(seed):
     np.testing.assert_array_equal(delta * 2**16, np.rint(delta * 2**16))
 
 
-def test_fixed_point_gradients_are_those_of_the_identity_in_the_place_of_rounding():
-  # Rounding moves streams by 2^-17 = 8e-6 a sublayer, and gradients of up to 10 by a few times that.
+def test_fixed_point_gradients_treat_rounding_as_the_identity():
+  # Rounding changes streams by up to 2^-17 = 8e-6 per sublayer, and gradients of up to 10 by a few times that.
   inputs = _streams(0), SequenceMasks(None), None, jax.random.key(0), _streams(10)
   dense = block(DENSE, DENSE_FF)
   rounded, exact = (
@@ -271,30 +271,30 @@ def test_fixed_point_gradients_are_those_of_the_identity_in_the_place_of_roundin
 
 
 @pytest.mark.parametrize('residual', [REVERSIBLE, PLAIN])
-def test_an_unrolled_stack_is_the_same_function(residual):
+def test_a_layerwise_stack_is_the_same_function(residual):
   one = filled(_shapes(2, residual), 0)
   masks = SequenceMasks(jnp.arange(9) < jnp.asarray([[9], [6]]))
   call = jax.jit(lambda stack: stack(_streams(0, len(stack.residual.split_streams(0))), masks))
   np.testing.assert_allclose(call(LayerwiseStack(one)), call(one), atol=1e-4)
 
 
-@pytest.mark.parametrize('unrolled', [False, True])
-def test_prefill_passes_the_streams_through_like_call(unrolled):
+@pytest.mark.parametrize('unstacked', [False, True])
+def test_prefill_computes_the_streams_of_call(unstacked):
   one = filled(_shapes(2), 0)
   expected = jax.jit(lambda stack: stack(_streams(0), SequenceMasks(None)))(one)
   prefill = jax.jit(lambda stack, streams: stack.prefill(streams, jnp.asarray([9, 4]), 9)[0])
-  np.testing.assert_allclose(prefill(LayerwiseStack(one) if unrolled else one, _streams(0)), expected, atol=1e-4)
+  np.testing.assert_allclose(prefill(LayerwiseStack(one) if unstacked else one, _streams(0)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize('cross', [False, True])
-@pytest.mark.parametrize('unrolled', [False, True])
-def test_init_cache_has_the_structure_that_step_returns(cross, unrolled):
+@pytest.mark.parametrize('unstacked', [False, True])
+def test_init_cache_has_the_structure_that_step_returns(cross, unstacked):
   one = _shapes(3, ReversibleResidualConfig(forget_every=2), cross)
-  one = jax.eval_shape(LayerwiseStack, one) if unrolled else one
+  one = jax.eval_shape(LayerwiseStack, one) if unstacked else one
   cache = jax.eval_shape(lambda stack: stack.init_cache(2, 9, *_memory()), one)
   streams = (jax.ShapeDtypeStruct((2, 24), jnp.float32),) * 2
-  places = nothing_filled(2)
-  _, after = jax.eval_shape(lambda stack, streams, cache: stack.step(streams, cache, places), one, streams, cache)
+  slots = nothing_filled(2)
+  _, after = jax.eval_shape(lambda stack, streams, cache: stack.step(streams, cache, slots), one, streams, cache)
   assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), cache)
 
 

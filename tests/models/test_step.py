@@ -1,4 +1,4 @@
-"""Reading the source and then one token at a time gives the logits of all at once, in every model of `examples`."""
+"""A prefill and steps give the logits of `__call__`, in every model of `examples`."""
 
 import numpy as np
 import pytest
@@ -12,19 +12,19 @@ from tests.weights import call
 @pytest.mark.parametrize('seed', range(3))
 def test_prefill_and_steps_equal_call(name, seed):
   one, both = model(CONFIGS[name], seed), tokens(seed)
-  # LSH attention hides the padding behind a target from all positions; read token by token, it is a token.
+  # In `__call__`, LSH attention hides the padding after a target; steps read it as tokens.
   real_BxT = np.asarray(both[1]) != 0
   np.testing.assert_allclose(steps(one, *both)[real_BxT], call(one, *both)[real_BxT], atol=1e-4)
 
 
-# Layers that forget, layers with cross-attention, and a language model of one stream.
+# Models with `forget` layers, with cross-attention, and with one stream.
 @pytest.mark.parametrize('name', ['forgetful', 'lsh_cross', 'plain_language'])
-def test_an_unrolled_model_takes_the_same_steps(name):
+def test_a_layerwise_model_takes_the_same_steps(name):
   one, both = model(CONFIGS[name]), tokens(0)
   np.testing.assert_allclose(steps(layerwise(one), *both), steps(one, *both), atol=1e-4)
 
 
-def test_an_unrolled_model_is_the_same_function():
+def test_a_layerwise_model_is_the_same_function():
   one, both = model(CONFIGS['lsh_cross']), tokens(0)
   np.testing.assert_allclose(call(layerwise(one), *both), call(one, *both), atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""What is particular to each model, of the sizes of `examples`; `test_step` and `test_causality` have more."""
+"""Properties of single models, with the sizes of `examples`; `test_step` and `test_causality` test others."""
 
 import dataclasses
 
@@ -19,26 +19,26 @@ def test_the_width_of_the_padding_does_not_matter(name):
 
 
 @pytest.mark.parametrize('name', ['plain', 'forgetful', 'cross', 'language'])
-def test_no_key_is_evaluation_and_keys_draw_noise(name):
+def test_keys_determine_the_noise(name):
   one = model(CONFIGS[name])
   noise = [call(one, *tokens(0), key=jax.random.key(seed)) for seed in (0, 0, 1)]
   np.testing.assert_array_equal(noise[0], noise[1])
   assert np.abs(noise[0] - noise[2]).max() > 1e-2
 
 
-def test_a_merged_encoder_makes_both_streams_of_the_prefix():
+def test_a_merged_encoder_gives_two_equal_streams_to_the_decoder():
   one = model(CONFIGS['forgetful'])
   first, second = jax.jit(lambda model, inputs_BxS: model._encode(inputs_BxS, None))(one, tokens(0)[0])
   np.testing.assert_array_equal(first, second)
 
 
-def test_else_each_stream_goes_on_as_it_is():
+def test_an_encoder_without_merge_gives_its_two_streams_to_the_decoder():
   one = model(CONFIGS['sparse'])
   first, second = jax.jit(lambda model, inputs_BxS: model._encode(inputs_BxS, None))(one, tokens(0)[0])
   assert np.abs(first - second).max() > 0.1
 
 
-def test_logits_are_the_output_layer_behind_the_last_normalisation():
+def test_logits_are_the_output_layer_after_the_last_normalization():
   one, both = model(CONFIGS['dense']), tokens(0)
   x_BxTxD = jax.jit(lambda model, *tokens: model.hidden(*tokens))(one, *both)
   np.testing.assert_allclose(call(one, *both), one.output(one.norm(x_BxTxD)), atol=1e-4)
@@ -60,7 +60,7 @@ def test_one_stream_and_two_are_different_functions(name):
 
 
 @pytest.mark.parametrize('name', ['plain', 'language'])
-def test_a_chunk_at_a_time_the_feed_forward_block_is_the_same(name):
+def test_a_chunked_feed_forward_block_gives_the_same_result(name):
   # 5 divides none of the lengths 9, 7 and 16.
   config = CONFIGS[name]
 

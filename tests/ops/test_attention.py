@@ -51,7 +51,7 @@ def test_a_hidden_key_gets_exactly_no_gradient():
   assert not np.any(d_k[:, :, 3]) and not np.any(d_v[:, :, 3])
 
 
-def test_a_query_that_sees_nothing_gets_the_plain_average():
+def test_a_query_that_sees_no_key_gets_the_average_of_all_values():
   q, k, v, mask = _inputs(0)
   y_BxTxHxK = dot_product_attention(q, k, v, np.zeros_like(mask))
   np.testing.assert_allclose(y_BxTxHxK[:, 0], v.mean(2), atol=1e-6)
@@ -69,26 +69,26 @@ QUERY_T = np.asarray([4, 0, 2])
     (None, True, (np.arange(7) <= QUERY_T[:, None])[None]),
   ],
 )
-def test_visible_keys_are_real_and_do_not_follow(real_BxP, causal, expected):
+def test_visible_keys_are_real_and_not_later_than_a_causal_query(real_BxP, causal, expected):
   np.testing.assert_array_equal(attention_mask(QUERY_T, 7, real_BxP, causal), expected)
 
 
-def test_where_every_key_is_visible_there_is_no_mask():
+def test_the_mask_is_none_if_every_key_is_visible():
   assert attention_mask(QUERY_T, 7, None, causal=False) is None
 
 
 @pytest.mark.parametrize('query_chunk', [0, 2, 5])
-def test_a_chunk_of_queries_knows_its_positions(query_chunk):
-  # Each query becomes 100 times its position plus what the key of its chunk draws, an integer below 100.
-  key, draw = jax.random.key(0), lambda key: jax.random.randint(key, (), 0, 100)
-  attend = lambda q, position_C, key: jnp.broadcast_to((100 * position_C + draw(key))[:, None, None], q.shape)  # noqa: E731
+def test_a_chunk_of_queries_gets_its_positions_and_its_own_key(query_chunk):
+  # Each result is 100 times the query's position plus an integer below 100 that is sampled from the chunk's key.
+  key, sample = jax.random.key(0), lambda key: jax.random.randint(key, (), 0, 100)
+  attend = lambda q, position_C, key: jnp.broadcast_to((100 * position_C + sample(key))[:, None, None], q.shape)  # noqa: E731
   y_BxTxHxK = by_query_chunk(attend, np.zeros((2, 5, 3, 8), np.float32), query_chunk, key)
   chunk_T = np.arange(5) // 2 if query_chunk == 2 else np.zeros(5)
-  drawn_T = [draw(jax.random.fold_in(key, int(chunk))) for chunk in chunk_T]
-  np.testing.assert_array_equal(y_BxTxHxK[1, :, 2, 7], 100 * np.arange(5) + drawn_T)
+  sampled_T = [sample(jax.random.fold_in(key, int(chunk))) for chunk in chunk_T]
+  np.testing.assert_array_equal(y_BxTxHxK[1, :, 2, 7], 100 * np.arange(5) + sampled_T)
 
 
-def test_every_chunk_of_queries_drops_weights_by_a_key_of_its_own():
+def test_every_chunk_of_queries_drops_weights_with_its_own_key():
   q, k, v, _ = _inputs(0)
   key = jax.random.key(0)
   found = full_attention(
@@ -101,12 +101,12 @@ def test_every_chunk_of_queries_drops_weights_by_a_key_of_its_own():
 
 
 @pytest.mark.parametrize('query_chunk', [0, 2])
-def test_a_query_without_keys_gets_zeros_where_that_is_asked_for(query_chunk):
+def test_a_query_without_keys_gets_zeros_if_requested(query_chunk):
   q, k, v, _ = _inputs(0)
   none_BxP = REAL_BXP & [[True], [False]]
   options = {'causal': False, 'query_chunk': query_chunk}
   one, other = (
-    full_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), none_BxP, blind_zeros=zeros, **options)
+    full_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), none_BxP, zero_if_no_key=zeros, **options)
     for zeros in (True, False)
   )
   assert not np.any(one[1]) and np.any(other[1])

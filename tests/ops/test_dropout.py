@@ -17,7 +17,7 @@ def test_without_key_or_rate_nothing_is_dropped(arguments):
 
 @pytest.mark.parametrize('seed', range(3))
 def test_entries_are_dropped_at_the_rate(seed):
-  # 1,512 draws at 0.3: 0.05 is four standard deviations.
+  # 1,512 samples at 0.3: 0.05 is four standard deviations.
   y = dropout(X, 0.3, key=jax.random.key(seed))
   assert abs((y == 0).mean() - 0.3) < 0.05
 
@@ -28,7 +28,7 @@ def test_the_other_entries_are_scaled():
 
 
 @pytest.mark.parametrize('shared', [(1,), (0, 1)])
-def test_a_draw_is_shared_along_the_named_axes_only(shared):
+def test_decisions_are_shared_only_along_the_named_axes(shared):
   dropped = np.asarray(dropout(X, 0.3, key=jax.random.key(0), shared_axes=shared) == 0)
   constant = tuple(axis for axis in range(3) if (dropped == np.take(dropped, [0], axis)).all())
   assert constant == shared

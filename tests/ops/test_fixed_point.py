@@ -7,17 +7,17 @@ from terraformer.ops.fixed_point import to_grid
 X = np.random.default_rng(0).normal(0, 30, 10_000).astype(np.float32)
 
 
-def test_the_grid_has_2_to_the_16_points_a_unit():
+def test_the_grid_has_2_to_the_16_points_per_unit():
   found = np.asarray(to_grid(X), np.float64) * 2**16
   np.testing.assert_array_equal(found, np.rint(X.astype(np.float64) * 2**16))
 
 
-def test_numbers_on_the_grid_stay():
+def test_numbers_on_the_grid_do_not_change():
   np.testing.assert_array_equal(to_grid(to_grid(X)), to_grid(X))
 
 
-def test_sums_on_the_grid_are_taken_back_exactly():
-  # As a residual stream at any depth: 1,000 additions, then the same subtractions. Without the grid it is not exact.
+def test_sums_on_the_grid_are_undone_exactly():
+  # Like a residual stream of a deep stack: 1,000 additions, then the same subtractions. Off the grid, it is inexact.
   deltas_NxD = np.random.default_rng(1).normal(size=(1000, 50)).astype(np.float32)
 
   def there_and_back(start_D, deltas_NxD):
@@ -34,6 +34,6 @@ def test_the_gradient_is_that_of_the_identity():
   np.testing.assert_array_equal(jax.grad(lambda x: (to_grid(x) * cotangent).sum())(X), cotangent)
 
 
-def test_so_is_the_forward_derivative():
+def test_the_forward_derivative_is_that_of_the_identity():
   tangent = np.ones_like(X)
   np.testing.assert_array_equal(jax.jvp(to_grid, (X,), (tangent,))[1], tangent)

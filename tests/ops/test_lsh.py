@@ -1,4 +1,4 @@
-"""B 2 examples, H 2 heads, K 6 wide, T positions, R rounds; chunks of 4 unless a test says otherwise."""
+"""B 2 examples, H 2 heads, K 6 wide, T positions, R rounds; chunks of 4 in most tests."""
 
 import functools
 
@@ -36,7 +36,7 @@ def _inputs(length, n_rounds, n_buckets, seed=0):
 
 
 def _times_seen(buckets_BxHxRxT, real_BxT, n_buckets, chunk_length, chunks_before, chunks_after, causal):
-  """How often each query finds each key in all of its windows, BxHxTxT."""
+  """Returns how often each query sees each key in all of its windows, BxHxTxT."""
   batch, n_heads, n_rounds, length = buckets_BxHxRxT.shape
   seen = np.zeros((batch, n_heads, length, length))
   for b, h in np.ndindex(batch, n_heads):
@@ -53,7 +53,7 @@ def _times_seen(buckets_BxHxRxT, real_BxT, n_buckets, chunk_length, chunks_befor
 
 
 def _slow(q, v, seen):
-  """Attention with all TxT scores, each key as often as it is found."""
+  """Returns attention with all TxT scores, counting each key as often as it is seen."""
   score = jnp.einsum('BHTK,BHPK->BHTP', q, unit_keys(q))
   score = jnp.where(seen > 0, score, -jnp.inf)
   weight = jnp.exp(score - jnp.maximum(score.max(-1, keepdims=True), -1e9)) * seen
@@ -70,7 +70,7 @@ def test_a_query_sees_its_windows(case):
 
 
 @by_case
-def test_gradients_are_those_of_the_slow_version(case):
+def test_gradients_equal_those_of_the_slow_version(case):
   length, n_rounds, sizes = CASES[case]
   q, v, buckets, real_BxT = _inputs(length, n_rounds, sizes['n_buckets'])
   cotangent, seen = np.random.default_rng(1).normal(size=q.shape), _times_seen(buckets, real_BxT, **sizes)
@@ -87,7 +87,7 @@ def test_without_padding_every_position_is_real():
 
 
 @pytest.mark.parametrize('sizes', [CAUSAL, BOTH_WAYS], ids=['causal', 'both ways'])
-def test_padding_is_seen_by_no_position(sizes):
+def test_no_position_sees_padding(sizes):
   q, v, buckets, real_BxT = _inputs(13, 2, 5)
   real = real_BxT[:, None, :, None]
   other = (np.where(real, x, 7) for x in (q, v)), np.where(real_BxT[:, None, None], buckets, 0)
@@ -95,7 +95,7 @@ def test_padding_is_seen_by_no_position(sizes):
   np.testing.assert_array_equal(np.where(real, one, 0), np.where(real, other, 0))
 
 
-def test_nothing_flows_back_from_what_stands_before():
+def test_causal_results_do_not_depend_on_later_positions():
   q, v, buckets, _ = _inputs(13, 2, 5)
   jacobian = jax.jit(jax.jacrev(lambda q, v: attend(q, v, buckets, **CAUSAL)[0, 0].sum(-1), (0, 1)))
   for d_x in jacobian(q, v):
@@ -115,7 +115,7 @@ def test_scores_of_any_size_keep_their_precision():
 
 
 @pytest.mark.parametrize('sizes', [CAUSAL, BOTH_WAYS], ids=['causal', 'both ways'])
-def test_where_a_chunk_holds_everything_attention_is_plain(sizes):
+def test_with_one_chunk_a_query_sees_the_whole_sequence(sizes):
   q, v, buckets, real_BxT = _inputs(13, 2, 5)
   plain = shared_qk_attention(q.swapaxes(1, 2), v.swapaxes(1, 2), real_BxT, causal=sizes['causal'])
   found = attend(q, v, buckets, real_BxT, **sizes | {'chunk_length': 16})
@@ -147,14 +147,14 @@ def test_dropout_keeps_the_mean():
 
 
 def test_dropout_drops_its_share_of_weights():
-  # Values of 1: a result is the share of the softmax that is kept.
+  # With values of 1, a result is the share of the softmax that is kept.
   q, _, buckets, _ = _inputs(599, 2, 5)
   kept = attend(0 * q, np.ones_like(q), buckets, rate=0.3, key=jax.random.key(0), **BOTH_WAYS)[..., 0] * 0.7
   np.testing.assert_allclose(kept.mean(), 0.7, atol=0.03)
   assert 0.05 < kept.std() < 0.3
 
 
-def test_gradients_with_dropout_are_those_of_differences():
+def test_gradients_with_dropout_equal_finite_differences():
   q, v, buckets, _ = _inputs(13, 2, 5)
   rng = np.random.default_rng(1)
   cotangent, (d_q, d_v) = rng.normal(size=q.shape), rng.normal(size=(2, *q.shape)).astype(np.float32)
@@ -172,7 +172,7 @@ TAGS = ['causal_h1', 'noncausal_h1', 'causal_h2', 'noncausal_masked_h1']
 
 
 def _tolerance(tag):
-  # With two rounds a query may find no key but its own in one of them; its scores in the reference are then at -1e5,
+  # With two rounds, a query may see no key but its own in one of them. Its scores in the reference are then near -1e5,
   # where float32 resolves 0.008.
   return 2e-2 if tag == 'causal_h2' else TOLERANCE
 
@@ -194,7 +194,11 @@ def _reference_buckets(r, tag, heads):
 
 
 def _pure_reference(tag):
-  """Its key positions as well: padding at 1 is seen, by itself too, and padding at 0 by all but itself."""
+  """Returns inputs, sizes and result of a reference vector.
+
+  In the reference, every query sees padding at position 1, itself included, and every query but itself sees padding at
+  position 0; the key positions reproduce this.
+  """
   r = load('pure_lsh_attention')
   key_position_BxT = np.broadcast_to(np.arange(16), (4, 16))
   if r[f'{tag}_masked']:
@@ -206,13 +210,13 @@ def _pure_reference(tag):
 
 
 @pytest.mark.parametrize('tag', TAGS)
-def test_attention_is_that_of_the_reference(tag):
+def test_attention_agrees_with_the_reference(tag):
   inputs, sizes, y = _pure_reference(tag)
   np.testing.assert_allclose(attend_given(*inputs, **sizes), y, atol=_tolerance(tag))
 
 
 @pytest.mark.parametrize('tag', ['causal_h1', 'noncausal_h1', 'causal_h2'])
-def test_gradients_are_those_of_the_reference(tag):
+def test_gradients_agree_with_the_reference(tag):
   r = load('lsh_attention')
   buckets, sizes = _reference_buckets(r, tag, 2), _reference_sizes(r, tag)
 

@@ -1,4 +1,4 @@
-"""T positions, R rounds; vectors of the reference are 16 of width 8."""
+"""T positions, R rounds; the reference has 16 vectors of width 8."""
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ from tests.reference.vectors import load
 
 
 @pytest.mark.parametrize('tag', ['b4_h1', 'b8_h2', 'b4x6_h3'])
-def test_buckets_are_those_of_the_reference(tag):
+def test_buckets_agree_with_the_reference(tag):
   r = load('lsh_hash')
   factors = tuple(int(factor) for factor in r[f'{tag}_factors'])
   np.testing.assert_array_equal(hash_queries(r['vecs'], r[f'{tag}_rotations'], factors), r[f'{tag}_buckets'])
 
 
-def test_each_example_may_have_rotations_of_its_own():
+def test_each_example_may_have_its_own_rotations():
   r = load('pure_lsh_attention')
   hashed = jax.vmap(lambda q, rotations: hash_queries(q, rotations, (8,)))(r['causal_h2_qk'], r['causal_h2_rotations'])
   np.testing.assert_array_equal(hashed + 8 * np.arange(2)[:, None], r['causal_h2_buckets'].reshape(4, 2, 16))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from terraformer.ops.positions import (
+  check_length,
   example_positions,
-  expect_room,
   last_positions,
   read_after,
   shift_right,
@@ -32,14 +32,14 @@ def _slow_sinusoid(position, column):
 
 @pytest.mark.parametrize('first', [0, 1020, 1_000_000, 123_456_789])
 def test_sinusoids_alternate_sines_and_cosines(first):
-  # The angle of a multiple of 1024 is rounded by at most half of 2^-32 turns for each 1024.
+  # The rounding error of an angle grows by at most half of 2^-32 turns per 1024 positions.
   position_T = first + np.arange(9)
   slow_TxD = [[_slow_sinusoid(position, column) for column in range(7)] for position in position_T]
   tolerance = 2e-6 + math.pi / 2**32 / 1024 * first
   np.testing.assert_allclose(jax.jit(sinusoids, static_argnums=1)(position_T, 7), slow_TxD, atol=tolerance)
 
 
-def test_sinusoids_are_those_of_the_reference():
+def test_sinusoids_agree_with_the_reference():
   expected_PxD = load('layernorm_positional')['pos_initial_table']
   n_positions, d_model = expected_PxD.shape
   np.testing.assert_allclose(sinusoids(jnp.arange(n_positions), d_model), expected_PxD, atol=TOLERANCE)
@@ -64,16 +64,16 @@ def test_positions_follow_the_start():
 
 
 def test_starts_are_uniform_below_their_number():
-  # 2,000 draws: 0.036 is four standard deviations.
+  # 2,000 samples: 0.036 is four standard deviations.
   np.testing.assert_allclose(np.bincount(_starts(5, 0.0)) / 2000, [0.2] * 5, atol=0.036)
 
 
-def test_a_share_of_the_examples_starts_at_zero_all_the_same():
-  # 2,000 draws: 0.041 is four standard deviations.
+def test_a_share_of_the_examples_starts_at_zero_nevertheless():
+  # 2,000 samples: 0.041 is four standard deviations.
   assert abs((_starts(10**6, 0.3) == 0).mean() - 0.3) < 0.041
 
 
-def test_every_segment_of_a_packed_row_has_a_start_of_its_own():
+def test_every_segment_of_a_packed_row_has_its_own_start():
   segment_BxT = jnp.repeat(jnp.arange(1, 21), 3)[None]
   position_BxT = example_positions(1, 60, 50, 0.0, key=jax.random.key(0), segment_BxT=segment_BxT)
   position_20x3 = np.asarray(position_BxT).reshape(20, 3)
@@ -82,13 +82,13 @@ def test_every_segment_of_a_packed_row_has_a_start_of_its_own():
 
 
 @pytest.mark.parametrize('n_starts', [1, 0, -3])
-def test_where_there_is_no_room_all_examples_start_at_zero(n_starts):
+def test_without_room_for_other_starts_all_examples_start_at_zero(n_starts):
   assert not _starts(n_starts, 0.0).any()
 
 
 def test_more_tokens_than_positions_are_refused():
-  with pytest.raises(ValueError, match='expected at most 9, found a sequence of 10'):
-    expect_room(10, 9)
+  with pytest.raises(ValueError, match='a sequence of 10 tokens is longer than the 9 positions'):
+    check_length(10, 9)
 
 
 def test_shifted_tokens_start_with_zero_and_lose_the_last():
@@ -117,8 +117,8 @@ def test_the_second_sequence_is_read_back(seed):
 
 
 @pytest.mark.parametrize('stream', ['1', '2'])
-def test_concatenation_is_that_of_the_reference(stream):
-  # The reference leaves what encoder padding lies beyond the second sequence; here it is zero, and is not compared.
+def test_concatenation_agrees_with_the_reference(stream):
+  # After the second sequence, the reference has encoder padding and we have zeros; these positions are not compared.
   r = load('concat_with_padding')
   n_first_B = (r['tok_e'] != 0).sum(1)
   both_BxPxD = write_after(r[f'vec_e{stream}'], n_first_B, r['vec_d'])
@@ -126,14 +126,14 @@ def test_concatenation_is_that_of_the_reference(stream):
     np.testing.assert_array_equal(both_BxPxD[b, :end], r[f'vec_ed{stream}'][b, :end])
 
 
-def test_stripping_is_that_of_the_reference():
+def test_stripping_agrees_with_the_reference():
   r = load('concat_with_padding')
   n_first_B = (r['tok_e'] != 0).sum(1)
   np.testing.assert_array_equal(read_after(r['vec_ed1'], n_first_B, r['vec_d'].shape[1]), r['stripped'])
 
 
 @pytest.mark.parametrize('width', [0, 1, 2, 6])
-def test_last_positions_stand_before_the_length_after_zeros(width):
+def test_last_positions_end_at_the_length_and_follow_zeros(width):
   x_BxTxD, _ = _sequences(0)
   padded = np.concatenate([np.zeros((4, width, 7), np.float32), x_BxTxD], axis=1)
   expected = np.stack([padded[b, n : n + width] for b, n in enumerate(N_FIRST)])

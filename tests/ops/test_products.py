@@ -1,4 +1,4 @@
-"""Products in another order are the same products, with the same gradients."""
+"""The rearranged products equal the plain ones, and so do their gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +8,14 @@ import pytest
 from terraformer.ops.products import multiplicative, times_rows
 
 
-def draw(*shapes):
+def normal(*shapes):
   keys = jax.random.split(jax.random.key(0), len(shapes))
   return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
 
 
 @pytest.mark.parametrize('leading', [(), (5,), (2, 5), (2, 3, 5)])
-def test_times_rows_and_its_gradients_are_those_of_einsum(leading):
-  x, w, g = draw((*leading, 6), (11, 6), (*leading, 11))
+def test_times_rows_and_its_gradients_equal_those_of_einsum(leading):
+  x, w, g = normal((*leading, 6), (11, 6), (*leading, 11))
   y, pull = jax.vjp(times_rows, x, w)
   expected, pull_expected = jax.vjp(lambda x, w: jnp.einsum('...D,FD->...F', x, w), x, w)
   np.testing.assert_allclose(y, expected, atol=1e-6)
@@ -25,7 +25,7 @@ def test_times_rows_and_its_gradients_are_those_of_einsum(leading):
 
 @pytest.mark.parametrize('n_vectors', [1, 4, 5, 40])
 def test_few_and_many_vectors_have_the_same_product(n_vectors):
-  x, gating, projection, g = draw((n_vectors, 12), (3, 12), (12, 4), (n_vectors, 3, 4))
+  x, gating, projection, g = normal((n_vectors, 12), (3, 12), (12, 4), (n_vectors, 3, 4))
 
   def plainly(x, gating, projection):
     return jnp.einsum('TD,SD,DW->TSW', x, gating, projection)

@@ -1,7 +1,7 @@
-"""A hand-made layer of two sublayers over L 4 layers, B 2, T 5, D 6.
+"""A stack of L 4 layers of two simple sublayers, B 2, T 5, D 6.
 
-They add a constant of 512 to the streams, so that recomputing them loses the last bits of every entry, and pick
-one of two weights by the parity of floor(1e5 x): every recomputed choice is as good as a coin flip.
+The sublayers add a constant of 512 to the streams, so recomputation loses the last bits of every entry. They select one
+of two weights by the parity of floor(1e5 x), so a recomputed choice is as random as a coin flip.
 """
 
 import functools
@@ -17,7 +17,7 @@ from terraformer.ops.reversible import (
   StackSpec,
   add,
   apply_layer,
-  rematerialised_stack,
+  rematerialized_stack,
   reversible_stack,
   stack,
   updating_stack,
@@ -62,7 +62,7 @@ def _gradients(run, records=True, **spec):
 
 
 plain = _gradients(stack)
-rematerialised = _gradients(rematerialised_stack)
+rematerialized = _gradients(rematerialized_stack)
 reversible = _gradients(reversible_stack)
 forgetful = _gradients(reversible_stack, records=False)
 unrolled = _gradients(reversible_stack, unroll=3)
@@ -76,8 +76,8 @@ exact = pytest.mark.parametrize('exact', [False, True], ids=['', 'exact'])
 
 
 @exact
-@pytest.mark.parametrize('run', [reversible_stack, rematerialised_stack])
-def test_the_value_is_that_of_the_plain_stack(run, exact):
+@pytest.mark.parametrize('run', [reversible_stack, rematerialized_stack])
+def test_the_value_equals_that_of_the_plain_stack(run, exact):
   layers, streams, *others, _ = _arguments(0)
   inputs, spec = StackInputs(layers, *others), StackSpec(_sublayer(), 2, exact=exact)
   for one, other in zip(run(spec, inputs, streams), stack(spec, inputs, streams), strict=True):
@@ -86,36 +86,36 @@ def test_the_value_is_that_of_the_plain_stack(run, exact):
 
 @pytest.mark.parametrize('seed', range(3))
 def test_the_gradient_is_that_of_the_recorded_choices(seed):
-  # Streams up to 2,000 are recomputed to about 1e-3, and so is what the sublayers read; gradients are of order 1 to 10.
+  # Streams up to 2,000, which the sublayers read, are recomputed to about 1e-3; gradients are of order 1 to 10.
   assert largest_difference(plain(*_arguments(seed)), reversible(*_arguments(seed))) < 2e-2
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_choices_made_again_would_give_another_gradient(seed):
-  # What makes the test above a test: without the record the same layers are far off.
+def test_new_choices_would_give_another_gradient(seed):
+  # Shows that the test above can fail: without recorded routing, the same layers are far off.
   assert largest_difference(plain(*_arguments(seed)), forgetful(*_arguments(seed))) > 0.5
 
 
 @pytest.mark.parametrize('seed', range(3))
 def test_unrolling_the_loop_does_not_change_the_gradient(seed):
-  # Three layers a turn do not divide four; other roundings, as above.
+  # Three layers per turn do not divide four; rounding differs as above.
   assert largest_difference(plain(*_arguments(seed)), unrolled(*_arguments(seed))) < 2e-2
 
 
 @pytest.mark.parametrize('n_streams', [1, 2])
-def test_rematerialising_does_not_change_the_gradient(n_streams):
-  # It starts from the stored streams: the same choices, and the same rounding but for the order of sums.
+def test_rematerializing_does_not_change_the_gradient(n_streams):
+  # It starts from the stored streams, so the choices are the same, and only the order of sums changes the rounding.
   arguments = _arguments(0, n_streams)
-  assert largest_difference(plain(*arguments), rematerialised(*arguments)) < 1e-4
+  assert largest_difference(plain(*arguments), rematerialized(*arguments)) < 1e-4
 
 
 @pytest.mark.parametrize('exact', [False, True])
-def test_streams_that_change_places_after_each_layer_have_the_gradient_of_the_plain_stack(exact):
+def test_streams_exchanged_after_each_layer_have_the_gradient_of_the_plain_stack(exact):
   one, other = (_gradients(run, exchange=True, exact=exact) for run in (stack, reversible_stack))
   assert largest_difference(one(*_arguments(0)), other(*_arguments(0))) < 2e-2
 
 
-def test_streams_that_change_places_are_read_the_other_way_round():
+def test_exchanged_streams_are_in_reverse_order():
   layers, streams, *others, _ = _arguments(0)
   layer = StackInputs(*jax.tree.map(lambda x: x[0], (layers, others[0])), *others[1:])
   usual, exchanged = (
@@ -133,19 +133,19 @@ def test_streams_swap_after_every_sublayer():
   assert (a.item(), b.item()) == (11, 102)
 
 
-def test_one_stream_reads_what_the_sublayer_before_added():
+def test_with_one_stream_a_sublayer_reads_the_sum_of_the_previous_one():
   spec = StackSpec(lambda layer, x, *_, number: ((10, 100)[number] * x, None), 2)
   # x -> 11 x -> 1111 x
   (x,) = stack(spec, StackInputs(jnp.zeros(1)), (jnp.ones((1, 1, 1)),))
   assert x.item() == 1111
 
 
-def test_adding_goes_to_the_first_stream_which_becomes_the_last():
+def test_a_delta_is_added_to_the_first_stream_which_becomes_the_last():
   assert add((1, 2), 10) == (2, 11) and add((1,), 10) == (11,)
 
 
 def test_a_stack_without_keys_padding_or_context_has_a_gradient():
-  # Three Nones in the place of arrays.
+  # Three Nones instead of arrays.
   spec = StackSpec(lambda layer, x, *_, number: (layer * jnp.sin(x), None), 1)
   layers, streams = jnp.asarray([0.3, 0.5]), (jnp.ones((1, 1, 1)), 2 * jnp.ones((1, 1, 1)))
 
@@ -158,7 +158,7 @@ def test_a_stack_without_keys_padding_or_context_has_a_gradient():
 
 
 @exact
-def test_layers_become_what_the_update_makes_of_their_gradients(exact):
+def test_layers_are_updated_with_their_gradients(exact):
   layers, *arguments = _arguments(0)
   moments_L, counters_L = jnp.arange(4.0), jnp.arange(4)
 
@@ -173,5 +173,5 @@ def test_layers_become_what_the_update_makes_of_their_gradients(exact):
   d_layers, *others = _gradients(reversible_stack, exact=exact)(layers, *arguments)
   found = _gradients(updating, exact=exact)((layers, moments_L), *arguments)
   stepped = jax.tree.map(lambda x, d: x - counters_L[:, None, None] * d, layers, d_layers)
-  # A sum of 12 gradients in another order.
+  # The order of a sum of 12 gradients differs.
   assert largest_difference(found, ((stepped, moments_L + counters_L + d_layers['first'].sum((1, 2))), *others)) < 1e-3

@@ -7,18 +7,18 @@ import pytest
 from terraformer.ops.segments import (
   Interleaved,
   Segments,
-  begins,
   in_same_segment,
   positions_within,
+  segment_starts,
   taps_within,
 )
 
 SEGMENT_BXT = jnp.asarray([[1, 1, 1, 2, 3, 3, 0], [1, 2, 2, 0, 0, 0, 0]])
 
 
-def test_positions_begin_anew_in_every_segment():
+def test_positions_count_from_zero_in_every_segment():
   assert positions_within(SEGMENT_BXT)[:, :6].tolist() == [[0, 1, 2, 0, 0, 1], [0, 0, 1, 0, 1, 2]]
-  np.testing.assert_array_equal(begins(SEGMENT_BXT), positions_within(SEGMENT_BXT) == 0)
+  np.testing.assert_array_equal(segment_starts(SEGMENT_BXT), positions_within(SEGMENT_BXT) == 0)
 
 
 @pytest.mark.parametrize('width', [1, 2, 4])
@@ -32,14 +32,14 @@ def test_taps_are_the_last_vectors_of_the_segment(width):
   np.testing.assert_array_equal(taps_within(jnp.asarray(x_BxTxD), SEGMENT_BXT, width), expected_BxTxCxD)
 
 
-def test_queries_are_compared_with_the_keys_of_their_segment():
+def test_queries_match_only_the_keys_of_their_segment():
   key_segment_BxK = jnp.asarray([[1, 2, 3, 0], [2, 2, 0, 0]])
   found_BxCxK = in_same_segment(SEGMENT_BXT, key_segment_BxK, jnp.asarray([2, 3]))
   assert found_BxCxK.astype(int).tolist() == [[[1, 0, 0, 0], [0, 1, 0, 0]], [[1, 1, 0, 0], [0, 0, 1, 1]]]
 
 
-def test_targets_stand_behind_their_sources_and_come_back():
-  # The second example of the first row has no source, that of the second row no target.
+def test_targets_follow_their_sources_and_are_read_back():
+  # The second example of the first row has no source; that of the second row has no target.
   inputs_BxS = jnp.asarray([[1, 1, 3, 0], [1, 1, 2, 2]])
   targets_BxT = jnp.asarray([[1, 2, 2, 3, 0], [1, 0, 0, 0, 0]])
   one = Interleaved(Segments(inputs_BxS, targets_BxT))

@@ -43,7 +43,7 @@ def test_a_query_that_sees_no_other_key_gets_its_own_value():
   np.testing.assert_array_equal(shared_qk_attention(q, v, alone, causal=False), v)
 
 
-def test_the_gradient_of_a_lone_query_is_that_of_its_value():
+def test_a_query_without_other_keys_has_the_gradient_of_its_value():
   q, v, _ = _inputs()
   d_q, d_v = jax.grad(lambda q, v: shared_qk_attention(q, v, causal=True)[:, 0].sum(), (0, 1))(q, v)
   np.testing.assert_array_equal(d_q, np.zeros_like(q))
@@ -51,13 +51,13 @@ def test_the_gradient_of_a_lone_query_is_that_of_its_value():
 
 
 @by_direction
-def test_chunks_of_queries_change_nothing(causal):
+def test_chunks_of_queries_give_the_same_result(causal):
   q, v, real_BxT = _inputs()
   expected = shared_qk_attention(q, v, real_BxT, causal=causal)
   np.testing.assert_allclose(shared_qk_attention(q, v, real_BxT, causal=causal, query_chunk=3), expected, atol=1e-6)
 
 
-def test_keys_have_length_1_whatever_their_type():
+def test_keys_have_length_1_in_every_type():
   q_BxTxHxK, _, _ = _inputs()
   for dtype, tolerance in ((jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)):
     k_BxTxHxK = unit_keys(jnp.asarray(q_BxTxHxK, dtype))

@@ -5,7 +5,6 @@ Each kind of layer has functions here, chosen by the layer's type.
 D d_model, S modules, W width of a module, C positions and E modules that a convolution sees, H heads, K head width.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from terraformer.decode.native.description import (
   WHOLE_ROW,
+  ByExactType,
   Description,
   Kept,
   NoKernelError,
@@ -34,13 +34,13 @@ from terraformer.native import layout
 _ALL_PLACES = 2**31 - 1
 
 
-@functools.singledispatch
+@ByExactType
 def attend(layer: Any, to: Description, source: int, streams: Streams, of_caches: Callable[[Any], Any]) -> None:
   """Adds the operations for attention; `source` holds normalized vectors, and the result is added to the streams."""
   raise NoKernelError(type(layer).__name__)
 
 
-@attend.register
+@attend.register(Attention)
 def _(layer: Attention, to: Description, source: int, streams: Streams, of_caches) -> None:
   n_heads, head_width = layer.head_shape
   q, k, v = project(layer.projection, to, source, lambda caches: of_caches(caches).projection)
@@ -50,7 +50,7 @@ def _(layer: Attention, to: Description, source: int, streams: Streams, of_cache
   _attend(to, layer, streams, columns, n_heads, head_width, of_caches)
 
 
-@attend.register
+@attend.register(LSHAttention)
 def _(layer: LSHAttention, to: Description, source: int, streams: Streams, of_caches) -> None:
   n_heads, head_width = layer.head_shape
   q, _, v = project(layer.projection, to, source, lambda caches: of_caches(caches).projection)
@@ -64,7 +64,7 @@ def _(layer: LSHAttention, to: Description, source: int, streams: Streams, of_ca
     raise NoKernelError('LSHAttention where it hashes')
 
 
-@attend.register
+@attend.register(CrossAttention)
 def _(layer: CrossAttention, to: Description, source: int, streams: Streams, of_caches) -> None:
   n_heads = layer.projection.n_heads
   head_width = to.d_model // n_heads
@@ -87,7 +87,7 @@ def _attend(to, layer, streams: Streams, columns: dict, n_heads: int, head_width
     to.plan.add('attend', **columns, **streams.end)
 
 
-@functools.singledispatch
+@ByExactType
 def project(
   layer: Any, to: Description, source: int, of_caches: Callable, query_alone: bool = False
 ) -> tuple[int, int, int]:
@@ -95,19 +95,19 @@ def project(
   raise NoKernelError(type(layer).__name__)
 
 
-@functools.singledispatch
+@ByExactType
 def has_output(layer: Any) -> bool:
   """Returns whether a projection follows the heads."""
   return True
 
 
-@functools.singledispatch
+@ByExactType
 def project_output(layer: Any, to: Description, source: int, end: dict[str, int], of_caches: Callable) -> None:
   """Adds the projection that follows the heads; `end` holds the columns of its last operation."""
   raise NoKernelError(type(layer).__name__)
 
 
-@project.register
+@project.register(DenseProjection)
 def _(layer: DenseProjection, to: Description, source: int, of_caches, query_alone: bool = False):
   q, k, v = (to.buffer(name, to.d_model) for name in ('query', 'key', 'value'))
   parts = [(layer.query, q)] if query_alone else [(layer.query, q), (layer.key, k), (layer.value, v)]
@@ -117,12 +117,12 @@ def _(layer: DenseProjection, to: Description, source: int, of_caches, query_alo
   return q, q if layer.key is None else k, v
 
 
-@project_output.register
+@project_output.register(DenseProjection)
 def _(layer: DenseProjection, to: Description, source: int, end: dict[str, int], of_caches) -> None:
   dense(to, layer.output, source, **end)
 
 
-@project.register
+@project.register(SparseProjection)
 def _(layer: SparseProjection, to: Description, source: int, of_caches, query_alone: bool = False):
   config, d = layer.config, to.d_model
   shared = to.buffer('shared', d)
@@ -196,12 +196,12 @@ def _convolve(to: Description, convolution: ModularConvolution, n_modules: int, 
   to.plan.add('dense', matrix=matrix, bias=bias, **columns)
 
 
-@has_output.register
+@has_output.register(SparseProjection)
 def _(layer: SparseProjection) -> bool:
   return layer.output is not None or layer.output_convolution is not None
 
 
-@project_output.register
+@project_output.register(SparseProjection)
 def _(layer: SparseProjection, to: Description, source: int, end: dict[str, int], of_caches) -> None:
   convolution = layer.output_convolution
   mixed = to.buffer('mixed', to.d_model)

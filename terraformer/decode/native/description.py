@@ -39,6 +39,34 @@ class NoKernelError(Exception):
   """The library has no kernels for a layer; the message is the layer's name."""
 
 
+class ByExactType:
+  """A function chosen by the type of its first argument, which must equal a registered type.
+
+  Unlike with `functools.singledispatch`, a subclass is not treated as its base: it may compute something else, for
+  which there is no kernel.
+
+  Attributes:
+    registered: the functions by type.
+  """
+
+  def __init__(self, default: Callable):
+    self._default = default
+    self.registered: dict[type, Callable] = {}
+    functools.update_wrapper(self, default)
+
+  def register(self, kind: type) -> Callable[[Callable], Callable]:
+    """Returns a decorator that registers a function for a type."""
+
+    def add(function: Callable) -> Callable:
+      self.registered[kind] = function
+      return function
+
+    return add
+
+  def __call__(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+    return self.registered.get(type(layer), self._default)(layer, *args, **kwargs)
+
+
 @dataclasses.dataclass(frozen=True)
 class Types:
   """Number types, each one of `layout.TYPES`.
@@ -176,7 +204,7 @@ class Streams:
 
 def normalize(to: Description, layer: LayerNorm | RMSNorm, sources: tuple[int, ...], target: int) -> None:
   """Adds the normalization of one stream, or of the mean of two."""
-  if not isinstance(layer, LayerNorm | RMSNorm):
+  if type(layer) not in (LayerNorm, RMSNorm):
     raise NoKernelError(type(layer).__name__)
   columns = {'scale': to.vector(layer.scale_D)}
   if isinstance(layer, LayerNorm):

@@ -5,7 +5,6 @@ Each kind of block has a function here, chosen by the layer's type.
 D d_model, M blocks, N units per block, R controller rank, U width of the recurrence.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from terraformer.decode.native.description import (
   INPUTS_BY_OUTPUTS,
   WHOLE_ROW,
+  ByExactType,
   Description,
   Kept,
   NoKernelError,
@@ -45,13 +45,13 @@ def recur(to: Description, branch: Any, streams: Streams, end: dict, of_caches: 
   dense(to, branch.expand, read, small=True, **end)
 
 
-@functools.singledispatch
+@ByExactType
 def feed_forward(layer: Any, to: Description, source: int, end: dict[str, int]) -> None:
   """Adds a feed-forward block; `end` holds the columns of its last operation."""
   raise NoKernelError(type(layer).__name__)
 
 
-@feed_forward.register
+@feed_forward.register(DenseFF)
 def _(layer: DenseFF, to: Description, source: int, end: dict[str, int]) -> None:
   hidden = to.buffer('hidden', layer.expand.kernel_DxF.get_value().shape[1], segment=WHOLE_ROW)
   dense(to, layer.expand, source, target=hidden, relu=1)
@@ -59,7 +59,7 @@ def _(layer: DenseFF, to: Description, source: int, end: dict[str, int]) -> None
   dense(to, layer.contract, hidden, **end)
 
 
-@feed_forward.register
+@feed_forward.register(SparseFF)
 def _(layer: SparseFF, to: Description, source: int, end: dict[str, int]) -> None:
   config, plan, d = layer.config, to.plan, to.d_model
   m, n, r = config.n_blocks, config.block_size, config.rank

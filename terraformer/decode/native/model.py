@@ -7,6 +7,7 @@ from typing import Any
 from terraformer.decode.native.attention import attend
 from terraformer.decode.native.description import (
   WHOLE_ROW,
+  ByExactType,
   Description,
   NoKernelError,
   Streams,
@@ -21,6 +22,9 @@ from terraformer.decode.stored import MatrixView
 from terraformer.layers.dense import Dense
 from terraformer.layers.output import LowRankOutput, SparseOutput
 from terraformer.models.base import Model
+from terraformer.models.encoder_decoder import EncoderDecoder
+from terraformer.models.language_model import LanguageModel
+from terraformer.models.terraformer import Terraformer
 from terraformer.native.plan import INPUT, OUTPUT, Plan
 
 
@@ -28,12 +32,14 @@ def describe(model: Model, types: Types) -> Description:
   """Returns the description of a layerwise model's step; the model's parameters may be abstract."""
   plan = Plan(model.config.d_model, model.config.vocab_size)
   to = Description(plan, types, model)
+  if type(model) not in (LanguageModel, EncoderDecoder, Terraformer):
+    to.missing.append(type(model).__name__)
   residual = model.decoder.residual
   buffers = tuple(to.buffer(f'stream {i}', to.d_model) for i in range(2 if residual.two_streams else 1))
   streams = Streams(buffers, residual.exact)
   for buffer in buffers:
     plan.add('mix', source=INPUT, second=INPUT, target=buffer)
-  starts = [segment.start for segment in model.decoder.segments()]
+  starts = [run.start for run in model.decoder.layer_runs()]
   for number, block in enumerate(model.decoder.blocks):
     if number and number in starts:
       _forget(to, model.decoder.forgets[starts.index(number) - 1], streams)
@@ -85,18 +91,18 @@ def _end(to: Description, model: Model, streams: Streams) -> None:
   output(model.output, to, normed)
 
 
-@functools.singledispatch
+@ByExactType
 def output(layer: Any, to: Description, source: int) -> None:
   """Adds the output layer, from normalized vectors to logits."""
   raise NoKernelError(type(layer).__name__)
 
 
-@output.register
+@output.register(Dense)
 def _(layer: Dense, to: Description, source: int) -> None:
   dense(to, layer, source, target=OUTPUT)
 
 
-@output.register
+@output.register(LowRankOutput)
 def _(layer: LowRankOutput, to: Description, source: int) -> None:
   low = to.buffer('rank', layer.contract.kernel_DxF.get_value().shape[1], segment=WHOLE_ROW)
   dense(to, layer.contract, source, target=low)
@@ -104,7 +110,7 @@ def _(layer: LowRankOutput, to: Description, source: int) -> None:
   dense(to, layer.expand, low, target=OUTPUT)
 
 
-@output.register
+@output.register(SparseOutput)
 def _(layer: SparseOutput, to: Description, source: int) -> None:
   parameters = layer.gating_SxD, layer.projection_WxD, layer.bias_SxW
   multiplicative(to, source, *parameters, MatrixView((1, 0), 1), target=OUTPUT)

@@ -9,20 +9,26 @@
 namespace native {
 namespace NATIVE_VARIANT {
 
-// Index of the element (input k, output n) in a page's matrix; the matrix has `k_padded` inputs.
-INLINE int64_t place_in_page(int64_t element_bytes, int64_t k_padded, int64_t k, int64_t n) {
-  int64_t panel = n / kPanel * k_padded * kPanel, lane = n % kPanel;
-  if (element_bytes == 4) return panel + k * kPanel + lane;
-  return panel + (k / 2 * kPanel + lane) * 2 + k % 2;
+// A row in the numbers of a cache.
+INLINE void rounded(const float* x, float factor, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = x[i] * factor;
 }
-
-INLINE void put(float* p, float x) { *p = x; }
-INLINE void put(uint16_t* p, float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  *p = static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+INLINE void rounded(const float* x, float, uint16_t* y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) {
+    uint32_t bits;
+    memcpy(&bits, x + i, 4);
+    y[i] = static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+  }
 }
-INLINE void put(int8_t* p, float x) { *p = static_cast<int8_t>(nearest(all(x))[0]); }
+INLINE void rounded(const float* x, float factor, int8_t* y, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    Ints whole = nearest(load(x + i) * all(factor));
+    BytesInLanes few = __builtin_convertvector(__builtin_convertvector(whole, ShortsInLanes), BytesInLanes);
+    memcpy(y + i, &few, sizeof few);
+  }
+  for (; i < n; i++) y[i] = static_cast<int8_t>(nearest(all(x[i] * factor))[0]);
+}
 
 template <class T>
 struct Stored {
@@ -44,20 +50,20 @@ struct Head {
   Number* keys() const { return reinterpret_cast<Number*>(base + (sizeof(T) == 1 ? 2 * kPage * 4 : 0)); }
   Number* values() const { return keys() + round_up(width, 2) * kPage; }
 
-  void write(int64_t at, const float* key, const float* value) const {
-    float key_factor = 1, value_factor = 1;
-    if constexpr (sizeof(T) == 1) {
-      key_factor = factor(key, key_scales() + at);
-      value_factor = factor(value, value_scales() + at);
-    }
-    for (int64_t i = 0; i < width; i++) {
-      put(keys() + place_in_page(sizeof(T), round_up(width, 2), i, at), key[i] * key_factor);
-      put(values() + place_in_page(sizeof(T), kPage, at, i), value[i] * value_factor);
-    }
+  // Stores the key and the value of a position; `row` has memory for a row.
+  void write(int64_t at, const float* key, const float* value, Number* row) const {
+    constexpr int kGroup = sizeof(T) == 4 ? 1 : 2;  // inputs that lie side by side
+    rounded(key, sizeof(T) == 1 ? factor(key, key_scales() + at) : 1, row, width);
+    if (width % kGroup) row[width] = 0;
+    Number* to = keys() + at / kPanel * round_up(width, 2) * kPanel + at % kPanel * kGroup;
+    for (int64_t i = 0; i < width; i += kGroup) memcpy(to + i * kPanel, row + i, kGroup * sizeof(Number));
+    rounded(value, sizeof(T) == 1 ? factor(value, value_scales() + at) : 1, row, width);
+    to = values() + at / kGroup * kGroup * kPanel + at % kGroup;
+    for (int64_t i = 0; i < width; i += kPanel, to += kPage * kPanel)
+      for (int64_t lane = 0; lane < kPanel && i + lane < width; lane++) to[lane * kGroup] = row[i + lane];
   }
   float factor(const float* x, float* scale) const {
-    float top = 0;
-    for (int64_t i = 0; i < width; i++) top = __builtin_fabsf(x[i]) > top ? __builtin_fabsf(x[i]) : top;
+    float top = largest_magnitude(x, width);
     *scale = top / 127;
     return top > 0 ? 127 / top : 0;
   }
@@ -107,7 +113,7 @@ INLINE void attend_head(const Step& step, const Operation& op, int64_t text, int
   };
   int64_t n = op.of_memory ? step.memory_lengths[text] : step.lengths[text];
   if (!op.of_memory) {
-    head(n / kPage).write(n % kPage, k, v);
+    head(n / kPage).write(n % kPage, k, v, reinterpret_cast<typename Stored<T>::Type*>(own.result));
     if (!op.shared_keys) n++;  // a position sees itself; with shared keys, only if it sees no other
   }
   int64_t n_pages = (n + kPage - 1) / kPage;
@@ -123,6 +129,7 @@ INLINE void attend_head(const Step& step, const Operation& op, int64_t text, int
   for (int64_t page = 0; page < n_pages; page++) {
     Head<T> from = head(page);
     int64_t here = n - page * kPage < kPage ? n - page * kPage : kPage;
+    fetch(page + 1 < n_pages ? head(page + 1).keys() : head(0).values(), padded * kPage * sizeof(T));
     Scales scales{&query_scale, 0, from.key_scales(), kPanel};
     Tiles<T>::run(query, 0, 1, padded / 2, reinterpret_cast<const char*>(from.keys()), padded * kPanel * sizeof(T),
                   (here + kPanel - 1) / kPanel, {own.scores + page * kPage, 0, false}, scales);
@@ -134,6 +141,10 @@ INLINE void attend_head(const Step& step, const Operation& op, int64_t text, int
     Head<T> from = head(page);
     int64_t here = n - page * kPage < kPage ? n - page * kPage : kPage;
     float* x = own.scores + page * kPage;
+    if (page + 1 < n_pages)
+      fetch(head(page + 1).values(), padded * kPage * sizeof(T));
+    else if (number + 1 < op.heads)
+      fetch(head(0).base + head_bytes(op.cache_type, width), padded * kPage * sizeof(T));
     if constexpr (sizeof(T) == 1) {
       for (int64_t i = 0; i < here; i++) x[i] *= from.value_scales()[i];
       weight_scale = to_shorts(x, own.shorts, here);

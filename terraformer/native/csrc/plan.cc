@@ -1,5 +1,7 @@
 #include "plan.h"
 
+#include <set>
+
 namespace native {
 namespace {
 
@@ -178,6 +180,7 @@ class Builder {
     n_scale_ = scale < 0 ? 0 : vectors_[scale].n;
     n_bias_ = bias < 0 ? 0 : vectors_[bias].n;
     in_.need(op.target >= 0 && op.target != kInput, "expected a target");
+    check_floats(op);
     check(op);
     plan_.operations.push_back(op);
     if (!op.apart) return;
@@ -187,6 +190,18 @@ class Builder {
     op.kind = Kind::kAddUp;
     op.meets = true;
     plan_.operations.push_back(op);
+  }
+
+  // Checks that nothing reads the float32 numbers of a buffer that has only a 16-bit form: gates write no other.
+  void check_floats(const Operation& op) {
+    bool reads_shorts = op.kind == Kind::kDense && op.matrix && op.matrix->type == Type::kInt8;
+    for (int i : {op.addend, op.key, op.value, reads_shorts ? -1 : op.source, reads_shorts ? -1 : op.second,
+                  op.adds || op.kind == Kind::kQuantize ? op.target : -1})
+      in_.need(i < 0 || !in_shorts_alone_.count(i), "expected a source with numbers in float32");
+    if (op.kind == Kind::kGate && plan_.buffers[op.target].segment)
+      in_shorts_alone_.insert(op.target);
+    else
+      in_shorts_alone_.erase(op.target);
   }
 
   const Buffer& row(int buffer, int64_t width, const char* text) {
@@ -335,6 +350,7 @@ class Builder {
   Plan plan_;
   std::vector<Vector> vectors_;
   std::vector<std::pair<int64_t, int64_t>> picks_;
+  std::set<int> in_shorts_alone_;  // buffers
   int64_t n_scale_ = 0, n_bias_ = 0;
 };
 

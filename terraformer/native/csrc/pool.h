@@ -38,16 +38,16 @@ class Team {
     }
   }
 
-  // Reports `count` claimed tasks as finished.
-  void finish(uint64_t group, int64_t count) {
+  // Reports `count` claimed tasks as finished, and returns how many of the group are.
+  int64_t finish(uint64_t group, int64_t count) {
     uint64_t seen = done_.value.load(std::memory_order_acquire);
     while (true) {
-      int64_t before = group_of(seen) == group ? count_of(seen) : 0;
-      if (done_.value.compare_exchange_weak(seen, joined(group, before + count), std::memory_order_acq_rel)) return;
+      int64_t all = count + (group_of(seen) == group ? count_of(seen) : 0);
+      if (done_.value.compare_exchange_weak(seen, joined(group, all), std::memory_order_acq_rel)) return all;
     }
   }
 
-  // Waits for all tasks of a group.
+  // Waits until `count` tasks of a group are finished.
   void wait(uint64_t group, int64_t count) const {
     for (int64_t turn = 0;; turn++) {
       uint64_t seen = done_.value.load(std::memory_order_acquire);

@@ -11,13 +11,9 @@ namespace NATIVE_VARIANT {
 // One vector of a row, as float32.
 INLINE Floats widened(const float* p) { return load(p); }
 INLINE Floats widened(const uint16_t* p) {
-  typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
-  return as_floats(__builtin_convertvector(load_as<Halves>(p), Bits) << 16);
+  return as_floats(__builtin_convertvector(load_as<HalvesInLanes>(p), Bits) << 16);
 }
-INLINE Floats widened(const int8_t* p) {
-  typedef int8_t Few __attribute__((vector_size(kLanes)));
-  return __builtin_convertvector(load_as<Few>(p), Floats);
-}
+INLINE Floats widened(const int8_t* p) { return to_floats(to_ints(load_as<BytesInLanes>(p))); }
 
 INLINE float single(float x) { return x; }
 INLINE float single(int8_t x) { return x; }
@@ -46,13 +42,13 @@ INLINE float dot_scaled(const int8_t* w, const int16_t* x, const float* scales, 
   int64_t most = segment < 2 * kMostPairs ? segment : 2 * kMostPairs;
   for (int64_t begin = 0; begin < n; begin += most) {
     int64_t end = begin + most < n ? begin + most : n, i = begin;
-    Ints sum[2] = {};
-    for (; i + 4 * kLanes <= end; i += 4 * kLanes)
-      each<2>(EACH(u) {
-        Shorts both = __builtin_convertvector(load_as<Bytes>(w + i + u * 2 * kLanes), Shorts);
+    Ints sum[4] = {};
+    for (; i + 8 * kLanes <= end; i += 8 * kLanes)
+      each<4>(EACH(u) {
+        Shorts both = to_shorts(load_as<Bytes>(w + i + u * 2 * kLanes));
         sum[u] = add_pairs(sum[u], both, load_as<Shorts>(x + i + u * 2 * kLanes));
       });
-    int32_t whole = sum_of(sum[0] + sum[1]);
+    int32_t whole = sum_of((sum[0] + sum[1]) + (sum[2] + sum[3]));
     for (; i < end; i++) whole += static_cast<int32_t>(w[i]) * x[i];
     total += static_cast<float>(whole) * scales[begin / segment];
   }
@@ -72,28 +68,33 @@ INLINE void add_rows(const T* const* w, const float* h, float* y, int64_t n) {
     for (int j = 0; j < N; j++) y[i] = multiply_add(all(h[j]), all(single(w[j][i])), all(y[i]))[0];
 }
 
-// Rounds to 16 bits and returns the scale. Pads with a zero to an even length.
-INLINE float to_shorts(const float* x, int16_t* y, int64_t n) {
+INLINE float largest_magnitude(const float* x, int64_t n) {
   Floats most = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) most = larger(magnitude(load(x + i)), most);
   float top = largest_of(most);
-  for (int64_t j = i; j < n; j++) top = __builtin_fabsf(x[j]) > top ? __builtin_fabsf(x[j]) : top;
+  for (; i < n; i++) top = __builtin_fabsf(x[i]) > top ? __builtin_fabsf(x[i]) : top;
+  return top;
+}
+
+// Rounds to 16 bits and returns the scale, for the largest magnitude `top`. Pads with a zero to an even length.
+INLINE float to_shorts(const float* x, float top, int16_t* y, int64_t n) {
   // NaN, infinity and all zeros become zeros.
   if (!(top > 1e-30f && top < 1e30f)) {
     memset(y, 0, static_cast<size_t>(round_up(n, 2)) * 2);
     return top > 1e30f || top != top ? __builtin_nanf("") : 0.0f;
   }
   float factor = kMostShort / top;
-  typedef int16_t Few __attribute__((vector_size(2 * kLanes)));
-  for (i = 0; i + kLanes <= n; i += kLanes) {
-    Few few = __builtin_convertvector(nearest(load(x + i) * all(factor)), Few);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    ShortsInLanes few = __builtin_convertvector(nearest(load(x + i) * all(factor)), ShortsInLanes);
     memcpy(y + i, &few, sizeof few);
   }
   for (; i < n; i++) y[i] = static_cast<int16_t>(nearest(all(x[i] * factor))[0]);
   if (n % 2) y[n] = 0;
   return top / kMostShort;
 }
+INLINE float to_shorts(const float* x, int16_t* y, int64_t n) { return to_shorts(x, largest_magnitude(x, n), y, n); }
 
 // Rounds a row of a buffer to 16 bits, segment by segment.
 INLINE void row_to_shorts(const Buffer& buffer, int64_t row) {

@@ -37,19 +37,29 @@ void mix(const Buffer& a, const Buffer& b, const Buffer& to, int64_t text) {
   for (int64_t i = 0; i < to.width; i++) y[i] = (x[i] + other[i]) * 0.5f;
 }
 
-// Multiplies a chunk of one row's columns by the gating vector of its module.
+// Multiplies a chunk of one row's columns by the gating vector of its module. If there is a 16-bit form, writes only
+// that: it has half the size, and nothing else is read.
 template <class Number>
-INLINE void gate(const Step& step, const Operation& op, int64_t task) {
+INLINE void gate(const Step& step, const Operation& op, int64_t task, float* scratch) {
   const Buffer &from = step.buffers[op.source], &to = step.buffers[op.target];
   int64_t n_rows = step.batch * to.rows, row = task % n_rows, chunk = task / n_rows, first = chunk * op.step;
   int64_t n = to.width - first < op.step ? to.width - first : op.step;
   const float* x = from.floats + row / to.rows * from.stride + first;
   const Number* w = reinterpret_cast<const Number*>(op.table->row(row % to.rows)) + first;
-  float* y = to.floats + row * to.stride + first;
+  float* y = to.segment ? scratch : to.floats + row * to.stride + first;
+  Floats most = {};
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(y + i, load(x + i) * widened(w + i));
-  for (; i < n; i++) y[i] = x[i] * single(w[i]);
-  if (to.segment) to.scales[row * to.n_segments() + chunk] = to_shorts(y, to.shorts + row * to.stride + first, n);
+  for (; i + kLanes <= n; i += kLanes) {
+    Floats product = load(x + i) * widened(w + i);
+    most = larger(magnitude(product), most);
+    store(y + i, product);
+  }
+  float top = largest_of(most);
+  for (; i < n; i++) {
+    y[i] = x[i] * single(w[i]);
+    top = __builtin_fabsf(y[i]) > top ? __builtin_fabsf(y[i]) : top;
+  }
+  if (to.segment) to.scales[row * to.n_segments() + chunk] = to_shorts(y, top, to.shorts + row * to.stride + first, n);
 }
 
 // Fills a row of what a convolution sees: earlier positions from the state, the current one from the source.
@@ -168,7 +178,7 @@ void perform(const Step& step, const Operation& op, Range range, char* scratch) 
         break;
       }
       case Kind::kGate:
-        op.table->type == Type::kFloat32 ? gate<float>(step, op, task) : gate<uint16_t>(step, op, task);
+        op.table->type == Type::kFloat32 ? gate<float>(step, op, task, sums) : gate<uint16_t>(step, op, task, sums);
         break;
       case Kind::kHistory:
         history(step, op, task);
@@ -187,10 +197,23 @@ void perform(const Step& step, const Operation& op, Range range, char* scratch) 
     }
 }
 
-// Consecutive operations up to one after which threads synchronize, and their tasks in order.
+// Consecutive operations up to one after which threads synchronize, and their tasks in order. Operations of one task
+// that follow are done by the thread that finishes the group, so that the others wait once.
 struct Group {
   const Operation *first, *last;  // inclusive
-  int64_t tasks;
+  const Operation* next;          // after the last one, and after those of one task
+  int64_t tasks = 0;
+
+  Group(const Step& step, const Operation* begin, const Operation* end) : first(begin), last(begin) {
+    while (!last->meets && last + 1 != end) last++;
+    for (const Operation* op = first; op <= last; op++) tasks += n_tasks(step, *op);
+    for (next = last + 1; next != end && next->meets && n_tasks(step, *next) == 1;) next++;
+  }
+
+  bool has_single_tasks() const { return next != last + 1; }
+  void perform_single_tasks(const Step& step, char* scratch) const {
+    for (const Operation* op = last + 1; op != next; op++) perform(step, *op, {0, 1}, scratch);
+  }
 
   void perform_some(const Step& step, Share share, char* scratch) const {
     int64_t at = 0;
@@ -235,14 +258,14 @@ void run(const Step& step, int thread, Team& team) {
   char* scratch = step.scratch[thread];
   int n = team.n_threads();
   for (uint64_t number = 1; op != end; number++) {
-    Group group{op, op, n_tasks(step, *op)};
-    while (!group.last->meets && group.last + 1 != end) group.tasks += n_tasks(step, *++group.last);
-    op = group.last + 1;
+    const Group group(step, op, end);
+    op = group.next;
     if (n == 1) {
       group.perform_some(step, {0, group.tasks}, scratch);
+      group.perform_single_tasks(step, scratch);
       continue;
     }
-    int64_t total = group.cost_of_all(step);
+    int64_t total = group.cost_of_all(step), finished = 0;
     for (int i = 0; i < n; i++) {
       int owner = (thread + i) % n;
       Share all = group.share(step, total, owner, n);
@@ -250,10 +273,14 @@ void run(const Step& step, int thread, Team& team) {
         Share some = team.claim(number, owner, all, at_one_time(all));
         if (some.begin == some.end) break;
         group.perform_some(step, some, scratch);
-        team.finish(number, some.end - some.begin);
+        finished += some.end - some.begin;
       }
     }
-    team.wait(number, group.tasks);
+    if (finished && team.finish(number, finished) == group.tasks && group.has_single_tasks()) {
+      group.perform_single_tasks(step, scratch);
+      team.finish(number, 1);
+    }
+    team.wait(number, group.tasks + group.has_single_tasks());
   }
 }
 

@@ -38,6 +38,10 @@ typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
 typedef int16_t Shorts __attribute__((vector_size(4 * kLanes)));
 typedef int8_t Bytes __attribute__((vector_size(2 * kLanes)));
+// As many small numbers as there are 32-bit lanes.
+typedef int16_t ShortsInLanes __attribute__((vector_size(2 * kLanes)));
+typedef uint16_t HalvesInLanes __attribute__((vector_size(2 * kLanes)));
+typedef int8_t BytesInLanes __attribute__((vector_size(kLanes)));
 
 // Calls f with each index below N as a constant expression. Compilers keep small arrays in registers only if every
 // index is constant before inlining; loops over them spill to memory.
@@ -62,6 +66,21 @@ INLINE V load_as(const void* p) {
 }
 INLINE Floats load(const float* p) { return load_as<Floats>(p); }
 INLINE void store(float* p, Floats v) { memcpy(p, &v, sizeof v); }
+
+// Sign-extends bytes to 16 bits.
+INLINE Shorts to_shorts(Bytes v) {
+#if defined(__AVX512BW__)
+  // GCC 12 converts 512 bits in two halves otherwise.
+  return reinterpret_cast<Shorts>(_mm512_cvtepi8_epi16(reinterpret_cast<__m256i>(v)));
+#else
+  return __builtin_convertvector(v, Shorts);
+#endif
+}
+// Sign-extends as many bytes as a vector has 32-bit lanes.
+INLINE Ints to_ints(BytesInLanes v) {
+  // In two steps: GCC 12 converts 8 to 32 bits number by number.
+  return __builtin_convertvector(__builtin_convertvector(v, ShortsInLanes), Ints);
+}
 
 INLINE Floats as_floats(Bits v) { return reinterpret_cast<Floats>(v); }
 INLINE Floats to_floats(Ints v) { return __builtin_convertvector(v, Floats); }

@@ -49,9 +49,13 @@ INLINE void tile(const typename Of<T>::Activation* a, int64_t a_stride, int64_t 
                  Target to, Scales scales) {
   using Sum = typename Of<T>::Sum;
   constexpr int kApart = Of<T>::kApart;
-  Sum sum[R * P * kVectors * kApart];
-  each<R * P * kVectors * kApart>(EACH(i) { sum[i] = Sum{}; });
-  for (int64_t i = 0; i < pairs; i++) {
+  constexpr int kResults = R * P * kVectors;  // vectors
+  // A small tile has too few sums to keep the multipliers busy, so successive pairs go to sums of their own. Only
+  // integers allow that, since the order of float additions may not depend on the tile.
+  constexpr int kAhead = sizeof(T) > 1 || kResults >= 8 ? 1 : kResults >= 4 ? 2 : 4;
+  Sum sum[kResults * kApart * kAhead];
+  each<kResults * kApart * kAhead>(EACH(i) { sum[i] = Sum{}; });
+  auto add_pair = [&](int64_t i, auto ahead) __attribute__((always_inline)) {
     each<P>(EACH(p) {
       each<kVectors>(EACH(v) {
         const char* w = b + p * b_stride + (i * 2 * kPanel + 2 * kLanes * v) * sizeof(T);
@@ -74,16 +78,20 @@ INLINE void tile(const typename Of<T>::Activation* a, int64_t a_stride, int64_t 
             sum[at + kApart - 1] = multiply_add(all(x[1]), w1, sum[at + kApart - 1]);
           });
         } else {
-          Shorts both = __builtin_convertvector(load_as<Bytes>(w), Shorts);
+          Shorts both = to_shorts(load_as<Bytes>(w));
           each<R>(EACH(r) {
-            constexpr int at = (r * P + p) * kVectors + v;
+            constexpr int at = ahead * kResults + (r * P + p) * kVectors + v;
             Shorts x = reinterpret_cast<Shorts>(all(load_as<int32_t>(a + r * a_stride + 2 * i)));
             sum[at] = add_pairs(sum[at], x, both);
           });
         }
       });
     });
-  }
+  };
+  int64_t i = 0;
+  for (; i + kAhead <= pairs; i += kAhead) each<kAhead>(EACH(ahead) { add_pair(i + ahead, ahead); });
+  for (; i < pairs; i++) add_pair(i, std::integral_constant<int, 0>{});
+  each<kResults*(kAhead - 1)>(EACH(i) { sum[i % kResults] += sum[i + kResults]; });
   each<R>(EACH(r) {
     each<P>(EACH(p) {
       each<kVectors>(EACH(v) {
@@ -109,7 +117,7 @@ struct Tiles {
   using A = typename Of<T>::Activation;
   // Panels in a tile of a given number of rows, and the most rows in a tile of one panel.
   static constexpr int kMost = kTileSums / kVectors / Of<T>::kApart;
-  static constexpr int kMostRows = kMost < 16 ? kMost : 16;
+  static constexpr int kMostRows = kMost < 8 ? kMost : 8;
   static constexpr int panels_for(int rows) { return kMost / rows >= 4 ? 4 : kMost / rows >= 2 ? 2 : 1; }
 
   template <int R>
@@ -133,7 +141,7 @@ struct Tiles {
   static __attribute__((noinline)) void run(const A* a, int64_t a_stride, int64_t n_rows, int64_t pairs, const char* b,
                                             int64_t b_stride, int64_t n_panels, Target to, Scales scales) {
     while (n_rows) {
-      // Tiles of nearly equal size: 16 rows are 8 and 8, not 12 and 4.
+      // Tiles of nearly equal size: 10 rows are 5 and 5, not 8 and 2.
       int64_t blocks = (n_rows + kMostRows - 1) / kMostRows, count = (n_rows + blocks - 1) / blocks;
       pick<kMostRows>(count, a, a_stride, pairs, b, b_stride, n_panels, to, scales);
       a += count * a_stride;

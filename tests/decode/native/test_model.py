@@ -6,13 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from terraformer.decode.native import attention, feed_forward
+from terraformer.decode.native import model as describing
 from terraformer.decode.native.description import NoKernelError, Types
 from terraformer.decode.native.engine import NativeEngine
 from terraformer.decode.native.model import describe
 from terraformer.decode.prompts import Prompts
 from terraformer.decode.shapes import abstract_layerwise
 from terraformer.decode.xla import decoding_form
+from terraformer.layers.dense import Dense
+from terraformer.layers.norm import LayerNorm, RMSNorm
 from terraformer.models.make import layerwise as by_layer
 from terraformer.models.parameters import merge_module, split_module
 from terraformer.native.library import why_missing
@@ -102,3 +107,23 @@ def test_what_has_no_kernel_is_named(name):
   assert set(missing) & {'SwitchFF', 'ModularProjection', 'LSHAttention where it hashes'}
   with pytest.raises(NoKernelError, match=missing[0]):
     NativeEngine(decoding_form(CONFIGS[name], 18), split_module(layerwise(name, longest=18)[2])[1])
+
+
+KERNELS = [attention.attend, attention.project, feed_forward.feed_forward, describing.output]
+
+
+@pytest.mark.parametrize('name', ['sparse', 'dense', 'cross', 'language', 'lsh'])
+def test_a_subclass_of_what_has_a_kernel_has_none(name):
+  """It may compute something else, so the kernel of its base would decode wrong texts."""
+  _, _, arrays = layerwise(name)
+  kinds = {kind for kernel in KERNELS for kind in kernel.registered} | {LayerNorm, RMSNorm, type(arrays)}
+  in_step = [layer for path, layer in nnx.iter_modules(arrays) if not (path and str(path[0]).startswith('encoder'))]
+  found = [(layer, type(layer)) for layer in in_step if type(layer) in kinds]
+  found = [(layer, kind) for layer, kind in found if kind is not Dense or layer is arrays.output]
+  assert {kind for _, kind in found} > {type(arrays)}
+  for layer, kind in found:
+    layer.__class__ = type(f'My{kind.__name__}', (kind,), {})
+    try:
+      assert describe(arrays, Types()).missing == [f'My{kind.__name__}']
+    finally:
+      layer.__class__ = kind
