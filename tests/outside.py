@@ -139,6 +139,9 @@ class CountingConfig(DataSource):
   task: ClassVar[str] = 'counting'
 
   examples: int = 120
+
+  def check(self):
+    self._at_least(1, 'examples')
 '''
 
 GIN = f"""
