@@ -85,7 +85,7 @@ class Decoder:
     self.stats = Stats()
     self.text_stats = [self.stats]
     self._begun = 0.0
-    model = decoding_form(bundle.model, bundle.inputs_length + bundle.targets_length)
+    model = decoding_form(bundle.model, bundle.inputs_length, bundle.targets_length)
     self._engine = open_engine(engine, model, bundle.weights, n_threads, bundle.dtype)
 
   @classmethod

@@ -23,7 +23,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from terraformer.config import DecodeConfig, ModelConfig  # noqa: E402
+from terraformer.config import DecodeConfig, RunConfig  # noqa: E402
 from terraformer.decode.bundle import Bundle, open_bundle  # noqa: E402
 from terraformer.decode.engine import open_engine  # noqa: E402
 from terraformer.decode.prompts import make_prompts  # noqa: E402
@@ -76,7 +76,7 @@ def _run(main: Path, config: Path, scratch: Path, expected: Expected) -> Iterato
   model = merge_module(split_module(abstract_model(run.model))[0], params)
   yield _logits('run: logits', model, expected)
   n_tokens = expected['greedy'].shape[1]
-  yield _greedy('run: greedy tokens', _generated(run.model, params, expected['tok_e'], n_tokens), expected)
+  yield _greedy('run: greedy tokens', _generated(run, params, expected['tok_e'], n_tokens), expected)
 
 
 def _entries(names: Path, lines: Sequence[str]) -> Comparison:
@@ -102,7 +102,7 @@ def _greedy(quantity: str, tokens_BxT: np.ndarray, expected: Expected) -> Compar
 def _decoded(bundle: Bundle, expected: Expected) -> np.ndarray:
   """The likeliest tokens of each example, as the bundle's decoder computes them, without an end."""
   n_tokens = expected['greedy'].shape[1]
-  config = decoding_form(bundle.model, bundle.inputs_length + bundle.targets_length)
+  config = decoding_form(bundle.model, bundle.inputs_length, bundle.targets_length)
   engine = open_engine('auto', config, bundle.weights, dtype=bundle.dtype)
   prompts = make_prompts(bundle, [_text(bundle, source) for source in expected['tok_e']], DecodeConfig())
   state, arguments = engine.prefill(prompts, n_tokens, 'float32'), engine.arguments('float32')
@@ -123,13 +123,13 @@ def _text(bundle: Bundle, source: np.ndarray) -> str:
   return ' '.join(map(str, ids))
 
 
-def _generated(config: ModelConfig, params: Params, tok_e: np.ndarray, n_tokens: int) -> np.ndarray:
+def _generated(run: RunConfig, params: Params, tok_e: np.ndarray, n_tokens: int) -> np.ndarray:
   """The same of the whole batch by the model with stacked layers."""
-  config = decoding_form(config, tok_e.shape[1] + n_tokens)
+  config = decoding_form(run.model, run.data.inputs_length, run.data.targets_length)
   model = merge_module(split_module(abstract_model(config))[0], params)
 
   @jax.jit
-  def run(model, inputs_BxS):
+  def generated(model, inputs_BxS):
     def advance(carry, _):
       token_B, state = carry
       logits_BxV, state = model.step(token_B, state)
@@ -139,7 +139,7 @@ def _generated(config: ModelConfig, params: Params, tok_e: np.ndarray, n_tokens:
     start = jnp.zeros(len(inputs_BxS), jnp.int32), model.prefill(inputs_BxS, n_tokens)
     return jax.lax.scan(advance, start, length=n_tokens)[1].T
 
-  return np.asarray(run(model, jnp.asarray(tok_e)))
+  return np.asarray(generated(model, jnp.asarray(tok_e)))
 
 
 def main(arguments: list[str]) -> int:
