@@ -66,11 +66,11 @@ class Imported:
 
 
 def import_bundle(
-  checkpoint: Path | str,
-  output: Path,
+  checkpoint: str | os.PathLike[str],
+  output: str | os.PathLike[str],
   *,
-  config: Path | str | None = None,
-  vocabulary: Path | str | None = None,
+  config: str | os.PathLike[str] | None = None,
+  vocabulary: str | os.PathLike[str] | None = None,
   dtype: str = 'float32',
   show_progress: bool = False,
 ) -> Imported:
@@ -101,16 +101,16 @@ def import_bundle(
       dtype=dtype,
       inputs_eos=source.pipeline.inputs_eos,
     )
-    write_bundle(output, content, source.read, show_progress)
+    write_bundle(Path(output), content, source.read, show_progress)
     return source.imported()
 
 
 def import_run(
-  checkpoint: Path | str,
-  workdir: Path,
+  checkpoint: str | os.PathLike[str],
+  workdir: str | os.PathLike[str],
   *,
-  config: Path | str | None = None,
-  vocabulary: Path | str | None = None,
+  config: str | os.PathLike[str] | None = None,
+  vocabulary: str | os.PathLike[str] | None = None,
   show_progress: bool = False,
 ) -> Imported:
   """Writes a checkpoint of trax as a run, one layer at a time.
@@ -182,16 +182,17 @@ class _Source:
 
 @contextlib.contextmanager
 def _opened(
-  checkpoint: Path | str,
-  config: Path | str | None,
-  vocabulary: Path | str | None,
+  checkpoint: str | os.PathLike[str],
+  config: str | os.PathLike[str] | None,
+  vocabulary: str | os.PathLike[str] | None,
   folder: Path,
   show_progress: bool,
 ) -> Iterator[_Source]:
-  found = files.find(_local_checkpoint(checkpoint), None if config is None else local_copy(config))
+  main = _local_checkpoint(checkpoint, show_progress)
+  found = files.find(main, None if config is None else local_copy(config, show_progress=show_progress))
   gin = GinValues.open(found.config)
   architecture = read_architecture(gin)
-  vocabulary_bytes = None if vocabulary is None else _vocabulary_bytes(vocabulary)
+  vocabulary_bytes = None if vocabulary is None else _vocabulary_bytes(vocabulary, show_progress)
   make_folder(folder)
   with spilling(folder) as spill:
     description = files.read_description(found, spill)
@@ -212,7 +213,7 @@ def _assigned(
   return assignment.finish(str(found.weights[0] if found.weights else found.main))
 
 
-def _local_checkpoint(checkpoint: Path | str) -> Path:
+def _local_checkpoint(checkpoint: str | os.PathLike[str], show_progress: bool) -> Path:
   """The main file, or its folder; of an address the files that an import needs are downloaded."""
   address = os.fspath(checkpoint)
   if not is_address(address):
@@ -220,18 +221,19 @@ def _local_checkpoint(checkpoint: Path | str) -> Path:
   parent, _, name = address.rstrip('/').rpartition('/')
   if name.endswith('.pkl.gz'):
     base = name.removesuffix('.pkl.gz')
-    return local_copy(parent, ('config.gin', name, f'{name}.*', f'{base}.weights.npy.gz')) / name
-  return local_copy(address, _OF_CHECKPOINTS)
+    names = 'config.gin', name, f'{name}.*', f'{base}.weights.npy.gz'
+    return local_copy(parent, names, show_progress) / name
+  return local_copy(address, _OF_CHECKPOINTS, show_progress)
 
 
-def _vocabulary_bytes(path: Path | str) -> bytes:
+def _vocabulary_bytes(path: str | os.PathLike[str], show_progress: bool) -> bytes:
   try:
-    return local_copy(path).read_bytes()
+    return local_copy(path, show_progress=show_progress).read_bytes()
   except OSError as error:
     raise UserError(f'{path}: cannot read the vocabulary: {(error.strerror or str(error)).lower()}') from error
 
 
-def _tokenizer(data: bytes | None, path: Path | str | None, pipeline: Pipeline, vocab_size: int) -> Tokenizer:
+def _tokenizer(data: bytes | None, path: str | os.PathLike[str] | None, pipeline: Pipeline, vocab_size: int) -> Tokenizer:
   if data is None:
     return BareIds.of_size(vocab_size)
   if data.startswith(_SENTENCEPIECE):

@@ -71,7 +71,7 @@ ALLOWED = {
   },
   '__main__': {'cli', 'interrupts', 'streams'},
   'gin_text': {'config'},
-  'api': {'config', 'eval', 'exporting', 'gin_text', 'training'},
+  'api': {'config', 'eval', 'exporting', 'gin_text', 'importing', 'training'},
   '__init__': {'api', 'config', 'configure', 'decode', 'models'},  # when a name is used, and for type checkers
 }
 TENSORFLOW = {'tensorflow', 'tensorflow_text', 'tensorflow_datasets', 'seqio'}
