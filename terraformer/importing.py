@@ -233,7 +233,9 @@ def _vocabulary_bytes(path: str | os.PathLike[str], show_progress: bool) -> byte
     raise UserError(f'{path}: cannot read the vocabulary: {(error.strerror or str(error)).lower()}') from error
 
 
-def _tokenizer(data: bytes | None, path: str | os.PathLike[str] | None, pipeline: Pipeline, vocab_size: int) -> Tokenizer:
+def _tokenizer(
+  data: bytes | None, path: str | os.PathLike[str] | None, pipeline: Pipeline, vocab_size: int
+) -> Tokenizer:
   if data is None:
     return BareIds.of_size(vocab_size)
   if data.startswith(_SENTENCEPIECE):
