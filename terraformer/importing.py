@@ -221,9 +221,9 @@ def _local_checkpoint(checkpoint: str | os.PathLike[str], show_progress: bool) -
   parent, _, name = address.rstrip('/').rpartition('/')
   if name.endswith('.pkl.gz'):
     base = name.removesuffix('.pkl.gz')
-    names = 'config.gin', name, f'{name}.*', f'{base}.weights.npy.gz'
-    return local_copy(parent, names, show_progress) / name
-  return local_copy(address, _OF_CHECKPOINTS, show_progress)
+    names = 'config.gin', name, f'{name}.npy', f'{name}.shard*', f'{base}.weights.npy.gz'
+    return local_copy(parent, names, show_progress, needed=(name,)) / name
+  return local_copy(address, _OF_CHECKPOINTS, show_progress, needed=('*.pkl.gz',))
 
 
 def _vocabulary_bytes(path: str | os.PathLike[str], show_progress: bool) -> bytes:
