@@ -193,7 +193,7 @@ def _chosen(parts: list[Part], size: dict) -> Part:
   """The part that comes of those that may: the embedding once more, a table of full or of low rank, the only one."""
   if parts[0].is_copy and size['twice']:
     return parts[0]
-  tables = [part for part in parts if not part.is_copy]
+  tables = [part for part in parts if part.name.endswith('_pos/table')] or [part for part in parts if not part.is_copy]
   return tables[-1 if size['rank'] else 0]
 
 

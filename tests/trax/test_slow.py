@@ -184,3 +184,18 @@ def imported_logits(folder):
 def test_an_imported_model_has_the_logits_of_the_slow_model(tmp_path, name):
   expected = written(tmp_path, OTHERS[name])
   np.testing.assert_allclose(imported_logits(tmp_path), expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize('twice', [False, True])
+@pytest.mark.parametrize(('positions', 'vocab'), [(20, 33), (12, 33), (20, 36), (36, 36)])
+def test_a_matrix_of_full_rank_behind_a_table_is_told_from_what_follows(tmp_path, twice, positions, vocab):
+  spec = Spec(vocab, 3, vocab, positions, (1, 1), 1, 8, rank=vocab, twice=twice)
+  written(tmp_path, spec)
+  if positions == spec.d:
+    with (tmp_path / 'config.gin').open('a') as file:
+      file.write(f'\nPositionalEncoding.d_feature = {spec.rank}\n')
+  done = import_bundle(tmp_path, tmp_path / 'bundle')
+  names = [entry.split()[1] for entry in done.entries[: 5 + twice]]
+  again = ['embedding_again'] * twice
+  first, second = (['encoder_pos/table', 'encoder_pos/projection'], ['decoder_pos/table', 'decoder_pos/projection'])
+  assert names == ['embedding', *first, *again, *second]
