@@ -7,7 +7,7 @@ T time, D d_model, H heads, K head width, S modules, W width of a module, F unit
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -167,3 +167,74 @@ def _recurrence(spec: Spec, take: Take, x: np.ndarray) -> np.ndarray:
     state = forget[time] * state + (1 - forget[time]) * gates[time, 2 * u :]
     read.append(reset[time] * state + (1 - reset[time]) * inner[time] * math.sqrt(3))
   return np.stack(read) @ take(u, spec.d) + take(spec.d)
+
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+
+
+def reader(weights: Iterable[np.ndarray]) -> tuple[Take, Iterator[np.ndarray]]:
+  """Gives the weights of a file in their order, which must have the sizes that are asked for; returns the rest too."""
+  rest = iter(weights)
+
+  def take(*sizes):
+    weight = next(rest)
+    assert weight.shape == sizes
+    return weight.astype(np.float64)
+
+  return take, rest
+
+
+def gin(spec: Spec, inputs_length: int, targets_length: int) -> str:
+  """The config.gin of a model that was trained on sources and targets of these lengths."""
+  model = {
+    'd_model': spec.d,
+    'n_heads': spec.heads,
+    'd_ff': spec.ff if isinstance(spec.ff, int) else spec.ff[0],
+    'ff_sparsity': 0 if isinstance(spec.ff, int) else spec.ff[1:],
+    'ff_use_sru': (1, spec.sru) if spec.sru else 0,
+    'loss_sparsity': spec.loss,
+    'input_vocab_size': spec.vocab,
+    'max_len': spec.positions,
+    'pos_type': None,
+    'n_encoder_layers': spec.layers[0],
+    'n_decoder_layers': spec.layers[1],
+    'n_decoder_attention_layers': spec.attentions,
+    'reversible_encoder': not spec.merges,
+    'use_two_swaps_per_encoder_block': spec.swaps,
+    'center_layernorm': spec.centered,
+  }
+  lines = [f'ConfigurableTerraformer.{name} = {value!r}' for name, value in model.items()]
+  lines.append(f'PadToLength.len_map = {{0: {inputs_length}, 1: {targets_length}}}')
+  stacks = (
+    ('encoder', 'encoder_attention_type', spec.encoder),
+    ('decoder', 'encoder_decoder_attention_type', spec.decoder),
+  )
+  for at, (scope, field, kind) in enumerate(stacks):
+    lines += _attention_lines(scope, field, kind, spec.queries[at], spec.scores[at])
+  return '\n'.join(lines)
+
+
+def _attention_lines(scope: str, field: str, kind: str | tuple[int, int], queries: str, scores: str) -> list[str]:
+  wrapper, mixed = f'{scope}/PureLSHSelfAttentionWrapper', f'{scope}/MixedLSHSelfAttention'
+  field = f'ConfigurableTerraformer.{field}'
+  if scores != 'full':
+    length = 50 if scores == 'plain' else 0
+    is_dense = kind == 'dense'
+    return [
+      f'{field} = @{wrapper}',
+      f'{wrapper}.num_weights = {2 if queries == "shared" else 3}',
+      f'{wrapper}.weights_format = {"model" if is_dense else "sparse"!r}',
+      f'{wrapper}.sparsity = {16 if is_dense else kind[0]}',
+      f'{wrapper}.pure_lsh_implementation = @{mixed}',
+      f'{mixed}.chunk_len = 64',
+      f'{mixed}.std_length = {length}',
+    ]
+  if kind == 'dense':
+    return [f'{field} = @{"Attention" if scope == "encoder" else "CausalAttention"}']
+  convolutions = f'{scope}/MultiplicativeConvCausalAttention'
+  return [
+    f'{field} = @{convolutions}',
+    f'{convolutions}.sparsity = {kind[0]}',
+    f'{convolutions}.length_kernel_size = {kind[1]}',
+    f'{convolutions}.share_qk = {queries == "shared"}',
+  ]

@@ -1,68 +1,60 @@
-"""Attention that is plain up to a length: the lengths are those of the authors' arrays, which are always full.
+"""Attention that is plain up to a length: the lengths are those of the authors' arrays, which are always full."""
 
-S source positions and T target positions of the arrays, B batch, V vocabulary.
-"""
+import gzip
+import pickle
 
-import dataclasses
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from terraformer.config import DecodeConfig
 from terraformer.data.tokenizer import EOS_ID
 from terraformer.decode.decoder import Decoder
-from terraformer.decode.shapes import abstract_layerwise
-from terraformer.decode.stored import plain
 from terraformer.importing import import_bundle
-from terraformer.models.parameters import flatten, merge_module, split_module, unflatten
+from tests.trax.slow import Spec, gin, logits, reader
 
-S, T = 48, 32
-ALWAYS = 2**31 - 1
-
-
-@pytest.fixture(params=[47, 60, 80], ids=['below the source', 'between', 'above both'])
-def std_length(request):
-  return request.param
+S, T = 40, 8  # lengths of the authors' arrays
+N_TOKENS = 3
 
 
-@pytest.fixture
-def decoder(copied, tmp_path, std_length):
-  """A model whose chunks hold all positions, so that hashing changes nothing, but scores differ from plain ones."""
-  folder = copied('arxiv_lsh')
-  text = (folder / 'config.gin').read_text().replace('PureLSHSelfAttention.', 'MixedLSHSelfAttention.')
-  text = text.replace('@PureLSHSelfAttention\n', '@MixedLSHSelfAttention\n')
-  text = text.replace('@encoder/PureLSHSelfAttention\n', '@encoder/MixedLSHSelfAttention\n')
-  (folder / 'config.gin').write_text(f'{text}\nMixedLSHSelfAttention.std_length = {std_length}\n')
-  import_bundle(folder, tmp_path / 'bundle')
-  return Decoder.open(tmp_path / 'bundle')
+def _decoder(folder, std_length):
+  """A model whose chunks hold all positions, so that hashing changes nothing, but scores differ from plain ones.
+
+  Returns:
+    Its decoder, and a function (source, target) -> logits TxV of the slow model.
+  """
+  scores = tuple('plain' if length <= std_length else 'lsh' for length in (S, S + T))
+  spec = Spec(16, 2, 30, S, (1, 1), 1, 12, queries=('averaged', 'averaged'), scores=scores)
+  rng, weights = np.random.default_rng(0), []
+
+  def draw(*sizes):
+    weights.append(rng.normal(0, 0.5, sizes).astype(np.float32))
+    return weights[-1]
+
+  logits(spec, draw, [1], [1])
+  lines = [line for line in gin(spec, S, T).splitlines() if 'std_length' not in line]
+  (folder / 'config.gin').write_text('\n'.join([*lines, f'MixedLSHSelfAttention.std_length = {std_length}']))
+  (folder / 'model.pkl.gz').write_bytes(gzip.compress(pickle.dumps({'flat_weights': weights})))
+  import_bundle(folder, folder / 'bundle')
+  return Decoder.open(folder / 'bundle'), lambda source, target: logits(spec, reader(weights)[0], source, target)
 
 
-def _slow_tokens(bundle, std_length, source, n_tokens):
-  """The likeliest tokens: the whole model reads the whole arrays anew for each."""
-  blocks = {}
-  for (stack, block), length in zip(bundle.model.blocks.items(), (S, S + T), strict=True):
-    below = {'full_below': 0, 'plain_below': ALWAYS} if length <= std_length else {'plain_below': 0}
-    blocks[stack] = dataclasses.replace(block, attention=dataclasses.replace(block.attention, **below))
-  config = dataclasses.replace(bundle.model, **blocks)
-  weights = unflatten({name: plain(value) for name, value in flatten(bundle.weights).items()})
-  model = merge_module(split_module(abstract_layerwise(config))[0], weights)
-  # Later tokens change nothing; if they were padding, a position would not be seen by itself.
-  run, tok_e, tok_d = jax.jit(lambda model, *arrays: model(*arrays)), np.zeros((1, S), np.int32), np.ones(T, np.int32)
-  tok_e[0, : len(source)] = source
-  for at in range(n_tokens):
-    logits_BxTxV = run(model, jnp.asarray(tok_e), jnp.asarray(tok_d[None]))
-    tok_d[at] = np.asarray(logits_BxTxV)[0, at, 1:].argmax() + 1  # not padding
-    if tok_d[at] == EOS_ID:
-      return tok_d[:at].tolist()
-  return tok_d[:n_tokens].tolist()
+def _slow_tokens(slow_logits, source):
+  """The likeliest tokens; the whole model reads all positions anew for each."""
+  tokens = []
+  while len(tokens) < N_TOKENS:
+    token = int(slow_logits(source, [*tokens, EOS_ID])[-1, 1:].argmax()) + 1  # not padding
+    if token == EOS_ID:
+      break
+    tokens.append(token)
+  return tokens
 
 
-def test_texts_are_scored_as_full_arrays_are(decoder, std_length):
-  rng = np.random.default_rng(0)
-  for n_source, n_tokens in ((5, 6), (47, 6), (20, T)):
-    source = rng.integers(2, decoder.bundle.model.vocab_size, n_source).tolist()
-    text = ' '.join(map(str, source))
-    found = list(decoder.tokens(text, DecodeConfig(max_tokens=n_tokens)))
-    assert found == _slow_tokens(decoder.bundle, std_length, source, n_tokens)
+@pytest.mark.parametrize(
+  'std_length', [S - 1, S + T // 2, S + T], ids=['below the source', 'between', 'as source and target']
+)
+def test_texts_are_scored_as_full_arrays_are(tmp_path, std_length):
+  decoder, slow_logits = _decoder(tmp_path, std_length)
+  for n_source in (5, S - 1):
+    source = np.random.default_rng(1).integers(2, 30, n_source).tolist()
+    found = list(decoder.tokens(' '.join(map(str, source)), DecodeConfig(max_tokens=N_TOKENS)))
+    assert found == _slow_tokens(slow_logits, source)

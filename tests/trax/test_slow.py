@@ -17,7 +17,7 @@ from terraformer.decode.stored import plain
 from terraformer.importing import import_bundle
 from terraformer.models.parameters import flatten, merge_module, split_module, unflatten
 from tests.reference.vectors import TOLERANCE
-from tests.trax.slow import Spec, logits
+from tests.trax.slow import Spec, gin, logits, reader
 
 FOLDER = Path(__file__).parent / 'checkpoints'
 BOTH_LSH, BOTH_PLAIN, BOTH_AVERAGED = ('lsh', 'lsh'), ('plain', 'plain'), ('averaged', 'averaged')
@@ -36,18 +36,6 @@ FIXTURES = {
 }
 
 
-def _reader(weights):
-  """Gives the weights of a file in their order, which must have the sizes that are asked for."""
-  rest = iter(weights)
-
-  def take(*sizes):
-    weight = next(rest)
-    assert weight.shape == sizes
-    return weight.astype(np.float64)
-
-  return take, rest
-
-
 @pytest.mark.parametrize('name', FIXTURES)
 def test_the_slow_model_has_the_logits_of_trax(name):
   weights = []
@@ -56,7 +44,7 @@ def test_the_slow_model_has_the_logits_of_trax(name):
       weights.append(np.load(file))
   with np.load(FOLDER / name / 'expected.npz') as expected:
     for tok_e, tok_d, theirs in zip(expected['tok_e'], expected['tok_d'], expected['logits'], strict=True):
-      take, rest = _reader(weights)
+      take, rest = reader(weights)
       source, target = ([int(id_) for id_ in ids if id_] for ids in (tok_e, tok_d))
       np.testing.assert_allclose(logits(FIXTURES[name], take, source, target), theirs[: len(target)], atol=1e-5)
       assert next(rest, None) is None
@@ -93,62 +81,6 @@ OTHERS = {
 }
 
 
-def gin(spec):
-  """The config.gin of a model."""
-  model = {
-    'd_model': spec.d,
-    'n_heads': spec.heads,
-    'd_ff': spec.ff if isinstance(spec.ff, int) else spec.ff[0],
-    'ff_sparsity': 0 if isinstance(spec.ff, int) else spec.ff[1:],
-    'ff_use_sru': (1, spec.sru) if spec.sru else 0,
-    'loss_sparsity': spec.loss,
-    'input_vocab_size': spec.vocab,
-    'max_len': spec.positions,
-    'pos_type': None,
-    'n_encoder_layers': spec.layers[0],
-    'n_decoder_layers': spec.layers[1],
-    'n_decoder_attention_layers': spec.attentions,
-    'reversible_encoder': not spec.merges,
-    'use_two_swaps_per_encoder_block': spec.swaps,
-    'center_layernorm': spec.centered,
-  }
-  lines = [f'ConfigurableTerraformer.{name} = {value!r}' for name, value in model.items()]
-  lines.append(f'PadToLength.len_map = {{0: {S}, 1: {T}}}')
-  stacks = (
-    ('encoder', 'encoder_attention_type', spec.encoder),
-    ('decoder', 'encoder_decoder_attention_type', spec.decoder),
-  )
-  for at, (scope, field, kind) in enumerate(stacks):
-    lines += _attention_lines(scope, field, kind, spec.queries[at], spec.scores[at])
-  return '\n'.join(lines)
-
-
-def _attention_lines(scope, field, kind, queries, scores):
-  wrapper, mixed = f'{scope}/PureLSHSelfAttentionWrapper', f'{scope}/MixedLSHSelfAttention'
-  field = f'ConfigurableTerraformer.{field}'
-  if scores != 'full':
-    length = 50 if scores == 'plain' else 0
-    is_dense = kind == 'dense'
-    return [
-      f'{field} = @{wrapper}',
-      f'{wrapper}.num_weights = {2 if queries == "shared" else 3}',
-      f'{wrapper}.weights_format = {"model" if is_dense else "sparse"!r}',
-      f'{wrapper}.sparsity = {16 if is_dense else kind[0]}',
-      f'{wrapper}.pure_lsh_implementation = @{mixed}',
-      f'{mixed}.chunk_len = 64',
-      f'{mixed}.std_length = {length}',
-    ]
-  if kind == 'dense':
-    return [f'{field} = @{"Attention" if scope == "encoder" else "CausalAttention"}']
-  convolutions = f'{scope}/MultiplicativeConvCausalAttention'
-  return [
-    f'{field} = @{convolutions}',
-    f'{convolutions}.sparsity = {kind[0]}',
-    f'{convolutions}.length_kernel_size = {kind[1]}',
-    f'{convolutions}.share_qk = {queries == "shared"}',
-  ]
-
-
 def written(folder, spec, seed=0):
   """Writes a checkpoint of random weights; returns the logits of both examples, at real tokens."""
   rng, weights = np.random.default_rng(seed), []
@@ -162,10 +94,10 @@ def written(folder, spec, seed=0):
     return weight.astype(np.float64)
 
   expected = [logits(spec, draw, SOURCES[0], TARGETS[0])]
-  take, _ = _reader(weights)
+  take, _ = reader(weights)
   source, target = ([id_ for id_ in ids if id_] for ids in (SOURCES[1], TARGETS[1]))
   expected.append(logits(spec, take, source, target))
-  (folder / 'config.gin').write_text(gin(spec))
+  (folder / 'config.gin').write_text(gin(spec, S, T))
   (folder / 'model.pkl.gz').write_bytes(gzip.compress(pickle.dumps({'step': 3, 'flat_weights': weights})))
   return np.concatenate(expected)
 
