@@ -65,7 +65,7 @@ ConfigurableTerraformer.input_vocab_size = %vocab_size
 ConfigurableTerraformer.loss_sparsity = {loss_sparsity}
 ConfigurableTerraformer.loss_sparsity_type = 'mult'
 ConfigurableTerraformer.max_len = {max_len}
-ConfigurableTerraformer.n_decoder_attention_layers = 2
+ConfigurableTerraformer.n_decoder_attention_layers = {n_decoder_attentions}
 ConfigurableTerraformer.n_decoder_layers = {n_decoder_layers}
 ConfigurableTerraformer.n_encoder_layers = {n_encoder_layers}
 ConfigurableTerraformer.n_heads = %n_heads
@@ -107,6 +107,7 @@ _ARTICLES = {
   'append': '{0: [0], 1: [1]}',
   'chunk_len': 128,
   'std_length': 2048,
+  'n_decoder_attentions': 2,
 }
 SIZES = {
   'small': _ARTICLES

@@ -7,6 +7,7 @@ import gzip
 import pickle
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def imported_logits(folder):
   weights = unflatten({name: plain(value) for name, value in flatten(bundle.weights).items()})
   model = merge_module(split_module(abstract_layerwise(bundle.model))[0], weights)
   targets = np.array(TARGETS)
-  return np.asarray(model(jnp.array(SOURCES), jnp.array(targets)))[targets != 0]
+  return np.asarray(jax.jit(type(model).__call__)(model, jnp.array(SOURCES), jnp.array(targets)))[targets != 0]
 
 
 @pytest.mark.parametrize('name', OTHERS)
