@@ -69,7 +69,7 @@ ALLOWED = {
     'streams',
     'training',
   },
-  '__main__': {'cli', 'interrupts', 'streams'},
+  '__main__': {'cli', 'interrupts', 'paths', 'streams'},
   'gin_text': {'config'},
   'api': {'config', 'eval', 'exporting', 'gin_text', 'importing', 'training'},
   '__init__': {'api', 'config', 'configure', 'decode', 'models'},  # when a name is used, and for type checkers
