@@ -204,7 +204,7 @@ class LSHAttentionConfig(AttentionConfig):
     seed: seed of the hashes in evaluation and decoding, which are always the same.
     plain_below: maximum length of a sequence, or cache, for which queries see all keys, including their own, by dot
       products with queries that are not normalized (the authors' `MixedLSHSelfAttention`); 0 for none. It takes
-      precedence over `full_below`.
+      precedence over `full_below`. In decoding, the lengths that examples were padded to in training count.
   """
 
   made_by: ClassVar = 'terraformer.layers.lsh_attention:LSHAttention'

@@ -81,9 +81,10 @@ class XlaEngine:
 
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> DecodeState:
     """Returns the state after the prompts, with slots for `room` new tokens."""
-    state = prefill(self._config, self._weights, prompts, room)
+    # Cast before they are copied, since the float32 caches of a long source take gigabytes.
+    state = kv_cache.cast_caches(prefill(self._config, self._weights, prompts, room), cache_dtype)
     # A step donates the state's buffers, so no two arrays may share one.
-    return jax.tree.map(jnp.copy, kv_cache.cast_caches(state, cache_dtype))
+    return jax.tree.map(jnp.copy, state)
 
   def can_grow(self, n_slots: int) -> bool:
     """Returns whether a cache that will need `n_slots` slots can start smaller."""
