@@ -26,7 +26,6 @@ from terraformer.data.downloads import local_copy
 from terraformer.data.subwords import RESERVED_IDS, SubwordTokenizer, with_reserved_ids
 from terraformer.data.tokenizer import Tokenizer
 from terraformer.decode.bundle import Content, parameter_shapes, require_replaceable, write_bundle
-from terraformer.files import write_whole
 from terraformer.gin_text import as_gin
 from terraformer.paths import make_folder, target_of
 from terraformer.training.params_writer import require_new, write_run
@@ -135,15 +134,15 @@ def import_run(
       inputs_eos=source.pipeline.inputs_eos,
     )
     run = RunConfig(model=source.weights.model, data=data)
+    tuned = dataclasses.replace(run, train=TrainConfig(init_from=InitFromConfig(str(workdir))))
     with tqdm(total=len(source.shapes), desc='write', unit='tensor', disable=not show_progress) as bar:
 
       def read(name: str) -> np.ndarray:
         bar.update()
         return source.read(name)
 
-      write_run(workdir, source.step, run, as_gin(run), source.tokenizer, read)
-    tuned = dataclasses.replace(run, train=TrainConfig(init_from=InitFromConfig(str(workdir))))
-    write_whole(workdir / FINE_TUNING, as_gin(tuned).encode())
+      others = {FINE_TUNING: as_gin(tuned).encode()}
+      write_run(workdir, source.step, run, as_gin(run), source.tokenizer, read, others)
     return source.imported()
 
 
