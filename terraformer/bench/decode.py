@@ -140,7 +140,7 @@ def bench_decode(
     UserError: if the model has no sparse feed-forward blocks or fewer positions than a context, or if this machine has
       too little memory or disk space for it.
   """
-  models = {name: decoding_form(model, model.max_length) for name, model in variants_of(config, variants).items()}
+  models = {name: decoding_form(model, 0, model.max_length) for name, model in variants_of(config, variants).items()}
   whole = config.decoder_shape[0]
   if layers is not None:
     models = {name: model.with_layers(*layers) for name, model in models.items()}
