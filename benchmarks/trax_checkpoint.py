@@ -65,7 +65,7 @@ ConfigurableTerraformer.input_vocab_size = %vocab_size
 ConfigurableTerraformer.loss_sparsity = {loss_sparsity}
 ConfigurableTerraformer.loss_sparsity_type = 'mult'
 ConfigurableTerraformer.max_len = {max_len}
-ConfigurableTerraformer.n_decoder_attention_layers = 2
+ConfigurableTerraformer.n_decoder_attention_layers = {n_decoder_attentions}
 ConfigurableTerraformer.n_decoder_layers = {n_decoder_layers}
 ConfigurableTerraformer.n_encoder_layers = {n_encoder_layers}
 ConfigurableTerraformer.n_heads = %n_heads
@@ -107,6 +107,7 @@ _ARTICLES = {
   'append': '{0: [0], 1: [1]}',
   'chunk_len': 128,
   'std_length': 2048,
+  'n_decoder_attentions': 2,
 }
 SIZES = {
   'small': _ARTICLES
@@ -193,7 +194,7 @@ def _chosen(parts: list[Part], size: dict) -> Part:
   """The part that comes of those that may: the embedding once more, a table of full or of low rank, the only one."""
   if parts[0].is_copy and size['twice']:
     return parts[0]
-  tables = [part for part in parts if not part.is_copy]
+  tables = [part for part in parts if part.name.endswith('_pos/table')] or [part for part in parts if not part.is_copy]
   return tables[-1 if size['rank'] else 0]
 
 

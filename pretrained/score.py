@@ -30,7 +30,8 @@ from terraformer.data.scores import rouge_of_each
 from terraformer.decode.bundle import Bundle, open_bundle
 from terraformer.decode.decoder import Decoder
 from terraformer.decode.shapes import abstract_layerwise
-from terraformer.models.parameters import merge_module, split_module
+from terraformer.decode.stored import plain
+from terraformer.models.parameters import flatten, merge_module, split_module, unflatten
 from terraformer.training.loss import model_losses
 
 KINDS = {'fix': 'fix', 'summarize': 'description', 'summarize docstrings': 'docstring'}
@@ -52,7 +53,7 @@ def read_pairs(path: Path, kind: str, most: int) -> list[dict[str, str]]:
 def losses(bundle: Bundle, pairs: Sequence[dict[str, str]], batch_size: int) -> dict[str, float]:
   """Returns nats per target token, for all and for the first of each text, and both with rotated sources in a batch."""
   structure = split_module(abstract_layerwise(bundle.model))[0]
-  weights = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), bundle.weights)
+  weights = unflatten({name: jnp.asarray(plain(x), jnp.float32) for name, x in flatten(bundle.weights).items()})
   of_batch = jax.jit(lambda weights, *batch: model_losses(merge_module(structure, weights), *batch))
   sums: dict[str, float] = collections.defaultdict(float)
   for inputs_BxS, targets_BxT in _batches(bundle, pairs, batch_size):

@@ -16,7 +16,7 @@ neither JAX nor any other library.
 
 TYPE_CHECKING = False  # type checkers assume that this is true; importing `typing` for it takes several milliseconds
 if TYPE_CHECKING:
-  from terraformer.api import evaluate, export, train
+  from terraformer.api import evaluate, export, import_checkpoint, train
   from terraformer.config import (
     AdafactorConfig,
     AdamWConfig,
@@ -94,6 +94,7 @@ __all__ = [
   'Decoder',
   'evaluate',
   'export',
+  'import_checkpoint',
   'load_config',
   'make_model',
   'train',
@@ -169,6 +170,7 @@ _MODULES = {
   'Decoder': 'decode.decoder',
   'evaluate': 'api',
   'export': 'api',
+  'import_checkpoint': 'api',
   'load_config': 'configure',
   'make_model': 'models.make',
   'train': 'api',

@@ -1,4 +1,4 @@
-"""Functions that train, evaluate and export like the commands of the same names.
+"""Functions that train, evaluate, export and import like the commands of the same names.
 
 They raise exceptions for errors and never end the process. They print progress to the standard error.
 """
@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from terraformer.config import DecodeConfig, RunConfig
+from terraformer.config import DecodeConfig, RunConfig, UserError
 from terraformer.eval import evaluate as evaluation
 from terraformer.exporting import export as export_run
 from terraformer.gin_text import as_gin
+from terraformer.importing import Imported, import_bundle, import_run
 from terraformer.training import loop
 
 _GREEDY = DecodeConfig()
@@ -115,3 +116,50 @@ def export(
     UserError: if there is no complete checkpoint, or `output` holds anything but a bundle.
   """
   return export_run(Path(workdir), Path(output), dtype, show_progress, best)
+
+
+@_without_notices()
+def import_checkpoint(
+  checkpoint: str | os.PathLike[str],
+  *,
+  output: str | os.PathLike[str] | None = None,
+  workdir: str | os.PathLike[str] | None = None,
+  config: str | os.PathLike[str] | None = None,
+  vocabulary: str | os.PathLike[str] | None = None,
+  dtype: Literal['float32', 'bfloat16', 'int8'] | None = None,
+  show_progress: bool = False,
+) -> Imported:
+  """Converts a checkpoint of trax, the library of the paper's authors, into a bundle or a run.
+
+  Args:
+    checkpoint: its main file, `BASE.pkl.gz`, or a folder with one. This, `config` and `vocabulary` may be addresses
+      (`gs://`, `https://`), from which files are downloaded once.
+    output: the folder of the bundle to write; an existing bundle is replaced. Give this or `workdir`.
+    workdir: the folder of the run to write, new or empty; it is evaluated, exported, and other runs begin with it.
+    config: the checkpoint's `config.gin`; None for the one beside it.
+    vocabulary: a sentencepiece model, or a subword file of tensor2tensor; None for a model that reads and writes ids.
+    dtype: type of the weights of a bundle, None for float32; the parameters of a run are float32.
+    show_progress: whether to show progress bars.
+
+  Returns:
+    The model's configuration, the checkpoint's step, and what became of each entry.
+
+  Raises:
+    UserError: if a file is missing, damaged, or names anything that a checkpoint does not need, if this library cannot
+      express the model, or if the folder to write holds something else. Nothing is written then.
+  """
+  if (output is None) == (workdir is None):
+    raise UserError('give either output, for a bundle, or workdir, for a run')
+  if dtype is not None and workdir is not None:
+    raise UserError('dtype is for a bundle; the parameters of a run are float32')
+  if output is not None:
+    return import_bundle(
+      checkpoint,
+      output,
+      config=config,
+      vocabulary=vocabulary,
+      dtype=dtype or 'float32',
+      show_progress=show_progress,
+    )
+  assert workdir is not None
+  return import_run(checkpoint, workdir, config=config, vocabulary=vocabulary, show_progress=show_progress)

@@ -26,7 +26,6 @@ from terraformer.data.downloads import local_copy
 from terraformer.data.subwords import RESERVED_IDS, SubwordTokenizer, with_reserved_ids
 from terraformer.data.tokenizer import Tokenizer
 from terraformer.decode.bundle import Content, parameter_shapes, require_replaceable, write_bundle
-from terraformer.files import write_whole
 from terraformer.gin_text import as_gin
 from terraformer.paths import make_folder, target_of
 from terraformer.training.params_writer import require_new, write_run
@@ -66,11 +65,11 @@ class Imported:
 
 
 def import_bundle(
-  checkpoint: Path | str,
-  output: Path,
+  checkpoint: str | os.PathLike[str],
+  output: str | os.PathLike[str],
   *,
-  config: Path | str | None = None,
-  vocabulary: Path | str | None = None,
+  config: str | os.PathLike[str] | None = None,
+  vocabulary: str | os.PathLike[str] | None = None,
   dtype: str = 'float32',
   show_progress: bool = False,
 ) -> Imported:
@@ -101,16 +100,16 @@ def import_bundle(
       dtype=dtype,
       inputs_eos=source.pipeline.inputs_eos,
     )
-    write_bundle(output, content, source.read, show_progress)
+    write_bundle(Path(output), content, source.read, show_progress)
     return source.imported()
 
 
 def import_run(
-  checkpoint: Path | str,
-  workdir: Path,
+  checkpoint: str | os.PathLike[str],
+  workdir: str | os.PathLike[str],
   *,
-  config: Path | str | None = None,
-  vocabulary: Path | str | None = None,
+  config: str | os.PathLike[str] | None = None,
+  vocabulary: str | os.PathLike[str] | None = None,
   show_progress: bool = False,
 ) -> Imported:
   """Writes a checkpoint of trax as a run, one layer at a time.
@@ -135,15 +134,15 @@ def import_run(
       inputs_eos=source.pipeline.inputs_eos,
     )
     run = RunConfig(model=source.weights.model, data=data)
+    tuned = dataclasses.replace(run, train=TrainConfig(init_from=InitFromConfig(str(workdir))))
     with tqdm(total=len(source.shapes), desc='write', unit='tensor', disable=not show_progress) as bar:
 
       def read(name: str) -> np.ndarray:
         bar.update()
         return source.read(name)
 
-      write_run(workdir, source.step, run, as_gin(run), source.tokenizer, read)
-    tuned = dataclasses.replace(run, train=TrainConfig(init_from=InitFromConfig(str(workdir))))
-    write_whole(workdir / FINE_TUNING, as_gin(tuned).encode())
+      others = {FINE_TUNING: as_gin(tuned).encode()}
+      write_run(workdir, source.step, run, as_gin(run), source.tokenizer, read, others)
     return source.imported()
 
 
@@ -182,16 +181,17 @@ class _Source:
 
 @contextlib.contextmanager
 def _opened(
-  checkpoint: Path | str,
-  config: Path | str | None,
-  vocabulary: Path | str | None,
+  checkpoint: str | os.PathLike[str],
+  config: str | os.PathLike[str] | None,
+  vocabulary: str | os.PathLike[str] | None,
   folder: Path,
   show_progress: bool,
 ) -> Iterator[_Source]:
-  found = files.find(_local_checkpoint(checkpoint), None if config is None else local_copy(config))
+  main = _local_checkpoint(checkpoint, show_progress)
+  found = files.find(main, None if config is None else local_copy(config, show_progress=show_progress))
   gin = GinValues.open(found.config)
   architecture = read_architecture(gin)
-  vocabulary_bytes = None if vocabulary is None else _vocabulary_bytes(vocabulary)
+  vocabulary_bytes = None if vocabulary is None else _vocabulary_bytes(vocabulary, show_progress)
   make_folder(folder)
   with spilling(folder) as spill:
     description = files.read_description(found, spill)
@@ -212,7 +212,7 @@ def _assigned(
   return assignment.finish(str(found.weights[0] if found.weights else found.main))
 
 
-def _local_checkpoint(checkpoint: Path | str) -> Path:
+def _local_checkpoint(checkpoint: str | os.PathLike[str], show_progress: bool) -> Path:
   """The main file, or its folder; of an address the files that an import needs are downloaded."""
   address = os.fspath(checkpoint)
   if not is_address(address):
@@ -220,18 +220,21 @@ def _local_checkpoint(checkpoint: Path | str) -> Path:
   parent, _, name = address.rstrip('/').rpartition('/')
   if name.endswith('.pkl.gz'):
     base = name.removesuffix('.pkl.gz')
-    return local_copy(parent, ('config.gin', name, f'{name}.*', f'{base}.weights.npy.gz')) / name
-  return local_copy(address, _OF_CHECKPOINTS)
+    names = 'config.gin', name, f'{name}.npy', f'{name}.shard*', f'{base}.weights.npy.gz'
+    return local_copy(parent, names, show_progress, needed=(name,)) / name
+  return local_copy(address, _OF_CHECKPOINTS, show_progress, needed=('*.pkl.gz',))
 
 
-def _vocabulary_bytes(path: Path | str) -> bytes:
+def _vocabulary_bytes(path: str | os.PathLike[str], show_progress: bool) -> bytes:
   try:
-    return local_copy(path).read_bytes()
+    return local_copy(path, show_progress=show_progress).read_bytes()
   except OSError as error:
     raise UserError(f'{path}: cannot read the vocabulary: {(error.strerror or str(error)).lower()}') from error
 
 
-def _tokenizer(data: bytes | None, path: Path | str | None, pipeline: Pipeline, vocab_size: int) -> Tokenizer:
+def _tokenizer(
+  data: bytes | None, path: str | os.PathLike[str] | None, pipeline: Pipeline, vocab_size: int
+) -> Tokenizer:
   if data is None:
     return BareIds.of_size(vocab_size)
   if data.startswith(_SENTENCEPIECE):

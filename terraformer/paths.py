@@ -41,9 +41,23 @@ def plain(path: Path) -> Path:
 def _link(target: str) -> Path:
   parent = tempfile.gettempdir()
   links = Path(tempfile.mkdtemp(prefix='terraformer-', dir=parent if _PLAIN.fullmatch(parent) else '/tmp'))
-  atexit.register(shutil.rmtree, links, ignore_errors=True)
+  if not _folders():
+    atexit.register(remove_links)
+  _folders().append(links)
   (links / 'folder').symlink_to(target, target_is_directory=True)
   return links / 'folder'
+
+
+@functools.cache
+def _folders() -> list[Path]:
+  """The temporary folders of this process's links."""
+  return []
+
+
+def remove_links() -> None:
+  """Removes the links of this process; only one that ends without Python's exit functions needs to call it."""
+  for folder in _folders():
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def cache_folder() -> Path:

@@ -149,3 +149,30 @@ def test_a_model_is_made_of_a_configuration(gin_file):
   model = tf.make_model(tf.load_config(gin_file).model, key=jax.random.key(0))
   tokens = jax.numpy.ones((1, 6), int)
   assert model(tokens, tokens).shape == (1, 6, 452)
+
+
+CHECKPOINTS = Path(__file__).parent / 'trax' / 'checkpoints'
+
+
+def test_a_checkpoint_of_the_authors_is_imported_and_decoded(tmp_path):
+  done = tf.import_checkpoint(str(CHECKPOINTS / 'c4_big'), output=str(tmp_path / 'bundle'), dtype='bfloat16')
+  assert (done.step, len(done.entries), done.model.vocab_size) == (2, 136, 69)
+  assert tf.Decoder.open(tmp_path / 'bundle').bundle.dtype == 'bfloat16'
+
+
+def test_a_checkpoint_of_the_authors_becomes_a_run(tmp_path):
+  done = tf.import_checkpoint(CHECKPOINTS / 'c4_big', workdir=tmp_path / 'run')
+  assert checkpoint.steps(tmp_path / 'run') == [done.step]
+
+
+@pytest.mark.parametrize(
+  ('given', 'says'),
+  [
+    ({}, 'give either output'),
+    ({'output': 'a', 'workdir': 'b'}, 'give either output'),
+    ({'workdir': 'b', 'dtype': 'int8'}, 'dtype is for a bundle'),
+  ],
+)
+def test_an_import_without_one_target_is_refused(given, says):
+  with pytest.raises(tf.UserError, match=says):
+    tf.import_checkpoint(CHECKPOINTS / 'c4_big', **given)

@@ -15,6 +15,7 @@ from terraformer.data.subwords import SubwordTokenizer
 from terraformer.data.tokenizer import Tokenizer
 from terraformer.decode.bundle import open_bundle
 from terraformer.decode.decoder import Decoder
+from terraformer.decode.prompts import make_prompts
 from terraformer.importing import FINE_TUNING, import_bundle, import_run
 from terraformer.training import checkpoint
 
@@ -30,7 +31,7 @@ def _checksums(bundle):
 def articles(tmp_path_factory):
   """A small checkpoint of the kind that summarizes articles, whose vocabulary is subwords."""
   folder = tmp_path_factory.mktemp('articles')
-  trax_checkpoint.write(folder, trax_checkpoint.SIZES['small'])
+  trax_checkpoint.write(folder, trax_checkpoint.SIZES['small'] | {'n_decoder_layers': 1, 'n_decoder_attentions': 1})
   return folder
 
 
@@ -81,17 +82,15 @@ def test_a_bundle_without_a_vocabulary_takes_and_returns_ids(tmp_path):
 @pytest.mark.parametrize(('name', 'ends'), [('arxiv_mixed', False), ('c4_big', True)])
 def test_a_source_ends_as_in_the_authors_pipeline(tmp_path, name, ends):
   import_bundle(FIXTURES / name, tmp_path / 'bundle')
-  decoder = Decoder.open(tmp_path / 'bundle')
-  assert decoder.bundle.inputs_eos == ends
-  list(decoder.generate('5 6 7', DecodeConfig(max_tokens=1)))
-  assert decoder.stats.input_tokens == 3 + ends
+  bundle = open_bundle(tmp_path / 'bundle')
+  assert bundle.inputs_eos == ends
+  assert make_prompts(bundle, ['5 6 7'], DecodeConfig()).read == [3 + ends]
 
 
 def test_a_long_source_is_cut_as_in_the_authors_pipeline(tmp_path):
   import_bundle(FIXTURES / 'arxiv_mixed', tmp_path / 'bundle')
-  decoder = Decoder.open(tmp_path / 'bundle')
-  list(decoder.generate(' '.join(['5'] * 45), DecodeConfig(max_tokens=1)))
-  assert (decoder.stats.input_tokens, decoder.stats.dropped_tokens) == (39, 6)
+  prompts = make_prompts(open_bundle(tmp_path / 'bundle'), [' '.join(['5'] * 45)], DecodeConfig())
+  assert (prompts.read, prompts.dropped) == ([39], [6])
 
 
 def test_a_subword_vocabulary_is_stored_with_its_shift(articles, tmp_path):

@@ -69,9 +69,9 @@ ALLOWED = {
     'streams',
     'training',
   },
-  '__main__': {'cli', 'interrupts', 'streams'},
+  '__main__': {'cli', 'interrupts', 'paths', 'streams'},
   'gin_text': {'config'},
-  'api': {'config', 'eval', 'exporting', 'gin_text', 'training'},
+  'api': {'config', 'eval', 'exporting', 'gin_text', 'importing', 'training'},
   '__init__': {'api', 'config', 'configure', 'decode', 'models'},  # when a name is used, and for type checkers
 }
 TENSORFLOW = {'tensorflow', 'tensorflow_text', 'tensorflow_datasets', 'seqio'}

@@ -1,13 +1,18 @@
 """The model that comes with the package, and the scripts that gather its data and score it."""
 
+import dataclasses
 import random
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from terraformer.decode.bundle import SHIPPED
+from terraformer.decode.bundle import SHIPPED, open_bundle
 from terraformer.decode.decoder import Decoder
+from terraformer.decode.storage import layouts_for
+from terraformer.decode.stored import PackedMatrix, plain
+from terraformer.models.parameters import flatten, unflatten
 
 SCRIPTS = Path(__file__).parents[1] / 'pretrained'
 BUNDLES = sorted(path for path in SHIPPED.iterdir() if path.is_dir() and (path / 'config.json').exists())
@@ -38,6 +43,20 @@ def test_the_shipped_model_mends_and_summarises():
   mended, summary = decoder.generate_batch(sources)
   assert mended == 'This library provides a simple interface for Python programs to access the database.'
   assert 'Foobar' in summary and 'documentation' in summary
+
+
+def test_losses_do_not_depend_on_how_a_bundle_stores_its_weights(scripts):
+  from score import losses
+
+  bundle = open_bundle(SHIPPED / 'technical_english')
+  arrays = {name: plain(value).astype(np.float32) for name, value in flatten(bundle.weights).items()}
+  layouts = layouts_for(bundle.model, 'float32')
+  packed = {name: layouts[name].value(name, x.shape, layouts[name].encode(name, x)) for name, x in arrays.items()}
+  assert any(isinstance(value, PackedMatrix) for value in packed.values())
+  pairs = [{'inputs': 'fix: this libary is samll', 'targets': 'This library is small.'}] * 2
+  found = [losses(dataclasses.replace(bundle, weights=unflatten(each)), pairs, 2) for each in (arrays, packed)]
+  assert found[0] == found[1]
+  assert found[0]['loss'] < 1
 
 
 def test_mistakes_are_the_same_for_a_seed_and_others_for_another(scripts):

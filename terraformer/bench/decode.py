@@ -48,7 +48,8 @@ class DecodeTime:
     context, batch: positions before the new tokens, and texts in the batch.
     dtype, cache_dtype: types of the weights and of the KV cache.
     params: number of parameters of the model, or of its slice, without the encoder.
-    ms_per_token, min_ms: median and minimum time of a step, which generates one token for each text.
+    ms_per_token: median time of a step, which generates one token for each text.
+    min_ms: the same for the fastest turn; a step starts before the previous one is fetched, so single times say little.
     tokens: number of measured steps.
     bytes_per_token: bytes that a step must read: parameters, keys and values.
     bandwidth: bytes per second that the machine reads, the mean of measurements at the beginning and the end.
@@ -139,7 +140,7 @@ def bench_decode(
     UserError: if the model has no sparse feed-forward blocks or fewer positions than a context, or if this machine has
       too little memory or disk space for it.
   """
-  models = {name: decoding_form(model, model.max_length) for name, model in variants_of(config, variants).items()}
+  models = {name: decoding_form(model, 0, model.max_length) for name, model in variants_of(config, variants).items()}
   whole = config.decoder_shape[0]
   if layers is not None:
     models = {name: model.with_layers(*layers) for name, model in models.items()}
@@ -214,6 +215,7 @@ def _specs(
 
 def _result(case: Case | LlamaCase, parts: dict[str, float], bandwidth: float, whole: int, pool: Pool) -> DecodeTime:
   median, touched = statistics.median(case.seconds), case.bytes_per_step
+  turns = [case.seconds[i : i + TURN] for i in range(0, len(case.seconds), TURN)]
   return DecodeTime(
     **dataclasses.asdict(case.spec),
     about=case.about,
@@ -222,7 +224,7 @@ def _result(case: Case | LlamaCase, parts: dict[str, float], bandwidth: float, w
     batch=case.batch,
     params=case.params,
     ms_per_token=1000 * median,
-    min_ms=1000 * min(case.seconds),
+    min_ms=1000 * min(map(statistics.median, turns)),
     tokens=len(case.seconds),
     bytes_per_token=touched,
     bandwidth=bandwidth,
@@ -278,7 +280,7 @@ def _paragraph(result: DecodeTime, group: Sequence[DecodeTime]) -> str:
     f'{times_faster:.1f} times as fast as the slowest',
     f'  context {result.context:,}, batch {result.batch}, {result.cache_dtype} cache, '
     f'{result.params / 1e6:,.1f} million parameters{part}',
-    f'  minimum {result.min_ms:.2f} ms of {result.tokens} steps, {result.tokens_per_second:,.1f} tokens per second',
+    f'  {result.min_ms:.2f} ms in the fastest turn, {result.tokens} steps, {result.tokens_per_second:,.1f} tokens per second',
     f'  reads {result.bytes_per_token / 1e6:,.1f} MB per step, {result.bandwidth_share:.0%} of the read bandwidth, '
     f'{result.bandwidth / 1e9:.1f} GB/s',
     f'  {result.resident_bytes / 1e6:,.0f} MB resident after about {_SETTLE} tokens',

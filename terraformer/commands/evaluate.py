@@ -54,7 +54,7 @@ def _evaluate(flags: argparse.Namespace) -> None:
     run, decode, _ = load_configs(flags.gin_file, flags.gin_bindings, stored_gin(flags.workdir), flags.module)
   decode = decode_config(decode, flags)
   libraries.cache_compilations()
-  bundle = local_copy(flags.bundle, FILE_PATTERNS) if flags.bundle else None
+  bundle = local_copy(flags.bundle, FILE_PATTERNS, needed=('config.json',)) if flags.bundle else None
   chosen = {'decode': None if flags.perplexity else decode, 'batch_size': flags.batch_size, 'best': flags.best}
   chosen |= {'bundle': bundle, 'engine': flags.engine, 'cache_dtype': decode.cache_dtype}
   result = evaluate(Path(flags.workdir), flags.split, flags.limit, run, show_progress=not flags.json, **chosen)

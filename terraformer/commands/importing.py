@@ -12,7 +12,10 @@ from terraformer.flags import Command
 
 def _flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    '--checkpoint', required=True, metavar='PATH', help='BASE.pkl.gz of trax, or a folder with one; also at gs://'
+    '--checkpoint',
+    required=True,
+    metavar='PATH',
+    help='BASE.pkl.gz of trax, or a folder with one; also at gs:// or https://',
   )
   parser.add_argument('--config', metavar='FILE', help='its config.gin (default: the one beside the checkpoint)')
   parser.add_argument(

@@ -148,7 +148,7 @@ class AttentionConfig(Family):
     """Returns the config for decoding, which gives the same results.
 
     Args:
-      longest: maximum number of tokens of an example in training.
+      longest: number of positions that the stack attends to in training.
       query_chunk: number of queries to process at a time, to bound memory.
     """
     return self
@@ -204,7 +204,7 @@ class LSHAttentionConfig(AttentionConfig):
     seed: seed of the hashes in evaluation and decoding, which are always the same.
     plain_below: maximum length of a sequence, or cache, for which queries see all keys, including their own, by dot
       products with queries that are not normalized (the authors' `MixedLSHSelfAttention`); 0 for none. It takes
-      precedence over `full_below`.
+      precedence over `full_below`. In decoding, the lengths that examples were padded to in training count.
   """
 
   made_by: ClassVar = 'terraformer.layers.lsh_attention:LSHAttention'
@@ -256,11 +256,10 @@ class LSHAttentionConfig(AttentionConfig):
     return context if context <= most else min(context, self.n_rounds * self.window)
 
   def decoding_form(self, longest: int, query_chunk: int) -> Self:
-    """Returns a config that always sees all keys if all training examples did; the padding of a batch then changes
-    nothing."""
+    """Returns a config that scores as in training, where all examples are padded to `longest`, whatever the length."""
     if longest <= self.plain_below:
       return dataclasses.replace(self, plain_below=_ALL)
-    return dataclasses.replace(self, full_below=_ALL) if longest <= self.full_below else self
+    return dataclasses.replace(self, plain_below=0, full_below=_ALL if longest <= self.full_below else self.full_below)
 
   def bucket_factors(self, length: int) -> tuple[int, ...]:
     """Returns the factors of the number of buckets for sequences of `length`: as configured, or two buckets per chunk.

@@ -121,6 +121,10 @@ class ModelConfig(Family):
     """Returns the minimum `max_length` for examples of these lengths."""
     return max(inputs_length, targets_length)
 
+  def attended_lengths(self, inputs_length: int, targets_length: int) -> dict[str, int]:
+    """Returns the number of positions that each stack attends to in examples of these lengths."""
+    return dict.fromkeys(self.blocks, inputs_length + targets_length)
+
   def room_behind(self, inputs_length: int) -> int:
     """Returns the maximum number of target tokens after a source of this length."""
     return self.max_length
@@ -246,6 +250,9 @@ class EncoderDecoderConfig(_SequenceToSequenceConfig):
 
   cross_attends: ClassVar[bool] = True
 
+  def attended_lengths(self, inputs_length: int, targets_length: int) -> dict[str, int]:
+    return {'encoder': inputs_length, 'decoder': targets_length}
+
 
 @dataclasses.dataclass(frozen=True)
 class TerraformerConfig(_SequenceToSequenceConfig):
@@ -264,6 +271,9 @@ class TerraformerConfig(_SequenceToSequenceConfig):
   n_decoder_attentions: int = 2
   merge_encoder: bool = False
   exchange_encoder_streams: bool = False
+
+  def attended_lengths(self, inputs_length: int, targets_length: int) -> dict[str, int]:
+    return {'encoder': inputs_length, 'decoder': inputs_length + targets_length}
 
   def check(self):
     super().check()

@@ -28,10 +28,15 @@ _COMPLETE, _LOCK = '.complete.json', '.lock'
 _HUB = re.compile(r'hf://(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?/?')
 _ATTEMPTS = 3
 _NOT_FOUND = 404  # of HTTP
+_WEB = ('http://', 'https://')
+_ADVICE = '; a web server does not list its files, so give the address of one'
 
 
 def local_copy(
-  address: str | os.PathLike[str], patterns: Sequence[str] = ('*',), show_progress: bool | None = None
+  address: str | os.PathLike[str],
+  patterns: Sequence[str] = ('*',),
+  show_progress: bool | None = None,
+  needed: Sequence[str] = (),
 ) -> Path:
   """Returns a local path for an address: of a file, or of a folder with the files in it.
 
@@ -39,8 +44,10 @@ def local_copy(
 
   Args:
     address: an address, or a local path, which is returned as it is.
-    patterns: of the names of the files of a folder that are needed.
+    patterns: of the names of the files of a folder that are wanted. A web server does not list its files, so that only
+      those whose names are given are found there.
     show_progress: whether to show progress bars; None if the standard error is a terminal.
+    needed: those of the patterns without which the folder is of no use.
 
   Raises:
     UserError: if the address cannot be reached or has no such file, a package is missing, or a file is damaged.
@@ -56,7 +63,7 @@ def local_copy(
   with lock(folder / _LOCK):
     if not (folder / _COMPLETE).exists():
       with _reaching(text):
-        name = _download(text, folder, patterns, show_progress)
+        name = _download(text, folder, patterns, show_progress, needed)
       write_whole(folder / _COMPLETE, json.dumps({'address': text, 'file': name}).encode())
     name = json.loads((folder / _COMPLETE).read_text())['file']
   return folder / name if name else folder
@@ -74,33 +81,60 @@ def _reaching(address: str) -> Iterator[None]:
       f'{address}: a package is missing ({error}); install the extra: pip install terraformer-jax[remote]'
     ) from error
   except Exception as error:  # no network, no permission, no such host or file
-    # fsspec says of every failure of a host that there is no such file.
-    cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
-    if cause is None or getattr(cause, 'status', None) == _NOT_FOUND:
+    if _is_absence(error):
       raise UserError(f'{address}: there is no such file') from error
+    cause = error.__cause__ or error
     raise UserError(
       f'{address}: cannot be reached ({type(cause).__name__}: {first_line(cause):.200}); what was downloaded is kept, '
       'and the same command goes on with it'
     ) from error
 
 
-def _download(address: str, folder: Path, patterns: Sequence[str], show_progress: bool | None) -> str:
+def _is_absence(error: Exception) -> bool:
+  """Whether a file is not there; fsspec says so of every failure of a host as well."""
+  cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
+  return cause is None or getattr(cause, 'status', None) == _NOT_FOUND
+
+
+def _download(
+  address: str, folder: Path, patterns: Sequence[str], show_progress: bool | None, needed: Sequence[str]
+) -> str:
   """Downloads a file and returns its name, or the files of a folder and returns nothing."""
   import fsspec
 
   logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it logs the stack of an error that it raises as well
   system, path = fsspec.core.url_to_fs(address)
-  about = system.info(path)
-  if about['type'] == 'file':
-    _fetch(system, about, folder, show_progress)
-    return _name(about)
-  files = [each for each in system.ls(path, detail=True) if each['type'] == 'file' and each['size']]
-  files = [each for each in files if any(fnmatch.fnmatch(_name(each), pattern) for pattern in patterns)]
+  if address.startswith(_WEB) and '*' not in patterns:
+    files = _named(system, path, patterns)
+  else:
+    about = system.info(path)
+    if about['type'] == 'file':
+      _fetch(system, about, folder, show_progress)
+      return _name(about)
+    files = [each for each in system.ls(path, detail=True) if each['type'] == 'file' and each['size']]
+    files = [each for each in files if any(fnmatch.fnmatch(_name(each), pattern) for pattern in patterns)]
+  for pattern in needed:
+    if not fnmatch.filter(map(_name, files), pattern):
+      advice = _ADVICE if address.startswith(_WEB) and '*' in pattern else ''
+      raise UserError(f'{address}: there is no file {pattern} in this folder{advice}')
   if not files:
     raise UserError(f'{address}: there is none of the files {", ".join(patterns)}')
   for each in files:
     _fetch(system, each, folder, show_progress)
   return ''
+
+
+def _named(system: Any, path: str, patterns: Sequence[str]) -> list[dict[str, Any]]:
+  """The files of a folder of a web server that have these names; patterns are left out."""
+  found = []
+  for name in patterns:
+    if '*' not in name:
+      try:
+        found.append(system.info(f'{path.rstrip("/")}/{name}'))
+      except FileNotFoundError as error:
+        if not _is_absence(error):
+          raise
+  return found
 
 
 def _name(about: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ from terraformer.paths import make_folder, target_of
 # The checksums of a bundle of at most this many bytes are always verified when it is opened.
 _VERIFIED_BYTES = 1 << 28
 _FILES = {'config.json', 'vocabulary.model'}
-FILE_PATTERNS = (*sorted(_FILES), 'model*.safetensors', 'model.safetensors.index.json')
+FILE_PATTERNS = (*sorted(_FILES), 'model.safetensors', 'model*.safetensors', 'model.safetensors.index.json')
 # Bundles that come with the package, each with a model card next to it.
 SHIPPED = Path(__file__).parents[1] / 'pretrained'
 

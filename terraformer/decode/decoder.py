@@ -85,7 +85,7 @@ class Decoder:
     self.stats = Stats()
     self.text_stats = [self.stats]
     self._begun = 0.0
-    model = decoding_form(bundle.model, bundle.inputs_length + bundle.targets_length)
+    model = decoding_form(bundle.model, bundle.inputs_length, bundle.targets_length)
     self._engine = open_engine(engine, model, bundle.weights, n_threads, bundle.dtype)
 
   @classmethod
@@ -104,7 +104,7 @@ class Decoder:
     Raises:
       UserError: if `open_bundle` raises it, or if the requested engine cannot run the model.
     """
-    return cls(open_bundle(local_copy(path, FILE_PATTERNS), verify), engine, n_threads)
+    return cls(open_bundle(local_copy(path, FILE_PATTERNS, needed=('config.json',)), verify), engine, n_threads)
 
   def generate(self, text: str, config: DecodeConfig = _GREEDY) -> Iterator[str]:
     """Yields pieces of text as they are generated; joined, they are the whole text. Beam search yields one piece.

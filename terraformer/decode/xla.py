@@ -81,9 +81,10 @@ class XlaEngine:
 
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> DecodeState:
     """Returns the state after the prompts, with slots for `room` new tokens."""
-    state = prefill(self._config, self._weights, prompts, room)
+    # Cast before they are copied, since the float32 caches of a long source take gigabytes.
+    state = kv_cache.cast_caches(prefill(self._config, self._weights, prompts, room), cache_dtype)
     # A step donates the state's buffers, so no two arrays may share one.
-    return jax.tree.map(jnp.copy, kv_cache.cast_caches(state, cache_dtype))
+    return jax.tree.map(jnp.copy, state)
 
   def can_grow(self, n_slots: int) -> bool:
     """Returns whether a cache that will need `n_slots` slots can start smaller."""
@@ -94,19 +95,20 @@ class XlaEngine:
     return _extend(state, more)
 
 
-def decoding_form(config: ModelConfig, longest: int) -> ModelConfig:
+def decoding_form(config: ModelConfig, inputs_length: int, targets_length: int) -> ModelConfig:
   """Returns the config for decoding: float32, and long sources in chunks. The results are the same.
 
   Args:
     config: the model's configuration.
-    longest: maximum number of tokens of an example in training, source and target together.
+    inputs_length, targets_length: lengths of sources and targets in training.
   """
+  lengths = config.attended_lengths(inputs_length, targets_length)
 
-  def bounded(block):
-    attention = block.attention.decoding_form(longest, _CHUNK)
+  def bounded(stack, block):
+    attention = block.attention.decoding_form(lengths[stack], _CHUNK)
     return dataclasses.replace(block, attention=attention, ff_chunk=block.ff_chunk or _CHUNK)
 
-  blocks = {name: bounded(block) for name, block in config.blocks.items()}
+  blocks = {stack: bounded(stack, block) for stack, block in config.blocks.items()}
   return dataclasses.replace(config, bfloat16=False, **blocks)
 
 

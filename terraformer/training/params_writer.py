@@ -6,7 +6,7 @@ Such a checkpoint has no optimizer state. It is scored, exported, and other runs
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def write_run(
   gin_text: str,
   tokenizer: Tokenizer,
   read: Callable[[str], np.ndarray],
+  others: Mapping[str, bytes],
 ) -> None:
   """Writes the folder of a run, which appears whole or not at all.
 
@@ -45,6 +46,7 @@ def write_run(
     gin_text: gin that makes it again.
     tokenizer: the vocabulary.
     read: gives a float32 parameter of the layerwise model by name, once each.
+    others: contents of other files in the folder, by name.
 
   Raises:
     UserError: if `workdir` holds anything.
@@ -56,7 +58,8 @@ def write_run(
     new = Path(folder) / 'new'
     checkpoint = new / 'checkpoints' / str(step)
     checkpoint.mkdir(parents=True)
-    (new / 'vocabulary.model').write_bytes(tokenizer.model_bytes)
+    for name, data in {'vocabulary.model': tokenizer.model_bytes, **others}.items():
+      (new / name).write_bytes(data)
     _write_state(checkpoint / 'state', run.model, read)
     described = {
       'format': FORMAT,

@@ -79,11 +79,13 @@ class Architecture:
     model: its configuration here; the number of positions of a table is that of the file, whatever it says.
     attention: of each stack, by the stack's name.
     vocab_size: rows of the embedding; None if the file does not say.
+    rank: of the tables of positions; None if the file does not say, which need not mean that it is full.
   """
 
   model: TerraformerConfig
   attention: dict[str, Attention]
   vocab_size: int | None
+  rank: int | None = None
 
 
 def read_architecture(gin: GinValues) -> Architecture:
@@ -111,12 +113,12 @@ def read_architecture(gin: GinValues) -> Architecture:
     stack: read_attention(section, field, Sizes(d_model, n_heads, float(dropout), stack == 'decoder'))
     for stack, field in (('encoder', 'encoder_attention_type'), ('decoder', 'encoder_decoder_attention_type'))
   }
-  centered = section.get('center_layernorm', True) is not False
+  centered = section.truth('center_layernorm', True)
   # The normalizations outside of blocks are made without the model's field.
   final_norm = Section(gin, 'LayerNorm')
   final_norm.require_known({'center', 'epsilon'})
   final_norm.require('epsilon', 1e-6, 1e-6)
-  final_centered = final_norm.get('center', True) is not False
+  final_centered = final_norm.truth('center', True)
 
   def block(stack: str) -> BlockConfig:
     return BlockConfig(
@@ -147,10 +149,11 @@ def read_architecture(gin: GinValues) -> Architecture:
     n_decoder_attentions=section.whole('n_decoder_attention_layers', 2),
     encoder=block('encoder'),
     decoder=block('decoder'),
-    merge_encoder=section.get('reversible_encoder', False) is not True,
-    exchange_encoder_streams=section.get('use_two_swaps_per_encoder_block', True) is False,
+    merge_encoder=not section.truth('reversible_encoder', False),
+    exchange_encoder_streams=not section.truth('use_two_swaps_per_encoder_block', True),
   )
-  return Architecture(model, attention, vocab_size)
+  rank = Section(gin, 'PositionalEncoding').get('d_feature')
+  return Architecture(model, attention, vocab_size, rank if type(rank) is int else None)
 
 
 def _section(gin: GinValues) -> Section:
@@ -224,6 +227,6 @@ def _positions(section: Section) -> PositionsConfig:
       drop=1 / max(1, digits.whole('base_dropout_one_in', 100)),
     )
   shape, widths = section.get('pos_axial_shape', ()), section.get('pos_d_axial_embs')
-  if kind == 'axial' and shape and widths:
+  if kind == 'axial' and isinstance(shape, (list, tuple)) and isinstance(widths, (list, tuple)):
     return AxialPositionsConfig(tuple(shape), tuple(widths))
   raise section.refused('pos_type', "None, 'fixed-base', or 'axial' with a shape and widths")

@@ -184,7 +184,7 @@ def _modules(section: Section, sizes: Sizes) -> int:
 
 
 def _dropout(section: Section, sizes: Sizes) -> float:
-  return 0.0 if section.get('force_no_dropout', False) is True else sizes.dropout
+  return 0.0 if section.truth('force_no_dropout', False) else sizes.dropout
 
 
 def _full(section: Section, sizes: Sizes) -> FullAttentionConfig:

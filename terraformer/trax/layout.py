@@ -3,7 +3,6 @@
 D d_model, V vocabulary, P positions, L modules of the output layer.
 """
 
-import functools
 from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
@@ -22,8 +21,6 @@ from terraformer.trax.parts import Part, dense, feed_forward, norm, product
 
 # What may come next, the likeliest first; whoever reads the file answers with the one that came and its shape.
 Layout = Generator[list[Part], tuple[Part, tuple[int, ...]], None]
-# The same of one table of positions, which returns the number of positions if the file says it.
-Positions = Generator[list[Part], tuple[Part, tuple[int, ...]], int | None]
 
 
 def layout(architecture: Architecture) -> Layout:
@@ -34,11 +31,9 @@ def layout(architecture: Architecture) -> Layout:
   model, d_model = architecture.model, architecture.model.d_model
   n_ids = architecture.vocab_size
   _, (n_ids, _) = yield [Part('embedding', (n_ids, d_model), 'embedding.table_VxD')]
-  positions = functools.partial(_POSITIONS[type(model.positions)], model.positions, d_model)
-  n_positions = yield from positions('encoder', [], None)
   # The memory-efficient trainer stores the decoder's embedding, which is the same, once more.
   again = Part('embedding_again', (n_ids, d_model), '', is_copy=True)
-  yield from positions('decoder', [again], n_positions)
+  yield from _POSITIONS[type(model.positions)](model.positions, architecture, again)
   for layer in range(model.n_encoder_layers):
     yield from _block(architecture, 'encoder', layer, 1)
   centered = not isinstance(model.output_norm or model.decoder.norm, RMSNormConfig)
@@ -69,58 +64,74 @@ def _block(architecture: Architecture, stack: str, layer: int, n_attentions: int
 
 # --- Positions -------------------------------------------------------------------------------------------------------
 #
-# Of a stack, behind what else may come before; both stacks have the same number of positions.
+# Of the encoder and of the decoder, with what may stand between them; both have the same number of positions.
 
 
-def _table(
-  config: TablePositionsConfig, d_model: int, stack: str, before: list[Part], n_positions: int | None
-) -> Positions:
-  name, ours = f'{stack}_pos/table', f'{stack}_positions.table_PxD'
-  tables = [
-    Part(name, (n_positions, d_model), ours),
-    Part(name, (1, n_positions, d_model), ours),  # before 30 March 2021
-    Part(name, (n_positions, None), ours, combine=product),
-  ]
-  part, shape = yield before + tables
-  if part in before:
-    part, shape = yield tables
-  if part == tables[-1]:
-    yield [Part(f'{stack}_pos/projection', (shape[1], d_model), ours, combine=product)]
-  return shape[-2]
+def _tables(config: TablePositionsConfig, architecture: Architecture, again: Part) -> Layout:
+  d_model = architecture.model.d_model
+  part, (*_, n_positions, rank) = yield _forms('encoder', None, d_model)
+  before = [again]
+  if rank != d_model:
+    yield [_matrix('encoder', rank, d_model)]
+  # A matrix of full rank has the shape of another table if there are as many positions; then the file must say it.
+  elif part.fits((n_positions, d_model)) and (n_positions != d_model or architecture.rank == d_model):
+    before.append(_matrix('encoder', d_model, d_model))
+  is_full_rank = False
+  forms = _forms('decoder', n_positions, d_model)
+  while (answer := (yield before + forms))[0] not in forms:
+    is_full_rank |= answer[0] != again
+    before = [] if answer[0] == again else [again]  # which comes last
+  rank = answer[1][-1]
+  if rank != d_model or is_full_rank:
+    yield [_matrix('decoder', rank, d_model)]
 
 
-def _digits(
-  config: FixedBasePositionsConfig, d_model: int, stack: str, before: list[Part], n_positions: int | None
-) -> Positions:
-  ours = f'{stack}_positions.weights_NxIxW'
-  digits = [
-    Part(f'{stack}_pos/base{base}_digit{digit}', (1, d_model // config.n_digits), ours, combine=np.stack)
-    for base in range(len(config.bases))
-    for digit in range(config.n_digits)
-  ]
-  return (
-    yield from _behind(before, [*digits, Part(f'{stack}_pos/start_vec', (1, 1, d_model), f'{stack}_positions.start_D')])
-  )
+def _forms(stack: str, n_positions: int | None, d_model: int) -> list[Part]:
+  """A table as it may be: full, with an axis more as before 30 March 2021, or of low rank."""
+  shapes = (n_positions, d_model), (1, n_positions, d_model), (n_positions, None)
+  return [Part(f'{stack}_pos/table', shape, f'{stack}_positions.table_PxD', combine=product) for shape in shapes]
 
 
-def _axial(
-  config: AxialPositionsConfig, d_model: int, stack: str, before: list[Part], n_positions: int | None
-) -> Positions:
-  tables = []
-  for axis, (length, width) in enumerate(zip(config.shape, config.widths, strict=True)):
-    around = [1] * len(config.shape)
-    around[axis] = length
-    tables.append(Part(f'{stack}_pos/axis{axis}', (1, *around, width), f'{stack}_positions.tables_CxW.{axis}'))
-  return (yield from _behind(before, tables))
+def _matrix(stack: str, rank: int, d_model: int) -> Part:
+  return Part(f'{stack}_pos/projection', (rank, d_model), f'{stack}_positions.table_PxD')
 
 
-def _behind(before: list[Part], parts: list[Part]) -> Positions:
+def _digits(config: FixedBasePositionsConfig, architecture: Architecture, again: Part) -> Layout:
+  d_model = architecture.model.d_model
+
+  def of(stack: str) -> list[Part]:
+    ours = f'{stack}_positions.weights_NxIxW'
+    digits = [
+      Part(f'{stack}_pos/base{base}_digit{digit}', (1, d_model // config.n_digits), ours, combine=np.stack)
+      for base in range(len(config.bases))
+      for digit in range(config.n_digits)
+    ]
+    return [*digits, Part(f'{stack}_pos/start_vec', (1, 1, d_model), f'{stack}_positions.start_D')]
+
+  yield from _each(of('encoder'))
+  yield from _behind([again], of('decoder'))
+
+
+def _axial(config: AxialPositionsConfig, architecture: Architecture, again: Part) -> Layout:
+  def of(stack: str) -> list[Part]:
+    tables = []
+    for axis, (length, width) in enumerate(zip(config.shape, config.widths, strict=True)):
+      around = [1] * len(config.shape)
+      around[axis] = length
+      tables.append(Part(f'{stack}_pos/axis{axis}', (1, *around, width), f'{stack}_positions.tables_CxW.{axis}'))
+    return tables
+
+  yield from _each(of('encoder'))
+  yield from _behind([again], of('decoder'))
+
+
+def _behind(before: list[Part], parts: list[Part]) -> Layout:
   part, _ = yield before + parts[:1]
   yield from _each(parts if part in before else parts[1:])
 
 
-_POSITIONS: dict[type, Callable[..., Positions]] = {
-  TablePositionsConfig: _table,
+_POSITIONS: dict[type, Callable[..., Layout]] = {
+  TablePositionsConfig: _tables,
   FixedBasePositionsConfig: _digits,
   AxialPositionsConfig: _axial,
 }

@@ -33,8 +33,8 @@ def mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def product(arrays: Sequence[np.ndarray]) -> np.ndarray:
-  """The matrix product of two entries."""
-  return arrays[0] @ arrays[1]
+  """The entry itself, or the matrix product of two."""
+  return arrays[0] if len(arrays) == 1 else arrays[0] @ arrays[1]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,6 +39,13 @@ class Section:
       raise self.refused(field, 'a whole number')
     return value
 
+  def truth(self, field: str, default: bool) -> bool:
+    """Returns a truth value; raises UserError for any but True, False, 1, 0 and None."""
+    value = self.get(field, default)
+    if value is not None and not (isinstance(value, int) and value in (0, 1)):
+      raise self.refused(field, 'True or False')
+    return bool(value)
+
   def require(self, field: str, default: Any, *allowed: Any) -> None:
     """Raises UserError unless a field has one of the values that this library can express."""
     value = self.get(field, default)

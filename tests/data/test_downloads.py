@@ -144,6 +144,14 @@ def test_a_folder_without_the_files_that_are_needed_is_named(bucket):
     local_copy('memory://bucket', ('config.gin',))
 
 
+def test_a_folder_without_a_file_that_is_needed_is_looked_at_again(bucket):
+  patterns = 'b.txt', 'later.txt'
+  with pytest.raises(UserError, match='memory://bucket: there is no file later.txt in this folder'):
+    local_copy('memory://bucket', patterns, needed=('later.txt',))
+  bucket.pipe('/bucket/later.txt', b'now')
+  assert (local_copy('memory://bucket', patterns, needed=('later.txt',)) / 'later.txt').read_bytes() == b'now'
+
+
 def test_a_missing_package_is_named(monkeypatch):
   monkeypatch.setattr(fsspec.core, 'url_to_fs', _without_package)
   with pytest.raises(UserError, match=r'a package is missing .*terraformer-jax\[remote\]'):
@@ -220,6 +228,26 @@ def test_a_host_that_has_no_such_file_or_does_not_answer_is_named(server, path):
   address = f'{server.address}{path}' if path else 'http://127.0.0.1:1/x'
   with pytest.raises(UserError, match='there is no such file' if path else 'cannot be reached'):
     local_copy(address)
+
+
+def test_files_of_a_host_are_found_by_their_names(server):
+  pytest.importorskip('aiohttp')
+  server.files |= {'/folder/a.bin': DATA, '/folder/b.txt': b'text', '/folder/': b'a page that lists nothing'}
+  folder = local_copy(f'{server.address}/folder', ('a.bin', 'b.txt', 'absent.txt', '*.more'), needed=('a.bin',))
+  assert sorted(path.name for path in folder.iterdir() if path.name[0] != '.') == ['a.bin', 'b.txt']
+
+
+@pytest.mark.parametrize(
+  ('needed', 'says'), [('c.bin', 'there is no file c.bin in'), ('*.bin', r'no file \*.bin .*give the address of one')]
+)
+def test_a_host_without_a_file_that_is_needed_is_named_and_asked_again(server, needed, says):
+  pytest.importorskip('aiohttp')
+  server.files['/folder/b.txt'] = b'text'
+  for _ in range(2):
+    server.asked.clear()
+    with pytest.raises(UserError, match=says):
+      local_copy(f'{server.address}/folder', ('b.txt', needed), needed=(needed,))
+    assert server.asked
 
 
 # --- A stand-in of the hub's API -------------------------------------------------------------------------------------

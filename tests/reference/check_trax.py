@@ -23,16 +23,16 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from terraformer.config import DecodeConfig, ModelConfig  # noqa: E402
+from terraformer.config import DecodeConfig, RunConfig  # noqa: E402
 from terraformer.decode.bundle import Bundle, open_bundle  # noqa: E402
 from terraformer.decode.engine import open_engine  # noqa: E402
 from terraformer.decode.prompts import make_prompts  # noqa: E402
-from terraformer.decode.shapes import abstract_layerwise  # noqa: E402
+from terraformer.decode.shapes import abstract_layerwise, layerwise_facts  # noqa: E402
 from terraformer.decode.stored import plain  # noqa: E402
 from terraformer.decode.xla import decoding_form  # noqa: E402
 from terraformer.importing import import_bundle, import_run  # noqa: E402
 from terraformer.models.make import abstract_model  # noqa: E402
-from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten  # noqa: E402
+from terraformer.models.parameters import Params, flatten, merge_module, split_module, stacked_name, unflatten  # noqa: E402
 from terraformer.training import checkpoint as checkpoints  # noqa: E402
 from tests.reference.vectors import TOLERANCE, Comparison  # noqa: E402
 
@@ -40,15 +40,20 @@ Expected = dict[str, np.ndarray]
 _OLD = '_old'
 
 
-def check(folder: Path) -> Iterator[Comparison]:
-  """All quantities of one folder; what went wrong is one that failed."""
+def check(folder: Path, run_decodes: bool = True) -> Iterator[Comparison]:
+  """All quantities of one folder; what went wrong is one that failed.
+
+  Args:
+    folder: the folder.
+    run_decodes: whether the run computes logits and tokens as well; its parameters are compared with the bundle's.
+  """
   base = folder.with_name(folder.name.removesuffix(_OLD))
   with np.load(base / 'expected.npz') as arrays:
     expected = dict(arrays)
   for main in sorted(folder.glob('*.pkl.gz')):
     prefix = f'{main.name.removesuffix(".pkl.gz")}: ' if folder != base else ''
     with tempfile.TemporaryDirectory() as scratch:
-      for check_one in (_bundle, _run):
+      for check_one in (_bundle, _parameters, *([_run] if run_decodes else [])):
         try:
           for one in check_one(main, base / 'config.gin', Path(scratch), expected):
             yield Comparison(prefix + one.quantity, one.error, one.tolerance, one.note)
@@ -68,15 +73,26 @@ def _bundle(main: Path, config: Path, scratch: Path, expected: Expected) -> Iter
   yield _greedy('bundle: greedy tokens', _decoded(bundle, expected), expected)
 
 
-def _run(main: Path, config: Path, scratch: Path, expected: Expected) -> Iterator[Comparison]:
+def _parameters(main: Path, config: Path, scratch: Path, expected: Expected) -> Iterator[Comparison]:
+  """Whether each layer of the run has the parameters of the bundle."""
   import_run(main, scratch / 'run', config=config)
+  step = checkpoints.require_step(scratch / 'run')
+  bundle = open_bundle(scratch / 'bundle')
+  facts, differing = layerwise_facts(bundle.model), 0
+  for name, value in flatten(bundle.weights).items():
+    stored = checkpoints.read_layer(scratch / 'run', step, *stacked_name(name, facts[name]))
+    differing += not np.array_equal(stored, plain(value))
+  yield Comparison('run: parameters that differ', float(differing), 0.0, f'{len(facts)} parameters')
+
+
+def _run(main: Path, config: Path, scratch: Path, expected: Expected) -> Iterator[Comparison]:
   step = checkpoints.require_step(scratch / 'run')
   run, _ = checkpoints.read_run(scratch / 'run', step)
   params = checkpoints.restore_params(scratch / 'run', step, run)
   model = merge_module(split_module(abstract_model(run.model))[0], params)
   yield _logits('run: logits', model, expected)
   n_tokens = expected['greedy'].shape[1]
-  yield _greedy('run: greedy tokens', _generated(run.model, params, expected['tok_e'], n_tokens), expected)
+  yield _greedy('run: greedy tokens', _generated(run, params, expected['tok_e'], n_tokens), expected)
 
 
 def _entries(names: Path, lines: Sequence[str]) -> Comparison:
@@ -88,7 +104,7 @@ def _entries(names: Path, lines: Sequence[str]) -> Comparison:
 
 def _logits(quantity: str, model, expected: Expected) -> Comparison:
   tok_e, tok_d = expected['tok_e'], expected['tok_d']
-  ours = np.asarray(model(jnp.asarray(tok_e), jnp.asarray(tok_d)))
+  ours = np.asarray(jax.jit(type(model).__call__)(model, jnp.asarray(tok_e), jnp.asarray(tok_d)))
   if ours.shape != expected['logits'].shape:
     return Comparison(quantity, float('nan'), TOLERANCE, f'{ours.shape} here, {expected["logits"].shape} in trax')
   error = np.abs(ours - expected['logits'])[tok_d != 0].max()  # at padding, trax's LSH attention sees padding
@@ -102,7 +118,7 @@ def _greedy(quantity: str, tokens_BxT: np.ndarray, expected: Expected) -> Compar
 def _decoded(bundle: Bundle, expected: Expected) -> np.ndarray:
   """The likeliest tokens of each example, as the bundle's decoder computes them, without an end."""
   n_tokens = expected['greedy'].shape[1]
-  config = decoding_form(bundle.model, bundle.inputs_length + bundle.targets_length)
+  config = decoding_form(bundle.model, bundle.inputs_length, bundle.targets_length)
   engine = open_engine('auto', config, bundle.weights, dtype=bundle.dtype)
   prompts = make_prompts(bundle, [_text(bundle, source) for source in expected['tok_e']], DecodeConfig())
   state, arguments = engine.prefill(prompts, n_tokens, 'float32'), engine.arguments('float32')
@@ -123,13 +139,13 @@ def _text(bundle: Bundle, source: np.ndarray) -> str:
   return ' '.join(map(str, ids))
 
 
-def _generated(config: ModelConfig, params: Params, tok_e: np.ndarray, n_tokens: int) -> np.ndarray:
+def _generated(run: RunConfig, params: Params, tok_e: np.ndarray, n_tokens: int) -> np.ndarray:
   """The same of the whole batch by the model with stacked layers."""
-  config = decoding_form(config, tok_e.shape[1] + n_tokens)
+  config = decoding_form(run.model, run.data.inputs_length, run.data.targets_length)
   model = merge_module(split_module(abstract_model(config))[0], params)
 
   @jax.jit
-  def run(model, inputs_BxS):
+  def generated(model, inputs_BxS):
     def advance(carry, _):
       token_B, state = carry
       logits_BxV, state = model.step(token_B, state)
@@ -139,7 +155,7 @@ def _generated(config: ModelConfig, params: Params, tok_e: np.ndarray, n_tokens:
     start = jnp.zeros(len(inputs_BxS), jnp.int32), model.prefill(inputs_BxS, n_tokens)
     return jax.lax.scan(advance, start, length=n_tokens)[1].T
 
-  return np.asarray(run(model, jnp.asarray(tok_e)))
+  return np.asarray(generated(model, jnp.asarray(tok_e)))
 
 
 def main(arguments: list[str]) -> int:

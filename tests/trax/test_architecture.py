@@ -57,7 +57,7 @@ def _entries(architecture, n_positions=32):
   found, wanted = [], layout(architecture)
   parts = next(wanted)
   while True:
-    part = parts[-1] if parts[0].is_copy and len(parts) == 2 else parts[1 if parts[0].is_copy else 0]
+    part = next((part for part in parts if part.name.endswith('_pos/table')), parts[-1])
     shape = tuple(n_positions if n is None else n for n in part.shape)
     found.append((part, shape))
     try:
@@ -80,6 +80,7 @@ RECOGNISED = {
   'center_layernorm = False': lambda m: (m.decoder.norm, m.output_norm) == (RMSNormConfig(), LayerNormConfig()),
   'reversible_encoder = False': lambda m: m.merge_encoder,
   'use_two_swaps_per_encoder_block = False': lambda m: m.exchange_encoder_streams,
+  'use_two_swaps_per_encoder_block = 0': lambda m: m.exchange_encoder_streams,
   'n_decoder_attention_layers = 1': lambda m: m.n_decoder_attentions == 1,
   "pos_type = 'fixed-base'": lambda m: m.positions == FixedBasePositionsConfig(start_from_zero=0.5, drop=0.01),
   'ff_chunk_size = 7': lambda m: m.encoder.ff_chunk == 7,
@@ -106,6 +107,14 @@ def test_several_fields_of_an_output_and_of_positions_are_recognised():
   low_rank = _model("loss_sparsity_type = 'lowrank'", 'loss_sparsity = 1', 'loss_d_lowrank = 9')
   axial = _model("pos_type = 'axial'", 'pos_axial_shape = (4, 8)', 'pos_d_axial_embs = (16, 32)', 'max_len = 32')
   assert low_rank.output == LowRankOutputConfig(9) and axial.positions == AxialPositionsConfig((4, 8), (16, 32))
+
+
+@pytest.mark.parametrize('value', ['5', 'None', '(2, 4)', '@Foo', "(4, 'a')", '()'])
+@pytest.mark.parametrize('field', ['pos_axial_shape', 'pos_d_axial_embs'])
+def test_axial_positions_that_make_no_sense_are_refused(field, value):
+  whole = ['pos_axial_shape = (4, 8)', 'pos_d_axial_embs = (16, 32)', 'max_len = 32']
+  with pytest.raises(UserError, match='pos_type|AxialPositionsConfig|max_length'):
+    _model("pos_type = 'axial'", *whole, f'{field} = {value}')
 
 
 def test_options_of_sparse_attention_are_recognised():
@@ -173,6 +182,11 @@ REFUSED = [
   'ff_sparsity = (1, 2, 3)',
   "pos_type = 'time-bin'",
   "pos_type = 'sin-cos'",
+  "pos_type = 'no'",
+  "pos_type = 'axial'",
+  "reversible_encoder = 'yes'",
+  'use_two_swaps_per_encoder_block = 2',
+  'center_layernorm = 0.0',
   'n_heads = 5',
   "d_model = '48'",
   "dropout = 'much'",

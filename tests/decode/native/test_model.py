@@ -46,7 +46,7 @@ TOLERANCES = {'bfloat16': 0.02, 'int8': 0.1}
 def layerwise(name, longest=16):
   """The decoding form's config, the model with arrays of JAX, and with those of NumPy."""
   trained = model(CONFIGS[name])
-  config = decoding_form(CONFIGS[name], longest)
+  config = decoding_form(CONFIGS[name], 0, longest)
   structure, params = split_module(abstract_layerwise(config))[0], split_module(by_layer(trained))[1]
   return config, merge_module(structure, params), merge_module(structure, jax.tree.map(np.asarray, params))
 
@@ -106,7 +106,7 @@ def test_what_has_no_kernel_is_named(name):
   missing = describe(layerwise(name, longest=18)[2], Types()).missing
   assert set(missing) & {'SwitchFF', 'ModularProjection', 'LSHAttention where it hashes'}
   with pytest.raises(NoKernelError, match=missing[0]):
-    NativeEngine(decoding_form(CONFIGS[name], 18), split_module(layerwise(name, longest=18)[2])[1])
+    NativeEngine(decoding_form(CONFIGS[name], 0, 18), split_module(layerwise(name, longest=18)[2])[1])
 
 
 KERNELS = [attention.attend, attention.project, feed_forward.feed_forward, describing.output]
