@@ -280,7 +280,8 @@ def _paragraph(result: DecodeTime, group: Sequence[DecodeTime]) -> str:
     f'{times_faster:.1f} times as fast as the slowest',
     f'  context {result.context:,}, batch {result.batch}, {result.cache_dtype} cache, '
     f'{result.params / 1e6:,.1f} million parameters{part}',
-    f'  {result.min_ms:.2f} ms in the fastest turn, {result.tokens} steps, {result.tokens_per_second:,.1f} tokens per second',
+    f'  {result.min_ms:.2f} ms in the fastest turn of {result.tokens} steps, '
+    f'{result.tokens_per_second:,.1f} tokens per second',
     f'  reads {result.bytes_per_token / 1e6:,.1f} MB per step, {result.bandwidth_share:.0%} of the read bandwidth, '
     f'{result.bandwidth / 1e9:.1f} GB/s',
     f'  {result.resident_bytes / 1e6:,.0f} MB resident after about {_SETTLE} tokens',
