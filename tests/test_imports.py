@@ -26,9 +26,10 @@ ALLOWED = {
   'describe': {'config', 'models'},
   'pod': {'config', 'layers', 'models', 'training'},
   'bench': {'config', 'files', 'ops', 'layers', 'models', 'data', 'decode', 'native'},
-  'flags': set(),
+  'flags': {'config'},
   'values': set(),
-  'configure': {'config', 'gin_files'},
+  'gin_errors': {'config'},
+  'configure': {'config', 'gin_errors', 'gin_files'},
   'commands': {
     'config',
     'configure',
@@ -57,6 +58,7 @@ ALLOWED = {
   'tpu': set(),
   'gin_files': {'config'},
   'cli': {
+    '__version__',
     'commands',
     'config',
     'configure',

@@ -26,6 +26,7 @@ from terraformer.bench.machine import (
 from terraformer.bench.parts import EMPTY, part_programs
 from terraformer.bench.peers import LlamaCase, Sizes, gguf_file, require_peers, sizes_like
 from terraformer.config import ModelConfig, UserError
+from terraformer.config.words import flag
 from terraformer.decode.native.description import NoKernelError
 from terraformer.decode.xla import decoding_form
 from terraformer.models.cost import cache_numbers
@@ -87,7 +88,8 @@ def variants_of(config: ModelConfig, names: Sequence[str]) -> dict[str, ModelCon
   twin = dense_twin(config)
   block, dense_block = config.blocks['decoder'], twin.blocks['decoder']
   if not block.feed_forward.picks_units:
-    raise UserError('bench decode: the model has no sparse feed-forward blocks; set BlockConfig.feed_forward')
+    sparse = flag('BlockConfig.feed_forward', '@config.SparseFFConfig()')
+    raise UserError(f'bench decode: the model has no sparse feed-forward blocks; choose them with {sparse}')
   size = block.feed_forward.block_size
   d_ff = max(1, round(dense_block.feed_forward.d_ff / size)) * size
   sparse_ff = dataclasses.replace(block.feed_forward, d_ff=d_ff)

@@ -9,6 +9,15 @@ from terraformer.configure import load_configs
 from terraformer.flags import Command, add_configuration
 
 
+class _StandardInput(argparse.Action):
+  """Takes `-`, and says where a text belongs."""
+
+  def __call__(self, parser, namespace, values, option_string=None):
+    if values not in (None, '-'):
+      parser.error(f"unexpected {values!r:.80}; put the text in --input='...'")
+    setattr(namespace, self.dest, values)
+
+
 def _flags(parser: argparse.ArgumentParser) -> None:
   add_configuration(parser)
   parser.add_argument(
@@ -16,7 +25,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument('--input', metavar='TEXT', help='the prompt')
   parser.add_argument('--input_file', metavar='FILE', help='a UTF-8 text file, or .jsonl with one object per line')
-  parser.add_argument('stdin', nargs='?', choices=('-',), metavar='-', help='read the standard input')
+  parser.add_argument('stdin', nargs='?', action=_StandardInput, metavar='-', help='read the standard input')
   parser.add_argument('--field', default='inputs', help='field with the prompt in a .jsonl file (default: %(default)s)')
   add_decoding(parser)
   add_engine(parser)

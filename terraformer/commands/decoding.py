@@ -25,7 +25,7 @@ DECODE_FLAGS = (*_FIELD_FLAGS, 'cache_dtype')
 def add_decoding(parser: argparse.ArgumentParser) -> None:
   """Adds the flags of `DECODE_FLAGS`, and `--stop`."""
   for name, (kind, text) in _FIELD_FLAGS.items():
-    parser.add_argument(f'--{name}', type=kind, help=f'{text} (DecodeConfig.{name})')
+    parser.add_argument(f'--{name}', type=kind, help=f'{text} (config.DecodeConfig.{name})')
   parser.add_argument('--stop', action='append', metavar='TEXT', help='end the text before this string; repeatable')
   parser.add_argument(
     '--cache_dtype', choices=CACHE_DTYPES, help='type of the KV cache: bfloat16 halves its memory, int8 quarters it'

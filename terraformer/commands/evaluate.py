@@ -27,7 +27,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--examples', type=values.count, default=5, help='number of examples to print (default: %(default)s)'
   )
-  parser.add_argument('--best', action='store_true', help='evaluate the best checkpoint (CheckpointConfig.best)')
+  parser.add_argument('--best', action='store_true', help='evaluate the best checkpoint (config.CheckpointConfig.best)')
   parser.add_argument('--perplexity', action='store_true', help='compute only the perplexity, without decoding')
   parser.add_argument(
     '--batch_size',

@@ -79,8 +79,7 @@ def source_paths(config: LocalFilesConfig) -> dict[str, list[Path]]:
     UserError: if a path does not exist, a pattern matches nothing, a file is of another kind, or a training file is
       also in another split.
   """
-  if not config.train:
-    raise UserError('LocalFilesConfig.train is empty; set it to paths or patterns of .txt or .jsonl files')
+  config.require_text()
   paths = {}
   for split in ('train', 'validation', 'test'):
     found = {}  # by absolute path: a file is read once and at the same position, however it is named

@@ -20,6 +20,7 @@ from pathlib import Path
 import sentencepiece
 
 from terraformer.config import UserError
+from terraformer.config.words import flag
 from terraformer.data import sentinels as sentinel_pieces
 from terraformer.data import training_lines
 from terraformer.data.addresses import path_of, reaching
@@ -153,7 +154,8 @@ def _opened(model_bytes: bytes, sentinels: int, name: str) -> tuple[sentencepiec
     if own != [None] * sentinels:
       raise UserError(
         f'{name}: expected a model with all the sentinels <extra_id_0> to <extra_id_{sentinels - 1}> or with none, '
-        f'found <extra_id_{own.index(None)}> missing; set TokenizerConfig.sentinels = {own.index(None)}'
+        f'found <extra_id_{own.index(None)}> missing; '
+        f'use those with {flag("TokenizerConfig.sentinels", str(own.index(None)))}'
       )
   processor = _loaded(model_bytes + sentinel_pieces.pieces(sentinels) if model_bytes else b'', model_bytes, name)
   return processor, sentinel_pieces.ids_of(processor, sentinels)

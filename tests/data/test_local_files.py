@@ -130,7 +130,7 @@ def test_a_bad_file_is_named(write, name, content, expected):
 
 
 def test_missing_and_mixed_files(write, tmp_path):
-  with pytest.raises(UserError, match='LocalFilesConfig.train is empty; set it to paths'):
+  with pytest.raises(UserError, match='LocalFilesConfig.train is empty; name your .* with --gin_bindings='):
     local_files(LocalFilesConfig())
   with pytest.raises(UserError, match='no file matches .*nowhere'):
     local_files(LocalFilesConfig((str(tmp_path / 'nowhere*.txt'),)))
