@@ -197,9 +197,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(capsys, gin_fi
     (
       'rows.jsonl',
       b'{"inputs": "a"}\n{"input": "b"}',
-      "line 2: expected the field 'inputs', found the fields ['input']",
+      "line 2: expected the field 'inputs', found the fields ['input']; name yours with --gin_bindings=",
     ),
-    ('bad.jsonl', b'{"inputs": ', 'line 1: expected a JSON object'),
+    ('bad.jsonl', b'{"inputs": ', 'line 1 is not valid JSON at character'),
   ],
 )
 def test_a_bad_input_file_is_named(capsys, bundle, tmp_path, name, data, words):

@@ -166,7 +166,7 @@ def test_a_topology_that_there_is_not_is_refused(capsys, monkeypatch, gin_file, 
   for name in ('JAX_PLATFORMS', 'TPU_SKIP_MDS_QUERY', 'TPU_WORKER_HOSTNAMES', 'TPU_ACCELERATOR_TYPE'):
     monkeypatch.setenv(name, 'cpu')
   assert main(['compile', f'--gin_file={gin_file}', f'--topology={topology}']) == 2
-  message = 'unknown chip; use one of .+|libtpu is not installed, or does not know this slice: .+'
+  message = 'unknown chip; use one of .+|expected CHIP:SLICE, as in v5e:4x4'
   assert re.fullmatch(f'terraformer compile: --topology .*: ({message})\n', capsys.readouterr().err)
 
 

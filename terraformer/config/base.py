@@ -322,7 +322,9 @@ def _kind(name: Any) -> type:
   )
   # Gin derives classes from all that it configures, and a base without fields is not a kind of config.
   if kind is None or not dataclasses.is_dataclass(kind):
-    raise UserError(f'config: this version has no kind of config named {name!r:.80}')
+    raise UserError(
+      f'config: this version has no kind of config named {name!r:.80}; if a newer one wrote it, update terraformer'
+    )
   return kind
 
 

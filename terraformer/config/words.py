@@ -18,6 +18,11 @@ def flag(field: str, value: str) -> str:
   return f'--gin_bindings="{binding}"' if "'" in binding else f"--gin_bindings='{binding}'"
 
 
+def newer(path: object, what: str, known: int, found: object) -> str:
+  """Returns the message about a file of a format that this version does not know yet."""
+  return f'{path}: expected at most {what} {known}, found {found}, which a newer version wrote; update terraformer'
+
+
 def any_of(names: Iterable[object], last: str = 'or') -> str:
   """Returns `a, b or c`."""
   *others, end = map(str, names)

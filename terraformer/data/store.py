@@ -20,7 +20,7 @@ import numpy as np
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
 from terraformer.config.objectives import ObjectiveConfig
-from terraformer.config.words import flag
+from terraformer.config.words import flag, newer
 from terraformer.data.addresses import path_of
 from terraformer.data.scoring import Scoring
 
@@ -139,11 +139,13 @@ def read_manifest(config: DataConfig) -> Manifest:
   except FileNotFoundError as error:
     where = 'a folder without manifest.json' if path.parent.exists() else 'no such folder'
     raise UserError(
-      f'{path.parent}: {where}, where the prepared data of {config.task} should be; prepare them with `terraformer '
+      f'{path.parent}: expected the prepared data of {config.task}, found {where}; prepare them with `terraformer '
       f'prepare` and the configuration of the run, or say where they are with {_DIRECTORY}'
     ) from error
   except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
     raise UserError(f'{path}: not a valid manifest of prepared data; prepare it again') from error
+  if isinstance(written, int) and written > FORMAT:
+    raise UserError(newer(path, 'prepared data of format', FORMAT, written))
   if written not in _READ:
     raise UserError(f'{path}: expected prepared data of format {FORMAT}, found format {written!r}; prepare it again')
   try:
