@@ -250,6 +250,11 @@ def test_an_evaluation_prints_examples_and_baselines_and_keeps_all_texts(capsys,
   assert len(rows) == 7 and rows[0].keys() == {'source', 'reference', 'prediction'}
 
 
+def test_a_file_in_the_place_of_a_folder_is_refused(capsys, gin_file):
+  status, errors = said(capsys, 'train', f'--workdir={gin_file}', f'--gin_file={gin_file}')
+  assert status == 2 and errors == f'terraformer train: {gin_file} is a file; --workdir must be a folder\n'
+
+
 def test_an_address_in_the_place_of_a_folder_is_refused(capsys, gin_file, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   status, errors = said(capsys, 'train', '--workdir=gs://bucket/run', f'--gin_file={gin_file}')

@@ -25,7 +25,7 @@ ALLOWED = {
   'eval': {'config', 'files', 'models', 'data', 'training', 'decode', 'paths'},
   'describe': {'config', 'models'},
   'pod': {'config', 'layers', 'models', 'training'},
-  'bench': {'config', 'files', 'ops', 'layers', 'models', 'data', 'decode', 'native'},
+  'bench': {'config', 'files', 'ops', 'layers', 'models', 'data', 'decode', 'native', 'paths'},
   'flags': {'config'},
   'values': set(),
   'gin_errors': {'config'},

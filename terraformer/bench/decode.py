@@ -144,6 +144,8 @@ def bench_decode(
   models = {name: decoding_form(model, model.max_length) for name, model in variants_of(config, variants).items()}
   whole = config.decoder_shape[0]
   if layers is not None:
+    if layers[1] > whole:
+      raise UserError(f'--layers: expected at most {whole} decoder layers, as many as the model has, found {layers[1]}')
     models = {name: model.with_layers(*layers) for name, model in models.items()}
   specs = list(_specs(models, engines, dtypes, cache_dtype, say))
   n_bytes = max(weight_bytes(models[spec.variant], spec.dtype) for spec in specs)

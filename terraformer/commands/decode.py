@@ -3,7 +3,7 @@
 import argparse
 
 from terraformer import interrupts, libraries, values
-from terraformer.commands.decoding import add_decoding, add_engine, decode_config
+from terraformer.commands.decoding import add_decoding, add_engine, decode_config, note_idle
 from terraformer.config import UserError
 from terraformer.configure import load_configs
 from terraformer.flags import Command, add_configuration
@@ -52,6 +52,7 @@ def _decode(flags: argparse.Namespace) -> None:
     if 'config.DecodeConfig.' not in binding:
       raise UserError(f'--gin_bindings {binding!r}: set only fields of DecodeConfig; the bundle fixes all others')
   decode = decode_config(decode, flags)
+  note_idle(decode)
   libraries.cache_compilations()
   decoder = Decoder.open(flags.bundle, flags.verify or None, flags.engine, flags.threads)
   prompts = read_prompts(flags.input, flags.input_file, flags.stdin, flags.field, decoder.bundle.continues)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from terraformer import libraries, values
-from terraformer.commands.decoding import ENGINES, add_decoding, decode_config
+from terraformer.commands.decoding import ENGINES, add_decoding, decode_config, note_idle
 from terraformer.commands.stored import stored_gin
 from terraformer.config import DecodeConfig
 from terraformer.configure import load_configs
@@ -53,6 +53,8 @@ def _evaluate(flags: argparse.Namespace) -> None:
   if flags.gin_file or flags.gin_bindings:
     run, decode, _ = load_configs(flags.gin_file, flags.gin_bindings, stored_gin(flags.workdir))
   decode = decode_config(decode, flags)
+  if not flags.perplexity:
+    note_idle(decode)
   libraries.cache_compilations()
   bundle = local_copy(flags.bundle, FILE_PATTERNS) if flags.bundle else None
   chosen = {'decode': None if flags.perplexity else decode, 'batch_size': flags.batch_size, 'best': flags.best}

@@ -1,9 +1,11 @@
 import json
 import shutil
+import types
 
 import pytest
 
-from terraformer.config import LocalFilesConfig, UserError, differences
+from terraformer.config import DataConfig, LocalFilesConfig, UserError, differences
+from terraformer.data import store
 from terraformer.data.local_files import local_files, source_paths
 
 
@@ -133,6 +135,16 @@ def test_a_bad_file_is_named(write, name, content, expected):
   with pytest.raises(UserError, match=expected) as caught:
     local_files(LocalFilesConfig((path,)))
   assert path in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_forgotten_files_are_told_of_before_other_data_in_the_folder():
+  prepared = DataConfig(LocalFilesConfig(('a.jsonl',)))
+  manifest = types.SimpleNamespace(config=prepared, is_text=False, objectives=[None], packed={})
+  with pytest.raises(UserError, match='^LocalFilesConfig.train is empty; name your'):
+    store._require_same(manifest, DataConfig(LocalFilesConfig()), 'folder')
+  words = r"data.source.train = \('a.jsonl',\), not \('b.jsonl',\); choose another directory \(--gin.*\), or remove"
+  with pytest.raises(UserError, match=words):
+    store._require_same(manifest, DataConfig(LocalFilesConfig(('b.jsonl',))), 'folder')
 
 
 def test_missing_and_mixed_files(write, tmp_path):

@@ -114,9 +114,9 @@ def test_sentinels_of_a_models_own_serve_wherever_they_are(names, sentinels):
 @pytest.mark.parametrize(
   'names, found',
   [
-    (OWN, '<extra_id_20> missing; use those with --gin_bindings='config.TokenizerConfig.sentinels = 20''),
-    (OWN[:9] + OWN[10:], '<extra_id_9> missing; use those with --gin_bindings='config.TokenizerConfig.sentinels = 9''),
-    (OWN[3:], '<extra_id_0> missing; use those with --gin_bindings='config.TokenizerConfig.sentinels = 0''),
+    (OWN, '<extra_id_20> missing; use those with --gin_bindings=.config.TokenizerConfig.sentinels = 20'),
+    (OWN[:9] + OWN[10:], '<extra_id_9> missing; use those with --gin_bindings=.config.TokenizerConfig.sentinels = 9'),
+    (OWN[3:], '<extra_id_0> missing; use those with --gin_bindings=.config.TokenizerConfig.sentinels = 0'),
   ],
 )
 def test_a_model_with_some_of_the_sentinels_is_refused(names, found):
