@@ -74,5 +74,5 @@ def test_where_none_is_kept_it_is_said(tmp_path):
 
 
 def test_without_evaluations_there_is_no_best():
-  with pytest.raises(UserError, match='CheckpointConfig.best needs evaluations; set TrainConfig.eval_every'):
+  with pytest.raises(UserError, match='CheckpointConfig.best needs evaluations; turn them on with .*eval_every = 200'):
     TrainConfig(eval_every=0, checkpoints=CheckpointConfig(best=True))
