@@ -36,12 +36,12 @@ def described(annotation: Any) -> str:
 
 def members(annotation: Any) -> list[str]:
   """Returns the names of the configs of a family, `module.Name` for a user's; nothing if the type is not a family."""
-  if not isinstance(annotation, type) or not dataclasses.is_dataclass(annotation) or not hasattr(annotation, 'made_by'):
+  if not isinstance(annotation, type) or not dataclasses.is_dataclass(annotation):
     return []
   ours = __name__.partition('.')[0]
   found = {}
   for kind in (annotation, *_below(annotation)):
-    if kind.made_by is not None:
+    if getattr(kind, 'made_by', None) is not None:
       is_ours = kind.__module__.partition('.')[0] == ours
       found[kind.__name__ if is_ours else f'{kind.__module__}.{kind.__name__}'] = None
   return list(found)
