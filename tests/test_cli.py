@@ -197,7 +197,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(capsys, gin_fi
     (
       'rows.jsonl',
       b'{"inputs": "a"}\n{"input": "b"}',
-      "line 2: expected the field 'inputs', found the fields ['input']; name yours with --gin_bindings=",
+      "line 2: expected the field 'inputs', found the fields ['input']; name yours with --field=NAME",
     ),
     ('bad.jsonl', b'{"inputs": ', 'line 1 is not valid JSON at character'),
   ],
