@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from terraformer import interrupts, libraries, paths, streams
+from terraformer import __version__, interrupts, libraries, paths, streams
 from terraformer.commands.bench import BENCH
 from terraformer.commands.compile import COMPILE
 from terraformer.commands.decode import DECODE
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
   name = 'terraformer'
   try:
     try:
-      flags = make_parser(_COMMANDS).parse_args(arguments)
+      flags = make_parser(_COMMANDS, __version__).parse_args(arguments)
       name = f'{name} {flags.command}'
       return _run(flags)
     finally:

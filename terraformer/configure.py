@@ -13,8 +13,8 @@ from typing import Any
 import gin.config
 
 from terraformer import config as config_lib
-from terraformer import gin_files
-from terraformer.config import DecodeConfig, RunConfig, UserError, first_line, migrations
+from terraformer import gin_errors, gin_files
+from terraformer.config import DecodeConfig, RunConfig, UserError, first_line
 
 _HEADER = 'from __gin__ import dynamic_registration\nfrom terraformer import config\n'
 
@@ -120,10 +120,7 @@ def _parse(where: str, parse: Callable[[], object]) -> None:
     include = next((f' for {line.strip()}' for line in rest if line.strip().startswith('include')), '')
     raise UserError(f'{where}: no such file{include}') from error
   except Exception as error:  # gin imports anything that the files name, and raises many types of errors
-    first, *rest = str(error).splitlines() or [type(error).__name__]
-    line = next((line.strip() for line in rest if 'bindings string' not in line and 'line' in line), '')
-    what = migrations.of_binding(f'{first.rstrip(".")}{f" ({line})" if line else ""}')
-    raise UserError(f'{where}: {what}') from error
+    raise UserError(gin_errors.in_words(error, where)) from error
 
 
 def _default_references() -> str:

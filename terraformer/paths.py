@@ -91,6 +91,8 @@ def require_folder(path: Path) -> None:
   """Creates a folder if it is missing; raises UserError for an address, or if it cannot be created or written."""
   if re.match(r'\w+:/', str(path)):
     raise UserError(f'{path} is an address, not a folder; mount the bucket, as docs/tpu_pods.md shows')
+  if path.is_file():
+    raise UserError(f'{path} is a file; --workdir must be a folder')
   try:
     make_folder(path)
   except OSError as error:

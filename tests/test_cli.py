@@ -19,17 +19,35 @@ def said(capsys, *arguments):
 @pytest.mark.parametrize(
   ('binding', 'words'),
   [
-    ('config.TrainConfig.stesp = 3', "'config.TrainConfig' doesn't have a parameter named 'stesp'"),
-    ('config.TrianConfig.steps = 3', 'has no attribute TrianConfig'),
-    ('config.TrainConfig.steps = three', "token 'three'"),
+    ('config.TrainConfig.stesp = 3', "TrainConfig has no field 'stesp'; did you mean steps?"),
+    ('config.TrianConfig.steps = 3', 'there is no config.TrianConfig; did you mean config.TrainConfig?'),
+    (
+      'config.TrainConfig.steps = three',
+      "'three' is not a value; give a number, a quoted text, True, None",
+    ),
+    ('config.TrainConfig.steps: 3', 'write config.CLASS.FIELD = VALUE'),
+    ('TrainConfig.steps = 3', 'TrainConfig: write config.TrainConfig (names of configurations start with config.)'),
+    ('TrianConfig.steps = 3', 'TrianConfig: write config.TrainConfig'),
+    ('confg.TrainConfig.steps = 3', 'confg: did you mean config?'),
+    ('config.TrainConfig.optimizer = @config.AdamConfig()', 'no config.AdamConfig; did you mean config.AdamWConfig?'),
+    (
+      'config.TrainConfig.optimizer = @config.Momentum()',
+      'this field takes config.AdafactorConfig, config.AdamWConfig',
+    ),
+    ('config.BlockConfig.feed_forward = config.DenseFFConfig', 'write @config.DenseFFConfig()'),
+    ("config.BlockConfig.feed_forward = 'dense'", 'or SwitchFFConfig (in gin, @config.DenseFFConfig())'),
+    ('config.DecodeConfig.minp = 3', "DecodeConfig has no field 'minp'; its fields are max_tokens, temperature, top_k"),
+    ('config.TrainConfig.checkpoints.every = 3', 'has the name config.CheckpointConfig.FIELD'),
+    ('config.TrainConfig.checkpoints = true', "'true' is not a value; write True"),
+    ('config.LocalFilesConfig.train = a/b.txt', "'a/b.txt' is not a value; give a number, a quoted text"),
     ('config.TrainConfig.steps = 0', 'TrainConfig.steps: expected at least 1, found 0'),
-    ("config.TrainConfig.steps = '3'", "TrainConfig.steps: expected int, found '3'"),
+    ("config.TrainConfig.steps = '3'", "TrainConfig.steps: expected a whole number, found '3'"),
     ('config.TrainConfig.steps', '--gin_bindings'),
     ('config.TrainConfig.steps = %STEPS', 'these values do not make a configuration'),
     ('config.TrainConfig.seed = 5000000000', 'TrainConfig.seed: expected less than 2**32'),
     ('config.TrainConfig.steps = 0x' + 'f' * 5000, 'these values do not make a configuration'),
-    ('config.TrainConfig.steps = """3', 'EOF in multi-line string'),
-    ('config.TrainConfig.steps = (3', 'EOF in multi-line statement'),
+    ('config.TrainConfig.steps = """3', 'a quote is not closed'),
+    ('config.TrainConfig.steps = (3', 'a bracket is not closed'),
     ('config.TrainConfig.steps = ' + '(' * 900, 'includes or brackets are nested too deeply'),
     ('config.TrainConfig.steps = @config.from_dict()', 'these values do not make a configuration'),
     ('config.TrainConfig.steps = {[]: 3}', "unhashable type: 'list'"),
@@ -147,7 +165,7 @@ def test_resuming_with_another_model_is_refused(capsys, finished_run, gin_file):
     '--gin_bindings', 'config.SRUConfig.width = 5',
   )  # fmt: skip
   assert status == 2
-  assert 'expected the configuration of the run that it holds, found model.encoder.recurrence.width: 4 -> 5' in errors
+  assert f'{finished_run} was started with model.encoder.recurrence.width = 4, not 5; leave out the change' in errors
   assert sorted((path, path.stat().st_mtime_ns) for path in finished_run.rglob('*')) == before
 
 
@@ -179,9 +197,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(capsys, gin_fi
     (
       'rows.jsonl',
       b'{"inputs": "a"}\n{"input": "b"}',
-      "line 2: expected the field 'inputs', found the fields ['input']",
+      "line 2: expected the field 'inputs', found the fields ['input']; name yours with --field=NAME",
     ),
-    ('bad.jsonl', b'{"inputs": ', 'line 1: expected a JSON object'),
+    ('bad.jsonl', b'{"inputs": ', 'line 1 is not valid JSON at character'),
   ],
 )
 def test_a_bad_input_file_is_named(capsys, bundle, tmp_path, name, data, words):
@@ -230,6 +248,11 @@ def test_an_evaluation_prints_examples_and_baselines_and_keeps_all_texts(capsys,
   assert re.search(r'^ *distinct texts +[0-9.]+% ', text, re.M)
   rows = [json.loads(line) for line in (finished_run / 'evaluation_test.jsonl').read_text().splitlines()]
   assert len(rows) == 7 and rows[0].keys() == {'source', 'reference', 'prediction'}
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(capsys, gin_file):
+  status, errors = said(capsys, 'train', f'--workdir={gin_file}', f'--gin_file={gin_file}')
+  assert status == 2 and errors == f'terraformer train: {gin_file} is a file; --workdir must be a folder\n'
 
 
 def test_an_address_in_the_place_of_a_folder_is_refused(capsys, gin_file, tmp_path, monkeypatch):

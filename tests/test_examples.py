@@ -23,6 +23,7 @@ def _output_of_cells(name: str) -> str:
   with contextlib.redirect_stdout(output):
     for number, source in enumerate(_cells(name)):
       exec(compile(source, f'{name}, cell {number}', 'exec'), scope)
+      print()  # cells have outputs of their own
   return output.getvalue()
 
 

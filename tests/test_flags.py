@@ -73,7 +73,9 @@ def test_a_text_that_is_no_value_is_refused_in_words_for_users(command, action):
 
 def test_the_flags_of_the_parser_are_all_that_take_a_number():
   """A flag of numbers without a `type` is a text for argparse, and nobody would look at it here."""
-  texts_alone = 'gin_file gin_bindings module output workdir coordinator_address bundle input input_file field stop'
+  texts_alone = (
+    'stdin gin_file gin_bindings module output workdir coordinator_address bundle input input_file field stop'
+  )
   for command, action in every_action(make_parser(_COMMANDS)):
     if action.type is None and action.nargs != 0 and action.choices is None:
       others = 'topology', 'scratch', 'chart', 'checkpoint', 'config', 'vocabulary', 'report'
@@ -166,7 +168,7 @@ def test_a_topology_that_there_is_not_is_refused(capsys, monkeypatch, gin_file, 
   for name in ('JAX_PLATFORMS', 'TPU_SKIP_MDS_QUERY', 'TPU_WORKER_HOSTNAMES', 'TPU_ACCELERATOR_TYPE'):
     monkeypatch.setenv(name, 'cpu')
   assert main(['compile', f'--gin_file={gin_file}', f'--topology={topology}']) == 2
-  message = 'unknown chip; use one of .+|libtpu is not installed, or does not know this slice: .+'
+  message = 'unknown chip; use one of .+|expected CHIP:SLICE, as in v5e:4x4'
   assert re.fullmatch(f'terraformer compile: --topology .*: ({message})\n', capsys.readouterr().err)
 
 

@@ -25,10 +25,11 @@ ALLOWED = {
   'eval': {'config', 'files', 'models', 'data', 'training', 'decode', 'paths'},
   'describe': {'config', 'models'},
   'pod': {'config', 'layers', 'models', 'training'},
-  'bench': {'config', 'files', 'ops', 'layers', 'models', 'data', 'decode', 'native'},
-  'flags': set(),
+  'bench': {'config', 'files', 'ops', 'layers', 'models', 'data', 'decode', 'native', 'paths'},
+  'flags': {'config'},
   'values': set(),
-  'configure': {'config', 'gin_files'},
+  'gin_errors': {'config'},
+  'configure': {'config', 'gin_errors', 'gin_files'},
   'commands': {
     'config',
     'configure',
@@ -57,6 +58,7 @@ ALLOWED = {
   'tpu': set(),
   'gin_files': {'config'},
   'cli': {
+    '__version__',
     'commands',
     'config',
     'configure',

@@ -159,7 +159,7 @@ def test_a_bundle_behind_links_is_replaced_and_the_links_stay(finished_run, bund
 @pytest.mark.parametrize(
   ('command', 'kind', 'words'),
   [
-    ('train', 'file', 'link: file exists'),
+    ('train', 'file', 'link is a file; --workdir must be a folder'),
     ('train', 'loop', 'link: file exists'),
     ('export', 'file', 'file is a file; give a new folder'),
     ('export', 'loop', 'link: not a directory'),

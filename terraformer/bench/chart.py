@@ -1,15 +1,32 @@
 """Draws the paper's chart of decoding times (Figure 2): a group of bars per variant, a bar per engine and type."""
 
+import errno
 import io
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from terraformer.bench.decode import DecodeTime, by_context_and_batch
 from terraformer.config import refused
 from terraformer.files import write_whole
+from terraformer.paths import target_of
 
 _LABELS = {'dense': 'dense', 'ff': '+ sparse FF', 'ff_qkv': '+ sparse QKV', 'ff_qkv_output': '+ sparse output'}
 _COLORS = ('#9aa7b4', '#3b6ea5', '#5b9b7a', '#d98c3f', '#8d6fb0', '#b56576', '#c9a227', '#6c757d', '#2f9e9e')
+
+
+def require_writable(path: Path) -> None:
+  """Raises UserError if a chart cannot be written to a file; measuring takes long, so it is called before."""
+  path = target_of(path)
+  try:
+    if path.is_dir():
+      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.is_file() or not path.exists():  # others, such as a pipe, are written directly
+      with tempfile.TemporaryFile(dir=path.parent):
+        pass
+  except OSError as error:
+    raise refused(path, 'write', error) from error
 
 
 def draw_chart(results: Sequence[DecodeTime], path: Path) -> None:

@@ -26,6 +26,7 @@ from terraformer.bench.machine import (
 from terraformer.bench.parts import EMPTY, part_programs
 from terraformer.bench.peers import LlamaCase, Sizes, gguf_file, require_peers, sizes_like
 from terraformer.config import ModelConfig, UserError
+from terraformer.config.words import flag
 from terraformer.decode.native.description import NoKernelError
 from terraformer.decode.xla import decoding_form
 from terraformer.models.cost import cache_numbers
@@ -88,7 +89,8 @@ def variants_of(config: ModelConfig, names: Sequence[str]) -> dict[str, ModelCon
   twin = dense_twin(config)
   block, dense_block = config.blocks['decoder'], twin.blocks['decoder']
   if not block.feed_forward.picks_units:
-    raise UserError('bench decode: the model has no sparse feed-forward blocks; set BlockConfig.feed_forward')
+    sparse = flag('BlockConfig.feed_forward', '@config.SparseFFConfig()')
+    raise UserError(f'bench decode: the model has no sparse feed-forward blocks; choose them with {sparse}')
   size = block.feed_forward.block_size
   d_ff = max(1, round(dense_block.feed_forward.d_ff / size)) * size
   sparse_ff = dataclasses.replace(block.feed_forward, d_ff=d_ff)
@@ -143,6 +145,8 @@ def bench_decode(
   models = {name: decoding_form(model, 0, model.max_length) for name, model in variants_of(config, variants).items()}
   whole = config.decoder_shape[0]
   if layers is not None:
+    if layers[1] > whole:
+      raise UserError(f'--layers: expected at most {whole} decoder layers, as many as the model has, found {layers[1]}')
     models = {name: model.with_layers(*layers) for name, model in models.items()}
   specs = list(_specs(models, engines, dtypes, cache_dtype, say))
   n_bytes = max(weight_bytes(models[spec.variant], spec.dtype) for spec in specs)

@@ -140,10 +140,12 @@ def _layers(text: str) -> tuple[int, int]:
 
 
 def _decode(flags: argparse.Namespace) -> None:
-  from terraformer.bench.chart import draw_chart
+  from terraformer.bench.chart import draw_chart, require_writable
   from terraformer.bench.decode import as_table, bench_decode
 
   run, _, _ = load_configs(flags.gin_file or ['gin_configs/models/terraformer_800m.gin'], flags.gin_bindings)
+  if flags.chart:
+    require_writable(Path(flags.chart))
   libraries.cache_compilations()
   measured = bench_decode(
     run.model,

@@ -3,10 +3,19 @@
 import argparse
 
 from terraformer import interrupts, libraries, values
-from terraformer.commands.decoding import add_decoding, add_engine, decode_config
+from terraformer.commands.decoding import add_decoding, add_engine, decode_config, note_idle
 from terraformer.config import UserError
 from terraformer.configure import load_configs
 from terraformer.flags import Command, add_configuration
+
+
+class _StandardInput(argparse.Action):
+  """Takes `-`, and says where a text belongs."""
+
+  def __call__(self, parser, namespace, values, option_string=None):
+    if values not in (None, '-'):
+      parser.error(f"unexpected {values!r:.80}; put the text in --input='...'")
+    setattr(namespace, self.dest, values)
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +25,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument('--input', metavar='TEXT', help='the prompt')
   parser.add_argument('--input_file', metavar='FILE', help='a UTF-8 text file, or .jsonl with one object per line')
-  parser.add_argument('stdin', nargs='?', choices=('-',), metavar='-', help='read the standard input')
+  parser.add_argument('stdin', nargs='?', action=_StandardInput, metavar='-', help='read the standard input')
   parser.add_argument('--field', default='inputs', help='field with the prompt in a .jsonl file (default: %(default)s)')
   add_decoding(parser)
   add_engine(parser)
@@ -43,6 +52,7 @@ def _decode(flags: argparse.Namespace) -> None:
     if 'config.DecodeConfig.' not in binding:
       raise UserError(f'--gin_bindings {binding!r}: set only fields of DecodeConfig; the bundle fixes all others')
   decode = decode_config(decode, flags)
+  note_idle(decode)
   libraries.cache_compilations()
   decoder = Decoder.open(flags.bundle, flags.verify or None, flags.engine, flags.threads)
   prompts = read_prompts(flags.input, flags.input_file, flags.stdin, flags.field, decoder.bundle.continues)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 
 from terraformer import values
 from terraformer.config import CACHE_DTYPES, DecodeConfig
@@ -19,13 +20,14 @@ _FIELD_FLAGS = {
   'length_penalty': (values.number, 'length penalty of beam search; a higher value favors longer texts'),
   'no_repeat_ngram': (values.whole, 'block tokens that would repeat a sequence of N tokens'),
 }
+_OF_SAMPLING = ('top_k', 'top_p', 'seed')
 DECODE_FLAGS = (*_FIELD_FLAGS, 'cache_dtype')
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
   """Adds the flags of `DECODE_FLAGS`, and `--stop`."""
   for name, (kind, text) in _FIELD_FLAGS.items():
-    parser.add_argument(f'--{name}', type=kind, help=f'{text} (DecodeConfig.{name})')
+    parser.add_argument(f'--{name}', type=kind, help=f'{text} (config.DecodeConfig.{name})')
   parser.add_argument('--stop', action='append', metavar='TEXT', help='end the text before this string; repeatable')
   parser.add_argument(
     '--cache_dtype', choices=CACHE_DTYPES, help='type of the KV cache: bfloat16 halves its memory, int8 quarters it'
@@ -53,6 +55,16 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     metavar='N',
     help='maximum number of threads of the native engine (default: one per core, which is also the limit)',
   )
+
+
+def note_idle(config: DecodeConfig) -> None:
+  """Prints a note about each setting that has no effect without another."""
+  idle = {name: 'at temperature 0; set --temperature' for name in _OF_SAMPLING if config.temperature == 0}
+  idle |= {'length_penalty': 'without beam search; set --beams'} if config.beams == 1 else {}
+  usual = DecodeConfig()
+  for name, why in idle.items():
+    if getattr(config, name) != getattr(usual, name):
+      print(f'note: --{name} has no effect {why}', file=sys.stderr)
 
 
 def decode_config(decode: DecodeConfig, flags: argparse.Namespace) -> DecodeConfig:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from terraformer import libraries, values
-from terraformer.commands.decoding import ENGINES, add_decoding, decode_config
+from terraformer.commands.decoding import ENGINES, add_decoding, decode_config, note_idle
 from terraformer.commands.stored import stored_gin
 from terraformer.config import DecodeConfig
 from terraformer.configure import load_configs
@@ -27,7 +27,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--examples', type=values.count, default=5, help='number of examples to print (default: %(default)s)'
   )
-  parser.add_argument('--best', action='store_true', help='evaluate the best checkpoint (CheckpointConfig.best)')
+  parser.add_argument('--best', action='store_true', help='evaluate the best checkpoint (config.CheckpointConfig.best)')
   parser.add_argument('--perplexity', action='store_true', help='compute only the perplexity, without decoding')
   parser.add_argument(
     '--batch_size',
@@ -53,6 +53,8 @@ def _evaluate(flags: argparse.Namespace) -> None:
   if flags.gin_file or flags.gin_bindings:
     run, decode, _ = load_configs(flags.gin_file, flags.gin_bindings, stored_gin(flags.workdir), flags.module)
   decode = decode_config(decode, flags)
+  if not flags.perplexity:
+    note_idle(decode)
   libraries.cache_compilations()
   bundle = local_copy(flags.bundle, FILE_PATTERNS, needed=('config.json',)) if flags.bundle else None
   chosen = {'decode': None if flags.perplexity else decode, 'batch_size': flags.batch_size, 'best': flags.best}

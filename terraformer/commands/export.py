@@ -14,7 +14,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
   add_configuration(parser)
   parser.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
   parser.add_argument('--output', required=True, metavar='BUNDLE', help='folder to write; a bundle there is replaced')
-  parser.add_argument('--best', action='store_true', help='export the best checkpoint (CheckpointConfig.best)')
+  parser.add_argument('--best', action='store_true', help='export the best checkpoint (config.CheckpointConfig.best)')
   parser.add_argument(
     '--dtype',
     default='float32',

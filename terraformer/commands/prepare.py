@@ -17,7 +17,7 @@ def _prepare_flags(parser: argparse.ArgumentParser) -> None:
     type=_shard,
     default=(0, 1),
     metavar='K/N',
-    help='prepare share K, from 0, of N shares of DataConfig.parts; other processes prepare the others',
+    help='prepare share K, from 0, of N shares of config.DataConfig.parts; other processes prepare the others',
   )
 
 
@@ -55,7 +55,7 @@ PREPARE = Command(
   'prepare',
   'Prepare the data of a task for training: shards of tokens.',
   'Reads the texts, trains the vocabulary if none is given, and writes ArrayRecord shards to\n'
-  'DataConfig.directory/DataConfig.task. Reuses data that are already prepared. Needs the extra `data`.\n'
+  'config.DataConfig.directory/TASK. Reuses data that are already prepared. Needs the extra `data`.\n'
   'If it stops for any reason, finished parts are kept, and the same command resumes.\n\n'
   'Exit status: 0 done, 2 bad input, 75 retry (SIGTERM, SIGHUP), 130 Ctrl-C.',
   _prepare_flags,
@@ -80,8 +80,9 @@ def _vocab(flags: argparse.Namespace) -> None:
 VOCAB = Command(
   'vocab',
   "Train a sentencepiece vocabulary on a task's training text.",
-  'TokenizerConfig.size is the maximum number of ids, including TokenizerConfig.sentinels, which are added when the\n'
-  'file is read. Set TokenizerConfig.path to the file to prepare several tasks with it. Needs the extra `data`.',
+  'config.TokenizerConfig.size is the maximum number of ids, including config.TokenizerConfig.sentinels, which are\n'
+  'added when the file is read. To prepare several tasks with the file, give it to each:\n'
+  '--gin_bindings="config.TokenizerConfig.path = \'FILE\'". Needs the extra `data`.',
   _vocab_flags,
   _vocab,
 )

@@ -5,6 +5,7 @@ import math
 from typing import ClassVar, Self
 
 from terraformer.config.base import Family, divides, expect
+from terraformer.config.words import flag
 
 # Limits for sizes that become a dimension of an array, or padding, for any length of the sequence.
 _MOST_BESIDE, _MOST_IN_CHUNK, _MOST_BUCKETS = 1024, 2**16, 2**20
@@ -133,7 +134,8 @@ class AttentionConfig(Family):
     """Raises UserError if the attention does not fit the projection of its layer."""
     expect(
       projection.share_qk or not self.needs_shared_qk,
-      f'{type(self).__name__} uses the queries as keys; set {type(projection).__name__}.share_qk = True',
+      f'{type(self).__name__} uses the queries as keys; share them with '
+      + flag(f'{type(projection).__name__}.share_qk', 'True'),
     )
 
   def can_grow(self, n_slots: int) -> bool:

@@ -6,7 +6,6 @@ import functools
 import importlib
 import math
 import os
-import re
 import sys
 import types
 import typing
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from terraformer.config import renames
+from terraformer.config.described import described
 
 # The range of int32, in which arrays hold numbers and JAX counts steps, positions and array indices.
 _LEAST_INT, _MOST_INT = -(2**31), 2**31 - 1
@@ -106,7 +106,7 @@ def _is_text(annotation: Any) -> bool:
 
 
 @functools.cache
-def _field_types(kind: type) -> dict[str, Any]:
+def field_types(kind: type) -> dict[str, Any]:
   """Returns the types of a config's fields, by name.
 
   Raises:
@@ -142,15 +142,13 @@ class Checked:
   __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # every kind of config is a dataclass
 
   def __post_init__(self):
-    for name, annotation in _field_types(type(self)).items():
+    for name, annotation in field_types(type(self)).items():
       value = getattr(self, name)
       if isinstance(value, list) and tuple in [typing.get_origin(option) or option for option in _options(annotation)]:
         value = tuple(value)
         object.__setattr__(self, name, value)
       if not _admits(annotation, value):
-        expected = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-        expected = re.sub(r'terraformer\.config\.\w+\.', '', expected)
-        raise UserError(f'{type(self).__name__}.{name}: expected {expected}, found {value!r}')
+        raise UserError(f'{type(self).__name__}.{name}: expected {described(annotation)}, found {value!r}')
     self._check_numbers()
     self.check()
 
@@ -158,7 +156,7 @@ class Checked:
     """Raises UserError if a field is invalid, or if fields contradict each other."""
 
   def _check_numbers(self) -> None:
-    for name, annotation in _field_types(type(self)).items():
+    for name, annotation in field_types(type(self)).items():
       value = getattr(self, name)
       is_float = float in (*_options(annotation), *typing.get_args(annotation))
       for number in value if isinstance(value, tuple) else (value,):
@@ -324,7 +322,9 @@ def _kind(name: Any) -> type:
   )
   # Gin derives classes from all that it configures, and a base without fields is not a kind of config.
   if kind is None or not dataclasses.is_dataclass(kind):
-    raise UserError(f'config: this version has no kind of config named {name!r:.80}')
+    raise UserError(
+      f'config: this version has no kind of config named {name!r:.80}; if a newer one wrote it, update terraformer'
+    )
   return kind
 
 
@@ -359,13 +359,18 @@ def _built(values: dict[str, Any], levels: int) -> Any:
   return kind(**{name: _built(v, levels - 1) if isinstance(v, dict) else v for name, v in fields.items()})
 
 
-def differences(stored: Checked, given: Checked, prefix: str = '') -> list[str]:
-  """Returns one `path: stored -> given` for every field that differs between two configs of one kind."""
+def differences(stored: Checked, given: Checked, prefix: str = '') -> list[tuple[str, str, str]]:
+  """Returns the path, the stored value and the given value of every field in which two configs of one kind differ.
+
+  Values are text; of a config, the name of its class.
+  """
   found = []
   for field in dataclasses.fields(stored):
     path, old, new = f'{prefix}{field.name}', getattr(stored, field.name), getattr(given, field.name)
     if isinstance(old, Checked) and type(old) is type(new):
       found += differences(old, new, f'{path}.')
     elif not stored.is_same(field.name, old, new):
-      found.append(f'{path}: {old!r} -> {new!r}')
+      found.append(
+        (path, *(type(value).__name__ if isinstance(value, Checked) else repr(value) for value in (old, new)))
+      )
   return found

@@ -7,6 +7,7 @@ from terraformer.config import migrations
 from terraformer.config.base import Checked, expect
 from terraformer.config.objectives import LMConfig, ObjectiveConfig, PrefixLMConfig
 from terraformer.config.sources import DataSource, DocstringSummariesConfig
+from terraformer.config.words import flag
 
 _MOST_IDS = 2**22  # the maximum number of rows of an embedding
 _MOST_PARTS = 100_000  # each part is a folder
@@ -102,13 +103,15 @@ class DataConfig(Checked):
     )
     expect(
       self.task not in ('', '.', '..') and not set(self.task) & {'/', '\\', '\0'},
-      f'the name of the task, {self.task!r}, cannot be the name of a folder; set DataConfig.name',
+      f'the name of the task, {self.task!r}, cannot be the name of a folder; choose one with '
+      + flag('DataConfig.name', repr('NAME')),
     )
-    expect(bool(self.directory), 'DataConfig.directory is empty; set it to a folder')
+    expect(bool(self.directory), f'DataConfig.directory is empty; {flag("DataConfig.directory", repr("DIR"))} sets it')
     self.text_objective.check_lengths(self.inputs_length, self.targets_length, self.tokenizer.sentinels)
     expect(
       self.inputs_eos or not self.packing,
-      'DataConfig.packing: packed examples end in an end of sequence; set it to None, or inputs_eos to True',
+      'DataConfig.packing: packed examples end in an end of sequence; turn one off with '
+      f'{flag("DataConfig.packing", "None")} or {flag("DataConfig.inputs_eos", "True")}',
     )
     if self.packing and self.objective:
       self.check_packed_text()

@@ -8,6 +8,7 @@ from typing import Any
 
 from terraformer.config.base import expect
 from terraformer.config.renames import present_names
+from terraformer.config.words import flag
 
 _C4 = {'kind': 'TfdsConfig', 'dataset': 'c4/en:3.1.0', 'inputs_field': '', 'targets_field': 'text'}
 _PAPERS = {'kind': 'TfdsConfig', 'inputs_field': 'article', 'targets_field': 'abstract'}
@@ -78,20 +79,25 @@ def gin(text: str) -> str:
   return '\n'.join([kept, *lines, ''])
 
 
+def _from(kind: str) -> str:
+  return flag('DataConfig.source', f'@config.{kind}()')
+
+
 _NOW = {
-  'task': 'set DataConfig.source instead, as in DataConfig.source = @config.LocalFilesConfig(); for a registered seqio '
-  'task, use @config.SeqioTaskConfig() and set SeqioTaskConfig.name',
-  'local_files': 'LocalFilesConfig is now a source: set DataConfig.source = @config.LocalFilesConfig()',
-  'local_folder': 'LocalFolderConfig is now a source: set DataConfig.source = @config.LocalFolderConfig()',
-  'digits': 'the sources are now DecimalCopyConfig and LongAdditionConfig: set DataConfig.source = '
-  '@config.LongAdditionConfig()',
-  'tfds_directory': 'it is now TfdsConfig.data_dir',
-  'DigitsConfig': 'it is now DecimalCopyConfig or LongAdditionConfig',
+  'task': f'choose a source, as in {_from("LocalFilesConfig")}; a registered seqio task is '
+  f'{_from("SeqioTaskConfig")} with {flag("SeqioTaskConfig.name", repr("NAME"))}',
+  'local_files': f'it is now a source: {_from("LocalFilesConfig")}',
+  'local_folder': f'it is now a source: {_from("LocalFolderConfig")}',
+  'digits': f'the sources are now DecimalCopyConfig and LongAdditionConfig: {_from("LongAdditionConfig")}',
+  'tfds_directory': 'it is now config.TfdsConfig.data_dir',
 }
 
 
-def of_binding(sentence: str) -> str:
-  """Returns gin's message about an unknown binding; if the name was replaced, adds what to use instead."""
-  named = re.search(r"\bDataConfig'.*'(\w+)'$|attribute (DigitsConfig)\b", sentence)
-  now = _NOW.get(named[1] or named[2]) if named else None
-  return f'{sentence}; {now}' if now else sentence
+def present_field(kind: str, name: str) -> str | None:
+  """Says what to write instead of a field that was replaced; returns None for other fields."""
+  return _NOW.get(name) if kind == 'DataConfig' else None
+
+
+def present_class(name: str) -> str | None:
+  """Says what to write instead of a class that was replaced; returns None for other classes."""
+  return 'it is now config.DecimalCopyConfig or config.LongAdditionConfig' if name == 'DigitsConfig' else None

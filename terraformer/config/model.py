@@ -22,6 +22,7 @@ from terraformer.config.layers import (
   SRUConfig,
 )
 from terraformer.config.positions import PositionsConfig, TablePositionsConfig
+from terraformer.config.words import flag
 
 # Decoding and the cost table compile programs in which layers are unrolled.
 _MOST_LAYERS = 4096
@@ -280,5 +281,5 @@ class TerraformerConfig(_SequenceToSequenceConfig):
     expect(
       self.residual.n_streams == 2 or not self.exchange_encoder_streams,
       'TerraformerConfig.exchange_encoder_streams: a model with one residual stream has no streams to exchange; '
-      'set it to False or use ReversibleResidualConfig',
+      f'leave it out, or use {flag("TerraformerConfig.residual", "@config.ReversibleResidualConfig()")}',
     )

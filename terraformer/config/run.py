@@ -8,6 +8,7 @@ from terraformer.config.base import Checked, expect
 from terraformer.config.data import DataConfig
 from terraformer.config.model import ModelConfig, TerraformerConfig
 from terraformer.config.train import TrainConfig
+from terraformer.config.words import flag
 
 CACHE_DTYPES = ('float32', 'bfloat16', 'int8')
 _MOST_BEAMS = 1024  # each beam has its own cache
@@ -39,8 +40,8 @@ class RunConfig(Checked):
     """Raises UserError if the model needs a source and the data have none; preparing such data is still allowed."""
     expect(
       self.data.inputs_length > 0 or not self.model.needs_source,
-      f'{type(self.model).__name__} reads a source, but the data have none (DataConfig.inputs_length is 0); set '
-      'RunConfig.model = @config.LanguageModelConfig()',
+      f'{type(self.model).__name__} reads a source, but the data have none (DataConfig.inputs_length is 0); train '
+      f'a language model with {flag("RunConfig.model", "@config.LanguageModelConfig()")}',
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from terraformer.config.base import Family, expect
+from terraformer.config.words import flag
 
 _MOST_DIGITS = 1_000_000  # maximum for a random number in memory
 
@@ -22,6 +23,9 @@ class DataSource(Family):
   task: ClassVar[str]
   located_by: ClassVar[tuple[str, ...]] = ()
   needs_module: ClassVar[bool] = False
+
+  def require_text(self) -> None:
+    """Raises UserError if the config does not say where the text is; data that are prepared do not need it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +68,10 @@ class LocalFilesConfig(DataSource):
   def check(self):
     for name in ('train', 'validation', 'test'):
       expect(all(getattr(self, name)), f'LocalFilesConfig.{name}: one of the paths is an empty string; remove it')
+
+  def require_text(self):
+    named = flag('LocalFilesConfig.train', "['FILE']")
+    expect(bool(self.train), f'LocalFilesConfig.train is empty; name your .txt or .jsonl files with {named}')
 
   def is_same(self, name, old, new):
     if name not in ('train', 'validation', 'test'):
@@ -158,7 +166,13 @@ class TfdsConfig(DataSource):
   targets_field: str = 'text'
 
   def check(self):
-    expect(bool(self.targets_field), 'TfdsConfig.targets_field is empty; set it to the name of a feature')
+    expect(
+      bool(self.targets_field),
+      f'TfdsConfig.targets_field is empty; {flag("TfdsConfig.targets_field", repr("FEATURE"))} sets it',
+    )
+
+  def require_text(self):
+    expect(bool(self.dataset), f'TfdsConfig.dataset is empty; {flag("TfdsConfig.dataset", repr("NAME"))} sets it')
 
   @property
   def task(self) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 from terraformer.config.base import Checked, divides, expect
 from terraformer.config.mesh import MeshConfig
 from terraformer.config.optimizer import AdafactorConfig, OptimizerConfig
+from terraformer.config.words import flag
 
 _LEAST_WAIT = 0.01  # seconds; the watchdog sleeps for a tenth of the wait
 
@@ -29,7 +30,8 @@ class InitFromConfig(Checked):
 
   def check(self):
     self._at_least(0, 'step')
-    expect(bool(self.workdir), 'InitFromConfig.workdir is empty; set it to the folder of a run')
+    named = flag('InitFromConfig.workdir', repr('RUN'))
+    expect(bool(self.workdir), f'InitFromConfig.workdir is empty; name the run with {named}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +153,6 @@ class TrainConfig(Checked):
     self._seed('seed')
     expect(
       self.eval_every > 0 or not self.checkpoints.best,
-      'CheckpointConfig.best needs evaluations; set TrainConfig.eval_every to at least 1',
+      f'CheckpointConfig.best needs evaluations; turn them on with {flag("TrainConfig.eval_every", "200")}',
     )
     divides('TrainConfig.batch_size', self.batch_size, 'microbatches', self.microbatches)

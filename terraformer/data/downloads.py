@@ -12,6 +12,8 @@ import json
 import logging
 import os
 import re
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,6 +29,7 @@ _PIECE = 1 << 20  # bytes that are in memory at one time
 _COMPLETE, _LOCK = '.complete.json', '.lock'
 _HUB = re.compile(r'hf://(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?/?')
 _ATTEMPTS = 3
+_PATIENCE = 2.0  # seconds until a message says what takes so long
 _NOT_FOUND = 404  # of HTTP
 _WEB = ('http://', 'https://')
 _ADVICE = '; a web server does not list its files, so give the address of one'
@@ -62,7 +65,7 @@ def local_copy(
   make_folder(folder)
   with lock(folder / _LOCK):
     if not (folder / _COMPLETE).exists():
-      with _reaching(text):
+      with _reaching(text, folder):
         name = _download(text, folder, patterns, show_progress, needed)
       write_whole(folder / _COMPLETE, json.dumps({'address': text, 'file': name}).encode())
     name = json.loads((folder / _COMPLETE).read_text())['file']
@@ -70,8 +73,16 @@ def local_copy(
 
 
 @contextlib.contextmanager
-def _reaching(address: str) -> Iterator[None]:
-  """Turns errors of libraries into one sentence about the address."""
+def _reaching(address: str, folder: Path | None = None) -> Iterator[None]:
+  """Turns errors of libraries into one sentence about the address, and says what takes long.
+
+  Args:
+    address: the address.
+    folder: where the download is kept; None if a library knows.
+  """
+  late = threading.Timer(_PATIENCE, print, [f'reading from {address} ...'], {'file': sys.stderr})
+  late.daemon = True
+  late.start()
   try:
     yield
   except UserError:
@@ -84,10 +95,15 @@ def _reaching(address: str) -> Iterator[None]:
     if _is_absence(error):
       raise UserError(f'{address}: there is no such file') from error
     cause = error.__cause__ or error
+    is_kept = folder is not None and any(path.name != _LOCK and path.suffix != '.version' for path in folder.iterdir())
+    advice = (
+      'what was downloaded is kept, and the same command goes on with it' if is_kept else 'check it and the network'
+    )
     raise UserError(
-      f'{address}: cannot be reached ({type(cause).__name__}: {first_line(cause):.200}); what was downloaded is kept, '
-      'and the same command goes on with it'
+      f'{address}: cannot be reached ({type(cause).__name__}: {first_line(cause):.200}); {advice}'
     ) from error
+  finally:
+    late.cancel()
 
 
 def _is_absence(error: Exception) -> bool:

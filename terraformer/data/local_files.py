@@ -5,16 +5,18 @@ import glob
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from terraformer.config import LocalFilesConfig, LocalFolderConfig, TfdsConfig, UserError, to_dict, unreadable
+from terraformer.config.words import flag
 from terraformer.data.addresses import normalized
 from terraformer.data.leaks import require_apart
 from terraformer.data.source import Example, HeldSource, fingerprint_of
 from terraformer.data.store import FEATURES, RECORD, SPLITS, Manifest, Origin, sha256_of
 
+_NO_FLAGS: Mapping[str, str] = {}
 _HELD_OUT = 20  # one example in this many is held out
 # Not str.splitlines, which also ends a line at form feeds (the page breaks of PDFs) and Unicode separators.
 _LINE_END = re.compile(r'\r\n|\n|\r')
@@ -79,8 +81,7 @@ def source_paths(config: LocalFilesConfig) -> dict[str, list[Path]]:
     UserError: if a path does not exist, a pattern matches nothing, a file is of another kind, or a training file is
       also in another split.
   """
-  if not config.train:
-    raise UserError('LocalFilesConfig.train is empty; set it to paths or patterns of .txt or .jsonl files')
+  config.require_text()
   paths = {}
   for split in ('train', 'validation', 'test'):
     found = {}  # by absolute path: a file is read once and at the same position, however it is named
@@ -132,37 +133,52 @@ def decode_utf8(data: bytes, name: str, may_be_empty: bool = False) -> str:
     raise UserError(f'{name}: expected UTF-8, found the byte 0x{error.object[at]:02x} at offset {at}') from error
 
 
-def read_rows(path: Path, fields: dict[str, str], may_be_empty: bool = False) -> Iterator[tuple[dict[str, str], str]]:
+def read_rows(
+  path: Path, fields: dict[str, str], may_be_empty: bool = False, named_by: Mapping[str, str] = _NO_FLAGS
+) -> Iterator[tuple[dict[str, str], str]]:
   """Yields each line of a file with one JSON object per line, and its location: for each name in `fields`, the text in
   the field it names.
+
+  Args:
+    path: the file.
+    fields: for each name, the field of an object.
+    may_be_empty: whether a text may be empty.
+    named_by: for each name, the flag that sets the field, for the message about a line without it.
 
   Raises:
     UserError: if a line is not an object, lacks a field, or has no text there; or as `read_text` does.
   """
-  for number, line in enumerate(read_text(path).split('\n'), 1):
+  text = read_text(path, may_be_empty=True)
+  if not text.strip():
+    raise UserError(f'{path} has no lines')
+  for number, line in enumerate(text.split('\n'), 1):
     if line.strip():
       where = f'{path}, line {number}'
-      yield read_row(line, fields, where, may_be_empty), where
+      yield read_row(line, fields, where, may_be_empty, named_by), where
 
 
-def read_row(line: str, fields: dict[str, str], where: str, may_be_empty: bool = False) -> dict[str, str]:
+def read_row(
+  line: str, fields: dict[str, str], where: str, may_be_empty: bool = False, named_by: Mapping[str, str] = _NO_FLAGS
+) -> dict[str, str]:
   """Returns the texts of one line; if `may_be_empty`, a text of white space alone becomes empty.
 
   Raises:
-    UserError: as `read_rows` does; `where` names the line.
+    UserError: as `read_rows` does; `where` names the line, and `named_by` is used as there.
   """
   try:
     value = json.loads(line)
   except json.JSONDecodeError as error:
-    found = 'the start of a list' if line.strip() == '[' else f'at character {error.colno}: {error.msg}'
-    raise UserError(f'{where}: expected a JSON object, found {found}') from error
+    if line.strip() == '[':
+      raise UserError(f'{where}: expected a JSON object, found the start of a list') from error
+    raise UserError(f'{where} is not valid JSON at character {error.colno}: {error.msg}') from error
   except (ValueError, RecursionError) as error:
-    raise UserError(f'{where}: expected a JSON object, found {error}') from error
+    raise UserError(f'{where} is not valid JSON: {error}') from error
   if not isinstance(value, dict):
     raise UserError(f'{where}: expected a JSON object, found {type(value).__name__}')
-  for field in fields.values():
+  for name, field in fields.items():
     if field not in value:
-      raise UserError(f'{where}: expected the field {field!r}, found the fields {sorted(value)}')
+      advice = f'; name yours with {named_by[name]}' if name in named_by else ''
+      raise UserError(f'{where}: expected the field {field!r}, found the fields {sorted(value)}{advice}')
     if not isinstance(value[field], str) or not (may_be_empty or value[field].strip()):
       raise UserError(f'{where}: expected text in the field {field!r}, found {value[field]!r:.80}')
     if any('\ud800' <= character <= '\udfff' for character in value[field]):
@@ -182,13 +198,18 @@ def _read_paragraphs(path: Path, config: LocalFilesConfig) -> list[Example]:
 
 
 def _read_json_lines(path: Path, config: LocalFilesConfig) -> list[Example]:
-  return [row | {RECORD: where} for row, where in read_rows(path, fields_of(config), may_be_empty=True)]
+  return [row | {RECORD: where} for row, where in read_rows(path, fields_of(config), True, flags_of(config))]
 
 
 def fields_of(config: LocalFilesConfig | LocalFolderConfig | TfdsConfig) -> dict[str, str]:
   """Returns the field of each feature; `targets` always has one."""
   fields = {'inputs': config.inputs_field, 'targets': config.targets_field}
   return {name: field for name, field in fields.items() if field or name == 'targets'}
+
+
+def flags_of(config: LocalFilesConfig | LocalFolderConfig) -> dict[str, str]:
+  """Returns the flags that name the field of each feature."""
+  return {name: flag(f'{type(config).__name__}.{name}_field', repr('NAME')) for name in FEATURES}
 
 
 def _hold_out(examples: list[Example], split: str) -> tuple[list[Example], list[Example]]:

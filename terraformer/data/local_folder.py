@@ -15,7 +15,7 @@ from etils import epath
 from terraformer.config import LocalFolderConfig, UserError, first_line, refused, to_dict, unreadable
 from terraformer.data.addresses import normalized
 from terraformer.data.leaks import require_apart
-from terraformer.data.local_files import decode_utf8, fields_of, read_row
+from terraformer.data.local_files import decode_utf8, fields_of, flags_of, read_row
 from terraformer.data.report import bar
 from terraformer.data.source import Example, Source
 from terraformer.data.store import RECORD, Manifest, Origin
@@ -174,28 +174,33 @@ def read(config: LocalFolderConfig, files: list[epath.Path], part: int, parts: i
   Raises:
     UserError: if a file is damaged, or a line lacks a field or has no text there.
   """
-  fields = fields_of(config)
+  fields, named_by = fields_of(config), flags_of(config)
   if len(files) >= parts:
     files, part, parts = files[part::parts], 0, 1
   for path in files:
     try:
-      for row, where in (_parquet if path.suffix.lower() == '.parquet' else _json_lines)(path, fields, part, parts):
+      rows = _parquet if path.suffix.lower() == '.parquet' else _json_lines
+      for row, where in rows(path, fields, named_by, part, parts):
         yield row | {RECORD: where}
     except OSError as error:
       raise unreadable(path, error) from error
 
 
-def _parquet(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[tuple[dict, str]]:
+def _parquet(
+  path: epath.Path, fields: dict[str, str], named_by: dict[str, str], part: int, parts: int
+) -> Iterator[tuple[dict, str]]:
   import pyarrow
   import pyarrow.parquet
 
   try:
     with path.open('rb') as file:
       table = pyarrow.parquet.ParquetFile(file)
-      for field in fields.values():
+      for feature, field in fields.items():
         if field not in table.schema_arrow.names:
           found = sorted(table.schema_arrow.names)
-          raise UserError(f'{path}: expected the column {field!r}, found the columns {found}')
+          raise UserError(
+            f'{path}: expected the column {field!r}, found the columns {found}; name yours with {named_by[feature]}'
+          )
       first = 0
       for batch in table.iter_batches(_ROWS, columns=list(fields.values())):
         chosen = range((part - first) % parts, batch.num_rows, parts)
@@ -213,11 +218,13 @@ def _text(value: Any, field: str, where: str) -> str:
   return value if value.strip() else ''
 
 
-def _json_lines(path: epath.Path, fields: dict[str, str], part: int, parts: int) -> Iterator[tuple[dict, str]]:
+def _json_lines(
+  path: epath.Path, fields: dict[str, str], named_by: dict[str, str], part: int, parts: int
+) -> Iterator[tuple[dict, str]]:
   for at, line in enumerate(_lines(path)):
     if at % parts == part and line.strip():
       where = f'{path}, line {at + 1}'
-      yield read_row(decode_utf8(line, where), fields, where, may_be_empty=True), where
+      yield read_row(decode_utf8(line, where), fields, where, True, named_by), where
 
 
 def _lines(path: epath.Path) -> Iterator[bytes]:

@@ -124,14 +124,14 @@ def reuse(config: DataConfig) -> Manifest:
   manifest, folder = store.read_manifest(config), store.folder_of(config)
   for name, digest in manifest.sources.items():
     if Path(name).exists() and store.sha256_of(Path(name)) != digest:
-      raise UserError(f'{folder}: {name} has changed since it was prepared; remove the folder to prepare it again')
+      raise UserError(f'{folder}: {name} has changed since it was prepared; {store.ELSEWHERE}')
   if not make_source(config.source).is_as_prepared(manifest):
-    raise UserError(f'{folder}: the source files have changed since preparation; remove the folder to prepare it again')
+    raise UserError(f'{folder}: the source files have changed since preparation; {store.ELSEWHERE}')
   path = config.tokenizer.path
   if path and Path(path).exists():
     found = Tokenizer.open(path, manifest.sentinels).fingerprint
     if found != manifest.vocabulary_fingerprint:
-      raise UserError(f'{folder}: {path} has changed since it was prepared; remove the folder to prepare it again')
+      raise UserError(f'{folder}: {path} has changed since it was prepared; {store.ELSEWHERE}')
   return manifest
 
 

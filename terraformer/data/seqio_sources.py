@@ -38,8 +38,7 @@ class Tfds(Source):
     return self._source, fields_of(self.config)
 
   def open(self, show_progress: bool) -> None:
-    if not self.config.dataset:
-      raise UserError('TfdsConfig.dataset is empty; set it to the name of a data set')
+    self.config.require_text()
 
   def build(self) -> None:
     from terraformer.data import tasks

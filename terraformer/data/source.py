@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from terraformer.config import DataConfig, DataSource, UserError, to_dict
 from terraformer.config.base import maker
 from terraformer.data.scoring import Scoring
-from terraformer.data.store import FEATURES, RECORD, SPLITS, Manifest, Origin
+from terraformer.data.store import ELSEWHERE, FEATURES, RECORD, SPLITS, Manifest, Origin
 from terraformer.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Source:
   def require_unchanged(self, folder: Path, manifest: Manifest) -> None:
     """Raises UserError unless the source, as the user's modules define it now, matches the prepared folder."""
     if self.origin().corpus_fingerprint != manifest.corpus_fingerprint:
-      raise UserError(f'{folder}: the source text has changed since preparation; remove the folder to prepare it again')
+      raise UserError(f'{folder}: the source text has changed since preparation; {ELSEWHERE}')
 
 
 class HeldSource(Source):

@@ -20,6 +20,7 @@ import numpy as np
 from terraformer import config as config_lib
 from terraformer.config import DataConfig, UserError
 from terraformer.config.objectives import ObjectiveConfig
+from terraformer.config.words import flag, newer
 from terraformer.data.addresses import path_of
 from terraformer.data.scoring import Scoring
 
@@ -29,6 +30,9 @@ MANIFEST, VOCABULARY, UNIGRAMS = 'manifest.json', 'vocabulary.model', 'unigram_c
 FEATURES = ('inputs', 'targets')
 SPLITS = ('train', 'validation', 'test')
 _MOST = 2**53  # largest count; JSON numbers are exact integers up to here
+_DIRECTORY = flag('DataConfig.directory', repr('DIR'))
+# What to do if the prepared data are not those that a config describes.
+ELSEWHERE = f'choose another directory ({_DIRECTORY}), or remove the folder to prepare it again'
 RECORD = 'record'  # entry with the location of an example, if the source knows it
 
 
@@ -134,9 +138,14 @@ def read_manifest(config: DataConfig) -> Manifest:
     values.pop('task')
   except FileNotFoundError as error:
     where = 'a folder without manifest.json' if path.parent.exists() else 'no such folder'
-    raise UserError(f'{path.parent}: expected the prepared data of {config.task}, found {where}') from error
+    raise UserError(
+      f'{path.parent}: expected the prepared data of {config.task}, found {where}; prepare them with `terraformer '
+      f'prepare` and the configuration of the run, or say where they are with {_DIRECTORY}'
+    ) from error
   except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
     raise UserError(f'{path}: not a valid manifest of prepared data; prepare it again') from error
+  if isinstance(written, int) and written > FORMAT:
+    raise UserError(newer(path, 'prepared data of format', FORMAT, written))
   if written not in _READ:
     raise UserError(f'{path}: expected prepared data of format {FORMAT}, found format {written!r}; prepare it again')
   try:
@@ -225,12 +234,12 @@ def _require_same(manifest: Manifest, config: DataConfig, folder: Path) -> None:
     is_as_stored = not manifest.packed and not has_windows
   if is_as_stored:
     free += ['inputs_length:', 'targets_length:', 'objective', 'inputs_eos:']
-  changed = [line for line in config_lib.differences(manifest.config, config) if not line.startswith(tuple(free))]
+  changed = config_lib.differences(manifest.config, config)
+  changed = [change for change in changed if not f'{change[0]}:'.startswith(tuple(free))]
   if changed:
-    raise UserError(
-      f'{folder}: the data were prepared with another configuration (DataConfig.{changed[0]}); '
-      'remove the folder or choose another directory'
-    )
+    config.source.require_text()
+    name, old, new = changed[0]
+    raise UserError(f'{folder}: the data were prepared with data.{name} = {old}, not {new}; {ELSEWHERE}')
   if config.objective and not has_windows:
     found = type(config.objective).__name__
     raise UserError(f'DataConfig.objective: expected None for {config.task}, a task of pairs, found {found}')

@@ -20,6 +20,7 @@ from pathlib import Path
 import sentencepiece
 
 from terraformer.config import UserError
+from terraformer.config.words import flag
 from terraformer.data import sentinels as sentinel_pieces
 from terraformer.data import training_lines
 from terraformer.data.addresses import path_of, reaching
@@ -72,7 +73,7 @@ class Tokenizer:
       with reaching(path):
         model_bytes = path_of(path).read_bytes()
     except OSError as error:
-      raise UserError(f'{path}: expected a sentencepiece model, found {_reason(error)}') from error
+      raise UserError(f'{path}: cannot read the vocabulary: {_reason(error)}') from error
     return cls.from_bytes(model_bytes, sentinels, str(path))
 
   @classmethod
@@ -153,7 +154,8 @@ def _opened(model_bytes: bytes, sentinels: int, name: str) -> tuple[sentencepiec
     if own != [None] * sentinels:
       raise UserError(
         f'{name}: expected a model with all the sentinels <extra_id_0> to <extra_id_{sentinels - 1}> or with none, '
-        f'found <extra_id_{own.index(None)}> missing; set TokenizerConfig.sentinels = {own.index(None)}'
+        f'found <extra_id_{own.index(None)}> missing; '
+        f'use those with {flag("TokenizerConfig.sentinels", str(own.index(None)))}'
       )
   processor = _loaded(model_bytes + sentinel_pieces.pieces(sentinels) if model_bytes else b'', model_bytes, name)
   return processor, sentinel_pieces.ids_of(processor, sentinels)
@@ -166,24 +168,24 @@ def _loaded(data: bytes, model_bytes: bytes, name: str) -> sentencepiece.Sentenc
       raise RuntimeError('empty')
     processor.LoadFromSerializedProto(data)
   except (RuntimeError, TypeError) as error:
-    raise UserError(f'{name}: expected a sentencepiece model, found {_other_file(model_bytes)}') from error
+    raise UserError(f'{name} is {_other_file(model_bytes)}') from error
   return processor
 
 
 def _other_file(data: bytes) -> str:
-  """Describes a file that is not a sentencepiece model, and says which file to give instead."""
+  """Says what a file is that is not a sentencepiece model, and says which file to give instead."""
   give = 'give the model itself, which is often named spiece.model, tokenizer.model or sentencepiece.model'
   if data.startswith(b'version https://git-lfs'):
-    return 'a Git LFS pointer; fetch the file with `git lfs pull`'
+    return 'a Git LFS pointer, not a sentencepiece model; fetch the file with `git lfs pull`'
   try:
     text = data.decode()
   except UnicodeDecodeError:
-    return f'{len(data)} bytes that are none'
+    return f'not a sentencepiece model ({len(data)} bytes)'
   if text.lstrip().startswith(('{', '[')) and _is_json(text):
-    return f'JSON, as in the tokenizer.json of Hugging Face; {give}'
+    return f'JSON, as in the tokenizer.json of Hugging Face, not a sentencepiece model; {give}'
   if (lines := len(text.splitlines())) > 1:
-    return f'a text of {lines:,} lines, as in a list of pieces; {give}'
-  return f'{len(data)} bytes that are none'
+    return f'a text of {lines:,} lines, as in a list of pieces, not a sentencepiece model; {give}'
+  return f'not a sentencepiece model ({len(data)} bytes)'
 
 
 def _is_json(text: str) -> bool:

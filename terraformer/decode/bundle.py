@@ -5,6 +5,7 @@ each layer in the layouts of `decode.stored`; several files for a large model) a
 """
 
 import dataclasses
+import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +185,9 @@ def open_bundle(path: Path, verify: bool | None = None) -> Bundle:
     problem = 'is a file, not a bundle' if path.exists() else 'does not exist'
     shipped = ', '.join(sorted(each.stem for each in SHIPPED.glob('*.md')))
     raise UserError(f'{path} {problem}; give the folder of a bundle, or {shipped}')
+  if not (path / 'config.json').exists() and (path / 'checkpoints').is_dir():
+    export = f'terraformer export --workdir={shlex.quote(str(path))} --output=BUNDLE'
+    raise UserError(f'{path} is a run, not a bundle; first: {export}')
   if not (path / 'config.json').exists():
     raise UserError(f'{path} is not a bundle: it has no config.json')
   header = read_header(path / 'config.json')

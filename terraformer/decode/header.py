@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from terraformer.config import ModelConfig, UserError, from_dict, to_dict, unreadable
+from terraformer.config.words import newer
 from terraformer.decode.storage import DTYPES
 
 FORMAT = 5
@@ -69,6 +70,8 @@ def read_header(path: Path) -> Header:
   found = values.get('format')
   if type(found) is not int:
     raise UserError(f'{path} has no format number; it does not belong to a bundle')
+  if found > FORMAT:
+    raise UserError(newer(path, 'bundle format', FORMAT, found))
   if found not in (FORMAT, _BEFORE_PANELS):
     raise UserError(f'{path}: expected bundle format {FORMAT} or {_BEFORE_PANELS}, found {found}; export it again')
   vocabulary = _field(path, values, 'vocabulary', dict)

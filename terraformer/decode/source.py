@@ -31,7 +31,9 @@ def read_prompts(
     # Python passes bytes that are not UTF-8 as lone surrogates.
     prompts = [decode_utf8(os.fsencode(text), '--input', continues)]
   elif file is not None and Path(file).suffix == '.jsonl':
-    prompts = [row['inputs'] for row, _ in read_rows(Path(file), {'inputs': field}, continues)]
+    prompts = [
+      row['inputs'] for row, _ in read_rows(Path(file), {'inputs': field}, continues, {'inputs': '--field=NAME'})
+    ]
   else:
     if file is not None:
       whole = read_text(Path(file), continues)

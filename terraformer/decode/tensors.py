@@ -31,6 +31,7 @@ _DTYPES = {
   'I32': np.dtype(np.int32),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_AGAIN = 'copy or export the bundle again'
 _LONGEST_HEADER = 100_000_000  # bytes, as in the reference implementation
 
 
@@ -187,7 +188,8 @@ def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
     if end - begin != math.prod(shape) * dtype.itemsize:
       raise UserError(f'{path}: expected the tensor {name} of {dtype}{list(shape)}, found {end - begin:,} bytes')
     if end > len(data):
-      raise UserError(f'{path}: expected {end:,} bytes up to the end of the tensor {name}, found {len(data):,}')
+      found = f'{len(data):,} of {end:,} bytes'
+      raise UserError(f'{path} is cut off before the end of the tensor {name} ({found}); {_AGAIN}')
     filled += end - begin
     places += [(begin, end, name)] if end > begin else []
     if not name.startswith(_PADDING):
@@ -199,7 +201,7 @@ def _map_file(path: Path, rows: Callable[[str], bool]) -> dict[str, np.ndarray]:
         page = (first + begin) // mmap.PAGESIZE * mmap.PAGESIZE
         mapped.madvise(mmap.MADV_RANDOM, page, first + end - page)
   if filled != len(data):
-    raise UserError(f'{path}: expected {filled:,} bytes of tensors, found {len(data):,}')
+    raise UserError(f'{path}: expected {filled:,} bytes of tensors, found {len(data):,}; {_AGAIN}')
   for (_, end, name), (begin, _, other) in itertools.pairwise(sorted(places)):
     if begin < end:
       raise UserError(f'{path}: the tensors {name} and {other} overlap; export the bundle again')
@@ -211,7 +213,7 @@ def _split_header(path: Path, data: np.ndarray) -> tuple[dict[str, Any], np.ndar
   if len(data) < 8 or length > _LONGEST_HEADER:
     raise UserError(f'{path} is not a safetensors file: it has no valid header')
   if length > len(data) - 8:
-    raise UserError(f'{path}: expected a header of {length:,} bytes, found {len(data) - 8:,} bytes in the file')
+    raise UserError(f'{path} is cut off in its header ({len(data) - 8:,} of {length:,} bytes); {_AGAIN}')
   try:
     header = json.loads(data[8 : 8 + length].tobytes())
     if not isinstance(header, dict):

@@ -26,6 +26,7 @@ def write_all(
     as_json: whether to print one JSON object per line, with input, output and statistics.
     with_stats: whether to print times to the standard error.
   """
+  is_told = False
   for first in range(0, len(prompts), batch_size):
     first_at = None
     if batch_size > 1:
@@ -36,9 +37,12 @@ def write_all(
     else:
       first_at = _write_one(decoder, prompts[first], config, as_json)
     for number, stats in enumerate(decoder.text_stats, first + 1):
-      _note_limits(decoder, stats, config, f'text {number}: ' if batch_size > 1 else '')
+      is_told |= _note_limits(decoder, stats, config, f'text {number}: ' if batch_size > 1 else '')
     if with_stats:
       _tell_stats(decoder.stats, first_at)
+  if config.max_tokens is not None and prompts and decoder.stats.room < config.max_tokens and not is_told:
+    room = decoder.stats.room
+    print(f'note: the model has positions for {room} new tokens, fewer than {config.max_tokens}', file=sys.stderr)
 
 
 def _write_one(decoder: Decoder, prompt: str, config: DecodeConfig, as_json: bool) -> float | None:
@@ -58,8 +62,8 @@ def _row(prompt: str, text: str, stats: Stats) -> str:
   return json.dumps({'input': prompt, 'output': text, 'stats': dataclasses.asdict(stats)}, ensure_ascii=False)
 
 
-def _note_limits(decoder: Decoder, stats: Stats, config: DecodeConfig, name: str) -> None:
-  """Notes tokens of a prompt that were not read, and a text that ends early."""
+def _note_limits(decoder: Decoder, stats: Stats, config: DecodeConfig, name: str) -> bool:
+  """Notes tokens of a prompt that were not read, and a text that ends early; returns whether one does."""
   bundle = decoder.bundle
   if stats.dropped_tokens:
     which, trained = ('first', bundle.targets_length) if bundle.continues else ('last', bundle.inputs_length)
@@ -69,8 +73,10 @@ def _note_limits(decoder: Decoder, stats: Stats, config: DecodeConfig, name: str
       file=sys.stderr,
     )
   taken = stats.steps if config.beams > 1 else stats.tokens
-  if config.max_tokens is not None and stats.room < config.max_tokens and taken == stats.room:
+  ends_early = config.max_tokens is not None and stats.room < config.max_tokens and taken == stats.room
+  if ends_early:
     print(f'note: {name}the text ends after {stats.room} tokens; the model has no more positions', file=sys.stderr)
+  return ends_early
 
 
 def _tell_stats(stats: Stats, first_at: float | None) -> None:

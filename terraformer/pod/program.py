@@ -1,6 +1,8 @@
 """Compiles the training step of a configuration for a slice of TPUs, without having one."""
 
 import dataclasses
+import importlib.util
+import re
 import time
 
 import jax
@@ -21,6 +23,8 @@ from terraformer.training.optimizer import make_optimizer, make_schedule
 from terraformer.training.sharding import AXES, AXIS_TYPES, batch_sharding, mesh_shape, replicated, require_divisible
 from terraformer.training.state import abstract_state, step_options
 from terraformer.training.step import make_train_step
+
+_SLICE = re.compile('[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){0,2}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +93,29 @@ class CompiledStep:
     return self.dense_flops / (self.step_seconds * self.n_devices * self.chip.flops)
 
 
+def find_slice(topology: str) -> tuple[Chip, list[jax.Device]]:
+  """Returns the chip and the devices of a topology, such as `v5e:4x4`.
+
+  Raises:
+    UserError: if there is no such chip or slice, or libtpu is not installed or used by another process.
+  """
+  name, _, size = topology.partition(':')
+  chip = CHIPS.get(name)
+  if chip is None:
+    raise UserError(f'--topology {topology}: unknown chip; use one of {", ".join(CHIPS)}, as in v5e:4x4')
+  if not _SLICE.fullmatch(size):
+    raise UserError(f'--topology {topology}: expected CHIP:SLICE, as in v5e:4x4')
+  if importlib.util.find_spec('libtpu') is None:
+    raise UserError("`compile` needs libtpu, which is not installed; pip install '.[tpu]'")
+  try:
+    return chip, topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
+  except Exception as error:  # libtpu may raise any type
+    found = first_line(error)
+    if 'lockfile' in found:
+      raise UserError('another process uses libtpu; wait for it') from error
+    raise UserError(f'--topology {topology}: libtpu knows no slice {size} of {name} ({found})') from error
+
+
 def compile_step(run: RunConfig, topology: str) -> CompiledStep:
   """Compiles the full training step: forward pass, backward pass and optimizer.
 
@@ -100,14 +127,7 @@ def compile_step(run: RunConfig, topology: str) -> CompiledStep:
     UserError: if the chip or slice does not exist, the mesh or the batch does not fit it, or libtpu is not installed.
   """
   run.require_source()
-  chip = CHIPS.get(topology.split(':')[0])
-  if chip is None:
-    raise UserError(f'--topology {topology}: unknown chip; use one of {", ".join(CHIPS)}, as in v5e:4x4')
-  try:
-    devices = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
-  except Exception as error:  # libtpu may raise any type
-    found = first_line(error)
-    raise UserError(f'--topology {topology}: libtpu is not installed, or does not know this slice: {found}') from error
+  chip, devices = find_slice(topology)
   shape = mesh_shape(run.train.mesh, len(devices))
   mesh = Mesh(np.array(devices).reshape(shape), AXES, axis_types=AXIS_TYPES)
   require_divisible(run.train, mesh)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from terraformer.config import UserError
+from terraformer.config.words import flag
 from terraformer.training import checkpoint, hosts
 from terraformer.training.manifest import DamagedError, verify
 from terraformer.training.state import State
@@ -37,7 +38,10 @@ def require_best(workdir: Path) -> int:
   """
   step = best_step(workdir)
   if step is None:
-    raise UserError(f'{folder(workdir)}: there is no best checkpoint; train with CheckpointConfig.best = True')
+    raise UserError(
+      f'{workdir} has no best checkpoint; leave out --best to use the newest, or train more steps with '
+      + flag('CheckpointConfig.best', 'True')
+    )
   return step
 
 

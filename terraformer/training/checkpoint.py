@@ -22,6 +22,7 @@ import tensorstore
 
 from terraformer import paths
 from terraformer.config import RunConfig, UserError, first_line, from_dict, migrations
+from terraformer.config.words import newer
 from terraformer.files import UnwritableError, rename_to_free, writing
 from terraformer.models.make import abstract_model
 from terraformer.models.parameters import Params, describe, flatten, split_module, unflatten
@@ -59,19 +60,19 @@ def latest_step(workdir: Path, older_if_damaged: bool = True, before: int | None
     DamagedError: if the newest step is damaged and `older_if_damaged` is false, or all steps are damaged.
   """
   damage = None
-  for step in steps(workdir):
-    if before is not None and step >= before:
-      continue
+  found = [step for step in steps(workdir) if before is None or step < before]
+  for step in found:
     try:
       verify(folder(workdir) / str(step))
       return step
     except DamagedError as error:
       if not older_if_damaged:
         raise
-      print(f'{error}; looking for an older checkpoint', file=sys.stderr)
       damage = damage or error
+      if step != found[-1]:
+        print(f'{error}; looking for an older checkpoint', file=sys.stderr)
   if damage is not None:
-    raise damage
+    raise DamagedError(f'{damage}; {"no older one is intact" if found[1:] else "there is no older one"}') from damage
   return None
 
 
@@ -120,6 +121,8 @@ def read_run(workdir: Path, step: int) -> tuple[RunConfig, dict[str, Any]]:
   except (ValueError, OSError) as error:
     raise UserError(f'{path}: not a valid description of a run: {error}') from error
   found = stored.get('format') if isinstance(stored, dict) else None
+  if isinstance(found, int) and found > FORMAT:
+    raise UserError(newer(path, 'checkpoint format', FORMAT, found))
   if found not in _READ:
     raise UserError(f'{path}: expected a checkpoint of format {FORMAT}, found {found}')
   missing = sorted({'config', 'gin', 'data_fingerprint', 'vocabulary'} - stored.keys())

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from terraformer import tpu
-from terraformer.config import UserError
+from terraformer.config import UserError, words
 from terraformer.files import NO_ROOM, UnwritableError
 
 _FAILED = -1
@@ -59,7 +59,9 @@ def connect(
   given = {'--coordinator_address': coordinator, '--num_processes': processes, '--process_id': process}
   missing = [name for name, value in given.items() if value is None]
   if 0 < len(missing) < len(given):
-    raise UserError(f'{missing[0]}: expected together with {", ".join(given.keys() - set(missing))}; add it')
+    named = words.any_of([name for name in given if name not in missing], 'and')
+    add = 'it' if len(missing) == 1 else 'them'
+    raise UserError(f'{words.any_of(missing, "and")}: expected together with {named}; add {add}')
   if not missing and process >= processes:
     raise UserError(f'--process_id: expected less than --num_processes ({processes}), found {process}')
   if not missing and not _has_port(coordinator):

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 
 from terraformer.config import InitFromConfig, UserError
+from terraformer.config.words import flag
 from terraformer.layers.parameter import ModelFacts
 from terraformer.models.parameters import Params, describe, flatten, unflatten
 from terraformer.training import checkpoint, hosts
@@ -77,14 +78,14 @@ def take_parameters(
   left_over |= {name for name in fresh if name in stored}
   if tokens != tokenizer and not any(facts[name].group == 'embedding' for name in fresh):
     raise UserError(
-      f'{source}: expected the vocabulary of this run ({tokenizer[:12]}), found {tokens[:12]}; add '
-      "'embedding.*' and 'output.*' to InitFromConfig.fresh to initialize them randomly"
+      f'{source}: expected the vocabulary of this run ({tokenizer[:12]}), found {tokens[:12]}; initialize what depends '
+      f'on it randomly with {_flag("fresh", *config.fresh, "embedding.*", "output.*")}'
     )
   for name, array in wanted.items():
     if name not in fresh and describe(stored.get(name)) != describe(array):
       raise UserError(
         f'{source}: expected {name} of {describe(array)}, found {describe(stored.get(name))}; '
-        'add it to InitFromConfig.fresh to initialize it randomly'
+        f'initialize it randomly with {_flag("fresh", *config.fresh, name)}'
       )
     if name in left_over and name not in fresh:
       raise UserError(f'InitFromConfig.left_over: this model has the parameter {name}; remove it from the patterns')
@@ -92,7 +93,7 @@ def take_parameters(
     if name not in wanted and name not in left_over:
       raise UserError(
         f'{source}: this model has no parameter {name}, found {describe(stored[name])}; '
-        'add it to InitFromConfig.left_over to ignore it'
+        f'ignore it with {_flag("left_over", *config.left_over, name)}'
       )
   matched = {
     name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in wanted.items() if name not in fresh
@@ -107,6 +108,11 @@ def take_parameters(
     sum(wanted[name].size for name in fresh),
   )
   return unflatten(wanted | taken), report
+
+
+def _flag(field: str, *patterns: str) -> str:
+  """Returns the flag that adds a pattern to those that are given."""
+  return flag(f'InitFromConfig.{field}', repr(list(patterns)))
 
 
 def _matching(patterns: tuple[str, ...], names, field: str, where: str) -> set[str]:

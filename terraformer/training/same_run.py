@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from terraformer.config import RunConfig, UserError, differences
+from terraformer.config.words import flag
 from terraformer.data.batches import Prepared
 
 # Settings that may change on resume: the length of the run, its logging, checkpointing and failure settings, its paths,
@@ -41,11 +42,15 @@ def require_to_resume(
   if not stored['data_fingerprint']:
     raise UserError(
       f'{folder}: the parameters of this run were imported, and nothing in the folder can be resumed; train in another '
-      f'folder with InitFromConfig.workdir = {str(folder)!r}'
+      f'folder with {flag("TrainConfig.init_from", "@config.InitFromConfig()")} and '
+      + flag('InitFromConfig.workdir', repr(str(folder)))
     )
   located = tuple(f'data.source.{name}:' for name in run.data.source.located_by)
   if change := _first_change(stored_run, run, (*_FREE_WHEN_RESUMED, *located)):
-    raise UserError(f'{folder}: expected the configuration of the run that it holds, found {change}')
+    setting, old, new = change
+    raise UserError(
+      f'{folder} was started with {setting} = {old}, not {new}; leave out the change or give a new --workdir'
+    )
   if not _has_data(stored, data):
     raise UserError(
       f'{folder}: expected the data of the run ({stored["data_fingerprint"][:12]}), found {data.fingerprint[:12]}'
@@ -57,12 +62,13 @@ def require_to_evaluate(
 ) -> None:
   """Raises UserError if a run would be evaluated as another model or on other data; arguments as above."""
   if change := _first_change(stored_run, run, _FREE_WHEN_EVALUATED):
-    raise UserError(f'{folder}: expected the model of the run, found {change.removeprefix("model.")}')
+    setting, old, new = change
+    raise UserError(f'{folder} was trained with {setting} = {old}, not {new}; leave out the change')
   if not stored['data_fingerprint']:  # of parameters that were imported, with any data of their vocabulary
     if stored['vocabulary']['fingerprint'] != data.tokenizer.fingerprint:
       raise UserError(
         f'{run.data.directory}: the data were prepared with another vocabulary than that of the run; prepare them with '
-        f'TokenizerConfig.path = {str(Path(folder) / "vocabulary.model")!r}'
+        + flag('TokenizerConfig.path', repr(str(Path(folder) / 'vocabulary.model')))
       )
   elif not _has_data(stored, data):
     raise UserError(
@@ -74,11 +80,12 @@ def require_to_evaluate(
 def require_to_export(folder: str, stored_run: RunConfig, run: RunConfig) -> None:
   """Raises UserError if a run would be exported with another configuration, which a bundle cannot store."""
   if change := _first_change(stored_run, run, ()):
-    raise UserError(f'{folder}: expected the configuration of the run, found {change}')
+    setting, old, new = change
+    raise UserError(f'{folder} was trained with {setting} = {old}, not {new}; leave out the change')
 
 
-def _first_change(stored: RunConfig, given: RunConfig, free: tuple[str, ...]) -> str | None:
-  return next((change for change in differences(stored, given) if not change.startswith(free)), None)
+def _first_change(stored: RunConfig, given: RunConfig, free: tuple[str, ...]) -> tuple[str, str, str] | None:
+  return next((change for change in differences(stored, given) if not f'{change[0]}:'.startswith(free)), None)
 
 
 def _has_data(stored: dict[str, Any], data: Prepared) -> bool:

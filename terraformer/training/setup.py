@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from terraformer.config import RunConfig, UserError, to_dict
+from terraformer.config.words import flag
 from terraformer.data import report
 from terraformer.data.batches import Prepared, open_prepared
 from terraformer.data.child import ensure_prepared
@@ -78,8 +79,8 @@ def open_data(run: RunConfig, show_progress: bool) -> Prepared:
     )
   if (run.train.eval_every or run.train.sample_every) and not data.size('validation'):
     raise UserError(
-      f'task {run.data.task}: there are no validation examples for evaluation and samples; '
-      'set TrainConfig.eval_every and sample_every to 0'
+      f'task {run.data.task}: there are no validation examples for evaluation and samples; turn these off with '
+      f'{flag("TrainConfig.eval_every", "0")} and {flag("TrainConfig.sample_every", "0")}'
     )
   return data
 

@@ -1,10 +1,12 @@
 """The bench of decoding on a model that is small enough to count."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from terraformer.bench import decode
-from terraformer.bench.chart import draw_chart
+from terraformer.bench.chart import draw_chart, require_writable
 from terraformer.bench.decode import as_table, bench_decode, variants_of
 from terraformer.bench.machine import bytes_of, random_pool
 from terraformer.config import (
@@ -52,6 +54,22 @@ def test_every_variant_is_measured_and_described(results, tmp_path):
   assert 'a slice: 1 of 2 decoder layers' in as_table(results)
   draw_chart(results, tmp_path / 'chart.png')
   assert (tmp_path / 'chart.png').stat().st_size > 1000
+
+
+@pytest.mark.parametrize('name', ['/proc/x.png', '/nonexistent/x.png', '/tmp'])
+def test_a_chart_that_cannot_be_written_is_refused_before_measuring(name):
+  with pytest.raises(UserError, match=f'cannot write {name}: '):
+    require_writable(Path(name))
+
+
+def test_a_chart_that_can_be_written_leaves_nothing_before(tmp_path):
+  require_writable(tmp_path / 'x.png')
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_slice_larger_than_the_model_is_refused():
+  with pytest.raises(UserError, match='--layers: expected at most 2 decoder layers, .*, found 9'):
+    next(bench_decode(CONFIG, layers=(9, 9)))
 
 
 def test_bytes_are_those_of_the_parameters_read_and_of_the_keys_and_values(results):

@@ -274,10 +274,13 @@ def _shorten(name, size):
     (lambda folder: (folder / store.MANIFEST).unlink(), 'found a folder without manifest.json'),
     (_shorten('manifest.json', 50), 'manifest.json: not a valid manifest of prepared data; prepare it again'),
     (_edit(extra=1), 'the manifest has missing or unknown entries'),
-    (_edit(format=99), 'expected prepared data of format 7, found format 99; prepare it again'),
+    (
+      _edit(format=99),
+      'expected at most prepared data of format 7, found 99, which a newer version wrote; update terraformer',
+    ),
     (_shorten('train-*', 1000), 'array_record: expected [0-9]+ bytes, found 1000 bytes'),
     (lambda folder: next(folder.glob('test-*')).unlink(), 'found no such file'),
-    (_shorten('vocabulary.model', 1000), 'vocabulary.model: expected'),
+    (_shorten('vocabulary.model', 1000), 'vocabulary.model is .*, not a sentencepiece model'),
     (_shorten('unigram_counts.npy', 100), 'does not match the checksum in the manifest; prepare'),
     (_edit(features=None), "expected list in the entry 'features', found None"),
     (_edit(tasks={'pairs': {}}), 'expected a rate, counts and an objective of every task, found'),
@@ -334,7 +337,10 @@ def test_damaged_data_is_refused_in_a_sentence(config, change, expected, tmp_pat
 
 
 def test_missing_data_is_refused(config):
-  with pytest.raises(UserError, match='expected the prepared data of nothing, found no such folder'):
+  with pytest.raises(
+    UserError,
+    match='expected the prepared data of nothing, found no such folder; prepare them with `terraformer prepare`',
+  ):
     batches.open_prepared(dataclasses.replace(config, name='nothing'))
 
 

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import threading
+import time
 
 import fsspec
 import pytest
@@ -226,7 +227,8 @@ def test_a_file_of_a_host_is_downloaded_and_gone_on_with(server, cache):
 def test_a_host_that_has_no_such_file_or_does_not_answer_is_named(server, path):
   pytest.importorskip('aiohttp')
   address = f'{server.address}{path}' if path else 'http://127.0.0.1:1/x'
-  with pytest.raises(UserError, match='there is no such file' if path else 'cannot be reached'):
+  sentence = 'there is no such file' if path else 'cannot be reached .*; check it and the network$'
+  with pytest.raises(UserError, match=sentence):
     local_copy(address)
 
 
@@ -248,6 +250,13 @@ def test_a_host_without_a_file_that_is_needed_is_named_and_asked_again(server, n
     with pytest.raises(UserError, match=says):
       local_copy(f'{server.address}/folder', ('b.txt', needed), needed=(needed,))
     assert server.asked
+
+
+def test_what_takes_long_is_told(monkeypatch, capsys):
+  monkeypatch.setattr(downloads, '_PATIENCE', 0.01)
+  with downloads._reaching('gs://bucket/a'):
+    time.sleep(0.2)
+  assert capsys.readouterr().err == 'reading from gs://bucket/a ...\n'
 
 
 # --- A stand-in of the hub's API -------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 import json
 import shutil
+import types
 
 import pytest
 
-from terraformer.config import LocalFilesConfig, UserError, differences
+from terraformer.config import DataConfig, LocalFilesConfig, UserError, differences
+from terraformer.data import store
 from terraformer.data.local_files import local_files, source_paths
 
 
@@ -114,8 +116,14 @@ def test_what_is_held_out_does_not_depend_on_order_and_keeps_copies_together(wri
     ('a.txt', b'', 'a.txt: the text is empty'),
     ('a.txt', b'caf\xe9 x', 'expected UTF-8, found the byte 0xe9 at offset 3'),
     ('a.csv', 'x', 'expected a .txt or .jsonl file, found .csv'),
-    ('a.jsonl', '{"inputs": "a", "targets": "b"}\n{"inputs": }', 'line 2: expected a JSON object'),
+    ('a.jsonl', '{"inputs": "a", "targets": "b"}\n{"inputs": }', 'line 2 is not valid JSON at character'),
     ('a.jsonl', '{"inputs": "a\\ud800", "targets": "b"}', 'line 1: .* found half a surrogate pair'),
+    ('a.jsonl', ' \n', 'a.jsonl has no lines'),
+    (
+      'a.jsonl',
+      '{"targets": "b"}',
+      "'inputs', found .*; name yours with .*config.LocalFilesConfig.inputs_field = 'NAME'",
+    ),
     ('a.jsonl', '[1]', 'line 1: expected a JSON object, found list'),
     ('a.jsonl', '[\n {}]', 'line 1: expected a JSON object, found the start of a list'),
     ('a.jsonl', json.dumps({'text': 'a', 'targets': 'b'}), "expected the field 'inputs', found the fields .*'text'"),
@@ -129,8 +137,18 @@ def test_a_bad_file_is_named(write, name, content, expected):
   assert path in str(caught.value) and '\n' not in str(caught.value)
 
 
+def test_forgotten_files_are_told_of_before_other_data_in_the_folder():
+  prepared = DataConfig(LocalFilesConfig(('a.jsonl',)))
+  manifest = types.SimpleNamespace(config=prepared, is_text=False, objectives=[None], packed={})
+  with pytest.raises(UserError, match='^LocalFilesConfig.train is empty; name your'):
+    store._require_same(manifest, DataConfig(LocalFilesConfig()), 'folder')
+  words = r"data.source.train = \('a.jsonl',\), not \('b.jsonl',\); choose another directory \(--gin.*\), or remove"
+  with pytest.raises(UserError, match=words):
+    store._require_same(manifest, DataConfig(LocalFilesConfig(('b.jsonl',))), 'folder')
+
+
 def test_missing_and_mixed_files(write, tmp_path):
-  with pytest.raises(UserError, match='LocalFilesConfig.train is empty; set it to paths'):
+  with pytest.raises(UserError, match='LocalFilesConfig.train is empty; name your .* with --gin_bindings='):
     local_files(LocalFilesConfig())
   with pytest.raises(UserError, match='no file matches .*nowhere'):
     local_files(LocalFilesConfig((str(tmp_path / 'nowhere*.txt'),)))

@@ -164,7 +164,7 @@ def test_a_column_alone_makes_running_text_and_may_be_empty(folder):
 def test_a_row_that_is_none_is_named_whatever_the_part(folder):
   config = folder('train.jsonl', [*map(json.dumps, ROWS[:5]), '{"inputs": }'])
   files = local_folder.files_of(config).of_split['train']
-  with pytest.raises(UserError, match='train.jsonl, line 6: expected a JSON object, found'):
+  with pytest.raises(UserError, match='train.jsonl, line 6 is not valid JSON at character'):
     list(local_folder.read(config, files, 1, 2))
   assert len(list(local_folder.read(config, files, 0, 2))) == 3
 

@@ -69,7 +69,7 @@ def test_data_are_those_that_were_prepared_however_their_files_are_named(really_
   files = LocalFilesConfig((name.format(folder),))
   config = DataConfig(files, str(folder / 'a'), tokenizer=SMALL)
   assert child.ensure_prepared(config).examples['validation'] == 10
-  with pytest.raises(UserError, match="source.train: .* -> \\('text.txt',\\)"):
+  with pytest.raises(UserError, match="data.source.train = .*, not \\('text.txt',\\)"):
     child.ensure_prepared(dataclasses.replace(config, source=LocalFilesConfig(('text.txt',))))
 
 
@@ -168,7 +168,7 @@ def test_running_text_of_a_mixture_is_corrupted_when_it_is_read(really_prepared)
     'DataConfig.packing: running text can be packed only with the objective LMConfig, found SpanCorruptionConfig'
   )
   assert said['long spans'] == 'TokenizerConfig.sentinels: expected one per span (22), found 20'
-  with pytest.raises(UserError, match='DataConfig.inputs_length: 32 -> 64'):
+  with pytest.raises(UserError, match='prepared with data.inputs_length = 32, not 64; choose another'):
     batches.open_prepared(dataclasses.replace(config, inputs_length=64, targets_length=20))
 
 
@@ -203,15 +203,15 @@ def test_lengths_of_pairs_may_change_but_nothing_else(fake_prepared):
     config, inputs_length=9, targets_length=99, directory=f'{config.directory}/../' + Path(config.directory).name
   )
   assert prepare.prepare(longer, show_progress=False).examples['train'] == 40
-  with pytest.raises(UserError, match='DataConfig.max_examples: 0 -> 3'):
+  with pytest.raises(UserError, match='prepared with data.max_examples = 0, not 3; choose another'):
     prepare.prepare(dataclasses.replace(config, max_examples=3))
-  with pytest.raises(UserError, match='DataConfig.tokenizer.size: 8192 -> 450'):
+  with pytest.raises(UserError, match='prepared with data.tokenizer.size = 8192, not 450; choose another'):
     child.ensure_prepared(dataclasses.replace(config, tokenizer=TokenizerConfig(size=450)))
 
 
 def test_lengths_of_text_may_not_change(fake_prepared):
   config = fake_prepared('text', has_inputs=False)
-  with pytest.raises(UserError, match='DataConfig.inputs_length: 128 -> 64'):
+  with pytest.raises(UserError, match='prepared with data.inputs_length = 128, not 64; choose another'):
     prepare.prepare(dataclasses.replace(config, inputs_length=64))
 
 

@@ -350,7 +350,7 @@ def test_objectives_of_the_same_windows_may_be_exchanged(real):
   config = real[0]['c4_span_corruption']
   wider = DataConfig(**{f: getattr(config, f) for f in config.__dataclass_fields__} | {'targets_length': 60})
   assert batches.open_prepared(wider).train_batches(2, 0).batch(0)['targets'].shape == (2, 60)
-  with pytest.raises(config_lib.UserError, match='DataConfig.inputs_length: 64 -> 0'):
+  with pytest.raises(config_lib.UserError, match='prepared with data.inputs_length = 64, not 0'):
     batches.open_prepared(
       DataConfig(
         **{f: getattr(config, f) for f in config.__dataclass_fields__} | {'inputs_length': 0, 'objective': LMConfig()}

@@ -150,16 +150,20 @@ def flip_weights(path):
   ('damage', 'message'),
   [
     (break_format, 'expected bundle format 5 or 4, found 1'),
+    (
+      lambda path: change_config(path, format=9),
+      'config.json: expected at most bundle format 5, found 9, which a newer version wrote; update terraformer',
+    ),
     (break_json, 'config.json is not valid JSON'),
     (lose_field, "config.json: the field 'vocabulary' is missing"),
     (foreign_config, 'config.json has no format number; it does not belong to a bundle'),
     (unknown_field, "TerraformerConfig has no field 'n_experts'; its fields are .*"),
     (lose_weights, 'model.safetensors is missing; export the bundle again'),
-    (cut_weights, r'model.safetensors: expected [\d,]+ bytes up to the end of the tensor \S+, found'),
+    (cut_weights, r'model.safetensors is cut off before the end of the tensor \S+ .*; copy or export the bundle again'),
     (flip_weights, r'model.safetensors: the tensor \S+ does not match its checksum'),
     (other_shape, r'model.safetensors: expected the tensor norm.scale_D of float32\[16\], found float32\[15\]'),
     (extra_tensor, 'model.safetensors has the tensor adapter, which the model in config.json does not have'),
-    (other_vocabulary, 'vocabulary.model: expected a sentencepiece model'),
+    (other_vocabulary, 'vocabulary.model is not a sentencepiece model'),
   ],
 )
 def test_a_damaged_bundle_is_named(bundle_copy, damage, message):
@@ -219,13 +223,22 @@ def test_layers_that_the_weights_cannot_have_are_refused_at_once(bundle_copy, fi
     open_bundle(bundle_copy)
 
 
+RUN = 'is a run, not a bundle; first: terraformer export --workdir=.*run --output=BUNDLE$'
+
+
 @pytest.mark.parametrize(
   ('name', 'problem'),
-  [('nowhere', 'does not exist'), ('file', 'is a file'), ('empty', 'is not a bundle: it has no config.json')],
+  [
+    ('nowhere', 'does not exist'),
+    ('file', 'is a file'),
+    ('empty', 'is not a bundle: it has no config.json'),
+    ('run', RUN),
+  ],
 )
 def test_what_is_not_a_bundle_is_named(tmp_path, name, problem):
   (tmp_path / 'file').write_text('x')
   (tmp_path / 'empty').mkdir()
+  (tmp_path / 'run' / 'checkpoints').mkdir(parents=True)
   with pytest.raises(UserError, match=f'{name} {problem}'):
     open_bundle(tmp_path / name)
 

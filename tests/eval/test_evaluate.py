@@ -40,7 +40,7 @@ def test_another_model_is_refused_though_its_shapes_are_the_same(finished_run):
   run, _ = checkpoint.read_run(finished_run, 24)
   encoder = dataclasses.replace(run.model.encoder, n_heads=4)
   model = dataclasses.replace(run.model, encoder=encoder)
-  with pytest.raises(UserError, match='expected the model of the run, found encoder.n_heads: 2 -> 4'):
+  with pytest.raises(UserError, match='was trained with model.encoder.n_heads = 2, not 4; leave out the change'):
     evaluate(finished_run, run=dataclasses.replace(run, model=model), show_progress=False)
 
 

@@ -6,6 +6,8 @@ import json
 import pytest
 
 from terraformer.cli import main
+from terraformer.config import UserError
+from terraformer.pod import program
 
 SMALL = {
   'TerraformerConfig.vocab_size': 512,
@@ -36,6 +38,28 @@ def test_a_small_step_compiles_for_four_chips(terraformer):
   assert result['flops'] > 0.5 * result['dense_flops']
   assert set(result['collective_bytes']) & {'all-gather', 'reduce-scatter', 'all-reduce'}
   assert result['roofline_step_s'] == max(result['seconds'].values())
+
+
+@pytest.mark.parametrize(
+  ('libtpu_says', 'sentence'),
+  [
+    (None, "`compile` needs libtpu, which is not installed; pip install '.[tpu]'"),
+    (
+      'ABORTED: Internal error when accessing libtpu multi-process lockfile.',
+      'another process uses libtpu; wait for it',
+    ),
+    ('INVALID_ARGUMENT: not divisible', '--topology v5e:3x5: libtpu knows no slice 3x5 of v5e (INVALID_ARGUMENT: not'),
+  ],
+)
+def test_why_there_is_no_such_slice_is_told_apart(monkeypatch, libtpu_says, sentence):
+  def refuse(**_):
+    raise RuntimeError(libtpu_says)
+
+  monkeypatch.setattr(program.importlib.util, 'find_spec', lambda name: libtpu_says and name)
+  monkeypatch.setattr(program.topologies, 'get_topology_desc', refuse)
+  with pytest.raises(UserError) as told:
+    program.find_slice('v5e:3x5')
+  assert str(told.value).startswith(sentence)
 
 
 def test_a_chip_that_does_not_exist_is_refused(capsys):

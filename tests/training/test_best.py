@@ -67,10 +67,12 @@ def test_a_resumed_run_does_not_replace_it_by_a_worse_one(finished_run, tmp_path
 
 
 def test_where_none_is_kept_it_is_said(tmp_path):
-  with pytest.raises(UserError, match='best: there is no best checkpoint; train with CheckpointConfig.best = True'):
+  with pytest.raises(
+    UserError, match='has no best checkpoint; leave out --best .* --gin_bindings=.config.CheckpointConfig.best = True'
+  ):
     best.require_best(tmp_path)
 
 
 def test_without_evaluations_there_is_no_best():
-  with pytest.raises(UserError, match='CheckpointConfig.best needs evaluations; set TrainConfig.eval_every'):
+  with pytest.raises(UserError, match='CheckpointConfig.best needs evaluations; turn them on with .*eval_every = 200'):
     TrainConfig(eval_every=0, checkpoints=CheckpointConfig(best=True))

@@ -106,8 +106,17 @@ def test_damage_is_named_and_an_older_step_is_used(run_copy, damage, capsys):
 def test_where_no_step_is_whole_the_newest_is_named(run_copy):
   for step in checkpoint.steps(run_copy):
     (checkpoint.folder(run_copy) / str(step) / NAME).unlink()
-  with pytest.raises(DamagedError, match=f'24: the checkpoint has no {NAME}'):
+  with pytest.raises(DamagedError, match=f'24: the checkpoint has no {NAME}; no older one is intact'):
     checkpoint.latest_step(run_copy)
+
+
+def test_where_the_only_step_is_damaged_nothing_older_is_looked_for(run_copy, capsys):
+  for step in (20, 16):
+    shutil.rmtree(checkpoint.folder(run_copy) / str(step))
+  (newest(run_copy) / NAME).unlink()
+  with pytest.raises(DamagedError, match=f'24: the checkpoint has no {NAME}; there is no older one$'):
+    checkpoint.latest_step(run_copy)
+  assert not capsys.readouterr().err
 
 
 def test_a_damaged_run_goes_on_from_the_step_before_by_itself(terraformer, gin_file, finished_run, run_copy):
@@ -154,7 +163,9 @@ def test_a_state_comes_back_and_one_of_another_shape_name_or_type_is_named(tmp_p
 def test_another_format_is_named(run_copy):
   path = checkpoint.folder(run_copy) / '24' / 'run' / 'metadata'
   path.write_text(json.dumps(json.loads(path.read_text()) | {'format': 99}))
-  with pytest.raises(UserError, match='expected a checkpoint of format 6, found 99'):
+  with pytest.raises(
+    UserError, match='expected at most checkpoint format 6, found 99, which a newer version wrote; update terraformer'
+  ):
     checkpoint.read_run(run_copy, 24)
 
 

@@ -133,4 +133,4 @@ def test_a_process_without_the_address_of_the_others_is_refused(terraformer, gin
   process = terraformer('train', f'--workdir={tmp_path}', f'--gin_file={gin_file}', '--num_processes=2')
   _, errors = process.communicate(timeout=60)
   assert process.returncode == 2
-  assert '--coordinator_address: expected together with --num_processes' in errors
+  assert '--coordinator_address and --process_id: expected together with --num_processes; add them' in errors
