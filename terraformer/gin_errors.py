@@ -93,8 +93,8 @@ def _unknown_module(name: str) -> str:
   if words.resembling(name, ['config']):
     return f'{name}: did you mean config?'
   return (
-    f'{name} is unknown; names of configurations start with config., and those of a module of your own need a gin file '
-    f'with the line: import {name}'
+    f'{name} is unknown; names of configurations start with config., and those of a module of your own need '
+    f'--module={name}, or a gin file with the line: import {name}'
   )
 
 
