@@ -163,8 +163,11 @@ def test_a_bundle_writes_the_same_texts(stored):
 
 
 def test_an_export_has_the_parameters_of_the_stored_bundle(stored):
-  export(RUN, Path('new'))
-  new, old = (flatten(open_bundle(path).weights) for path in (Path('new'), BUNDLE))
+  kept = open_bundle(BUNDLE)
+  # Bundles of format 4 have only rows in bfloat16.
+  has_rows_alone = json.loads((BUNDLE / 'config.json').read_text())['format'] == 4
+  export(RUN, Path('new'), 'float32' if has_rows_alone else kept.dtype)
+  new, old = flatten(open_bundle(Path('new')).weights), flatten(kept.weights)
   assert new.keys() == old.keys()
   for name, value in old.items():
     array = plain(value)
