@@ -134,10 +134,10 @@ def test_training_that_prepares_the_data_prints_what_packing_saves(fake_prepared
 def test_other_packs_than_those_of_the_config_are_refused(fake_prepared):
   alone, packed = (fake_prepared(packing=option, **LENGTHS) for option in (None, PackingConfig()))
   for config, changed, words in (
-    (alone, {'packing': PackingConfig()}, r'DataConfig.packing: None -> PackingConfig\(max_segments=0\)'),
-    (packed, {'packing': None}, r'DataConfig.packing: PackingConfig\(max_segments=0\) -> None'),
-    (packed, {'packing': PackingConfig(4)}, 'DataConfig.packing.max_segments: 0 -> 4'),
-    (packed, {'inputs_length': 80}, 'DataConfig.inputs_length: 170 -> 80'),
+    (alone, {'packing': PackingConfig()}, 'prepared with data.packing = None, not PackingConfig;'),
+    (packed, {'packing': None}, 'prepared with data.packing = PackingConfig, not None;'),
+    (packed, {'packing': PackingConfig(4)}, 'prepared with data.packing.max_segments = 0, not 4;'),
+    (packed, {'inputs_length': 80}, 'prepared with data.inputs_length = 170, not 80;'),
   ):
     with pytest.raises(UserError, match=words):
       batches.open_prepared(dataclasses.replace(config, **changed))
