@@ -1,7 +1,7 @@
 """The state of the native library, converted from the model's own decode state after the prompt.
 
 B batch, P slots of the model's cache, Q pages of 64 slots, C positions that a convolution sees, H heads, K head
-width.
+width, R rounds, N buckets, S slots per bucket.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from terraformer.decode.native.description import Description
 from terraformer.models.base import DecodeState
 from terraformer.native import layout
 from terraformer.ops.kv_cache import COLUMNS
+from terraformer.ops.recent_keys import RecentKeys
 
 
 @jax.tree_util.register_dataclass
@@ -23,16 +24,20 @@ class NativeState:
   """The state that the library keeps between two tokens; each text has its own number of positions.
 
   Attributes:
+    number: the library's number of the model that the state is for.
     pages: keys and values, uint8, Q x B x bytes.
     state: histories and recurrences, float32, B x numbers.
+    tables: recent positions in the buckets of hashed attention, int32, B x numbers.
     memory: keys and values of the source, in the form of `pages`.
     length_B: number of filled positions of each text in `pages`.
     memory_length_B: number of filled positions of each text in `memory`.
     position_B: number of positions read so far, as the decoder counts them.
   """
 
+  number: jax.Array
   pages: jax.Array
   state: jax.Array
+  tables: jax.Array
   memory: jax.Array
   length_B: jax.Array
   memory_length_B: jax.Array
@@ -46,15 +51,17 @@ class NativeState:
   def take(self, row_W: jax.Array) -> 'NativeState':
     """Returns the state of the given batch rows, in their order."""
     paged = {name: jnp.take(getattr(self, name), row_W, axis=1) for name in ('pages', 'memory')}
-    rest = {name: getattr(self, name)[row_W] for name in ('state', 'length_B', 'memory_length_B', 'position_B')}
-    return NativeState(**paged, **rest)
+    names = ('state', 'tables', 'length_B', 'memory_length_B', 'position_B')
+    return dataclasses.replace(self, **paged, **{name: getattr(self, name)[row_W] for name in names})
 
 
-def native_state(description: Description, prompt: DecodeState) -> NativeState:
-  """Returns the native state for the model's own state after a prompt."""
+def native_state(description: Description, number: int, prompt: DecodeState) -> NativeState:
+  """Returns the native state for the model's own state after a prompt; `number` is the library's of the model."""
   caches, length_B = prompt.layers, prompt.filled.prompt_B
   batch = len(length_B)
   pages = [(kept.at, _pages(description, *_keys_and_values(kept.get(caches), batch))) for kept in description.keys]
+  for kept in description.rows_of_keys:
+    pages.append((kept.at, _pages(description, *_keys_and_values(kept.get(caches), batch), in_rows=True)))
   memory, memory_length_B = [], jnp.zeros_like(length_B)
   for kept in description.memories:
     cache = kept.get(caches)
@@ -66,9 +73,12 @@ def native_state(description: Description, prompt: DecodeState) -> NativeState:
   plan = description.plan
   histories = [(kept.at, _history(kept.get(caches), length_B)) for kept in description.histories]
   states = [(kept.at, kept.get(caches)) for kept in description.states]
+  tables = [(kept.at, _table(kept.get(caches))) for kept in description.tables]
   return NativeState(
+    jnp.int32(number),
     _joined(pages, (0, batch), plan.page_bytes, jnp.uint8),
     _joined(histories + states, (batch,), plan.state_numbers, jnp.float32),
+    _joined(tables, (batch,), plan.table_numbers, jnp.int32),
     _joined(memory, (0, batch), plan.memory_page_bytes, jnp.uint8),
     length_B.astype(jnp.int32),
     memory_length_B,
@@ -102,8 +112,9 @@ def _keys_and_values(kv: Any, batch: int) -> tuple[jax.Array, jax.Array]:
   return k_GxPxK.reshape(batch, -1, capacity, width), kv.v_GxPxK.reshape(batch, -1, capacity, width)
 
 
-def _pages(description: Description, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array) -> jax.Array:
-  """Returns a layer's pages, uint8, Q x B x bytes: keys as packed matrices of 64 outputs, values of 64 inputs."""
+def _pages(description: Description, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array, in_rows: bool = False) -> jax.Array:
+  """Returns a layer's pages, uint8, Q x B x bytes: keys as packed matrices of 64 outputs and values of 64 inputs, or
+  rows of both for hashed attention."""
   kind = description.types.cache
   batch, n_heads, n_places, width = k_BxHxPxK.shape
   padding = -n_places % layout.PAGE
@@ -118,7 +129,10 @@ def _pages(description: Description, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array)
   if kind == 'int8':
     (keys, key_scale), (values, value_scale) = _in_8_bits(keys), _in_8_bits(values)
     scales = [_bytes(key_scale), _bytes(value_scale)]
-  parts = [*scales, _packed(keys.swapaxes(-1, -2), kind), _packed(values, kind)]
+  if in_rows:
+    parts = [*scales, _rows(keys, kind), _rows(values, kind)]
+  else:
+    parts = [*scales, _packed(keys.swapaxes(-1, -2), kind), _packed(values, kind)]
   heads = jnp.concatenate(parts, axis=-1)
   return heads.reshape(n_pages, batch, -1)
 
@@ -139,9 +153,21 @@ def _packed(x: jax.Array, kind: str) -> jax.Array:
   return _bytes(x.reshape(*lead, -1))
 
 
+def _rows(x: jax.Array, kind: str) -> jax.Array:
+  """Returns matrices ...xKxN row by row, padded to whole panels, as bytes."""
+  x = jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, -x.shape[-1] % layout.PANEL),))
+  return _bytes(x.reshape(*x.shape[:-2], -1).astype(kind))
+
+
 def _bytes(x: jax.Array) -> jax.Array:
   raw = jax.lax.bitcast_convert_type(x, jnp.uint8)
   return raw if x.dtype.itemsize == 1 else raw.reshape(*x.shape[:-1], -1)
+
+
+def _table(recent: RecentKeys) -> jax.Array:
+  """Returns each bucket's count and its positions."""
+  rows_BxHxRxNxS = jnp.concatenate([recent.count_BxHxRxN[..., None], recent.position_BxHxRxNxS], axis=-1)
+  return rows_BxHxRxNxS.reshape(len(rows_BxHxRxNxS), -1)
 
 
 def _history(before_BxCxD: jax.Array, length_B: jax.Array) -> jax.Array:
