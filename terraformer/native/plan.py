@@ -128,10 +128,18 @@ class Plan:
     """Adds `size` float32 numbers."""
     return _put(self._vectors, name, Tensor((size,), lambda: np.ravel(numbers()).astype(np.float32, copy=False)))
 
-  def page(self, kind: str, n_heads: int, head_width: int, of_memory: bool = False, in_rows: bool = False) -> int:
-    """Reserves room for the heads of a layer in each page; returns its offset in bytes."""
+  def page(self, kind: str, n_heads: int, head_width: int, of_memory: bool = False, by_record: bool = False) -> int:
+    """Reserves room for the heads of a layer in each page; returns its offset in bytes.
+
+    Args:
+      kind: type of the numbers.
+      n_heads, head_width: the heads.
+      of_memory: whether the page is one of the memory.
+      by_record: whether positions are read one by one, by hashed attention.
+    """
     at = self.memory_page_bytes if of_memory else self.page_bytes
-    size = -(-n_heads * layout.head_bytes(kind, head_width, in_rows) // 64) * 64
+    head = layout.PAGE * layout.record_bytes(kind, head_width) if by_record else layout.head_bytes(kind, head_width)
+    size = -(-n_heads * head // 64) * 64
     if of_memory:
       self.memory_page_bytes += size
     else:

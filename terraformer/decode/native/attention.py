@@ -55,8 +55,8 @@ def _(layer: LSHAttention, to: Description, source: int, streams: Streams, of_ca
   n_heads, head_width = layer.head_shape
   q, _, v = project(layer.projection, to, source, lambda caches: of_caches(caches).projection)
   factors = layer.config.hashed_into(to.capacity)
-  at = to.plan.page(to.types.cache, n_heads, head_width, in_rows=bool(factors))
-  (to.rows_of_keys if factors else to.keys).append(Kept(at, lambda caches: of_caches(caches).kv))
+  at = to.plan.page(to.types.cache, n_heads, head_width, by_record=bool(factors))
+  (to.records if factors else to.keys).append(Kept(at, lambda caches: of_caches(caches).kv))
   columns = {'source': q, 'value': v, 'page_offset': at}
   if factors:
     columns |= _hash(to, layer, factors, lambda caches: of_caches(caches).recent)
@@ -74,7 +74,7 @@ def _hash(to: Description, layer: LSHAttention, factors: tuple[int, ...], of_cac
   name = f'directions of {config.seed}, {n_rounds}, {factors}'
 
   def directions():
-    return fixed_rotations(config.seed, n_heads, head_width, n_rounds, factors).transpose(0, 2, 3, 1)
+    return fixed_rotations(config.seed, n_heads, head_width, n_rounds, factors).transpose(0, 2, 1, 3)
 
   at = to.plan.table(n_heads * n_rounds * math.prod(factors) * (n_slots + 1))
   to.tables.append(Kept(at, of_caches))

@@ -109,7 +109,7 @@ class Description:
     layouts: layouts of the parameters that the plan reads, by name; a parameter stored in its layout is not copied.
     missing: layers that the library has no kernels for; the plan can only run if there are none.
     keys: the `KVCache`s of attention, in the pages.
-    rows_of_keys: the `KVCache`s of hashed attention, in the pages as rows.
+    records: the `KVCache`s of hashed attention, in the pages as records of positions.
     tables: the recent positions of hashed attention.
     memories: the caches of cross-attention, in the memory's pages.
     histories: earlier positions that convolutions read, BxCxD without the current one.
@@ -121,7 +121,7 @@ class Description:
     self.layouts: dict[str, Layout] = {}
     self.missing: list[str] = []
     self.keys: list[Kept] = []
-    self.rows_of_keys: list[Kept] = []
+    self.records: list[Kept] = []
     self.tables: list[Kept] = []
     self.memories: list[Kept] = []
     self.histories: list[Kept] = []

@@ -60,8 +60,8 @@ def native_state(description: Description, number: int, prompt: DecodeState) -> 
   caches, length_B = prompt.layers, prompt.filled.prompt_B
   batch = len(length_B)
   pages = [(kept.at, _pages(description, *_keys_and_values(kept.get(caches), batch))) for kept in description.keys]
-  for kept in description.rows_of_keys:
-    pages.append((kept.at, _pages(description, *_keys_and_values(kept.get(caches), batch), in_rows=True)))
+  for kept in description.records:
+    pages.append((kept.at, _records(description, *_keys_and_values(kept.get(caches), batch))))
   memory, memory_length_B = [], jnp.zeros_like(length_B)
   for kept in description.memories:
     cache = kept.get(caches)
@@ -112,29 +112,38 @@ def _keys_and_values(kv: Any, batch: int) -> tuple[jax.Array, jax.Array]:
   return k_GxPxK.reshape(batch, -1, capacity, width), kv.v_GxPxK.reshape(batch, -1, capacity, width)
 
 
-def _pages(description: Description, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array, in_rows: bool = False) -> jax.Array:
-  """Returns a layer's pages, uint8, Q x B x bytes: keys as packed matrices of 64 outputs and values of 64 inputs, or
-  rows of both for hashed attention."""
+def _pages(description: Description, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array) -> jax.Array:
+  """Returns a layer's pages, uint8, Q x B x bytes: keys as packed matrices of 64 outputs, values of 64 inputs."""
   kind = description.types.cache
-  batch, n_heads, n_places, width = k_BxHxPxK.shape
-  padding = -n_places % layout.PAGE
-  n_pages = (n_places + padding) // layout.PAGE
-
-  def in_pages(x_BxHxPxK):
-    x = jnp.pad(x_BxHxPxK.astype(jnp.float32), ((0, 0), (0, 0), (0, padding), (0, 0)))
-    return x.reshape(batch, n_heads, n_pages, layout.PAGE, width).transpose(2, 0, 1, 3, 4)  # QxBxHx64xK
-
-  keys, values = in_pages(k_BxHxPxK), in_pages(v_BxHxPxK)
-  scales = []
+  keys, values, scales = _in_pages(k_BxHxPxK), _in_pages(v_BxHxPxK), []
   if kind == 'int8':
     (keys, key_scale), (values, value_scale) = _in_8_bits(keys), _in_8_bits(values)
     scales = [_bytes(key_scale), _bytes(value_scale)]
-  if in_rows:
-    parts = [*scales, _rows(keys, kind), _rows(values, kind)]
-  else:
-    parts = [*scales, _packed(keys.swapaxes(-1, -2), kind), _packed(values, kind)]
-  heads = jnp.concatenate(parts, axis=-1)
-  return heads.reshape(n_pages, batch, -1)
+  heads = jnp.concatenate([*scales, _packed(keys.swapaxes(-1, -2), kind), _packed(values, kind)], axis=-1)
+  return heads.reshape(*heads.shape[:2], -1)
+
+
+def _records(description: Description, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array) -> jax.Array:
+  """Returns a layer's pages, uint8, Q x B x bytes: for each head and position its key, its value and their scales."""
+  kind = description.types.cache
+  keys, values, scales = _in_pages(k_BxHxPxK), _in_pages(v_BxHxPxK), []
+  if kind == 'int8':
+    (keys, key_scale), (values, value_scale) = _in_8_bits(keys), _in_8_bits(values)
+    scales = [_bytes(key_scale[..., None]), _bytes(value_scale[..., None])]
+  to_panels = ((0, 0),) * 4 + ((0, -keys.shape[-1] % layout.PANEL),)
+  parts = [*(_bytes(jnp.pad(x, to_panels).astype(kind)) for x in (keys, values)), *scales]
+  n_bytes = layout.record_bytes(kind, keys.shape[-1])
+  records = jnp.concatenate(parts, axis=-1)
+  records = jnp.pad(records, ((0, 0),) * 4 + ((0, n_bytes - records.shape[-1]),))
+  return records.reshape(*records.shape[:2], -1)
+
+
+def _in_pages(x_BxHxPxK: jax.Array) -> jax.Array:
+  """Returns positions in pages, QxBxHx64xK, float32; the last page is padded with zeros."""
+  batch, n_heads, n_places, width = x_BxHxPxK.shape
+  padding = -n_places % layout.PAGE
+  x = jnp.pad(x_BxHxPxK.astype(jnp.float32), ((0, 0), (0, 0), (0, padding), (0, 0)))
+  return x.reshape(batch, n_heads, -1, layout.PAGE, width).transpose(2, 0, 1, 3, 4)
 
 
 def _in_8_bits(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -151,12 +160,6 @@ def _packed(x: jax.Array, kind: str) -> jax.Array:
   order = (at + 2, at, at + 1, at + 3) if kind == 'float32' else (at + 2, at, at + 3, at + 1)
   x = x.transpose(*range(at), *order).astype(kind)
   return _bytes(x.reshape(*lead, -1))
-
-
-def _rows(x: jax.Array, kind: str) -> jax.Array:
-  """Returns matrices ...xKxN row by row, padded to whole panels, as bytes."""
-  x = jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, -x.shape[-1] % layout.PANEL),))
-  return _bytes(x.reshape(*x.shape[:-2], -1).astype(kind))
 
 
 def _bytes(x: jax.Array) -> jax.Array:

@@ -1,35 +1,31 @@
 // Attention of one position to the most recent positions in its buckets (Reformer, Kitaev et al., 2020).
 //
-// A page holds 64 positions of a text. For each head, it has the rows of their keys and of their values, which are read
-// one by one. For each head, round and bucket, the tables of a text hold the number of positions so far and `slots`
-// positions; number i of a bucket is in slot i mod `slots`.
+// A page holds 64 positions of a text. For each head, it has a record of each: the key, the value and, in int8, their
+// scales, side by side, since positions are read one by one. For each head, round and bucket, the tables of a text hold
+// the number of positions so far and `slots` positions; number i of a bucket is in slot i mod `slots`.
 #pragma once
 #include "attention.h"
 
 namespace native {
 namespace NATIVE_VARIANT {
 
-constexpr int64_t kRowsAhead = 8;  // rows that are prefetched before they are used
+constexpr int64_t kRecordsAhead = 12;  // records that are prefetched before they are used
 
 template <class T>
-struct RowsOfHead {
+struct Record {
   using Number = typename Stored<T>::Type;
   char* base;
   int64_t width;
 
-  int64_t stride() const { return round_up(width, kPanel); }
-  float* key_scales() const { return reinterpret_cast<float*>(base); }
-  float* value_scales() const { return key_scales() + kPage; }
-  Number* key(int64_t at) const {
-    return reinterpret_cast<Number*>(base + (sizeof(T) == 1 ? 2 * kPage * 4 : 0)) + at * stride();
-  }
-  Number* value(int64_t at) const { return key(kPage + at); }
-  float key_scale(int64_t at) const { return sizeof(T) == 1 ? key_scales()[at] : 1; }
-  float value_scale(int64_t at) const { return sizeof(T) == 1 ? value_scales()[at] : 1; }
+  Number* key() const { return reinterpret_cast<Number*>(base); }
+  Number* value() const { return key() + round_up(width, kPanel); }
+  float* scales() const { return reinterpret_cast<float*>(value() + round_up(width, kPanel)); }
+  float key_scale() const { return sizeof(T) == 1 ? scales()[0] : 1; }
+  float value_scale() const { return sizeof(T) == 1 ? scales()[1] : 1; }
 
-  void write(int64_t at, const float* k, const float* v) const {
-    rounded(k, sizeof(T) == 1 ? to_scale(k, key_scales() + at) : 1, key(at), width);
-    rounded(v, sizeof(T) == 1 ? to_scale(v, value_scales() + at) : 1, value(at), width);
+  void write(const float* k, const float* v) const {
+    rounded(k, sizeof(T) == 1 ? to_scale(k, scales()) : 1, key(), width);
+    rounded(v, sizeof(T) == 1 ? to_scale(v, scales() + 1) : 1, value(), width);
   }
   float to_scale(const float* x, float* scale) const {
     float top = largest_magnitude(x, width);
@@ -39,19 +35,23 @@ struct RowsOfHead {
 };
 
 // The bucket of a query in a round. Its digits are the nearest among the directions of each factor and their opposites;
-// the first factor is the least significant.
-INLINE int64_t bucket_of(const Operation& op, const float* q, const float* directions) {
-  int64_t bucket = 0, scale = 1;
+// the first factor is the least significant. `directions` has a row for each number of the query.
+INLINE int64_t bucket_of(const Operation& op, const float* q, const float* directions, float* near) {
+  int64_t n = op.n_directions(), bucket = 0, scale = 1;
+  for (int64_t i = 0; i < n; i++) near[i] = 0;
+  for (int64_t k = 0; k < op.head_width; k++) {
+    const float* row = directions + k * n;
+    add_rows<float, 1>(&row, q + k, near, n);
+  }
   for (int64_t f = 0; f < op.n_factors; f++) {
-    int64_t factor = op.factors[f], nearest = 0, farthest = 0;
-    float most = -__builtin_inff(), least = __builtin_inff();
-    for (int64_t i = 0; i < factor / 2; i++, directions += op.head_width) {
-      float x = dot(directions, q, op.head_width);
-      if (x > most) most = x, nearest = i;
-      if (x < least) least = x, farthest = i;
-    }
-    bucket += scale * (most >= -least ? nearest : farthest + factor / 2);
-    scale *= factor;
+    int64_t half = op.factors[f] / 2;
+    float most = largest(near, half);
+    int64_t nearest = place_of(near, most, half);
+    for (int64_t i = 0; i < half; i++) near[i] = -near[i];
+    float opposite = largest(near, half);
+    bucket += scale * (most >= opposite ? nearest : half + place_of(near, opposite, half));
+    scale *= op.factors[f];
+    near += half;
   }
   return bucket;
 }
@@ -76,29 +76,28 @@ INLINE void attend_hashed_head(const Step& step, const Operation& op, int64_t te
     return step.buffers[buffer].floats + text * step.buffers[buffer].numbers() + number * width;
   };
   const float *q = row(op.source), *v = row(op.value);
-  auto head = [&](int64_t position) {
-    int64_t page = position / kPage;
-    return RowsOfHead<T>{step.pages + (page * step.batch + text) * step.plan->page_bytes + op.page_offset +
-                             number * head_bytes_in_rows(op.cache_type, width),
-                         width};
+  int64_t record_size = record_bytes(op.cache_type, width), stride = step.batch * step.plan->page_bytes;
+  char* pages = step.pages + text * step.plan->page_bytes + op.page_offset + number * kPage * record_size;
+  auto record = [&](int64_t position) {
+    return Record<T>{pages + position / kPage * stride + position % kPage * record_size, width};
   };
   int64_t n = step.lengths[text], bucket_size = op.slots + 1, round_size = op.n_buckets() * bucket_size;
   int32_t* tables = step.tables + text * step.plan->table_numbers + op.table_offset + number * op.rounds * round_size;
   int32_t* seen = reinterpret_cast<int32_t*>(own.scores + round_up(op.rounds * op.slots, kPanel));
+  float* near = reinterpret_cast<float*>(seen + round_up(op.rounds * op.slots, kPanel));
   int64_t n_seen = 0;
   for (int64_t r = 0; r < op.rounds; r++) {
     const float* directions = op.directions + (number * op.rounds + r) * op.n_directions() * width;
-    int32_t* table = tables + r * round_size + bucket_of(op, q, directions) * bucket_size;
+    int32_t* table = tables + r * round_size + bucket_of(op, q, directions, near) * bucket_size;
     n_seen = enter(table, op.slots, n, seen, n_seen);
   }
-  for (int64_t i = 0; i < n_seen && i < kRowsAhead; i++) fetch(head(seen[i]).key(seen[i] % kPage), width * sizeof(T));
+  for (int64_t i = 0; i < n_seen && i < kRecordsAhead; i++) fetch(record(seen[i]).base, record_size);
   to_unit_key(q, own.key, width);
-  head(n).write(n % kPage, own.key, v);
+  record(n).write(own.key, v);
   for (int64_t i = 0; i < n_seen; i++) {
-    if (i + kRowsAhead < n_seen) fetch(head(seen[i + kRowsAhead]).key(seen[i + kRowsAhead] % kPage), width * sizeof(T));
-    RowsOfHead<T> from = head(seen[i]);
-    int64_t at = seen[i] % kPage;
-    own.scores[i] = dot(from.key(at), q, width) * from.key_scale(at);
+    if (i + kRecordsAhead < n_seen) fetch(record(seen[i + kRecordsAhead]).base, record_size);
+    Record<T> from = record(seen[i]);
+    own.scores[i] = dot(from.key(), q, width) * from.key_scale();
   }
   float sum = n_seen ? exponentials(own.scores, largest(own.scores, n_seen), n_seen) : 1;
   memset(own.result, 0, static_cast<size_t>(width) * 4);
@@ -108,10 +107,9 @@ INLINE void attend_hashed_head(const Step& step, const Operation& op, int64_t te
     const Number* rows[4];
     float weights[4];
     for (int64_t j = 0; j < count; j++) {
-      int64_t ahead = i + j + kRowsAhead < n_seen ? seen[i + j + kRowsAhead] : seen[i + j], at = seen[i + j] % kPage;
-      fetch(head(ahead).value(ahead % kPage), width * sizeof(T));
-      rows[j] = head(seen[i + j]).value(at);
-      weights[j] = own.scores[i + j] * head(seen[i + j]).value_scale(at);
+      Record<T> from = record(seen[i + j]);
+      rows[j] = from.value();
+      weights[j] = own.scores[i + j] * from.value_scale();
     }
     if (count == 4)
       add_rows<Number, 4>(rows, weights, own.result, width);

@@ -360,7 +360,7 @@ class Builder {
     row(op.target, width, "expected a target of all heads");
     row(op.value, width, "expected values of all heads");
     in_.need(op.page_offset % 64 == 0 && op.page_offset <= plan_.page_bytes &&
-                 op.heads <= (plan_.page_bytes - op.page_offset) / head_bytes_in_rows(op.cache_type, op.head_width),
+                 op.heads <= (plan_.page_bytes - op.page_offset) / (kPage * record_bytes(op.cache_type, op.head_width)),
              "expected room in a page");
     in_.need(op.rounds > 0 && op.slots > 1 && op.n_factors > 0, "expected rounds, slots and factors");
     in_.need(op.directions && n_directions_ / op.rounds / op.n_directions() / op.head_width == op.heads &&
@@ -370,6 +370,7 @@ class Builder {
                  op.heads <= (plan_.table_numbers - op.table_offset) / (op.table_numbers() / op.heads),
              "expected room in the tables");
     if (op.head_width > plan_.widest) plan_.widest = op.head_width;
+    if (op.n_directions() > plan_.most_directions) plan_.most_directions = op.n_directions();
     if (op.rounds * op.slots > plan_.most_seen) plan_.most_seen = op.rounds * op.slots;
   }
 

@@ -104,7 +104,7 @@ struct Operation {
   bool of_memory = false, shared_keys = false;
   int key = -1, value = -1;
   // Hashed attention.
-  const float* directions = nullptr;                  // [head, round, direction, number]
+  const float* directions = nullptr;                  // [head, round, number, direction]
   int64_t n_factors = 0, factors[kMostFactors] = {};  // of the number of buckets
   int64_t rounds = 0, slots = 0;  // `slots` is the number of recent positions of a bucket, and one more
   int64_t table_offset = 0;       // in the tables of a text
@@ -139,6 +139,7 @@ struct Plan {
   int64_t partial_numbers = 0;  // of the largest operation with parallel stretches, per text
   int64_t widest = 0;           // the widest head or block of units
   int64_t most_seen = 0;        // positions that hashed attention sees at most
+  int64_t most_directions = 0;  // of a hash
 };
 
 // One call: its arguments, and the model's memory for its texts.
@@ -167,10 +168,9 @@ inline int64_t head_bytes(Type type, int64_t width) {
   return scales + (round_up(width, 2) * kPage + kPage * round_up(width, kPanel)) * size_of(type);
 }
 
-// Bytes of a head in a page of hashed attention: int8 scales of keys and values, rows of keys, rows of values.
-inline int64_t head_bytes_in_rows(Type type, int64_t width) {
-  int64_t scales = type == Type::kInt8 ? 2 * kPage * 4 : 0;
-  return scales + 2 * kPage * round_up(width, kPanel) * size_of(type);
+// Bytes of a position of a head in a page of hashed attention: key, value, and their scales in int8.
+inline int64_t record_bytes(Type type, int64_t width) {
+  return round_up(2 * round_up(width, kPanel) * size_of(type) + (type == Type::kInt8 ? 8 : 0), 64);
 }
 
 }  // namespace native

@@ -35,7 +35,7 @@ struct Example {
     int64_t t = static_cast<int64_t>(type), padded = kBlocks * 16, inner = kWidth / kModules;
     int64_t seen = (kModules + 2) * inner, q = type == Type::kInt8;
     int64_t whole = round_up(kHeads * head_bytes(type, kWidth / kHeads), 64);
-    page_bytes = whole + round_up(kHeads * head_bytes_in_rows(type, kWidth / kHeads), 64);
+    page_bytes = whole + kHeads * kPage * record_bytes(type, kWidth / kHeads);
     tables_of_text = kHeads * kRounds * kBuckets * (kSlots + 1);
     state = kLength * kWidth + inner;
     std::vector<std::vector<int64_t>> buffers = {{1, kWidth, 0},          {1, kOut, 0},
