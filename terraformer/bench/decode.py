@@ -240,7 +240,7 @@ def _result(case: Case | LlamaCase, parts: dict[str, float], bandwidth: float, w
 
 def _parts(case: Case) -> dict[str, float]:
   """Returns the median milliseconds of each part of XLA's step."""
-  arguments = case.engine.arguments(case.spec.cache_dtype)
+  arguments = case.engine.arguments
   programs = part_programs(case.config, arguments, case.sampling.state, case.batch)
   seconds: dict[str, list[float]] = {name: [] for name in programs}
   for _ in range(10):

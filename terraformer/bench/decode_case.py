@@ -98,7 +98,7 @@ class Case:
 
   def take_turn(self) -> None:
     """Generates tokens and records the time between them; starts each step before it fetches the previous token."""
-    arguments, params = self.engine.arguments(self.spec.cache_dtype), SamplingParams.from_config(DecodeConfig())
+    arguments, params = self.engine.arguments, SamplingParams.from_config(DecodeConfig())
     state = _with_counts(self.sampling.state, jax.tree.map(jnp.copy, self._start))
     self.sampling = dataclasses.replace(self.sampling, state=state)
     rng = np.random.default_rng(len(self.seconds))

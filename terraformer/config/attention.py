@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Hashable
 from typing import ClassVar, Self
 
 from terraformer.config.base import Family, divides, expect
@@ -142,6 +143,10 @@ class AttentionConfig(Family):
     """Returns whether a cache that will need `n_slots` slots can start smaller."""
     return False
 
+  def cache_form(self, capacity: int) -> Hashable:
+    """Returns a value that is equal for two capacities of a cache if a step computes the same in both."""
+    return None
+
   def keys_seen(self, context: int) -> int:
     """Returns the maximum number of keys that a token reads after `context` others."""
     return context
@@ -251,6 +256,18 @@ class LSHAttentionConfig(AttentionConfig):
     """Returns False if positions are hashed, since the hash depends on the cache's final size, and if the scores would
     change with the size."""
     return n_slots <= (self.plain_below or self.full_below)
+
+  def cache_form(self, capacity: int) -> Hashable:
+    """Returns how a query sees the keys: plainly, hashed into which buckets, or all of them."""
+    return self.is_plain(capacity), self.hashed_into(capacity)
+
+  def is_plain(self, capacity: int) -> bool:
+    """Returns whether attention in a cache of this capacity is that of `plain_below`."""
+    return 0 < self.plain_below >= capacity
+
+  def hashed_into(self, capacity: int) -> tuple[int, ...]:
+    """Returns the factors of the number of buckets, or () for a cache that a query sees in full."""
+    return () if capacity <= max(self.full_below, self.plain_below) else self.bucket_factors(capacity)
 
   def keys_seen(self, context: int) -> int:
     """Returns `context` if the cache is short enough to be seen in full; otherwise the windows of all rounds."""

@@ -173,7 +173,7 @@ class Decoder:
     start_B, length_B = np.zeros(batch, np.int32), (inputs_BxS != 0).sum(1).astype(np.int32)
     prompts = Prompts(self.bundle.continues, inputs_BxS, length_B, start_B, [], [], [n_steps] * batch)
     state = self._engine.prefill(prompts, n_steps, cache_dtype)
-    arguments, logits = self._engine.arguments(cache_dtype), []
+    arguments, logits = self._engine.arguments, []
     step = steps.compile_forward(self._engine.forward)
     for token_B in np.column_stack([start_B, targets_BxT[:, :-1]]).T:
       logits_BxV, state = step(arguments, jnp.asarray(token_B, jnp.int32), state)
@@ -204,7 +204,7 @@ class Decoder:
     """Yields token_B for each step: the next token of every text, even of texts that have ended."""
     prompts = self._read(texts, config)
     step = steps.compile_step(self._engine.forward, self.bundle.tokenizer.size)
-    params, arguments = SamplingParams.from_config(config), self._engine.arguments(config.cache_dtype)
+    params, arguments = SamplingParams.from_config(config), self._engine.arguments
 
     def advance(token_B, sampling):
       return step(arguments, sampling, token_B, params)
@@ -218,7 +218,7 @@ class Decoder:
     """Returns the tokens that beam search finds."""
     prompts = self._read([text], config)
     step = steps.compile_beam_step(self._engine.forward, self.bundle.tokenizer.size)
-    processors, arguments = processors_for(config, OF_ALL_MODES), self._engine.arguments(config.cache_dtype)
+    processors, arguments = processors_for(config, OF_ALL_MODES), self._engine.arguments
     beams = Beams(config.beams, config.length_penalty, EOS_ID)
 
     def advance(token_W, sampling):

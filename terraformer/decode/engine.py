@@ -17,14 +17,12 @@ class Engine(Protocol):
   Attributes:
     about: description of the engine, for statistics.
     forward: computes the logits of the next token.
+    arguments: the first argument of `forward`.
   """
 
   about: str
   forward: Forward
-
-  def arguments(self, cache_dtype: str) -> Any:
-    """Returns the first argument of `forward`, for a KV cache of this type."""
-    ...
+  arguments: Any
 
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> Any:
     """Returns the state after the prompts, with slots for `room` new tokens."""

@@ -56,6 +56,7 @@ class XlaEngine:
   Attributes:
     about: description of the engine, for statistics.
     forward: computes the logits of the next token.
+    arguments: the first argument of `forward`.
   """
 
   def __init__(self, config: ModelConfig, weights: Params, why: str = ''):
@@ -73,11 +74,7 @@ class XlaEngine:
     arrays = {name: plain(value) for name, value in flatten(weights).items()}
     # JAX computes with the mapped files directly, so unused weights are never read.
     self._weights = jax.device_put(unflatten(arrays), may_alias=True)
-    self._step_weights = step_weights(arrays, layerwise_facts(config))
-
-  def arguments(self, cache_dtype: str) -> StepWeights:
-    """Returns the first argument of `forward`, the same for all types of cache."""
-    return self._step_weights
+    self.arguments = step_weights(arrays, layerwise_facts(config))
 
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> DecodeState:
     """Returns the state after the prompts, with slots for `room` new tokens."""

@@ -171,3 +171,9 @@ def head_bytes(kind: str, width: int) -> int:
   """Bytes of one head in a page of 64 positions of the cache; see `csrc/types.h`."""
   numbers = 2 * math.ceil(width / 2) * PAGE + PAGE * math.ceil(width / PANEL) * PANEL
   return (8 * PAGE if kind == 'int8' else 0) + numbers * _NUMPY[kind].itemsize
+
+
+def record_bytes(kind: str, width: int) -> int:
+  """Bytes of one position of a head in the cache of hashed attention; see `csrc/types.h`."""
+  numbers = 2 * math.ceil(width / PANEL) * PANEL * _NUMPY[kind].itemsize
+  return -(-(numbers + (8 if kind == 'int8' else 0)) // _ALIGNMENT) * _ALIGNMENT

@@ -24,6 +24,7 @@ class Call(ctypes.Structure):
     ('memory', ctypes.c_void_p),
     ('n_memory_pages', ctypes.c_int64),
     ('state', ctypes.c_void_p),
+    ('tables', ctypes.c_void_p),
     ('given_units', ctypes.c_void_p),
     ('units', ctypes.c_void_p),
   )

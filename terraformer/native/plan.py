@@ -14,8 +14,20 @@ import numpy as np
 from terraformer.native import layout
 from terraformer.native.library import Call, library
 
-_MAGIC, _VERSION = 0x4C50524F46415254, 1
-KINDS = ('norm', 'gate', 'dense', 'history', 'attend', 'pick', 'gather', 'recur', 'mix', 'quantize')
+_MAGIC, _VERSION = 0x4C50524F46415254, 2
+KINDS = (
+  'norm',
+  'gate',
+  'dense',
+  'history',
+  'attend',
+  'pick',
+  'gather',
+  'recur',
+  'mix',
+  'quantize',
+  'attend_hashed',
+)
 INPUT, OUTPUT = 0, 1
 # The columns of an operation, and their defaults.
 _COLUMNS = {
@@ -51,6 +63,11 @@ _COLUMNS = {
   'block': 0,
   'n_blocks': 0,
   'pick': -1,
+  'directions': -1,
+  'factors': -1,
+  'rounds': 0,
+  'slots': 0,
+  'table_offset': 0,
 }
 
 
@@ -78,6 +95,7 @@ class Plan:
     n_picks: number of `pick` operations so far.
     page_bytes, memory_page_bytes: bytes per text in a page of the cache and of the memory.
     state_numbers: float32 numbers per text in the state.
+    table_numbers: int32 numbers per text in the tables of hashed attention.
   """
 
   def __init__(self, n_inputs: int, n_outputs: int):
@@ -87,7 +105,7 @@ class Plan:
     self._vectors: dict[str, Tensor] = {}
     self._operations: list[tuple[int, ...]] = []
     self.n_picks = 0
-    self.page_bytes = self.memory_page_bytes = self.state_numbers = 0
+    self.page_bytes = self.memory_page_bytes = self.state_numbers = self.table_numbers = 0
 
   def buffer(self, width: int, rows: int = 1, segment: int = 0) -> int:
     """Adds a buffer of `rows` x `width` float32 per text; with a segment, also in 16 bits with a scale per segment."""
@@ -110,10 +128,18 @@ class Plan:
     """Adds `size` float32 numbers."""
     return _put(self._vectors, name, Tensor((size,), lambda: np.ravel(numbers()).astype(np.float32, copy=False)))
 
-  def page(self, kind: str, n_heads: int, head_width: int, of_memory: bool = False) -> int:
-    """Reserves room for the heads of a layer in each page; returns its offset in bytes."""
+  def page(self, kind: str, n_heads: int, head_width: int, of_memory: bool = False, by_record: bool = False) -> int:
+    """Reserves room for the heads of a layer in each page; returns its offset in bytes.
+
+    Args:
+      kind: type of the numbers.
+      n_heads, head_width: the heads.
+      of_memory: whether the page is one of the memory.
+      by_record: whether positions are read one by one, by hashed attention.
+    """
     at = self.memory_page_bytes if of_memory else self.page_bytes
-    size = -(-n_heads * layout.head_bytes(kind, head_width) // 64) * 64
+    head = layout.PAGE * layout.record_bytes(kind, head_width) if by_record else layout.head_bytes(kind, head_width)
+    size = -(-n_heads * head // 64) * 64
     if of_memory:
       self.memory_page_bytes += size
     else:
@@ -124,6 +150,11 @@ class Plan:
     """Reserves `size` numbers of the state; returns their offset."""
     self.state_numbers += size
     return self.state_numbers - size
+
+  def table(self, size: int) -> int:
+    """Reserves `size` numbers of the tables; returns their offset."""
+    self.table_numbers += size
+    return self.table_numbers - size
 
   def add(self, kind: str, **columns: int) -> None:
     """Adds an operation, after which threads synchronize unless `meets=0`."""
@@ -140,7 +171,8 @@ class Plan:
   def numbers(self) -> np.ndarray:
     """The plan as the library reads it, int64."""
     tables = (self._buffers, self._matrices, self._tables, self._vectors, self._operations)
-    head = [_MAGIC, _VERSION, *map(len, tables), self.page_bytes, self.memory_page_bytes, self.state_numbers]
+    sizes = [self.page_bytes, self.memory_page_bytes, self.state_numbers, self.table_numbers]
+    head = [_MAGIC, _VERSION, *map(len, tables), *sizes]
     rows = [self._buffers, *([tensor.facts for tensor in table.values()] for table in tables[1:4]), self._operations]
     return np.array([*head, *(number for table in rows for row in table for number in row)], np.int64)
 

@@ -32,6 +32,7 @@ def kept(plan: Plan, batch: int, n_pages: int = 1) -> dict[str, np.ndarray]:
   return {
     'pages': np.zeros((n_pages, batch, plan.page_bytes), np.uint8),
     'state': np.zeros((batch, plan.state_numbers), np.float32),
+    'tables': np.zeros((batch, plan.table_numbers), np.int32),
   }
 
 

@@ -119,18 +119,27 @@ def test_a_sparse_block_reads_the_rows_that_it_picks(variant, kind, block, n_blo
   np.testing.assert_array_equal(units_BxM, given)
 
 
+def _parts(plan: Plan, n_parts: int, width: int) -> list[int]:
+  """Buffers with equal parts of the input."""
+  parts = [plan.buffer(width) for _ in range(n_parts)]
+  for i, part in enumerate(parts):
+    choose = np.eye(n_parts * width, dtype=np.float32)[:, i * width : (i + 1) * width]
+    matrix = add_matrix(plan, f'{i}', layout.Matrix('float32', n_parts * width, width, n_parts * width), choose)
+    whole = plan.buffer(n_parts * width)
+    plan.add('mix', source=INPUT, second=INPUT, target=whole)
+    plan.add('dense', source=whole, target=part, matrix=matrix)
+  return parts
+
+
+HEADS = [(3, 8), (2, 64), (1, 17)]
+
+
 @pytest.mark.parametrize(('kind', 'tolerance'), [('float32', 2e-6), ('bfloat16', 2e-2), ('int8', 2e-2)])
-@pytest.mark.parametrize(('n_heads', 'width'), [(3, 8), (2, 64), (1, 17)])
+@pytest.mark.parametrize(('n_heads', 'width'), HEADS)
 def test_attention_sees_the_positions_of_each_text(variant, kind, tolerance, n_heads, width):
   d, n_steps = n_heads * width, 70
   plan = Plan(3 * d, d)
-  parts = [plan.buffer(d) for _ in range(3)]
-  for i, part in enumerate(parts):
-    choose = np.eye(3 * d, dtype=np.float32)[:, i * d : (i + 1) * d]
-    matrix = add_matrix(plan, f'{i}', layout.Matrix('float32', 3 * d, d, 3 * d), choose)
-    whole = plan.buffer(3 * d)
-    plan.add('mix', source=INPUT, second=INPUT, target=whole)
-    plan.add('dense', source=whole, target=part, matrix=matrix)
+  parts = _parts(plan, 3, d)
   columns = {'heads': n_heads, 'head_width': width, 'cache_type': layout.TYPES.index(kind)}
   at = plan.page(kind, n_heads, width)
   plan.add('attend', source=parts[0], key=parts[1], value=parts[2], target=OUTPUT, page_offset=at, **columns)
@@ -151,3 +160,54 @@ def test_attention_sees_the_positions_of_each_text(variant, kind, tolerance, n_h
     weight = np.exp(np.einsum('HK,THK->TH', q, k) / np.sqrt(width))
     expected = np.einsum('TH,THK->HK', weight / weight.sum(0), v).reshape(-1)
     close(found[row], expected, tolerance)
+
+
+def _bucket(q_K: np.ndarray, directions_DxK: np.ndarray, factors: tuple[int, ...]) -> int:
+  """The bucket of a query, as the definition has it."""
+  bucket, scale, first = 0, 1, 0
+  for factor in factors:
+    near = directions_DxK[first : first + factor // 2] @ q_K
+    bucket += scale * int(np.argmax(np.concatenate([near, -near])))
+    scale, first = scale * factor, first + factor // 2
+  return bucket
+
+
+@pytest.mark.parametrize(('kind', 'tolerance'), [('float32', 5e-6), ('bfloat16', 2e-2), ('int8', 2e-2)])
+@pytest.mark.parametrize(('n_heads', 'width'), HEADS)
+@pytest.mark.parametrize('factors', [(4,), (2, 4)])
+def test_hashed_attention_sees_the_last_positions_of_its_buckets(variant, kind, tolerance, n_heads, width, factors):
+  d, n_steps, n_rounds, window = n_heads * width, 140, 2, 6
+  directions_HxRxDxK = random(n_heads, n_rounds, sum(factors) // 2, width, seed=1)
+  plan = Plan(2 * d, d)
+  query, value = _parts(plan, 2, d)
+  plan.add(
+    'attend_hashed',
+    source=query,
+    value=value,
+    target=OUTPUT,
+    heads=n_heads,
+    head_width=width,
+    cache_type=layout.TYPES.index(kind),
+    page_offset=plan.page(kind, n_heads, width, by_record=True),
+    directions=plan.vector('directions', directions_HxRxDxK.size, lambda: directions_HxRxDxK.swapaxes(2, 3)),
+    factors=plan.vector('factors', len(factors), lambda: np.array(factors)),
+    rounds=n_rounds,
+    slots=window + 1,
+    table_offset=plan.table(n_heads * n_rounds * int(np.prod(factors)) * (window + 2)),
+  )
+  x_TxBxD = random(n_steps, 2, 2 * d, seed=2)
+  cache, model = kept(plan, 2, 3), opened(plan, variant)
+  found_TxBxD = np.stack(
+    [run(model, x_BxD, d, lengths=np.full(2, t, np.int32), **cache) for t, x_BxD in enumerate(x_TxBxD)]
+  )
+  for text in range(2):
+    q_TxHxK, v_TxHxK = x_TxBxD[:, text].reshape(n_steps, 2, n_heads, width).astype(np.float64).swapaxes(0, 1)
+    k_TxHxK = q_TxHxK / np.linalg.norm(q_TxHxK, axis=-1, keepdims=True)
+    expected = np.zeros_like(v_TxHxK)
+    for h in range(n_heads):
+      buckets = [[_bucket(q_K, rotation, factors) for q_K in q_TxHxK[:, h]] for rotation in directions_HxRxDxK[h]]
+      for t in range(n_steps):
+        seen = [i for of_T in buckets for i in [j for j in range(t) if of_T[j] == of_T[t]][-window:]]
+        weight = np.exp(k_TxHxK[seen, h] @ q_TxHxK[t, h])
+        expected[t, h] = weight @ v_TxHxK[seen, h] / weight.sum() if seen else v_TxHxK[t, h]
+    close(found_TxBxD[:, text], expected.reshape(n_steps, d), tolerance)

@@ -121,7 +121,7 @@ def _decoded(bundle: Bundle, expected: Expected) -> np.ndarray:
   config = decoding_form(bundle.model, bundle.inputs_length, bundle.targets_length)
   engine = open_engine('auto', config, bundle.weights, dtype=bundle.dtype)
   prompts = make_prompts(bundle, [_text(bundle, source) for source in expected['tok_e']], DecodeConfig())
-  state, arguments = engine.prefill(prompts, n_tokens, 'float32'), engine.arguments('float32')
+  state, arguments = engine.prefill(prompts, n_tokens, 'float32'), engine.arguments
   forward = jax.jit(engine.forward)
   token_B, tokens = jnp.zeros(len(expected['tok_e']), jnp.int32), []
   for _ in range(n_tokens):

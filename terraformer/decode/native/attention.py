@@ -5,6 +5,7 @@ Each kind of layer has functions here, chosen by the layer's type.
 D d_model, S modules, W width of a module, C positions and E modules that a convolution sees, H heads, K head width.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,8 +31,7 @@ from terraformer.layers.modular_convolution import ModularConvolution
 from terraformer.layers.separate_qkv import DenseProjection
 from terraformer.layers.sparse_qkv import SparseProjection
 from terraformer.native import layout
-
-_ALL_PLACES = 2**31 - 1
+from terraformer.ops.lsh_hash import fixed_rotations
 
 
 @ByExactType
@@ -54,14 +54,37 @@ def _(layer: Attention, to: Description, source: int, streams: Streams, of_cache
 def _(layer: LSHAttention, to: Description, source: int, streams: Streams, of_caches) -> None:
   n_heads, head_width = layer.head_shape
   q, _, v = project(layer.projection, to, source, lambda caches: of_caches(caches).projection)
-  at = to.plan.page(to.types.cache, n_heads, head_width)
-  to.keys.append(Kept(at, lambda caches: of_caches(caches).kv))
-  plain = layer.config.plain_below >= _ALL_PLACES
-  columns = {'source': q, 'value': v, 'page_offset': at} | ({'key': q} if plain else {'shared_keys': 1})
+  factors = layer.config.hashed_into(to.capacity)
+  at = to.plan.page(to.types.cache, n_heads, head_width, by_record=bool(factors))
+  (to.records if factors else to.keys).append(Kept(at, lambda caches: of_caches(caches).kv))
+  columns = {'source': q, 'value': v, 'page_offset': at}
+  if factors:
+    columns |= _hash(to, layer, factors, lambda caches: of_caches(caches).recent)
+    _attend(to, layer, streams, columns, n_heads, head_width, of_caches, 'attend_hashed')
+    return
+  columns |= {'key': q} if layer.config.is_plain(to.capacity) else {'shared_keys': 1}
   _attend(to, layer, streams, columns, n_heads, head_width, of_caches)
-  # Up to `plain_below` a smaller cache would be scored in another way than a larger one.
-  if not plain and (layer.config.full_below < _ALL_PLACES or layer.config.plain_below):
-    raise NoKernelError('LSHAttention where it hashes')
+
+
+def _hash(to: Description, layer: LSHAttention, factors: tuple[int, ...], of_caches: Callable) -> dict[str, int]:
+  """Returns the columns of attention that hashes into buckets, whose number is the product of the factors."""
+  config, (n_heads, head_width) = layer.config, layer.head_shape
+  n_rounds, n_slots, n_directions = config.n_rounds, config.window + 1, sum(factors) // 2
+  # Layers share the directions. They are sampled when the plan is opened, not whenever it is described.
+  name = f'directions of {config.seed}, {n_rounds}, {factors}'
+
+  def directions():
+    return fixed_rotations(config.seed, n_heads, head_width, n_rounds, factors).transpose(0, 2, 1, 3)
+
+  at = to.plan.table(n_heads * n_rounds * math.prod(factors) * (n_slots + 1))
+  to.tables.append(Kept(at, of_caches))
+  return {
+    'directions': to.constant(name, n_heads * n_rounds * n_directions * head_width, directions),
+    'factors': to.constant(f'factors {factors}', len(factors), lambda: np.array(factors)),
+    'rounds': n_rounds,
+    'slots': n_slots,
+    'table_offset': at,
+  }
 
 
 @attend.register(CrossAttention)
@@ -76,15 +99,17 @@ def _(layer: CrossAttention, to: Description, source: int, streams: Streams, of_
   _attend(to, layer, streams, columns, n_heads, head_width, of_caches)
 
 
-def _attend(to, layer, streams: Streams, columns: dict, n_heads: int, head_width: int, of_caches) -> None:
+def _attend(
+  to, layer, streams: Streams, columns: dict, n_heads: int, head_width: int, of_caches, kind: str = 'attend'
+) -> None:
   columns |= {'heads': n_heads, 'head_width': head_width, 'cache_type': layout.TYPES.index(to.types.cache)}
   if has_output(layer.projection):
     attended = to.buffer('attended', to.d_model, segment=WHOLE_ROW)
-    to.plan.add('attend', target=attended, **columns)
+    to.plan.add(kind, target=attended, **columns)
     make_ready(to, attended)
     project_output(layer.projection, to, attended, streams.end, lambda caches: of_caches(caches).output)
   else:
-    to.plan.add('attend', **columns, **streams.end)
+    to.plan.add(kind, **columns, **streams.end)
 
 
 @ByExactType

@@ -105,23 +105,29 @@ class Description:
     plan: the plan.
     types: number types of weights and cache.
     d_model: width of the model's vectors.
+    capacity: capacity of the caches, on which it depends whether and how LSH attention hashes.
     layouts: layouts of the parameters that the plan reads, by name; a parameter stored in its layout is not copied.
     missing: layers that the library has no kernels for; the plan can only run if there are none.
     keys: the `KVCache`s of attention, in the pages.
+    records: the `KVCache`s of hashed attention, in the pages as records of positions.
+    tables: the recent positions of hashed attention.
     memories: the caches of cross-attention, in the memory's pages.
     histories: earlier positions that convolutions read, BxCxD without the current one.
     states: states of recurrences, BxU.
   """
 
-  def __init__(self, plan: Plan, types: Types, model: Model):
-    self.plan, self.types, self.d_model = plan, types, model.config.d_model
+  def __init__(self, plan: Plan, types: Types, model: Model, capacity: int):
+    self.plan, self.types, self.d_model, self.capacity = plan, types, model.config.d_model, capacity
     self.layouts: dict[str, Layout] = {}
     self.missing: list[str] = []
     self.keys: list[Kept] = []
+    self.records: list[Kept] = []
+    self.tables: list[Kept] = []
     self.memories: list[Kept] = []
     self.histories: list[Kept] = []
     self.states: list[Kept] = []
     self._buffers: dict[tuple, int] = {}
+    self._constants: dict[str, int] = {}
     self._names = {id(variable): name for name, variable in named_parameters(model)}
 
   def buffer(self, name: str, width: int, rows: int = 1, segment: int = 0) -> int:
@@ -183,6 +189,12 @@ class Description:
       return change(array) if change else array
 
     return self.plan.vector(self._names[id(parameter)], size or math.prod(parameter.get_value().shape), numbers)
+
+  def constant(self, name: str, size: int, numbers: Callable[[], np.ndarray]) -> int:
+    """Adds `size` numbers that are no parameter, as a vector that layers share; returns its number."""
+    if name not in self._constants:
+      self._constants[name] = self.plan.vector(name, size, numbers)
+    return self._constants[name]
 
 
 @dataclasses.dataclass(frozen=True)

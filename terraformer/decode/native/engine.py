@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from terraformer.config import ModelConfig
+from terraformer.config import AttentionConfig, ModelConfig
 from terraformer.decode.native.description import NoKernelError, Types
 from terraformer.decode.native.model import describe
 from terraformer.decode.native.state import NativeState, extended, native_state
 from terraformer.decode.prompts import Prompts
 from terraformer.decode.shapes import abstract_layerwise, layerwise_facts, read_by_xla
 from terraformer.decode.xla import prefill
+from terraformer.layers.lsh_attention import LSHCache
 from terraformer.models.base import DecodeState
 from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
 from terraformer.native import layout
@@ -31,26 +32,26 @@ from terraformer.native.plan import Model
 
 @dataclasses.dataclass(frozen=True)
 class NativeForward:
-  """The step of a model, which takes the library's number of the model and the weights that XLA reads."""
+  """The step of a model, which takes the weights that XLA reads by name."""
 
   config: ModelConfig
 
   def __call__(
-    self, arguments: tuple[jax.Array, dict[str, jax.Array]], token_B: jax.Array, state: NativeState
+    self, weights: dict[str, jax.Array], token_B: jax.Array, state: NativeState
   ) -> tuple[jax.Array, NativeState]:
     """Returns the logits of the next token, BxV, and the state after `token_B`; for programs that donate the state."""
-    number, weights = arguments
     structure, shapes = split_module(abstract_layerwise(self.config))
     model = merge_module(structure, unflatten(flatten(shapes) | weights))
     x_BxD = embed(model, token_B, state.position_B)
     logits = jax.ShapeDtypeStruct((len(token_B), self.config.vocab_size), jnp.float32)
-    cache = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (state.pages, state.state)]
-    call = jax.ffi.ffi_call(STEP, [logits, *cache], input_output_aliases={3: 1, 4: 2})
-    logits_BxV, pages, kept = call(
-      number, x_BxD, state.length_B, state.pages, state.state, state.memory_length_B, state.memory
+    cache = state.pages, state.state, state.tables
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in cache]
+    call = jax.ffi.ffi_call(STEP, [logits, *shapes], input_output_aliases={3: 1, 4: 2, 5: 3})
+    logits_BxV, pages, kept, tables = call(
+      state.number, x_BxD, state.length_B, *cache, state.memory_length_B, state.memory
     )
     counts = {'length_B': state.length_B + 1, 'position_B': state.position_B + 1}
-    return logits_BxV, dataclasses.replace(state, pages=pages, state=kept, **counts)
+    return logits_BxV, dataclasses.replace(state, pages=pages, state=kept, tables=tables, **counts)
 
 
 def embed(model: Any, token_B: jax.Array, position_B: jax.Array) -> jax.Array:
@@ -65,6 +66,7 @@ class NativeEngine:
   Attributes:
     about: description of the engine, for statistics.
     forward: computes the logits of the next token.
+    arguments: the first argument of `forward`: the weights that XLA reads, by name.
   """
 
   def __init__(self, config: ModelConfig, weights: Params, n_threads: int = 0, dtype: str = 'float32'):
@@ -87,20 +89,21 @@ class NativeEngine:
     self._layerwise = merge_module(split_module(abstract_layerwise(config))[0], weights)
     self._stored = weights
     facts = layerwise_facts(config)
-    self._read_by_xla = {
+    self.arguments = {
       name: jax.device_put(value, may_alias=True)
       for name, value in flatten(weights).items()
       if read_by_xla(facts[name])
     }
     self._tensors: dict[str, np.ndarray] = {}
-    self._opened: dict[str, tuple[Model, Callable[[DecodeState], NativeState]]] = {}
+    self._opened: dict[tuple, tuple[Model, Callable[[DecodeState], NativeState]]] = {}
     model, _ = self._model('float32')
     self.about = f'native ({model.variant}, {model.n_threads} thread{"s" if model.n_threads > 1 else ""})'
 
-  def _model(self, cache_dtype: str) -> tuple[Model, Callable[[DecodeState], NativeState]]:
-    """Returns the model for a type of cache, and a function from XLA's state to its state; models share tensors."""
-    if cache_dtype not in self._opened:
-      description = describe(self._layerwise, Types(self._dtype, cache_dtype))
+  def _model(self, cache_dtype: str, capacity: int = 0) -> tuple[Model, Callable[[DecodeState], NativeState]]:
+    """Returns the model for a cache, and a function from XLA's state to its state; models share tensors."""
+    form = cache_dtype, self._attention.cache_form(capacity)
+    if form not in self._opened:
+      description = describe(self._layerwise, Types(self._dtype, cache_dtype), capacity)
       if description.missing:
         raise NoKernelError(', '.join(sorted(set(description.missing))))
       for name, tensor in description.plan.tensors.items():
@@ -108,24 +111,26 @@ class NativeEngine:
           self._tensors[name] = tensor.make()
       tensors = [self._tensors[name] for name in description.plan.tensors]
       model = Model(description.plan, tensors, self._n_threads)
-      self._opened[cache_dtype] = model, jax.jit(functools.partial(native_state, description))
-    return self._opened[cache_dtype]
-
-  def arguments(self, cache_dtype: str) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the first argument of `forward`, for a KV cache of this type."""
-    return jnp.int32(self._model(cache_dtype)[0].number), self._read_by_xla
+      self._opened[form] = model, jax.jit(functools.partial(native_state, description, model.number))
+    return self._opened[form]
 
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> NativeState:
     """Returns the state after the prompts, with slots for `room` new tokens."""
-    return self.from_xla(prefill(self._config, self._weights, prompts, 1), room, cache_dtype)
+    # The library adds pages as they are needed, but positions are hashed for the whole capacity.
+    grows = self.can_grow(prompts.tokens_BxS.shape[1] + room)
+    return self.from_xla(prefill(self._config, self._weights, prompts, 1 if grows else room), room, cache_dtype)
 
   def from_xla(self, prompt: DecodeState, room: int, cache_dtype: str) -> NativeState:
     """Returns the state for XLA's state after prompts, with slots for `room` new tokens."""
-    _, to_native = self._model(cache_dtype)
+    _, to_native = self._model(cache_dtype, _capacity(prompt))
     state = to_native(prompt)
     missing = int(np.max(state.length_B)) + room - state.n_slots
     # A step donates the state's buffers, so no two arrays may share one.
     return jax.tree.map(jnp.copy, self.extend(state, max(0, missing)))
+
+  @property
+  def _attention(self) -> AttentionConfig:
+    return self._config.blocks['decoder'].attention
 
   @functools.cached_property
   def _weights(self) -> Params:
@@ -133,9 +138,16 @@ class NativeEngine:
     return jax.device_put(self._stored, may_alias=True)
 
   def can_grow(self, n_slots: int) -> bool:
-    """Returns True: a cache can always start small, since adding pages does not change earlier ones."""
-    return True
+    """Returns whether a cache that will need `n_slots` slots can start smaller."""
+    return self._attention.can_grow(n_slots)
 
   def extend(self, state: NativeState, more: int) -> NativeState:
     """Returns the state with slots for `more` additional tokens."""
     return extended(state, -(-more // layout.PAGE))
+
+
+def _capacity(state: DecodeState) -> int:
+  """Returns the capacity of the caches of LSH attention, on which their hash depends; 0 if there are none."""
+  is_cache = lambda node: isinstance(node, LSHCache)  # noqa: E731
+  caches = [node for node in jax.tree.leaves(state.layers, is_leaf=is_cache) if is_cache(node)]
+  return caches[0].kv.capacity if caches else 0

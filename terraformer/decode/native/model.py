@@ -28,10 +28,16 @@ from terraformer.models.terraformer import Terraformer
 from terraformer.native.plan import INPUT, OUTPUT, Plan
 
 
-def describe(model: Model, types: Types) -> Description:
-  """Returns the description of a layerwise model's step; the model's parameters may be abstract."""
+def describe(model: Model, types: Types, capacity: int = 0) -> Description:
+  """Returns the description of a layerwise model's step.
+
+  Args:
+    model: the model; its parameters may be abstract.
+    types: number types of weights and cache.
+    capacity: capacity of the caches. It matters only for LSH attention, which sees the whole of a small cache.
+  """
   plan = Plan(model.config.d_model, model.config.vocab_size)
-  to = Description(plan, types, model)
+  to = Description(plan, types, model, capacity)
   if type(model) not in (LanguageModel, EncoderDecoder, Terraformer):
     to.missing.append(type(model).__name__)
   residual = model.decoder.residual

@@ -1,7 +1,7 @@
 """The state of the native library, converted from the model's own decode state after the prompt.
 
 B batch, P slots of the model's cache, Q pages of 64 slots, C positions that a convolution sees, H heads, K head
-width.
+width, R rounds, N buckets, S slots per bucket.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from terraformer.decode.native.description import Description
 from terraformer.models.base import DecodeState
 from terraformer.native import layout
 from terraformer.ops.kv_cache import COLUMNS
+from terraformer.ops.recent_keys import RecentKeys
 
 
 @jax.tree_util.register_dataclass
@@ -23,16 +24,20 @@ class NativeState:
   """The state that the library keeps between two tokens; each text has its own number of positions.
 
   Attributes:
+    number: the library's number of the model that the state is for.
     pages: keys and values, uint8, Q x B x bytes.
     state: histories and recurrences, float32, B x numbers.
+    tables: recent positions in the buckets of hashed attention, int32, B x numbers.
     memory: keys and values of the source, in the form of `pages`.
     length_B: number of filled positions of each text in `pages`.
     memory_length_B: number of filled positions of each text in `memory`.
     position_B: number of positions read so far, as the decoder counts them.
   """
 
+  number: jax.Array
   pages: jax.Array
   state: jax.Array
+  tables: jax.Array
   memory: jax.Array
   length_B: jax.Array
   memory_length_B: jax.Array
@@ -46,15 +51,17 @@ class NativeState:
   def take(self, row_W: jax.Array) -> 'NativeState':
     """Returns the state of the given batch rows, in their order."""
     paged = {name: jnp.take(getattr(self, name), row_W, axis=1) for name in ('pages', 'memory')}
-    rest = {name: getattr(self, name)[row_W] for name in ('state', 'length_B', 'memory_length_B', 'position_B')}
-    return NativeState(**paged, **rest)
+    names = ('state', 'tables', 'length_B', 'memory_length_B', 'position_B')
+    return dataclasses.replace(self, **paged, **{name: getattr(self, name)[row_W] for name in names})
 
 
-def native_state(description: Description, prompt: DecodeState) -> NativeState:
-  """Returns the native state for the model's own state after a prompt."""
+def native_state(description: Description, number: int, prompt: DecodeState) -> NativeState:
+  """Returns the native state for the model's own state after a prompt; `number` is the library's of the model."""
   caches, length_B = prompt.layers, prompt.filled.prompt_B
   batch = len(length_B)
   pages = [(kept.at, _pages(description, *_keys_and_values(kept.get(caches), batch))) for kept in description.keys]
+  for kept in description.records:
+    pages.append((kept.at, _records(description, *_keys_and_values(kept.get(caches), batch))))
   memory, memory_length_B = [], jnp.zeros_like(length_B)
   for kept in description.memories:
     cache = kept.get(caches)
@@ -66,9 +73,12 @@ def native_state(description: Description, prompt: DecodeState) -> NativeState:
   plan = description.plan
   histories = [(kept.at, _history(kept.get(caches), length_B)) for kept in description.histories]
   states = [(kept.at, kept.get(caches)) for kept in description.states]
+  tables = [(kept.at, _table(kept.get(caches))) for kept in description.tables]
   return NativeState(
+    jnp.int32(number),
     _joined(pages, (0, batch), plan.page_bytes, jnp.uint8),
     _joined(histories + states, (batch,), plan.state_numbers, jnp.float32),
+    _joined(tables, (batch,), plan.table_numbers, jnp.int32),
     _joined(memory, (0, batch), plan.memory_page_bytes, jnp.uint8),
     length_B.astype(jnp.int32),
     memory_length_B,
@@ -105,22 +115,35 @@ def _keys_and_values(kv: Any, batch: int) -> tuple[jax.Array, jax.Array]:
 def _pages(description: Description, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array) -> jax.Array:
   """Returns a layer's pages, uint8, Q x B x bytes: keys as packed matrices of 64 outputs, values of 64 inputs."""
   kind = description.types.cache
-  batch, n_heads, n_places, width = k_BxHxPxK.shape
-  padding = -n_places % layout.PAGE
-  n_pages = (n_places + padding) // layout.PAGE
-
-  def in_pages(x_BxHxPxK):
-    x = jnp.pad(x_BxHxPxK.astype(jnp.float32), ((0, 0), (0, 0), (0, padding), (0, 0)))
-    return x.reshape(batch, n_heads, n_pages, layout.PAGE, width).transpose(2, 0, 1, 3, 4)  # QxBxHx64xK
-
-  keys, values = in_pages(k_BxHxPxK), in_pages(v_BxHxPxK)
-  scales = []
+  keys, values, scales = _in_pages(k_BxHxPxK), _in_pages(v_BxHxPxK), []
   if kind == 'int8':
     (keys, key_scale), (values, value_scale) = _in_8_bits(keys), _in_8_bits(values)
     scales = [_bytes(key_scale), _bytes(value_scale)]
-  parts = [*scales, _packed(keys.swapaxes(-1, -2), kind), _packed(values, kind)]
-  heads = jnp.concatenate(parts, axis=-1)
-  return heads.reshape(n_pages, batch, -1)
+  heads = jnp.concatenate([*scales, _packed(keys.swapaxes(-1, -2), kind), _packed(values, kind)], axis=-1)
+  return heads.reshape(*heads.shape[:2], -1)
+
+
+def _records(description: Description, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array) -> jax.Array:
+  """Returns a layer's pages, uint8, Q x B x bytes: for each head and position its key, its value and their scales."""
+  kind = description.types.cache
+  keys, values, scales = _in_pages(k_BxHxPxK), _in_pages(v_BxHxPxK), []
+  if kind == 'int8':
+    (keys, key_scale), (values, value_scale) = _in_8_bits(keys), _in_8_bits(values)
+    scales = [_bytes(key_scale[..., None]), _bytes(value_scale[..., None])]
+  to_panels = ((0, 0),) * 4 + ((0, -keys.shape[-1] % layout.PANEL),)
+  parts = [*(_bytes(jnp.pad(x, to_panels).astype(kind)) for x in (keys, values)), *scales]
+  n_bytes = layout.record_bytes(kind, keys.shape[-1])
+  records = jnp.concatenate(parts, axis=-1)
+  records = jnp.pad(records, ((0, 0),) * 4 + ((0, n_bytes - records.shape[-1]),))
+  return records.reshape(*records.shape[:2], -1)
+
+
+def _in_pages(x_BxHxPxK: jax.Array) -> jax.Array:
+  """Returns positions in pages, QxBxHx64xK, float32; the last page is padded with zeros."""
+  batch, n_heads, n_places, width = x_BxHxPxK.shape
+  padding = -n_places % layout.PAGE
+  x = jnp.pad(x_BxHxPxK.astype(jnp.float32), ((0, 0), (0, 0), (0, padding), (0, 0)))
+  return x.reshape(batch, n_heads, -1, layout.PAGE, width).transpose(2, 0, 1, 3, 4)
 
 
 def _in_8_bits(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -142,6 +165,12 @@ def _packed(x: jax.Array, kind: str) -> jax.Array:
 def _bytes(x: jax.Array) -> jax.Array:
   raw = jax.lax.bitcast_convert_type(x, jnp.uint8)
   return raw if x.dtype.itemsize == 1 else raw.reshape(*x.shape[:-1], -1)
+
+
+def _table(recent: RecentKeys) -> jax.Array:
+  """Returns each bucket's count and its positions."""
+  rows_BxHxRxNxS = jnp.concatenate([recent.count_BxHxRxN[..., None], recent.position_BxHxRxNxS], axis=-1)
+  return rows_BxHxRxNxS.reshape(len(rows_BxHxRxNxS), -1)
 
 
 def _history(before_BxCxD: jax.Array, length_B: jax.Array) -> jax.Array:

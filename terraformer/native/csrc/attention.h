@@ -84,6 +84,24 @@ struct HeadScratch {
   }
 };
 
+// The key of a query that is also the key: of length 1.
+INLINE void to_unit_key(const float* q, float* key, int64_t width) {
+  float square = 0;
+  for (int64_t i = 0; i < width; i++) square += q[i] * q[i];
+  float unit =
+      1.0f / __builtin_sqrtf(square / static_cast<float>(width) + 1e-6f) / __builtin_sqrtf(static_cast<float>(width));
+  for (int64_t i = 0; i < width; i++) key[i] = q[i] * unit;
+}
+
+// Writes the result of a head, divided by the sum of its weights, or adds it to the target.
+INLINE void put(const Operation& op, const float* result, float sum, float* y) {
+  for (int64_t i = 0; i < op.head_width; i++) {
+    float x = result[i] / sum;
+    if (op.to_grid) x = __builtin_rintf(x * 65536.0f) * (1.0f / 65536.0f);
+    y[i] = op.adds ? y[i] + x : x;
+  }
+}
+
 template <class T>
 INLINE void attend_head(const Step& step, const Operation& op, int64_t text, int64_t number, char* scratch) {
   int64_t width = op.head_width, padded = round_up(width, 2);
@@ -94,12 +112,9 @@ INLINE void attend_head(const Step& step, const Operation& op, int64_t text, int
   const float* q = row(op.source);
   const float* v = op.value < 0 ? nullptr : row(op.value);
   const float* k = op.key < 0 ? nullptr : row(op.key);
-  float square = 0, factor = op.shared_keys ? 1.0f : 1.0f / __builtin_sqrtf(static_cast<float>(width));
-  if (op.shared_keys) {  // the keys are the queries, normalized
-    for (int64_t i = 0; i < width; i++) square += q[i] * q[i];
-    float unit =
-        1.0f / __builtin_sqrtf(square / static_cast<float>(width) + 1e-6f) / __builtin_sqrtf(static_cast<float>(width));
-    for (int64_t i = 0; i < width; i++) own.key[i] = q[i] * unit;
+  float factor = op.shared_keys ? 1.0f : 1.0f / __builtin_sqrtf(static_cast<float>(width));
+  if (op.shared_keys) {
+    to_unit_key(q, own.key, width);
     k = own.key;
   }
   for (int64_t i = 0; i < width; i++) own.query[i] = q[i] * factor;
@@ -156,24 +171,14 @@ INLINE void attend_head(const Step& step, const Operation& op, int64_t text, int
     Tiles<T>::run(weights, 0, 1, (here + 1) / 2, reinterpret_cast<const char*>(from.values()),
                   kPage * kPanel * sizeof(T), (width + kPanel - 1) / kPanel, {own.result, 0, page > 0}, scales);
   }
-  float* y = row(op.target);
-  for (int64_t i = 0; i < width; i++) {
-    float x = n ? own.result[i] / sum : op.of_memory ? 0.0f : v[i];
-    if (op.to_grid) x = __builtin_rintf(x * 65536.0f) * (1.0f / 65536.0f);
-    y[i] = op.adds ? y[i] + x : x;
-  }
+  if (!n && op.of_memory) memset(own.result, 0, static_cast<size_t>(width) * 4);
+  put(op, n || op.of_memory ? own.result : v, n ? sum : 1, row(op.target));
 }
 
 template <class T>
 void attend(const Step& step, const Operation& op, Range range, char* scratch) {
   for (int64_t task = range.begin; task < range.end; task++)
     attend_head<T>(step, op, task / op.heads, task % op.heads, scratch);
-}
-
-// Bytes of scratch memory that `attend` needs for a cache of `n_pages` pages.
-inline int64_t attention_scratch(int64_t width, int64_t n_pages) {
-  int64_t padded = round_up(width, kPanel) + kPanel;
-  return 3 * padded * 4 + 2 * round_up(padded > kPage ? padded : kPage, 32) + 4 * (n_pages * kPage + 2 * kPanel);
 }
 
 }  // namespace NATIVE_VARIANT

@@ -1,5 +1,5 @@
-// A step as an XLA custom call: (model, input, lengths, pages, state, memory lengths, memory) -> (output, pages,
-// state). With input_output_aliases the cache is updated in place; otherwise it is copied.
+// A step as an XLA custom call: (model, input, lengths, pages, state, tables, memory lengths, memory) -> (output,
+// pages, state, tables). With input_output_aliases the cache is updated in place; otherwise it is copied.
 #include "xla/ffi/api/ffi.h"
 
 #include <cstring>
@@ -16,9 +16,10 @@ ffi::Error wrong(const std::string& text) {
 }
 
 ffi::Error step(ffi::Buffer<ffi::S32> number, ffi::Buffer<ffi::F32> input, ffi::Buffer<ffi::S32> lengths,
-                ffi::Buffer<ffi::U8> pages, ffi::Buffer<ffi::F32> state, ffi::Buffer<ffi::S32> memory_lengths,
-                ffi::Buffer<ffi::U8> memory, ffi::ResultBuffer<ffi::F32> output, ffi::ResultBuffer<ffi::U8> new_pages,
-                ffi::ResultBuffer<ffi::F32> new_state) {
+                ffi::Buffer<ffi::U8> pages, ffi::Buffer<ffi::F32> state, ffi::Buffer<ffi::S32> tables,
+                ffi::Buffer<ffi::S32> memory_lengths, ffi::Buffer<ffi::U8> memory, ffi::ResultBuffer<ffi::F32> output,
+                ffi::ResultBuffer<ffi::U8> new_pages, ffi::ResultBuffer<ffi::F32> new_state,
+                ffi::ResultBuffer<ffi::S32> new_tables) {
   if (number.element_count() != 1) return wrong("expected the number of a model");
   auto model = native::model_of(number.typed_data()[0]);
   if (!model) return wrong("the model was closed");
@@ -33,14 +34,18 @@ ffi::Error step(ffi::Buffer<ffi::S32> number, ffi::Buffer<ffi::F32> input, ffi::
       !shaped(output->dimensions(), {batch, plan.buffers[native::kOutput].width}) ||
       !shaped(pages.dimensions(), {n_pages, batch, plan.page_bytes}) ||
       !shaped(state.dimensions(), {batch, plan.state_numbers}) ||
+      !shaped(tables.dimensions(), {batch, plan.table_numbers}) ||
       !shaped(memory.dimensions(), {n_memory_pages, batch, plan.memory_page_bytes}) ||
       memory_lengths.element_count() != static_cast<size_t>(batch) || new_pages->size_bytes() != pages.size_bytes() ||
-      new_state->size_bytes() != state.size_bytes())
+      new_state->size_bytes() != state.size_bytes() || new_tables->size_bytes() != tables.size_bytes())
     return wrong("expected arrays of the model's shapes");
-  if (new_pages->untyped_data() != pages.untyped_data())
-    std::memcpy(new_pages->untyped_data(), pages.untyped_data(), pages.size_bytes());
-  if (new_state->untyped_data() != state.untyped_data())
-    std::memcpy(new_state->untyped_data(), state.untyped_data(), state.size_bytes());
+  auto copy = [](const auto& from, auto& to) {
+    if (to->untyped_data() != from.untyped_data())
+      std::memcpy(to->untyped_data(), from.untyped_data(), from.size_bytes());
+  };
+  copy(pages, new_pages);
+  copy(state, new_state);
+  copy(tables, new_tables);
   native::Call call{};
   call.batch = batch;
   call.input = input.typed_data();
@@ -52,6 +57,7 @@ ffi::Error step(ffi::Buffer<ffi::S32> number, ffi::Buffer<ffi::F32> input, ffi::
   call.memory = static_cast<const char*>(memory.untyped_data());
   call.n_memory_pages = n_memory_pages;
   call.state = new_state->typed_data();
+  call.tables = new_tables->typed_data();
   try {
     model->run(call);
   } catch (const std::exception& error) {
@@ -71,7 +77,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(native_step, step,
                                   .Arg<ffi::Buffer<ffi::U8>>()
                                   .Arg<ffi::Buffer<ffi::F32>>()
                                   .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
                                   .Arg<ffi::Buffer<ffi::U8>>()
                                   .Ret<ffi::Buffer<ffi::F32>>()
                                   .Ret<ffi::Buffer<ffi::U8>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>());
+                                  .Ret<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::S32>>());

@@ -121,9 +121,10 @@ void Model::check(const Call& call) const {
   need(call.n_pages >= 0 && call.n_pages < 1 << 24 && call.n_memory_pages >= 0 && call.n_memory_pages < 1 << 24,
        "pages: expected fewer");
   need(!plan_.state_numbers || call.state, "expected a state");
+  need(!plan_.table_numbers || call.tables, "expected tables");
   bool attends = false, attends_to_memory = false;
   for (const Operation& op : plan_.operations)
-    if (op.kind == Kind::kAttend) (op.of_memory ? attends_to_memory : attends) = true;
+    if (op.kind == Kind::kAttend || op.kind == Kind::kAttendHashed) (op.of_memory ? attends_to_memory : attends) = true;
   need(call.lengths, "expected lengths");
   for (int64_t i = 0; i < call.batch; i++) {
     need(call.lengths[i] >= 0, "lengths: expected none below 0");
@@ -162,6 +163,7 @@ void Model::run(const Call& call) {
   step.memory = call.memory;
   step.n_memory_pages = call.n_memory_pages;
   step.state = call.state;
+  step.tables = call.tables;
   step.partial = partial_;
   step.given_units = call.given_units;
   step.units = units_.data();

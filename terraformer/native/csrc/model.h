@@ -21,6 +21,7 @@ struct Call {
   const char* memory;
   int64_t n_memory_pages;
   float* state;
+  int32_t* tables;
   const int32_t* given_units;  // [pick][text, block] units to use instead of the best ones, or null
   int32_t* units;              // receives the units that were used, or null
 };

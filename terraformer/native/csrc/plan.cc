@@ -7,6 +7,7 @@ namespace {
 
 constexpr int64_t kMostNumbers = int64_t{1} << 40;  // of any size, so that products of two do not overflow
 constexpr int64_t kMostRows = int64_t{1} << 22;
+constexpr int64_t kMostRounds = 1 << 12, kMostSlots = 1 << 16;  // of hashed attention
 constexpr int64_t kMostPanelsApart = 16;  // a matrix with more panels is divided by panels instead
 
 // Reads numbers one by one; its messages name what it reads.
@@ -60,6 +61,7 @@ class Builder {
     plan_.page_bytes = in_.next("bytes of a page", 0, kMostNumbers);
     plan_.memory_page_bytes = in_.next("bytes of a page of the memory", 0, kMostNumbers);
     plan_.state_numbers = in_.next("numbers of the state", 0, kMostNumbers);
+    plan_.table_numbers = in_.next("numbers of the tables", 0, kMostNumbers);
     in_.need(n_matrices + n_tables + n_vectors == n_memory_, "expected memory for each matrix, table and vector");
     for (int64_t i = 0; i < n_buffers; i++) read_buffer(i);
     for (int64_t i = 0; i < n_matrices; i++) read_matrix(i, memory_[i]);
@@ -141,7 +143,7 @@ class Builder {
   void read_operation(int64_t i) {
     in_.about("operation " + std::to_string(i));
     Operation op{};
-    op.kind = static_cast<Kind>(in_.next("kind", 1, static_cast<int64_t>(Kind::kQuantize)));
+    op.kind = static_cast<Kind>(in_.next("kind", 1, static_cast<int64_t>(Kind::kAttendHashed)));
     op.meets = in_.flag("meets");
     op.source = buffer_index("source");
     op.second = buffer_index("second");
@@ -173,10 +175,18 @@ class Builder {
     op.block = in_.next("block", 0, kMostNumbers);
     op.n_blocks = in_.next("blocks", 0, kMostNumbers);
     op.pick = static_cast<int>(in_.next("pick", -1, kMostRows));
+    int64_t directions = in_.next("directions", -1, static_cast<int64_t>(vectors_.size()) - 1);
+    int64_t factors = in_.next("factors", -1, static_cast<int64_t>(vectors_.size()) - 1);
+    op.rounds = in_.next("rounds", 0, kMostRounds);
+    op.slots = in_.next("slots", 0, kMostSlots);
+    op.table_offset = in_.next("table offset", 0, kMostNumbers);
     op.matrix = matrix < 0 ? nullptr : &plan_.matrices[matrix];
     op.table = table < 0 ? nullptr : &plan_.tables[table];
     op.scale = scale < 0 ? nullptr : vectors_[scale].data;
     op.bias = bias < 0 ? nullptr : vectors_[bias].data;
+    op.directions = directions < 0 ? nullptr : vectors_[directions].data;
+    n_directions_ = directions < 0 ? 0 : vectors_[directions].n;
+    if (factors >= 0) read_factors(op, vectors_[factors]);
     n_scale_ = scale < 0 ? 0 : vectors_[scale].n;
     n_bias_ = bias < 0 ? 0 : vectors_[bias].n;
     in_.need(op.target >= 0 && op.target != kInput, "expected a target");
@@ -190,6 +200,19 @@ class Builder {
     op.kind = Kind::kAddUp;
     op.meets = true;
     plan_.operations.push_back(op);
+  }
+
+  void read_factors(Operation& op, const Vector& factors) {
+    int64_t product = 1;
+    for (int64_t i = 0; i < factors.n; i++) {
+      float factor = factors.data[i];
+      in_.need(factor >= 2 && factor <= kMostBuckets && factor == static_cast<float>(static_cast<int64_t>(factor)) &&
+                   static_cast<int64_t>(factor) % 2 == 0,
+               "expected even factors");
+      product *= static_cast<int64_t>(factor);
+      in_.need(product <= kMostBuckets, "expected fewer buckets");
+      op.factors[op.n_factors++] = static_cast<int64_t>(factor);
+    }
   }
 
   // Checks that nothing reads the float32 numbers of a buffer that has only a 16-bit form: gates write no other.
@@ -217,7 +240,8 @@ class Builder {
 
   void check(Operation& op) {
     const Buffer& target = plan_.buffers[op.target];
-    if (op.kind != Kind::kQuantize && op.kind != Kind::kAttend) in_.need(op.source >= 0, "expected a source");
+    if (op.kind != Kind::kQuantize && op.kind != Kind::kAttend && op.kind != Kind::kAttendHashed)
+      in_.need(op.source >= 0, "expected a source");
     switch (op.kind) {
       case Kind::kNorm:
         row(op.source, target.width, "expected a source of the target's width");
@@ -247,6 +271,9 @@ class Builder {
       }
       case Kind::kAttend:
         check_attend(op);
+        break;
+      case Kind::kAttendHashed:
+        check_attend_hashed(op);
         break;
       case Kind::kPick:
         check_pick(op);
@@ -326,6 +353,27 @@ class Builder {
     if (op.head_width > plan_.widest) plan_.widest = op.head_width;
   }
 
+  void check_attend_hashed(Operation& op) {
+    in_.need(op.heads > 0 && op.head_width > 0, "expected heads");
+    int64_t width = op.heads * op.head_width;
+    row(op.source, width, "expected queries of all heads");
+    row(op.target, width, "expected a target of all heads");
+    row(op.value, width, "expected values of all heads");
+    in_.need(op.page_offset % 64 == 0 && op.page_offset <= plan_.page_bytes &&
+                 op.heads <= (plan_.page_bytes - op.page_offset) / (kPage * record_bytes(op.cache_type, op.head_width)),
+             "expected room in a page");
+    in_.need(op.rounds > 0 && op.slots > 1 && op.n_factors > 0, "expected rounds, slots and factors");
+    in_.need(op.directions && n_directions_ / op.rounds / op.n_directions() / op.head_width == op.heads &&
+                 n_directions_ == op.heads * op.rounds * op.n_directions() * op.head_width,
+             "expected the directions of each head and round");
+    in_.need(op.table_offset <= plan_.table_numbers &&
+                 op.heads <= (plan_.table_numbers - op.table_offset) / (op.table_numbers() / op.heads),
+             "expected room in the tables");
+    if (op.head_width > plan_.widest) plan_.widest = op.head_width;
+    if (op.n_directions() > plan_.most_directions) plan_.most_directions = op.n_directions();
+    if (op.rounds * op.slots > plan_.most_seen) plan_.most_seen = op.rounds * op.slots;
+  }
+
   void check_pick(Operation& op) {
     in_.need(op.block > 0 && op.block <= 1 << 16 && op.n_blocks > 0 && op.n_blocks <= 1 << 22, "expected blocks");
     int64_t padded = round_up(op.block, kPanel);
@@ -351,7 +399,7 @@ class Builder {
   std::vector<Vector> vectors_;
   std::vector<std::pair<int64_t, int64_t>> picks_;
   std::set<int> in_shorts_alone_;  // buffers
-  int64_t n_scale_ = 0, n_bias_ = 0;
+  int64_t n_scale_ = 0, n_bias_ = 0, n_directions_ = 0;
 };
 
 }  // namespace

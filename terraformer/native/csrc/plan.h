@@ -18,10 +18,10 @@ struct Memory {
 };
 
 // The numbers are, in this order: kMagic, kVersion; the counts of buffers, matrices, tables, vectors and operations;
-// the bytes of a page of the cache and of the memory, and the size of the state; then the rows of these tables, as
-// plan.py writes them. `tensors` holds the matrices, tables and vectors.
+// the bytes of a page of the cache and of the memory, and the sizes of the state and of the tables; then the rows of
+// these lists, as plan.py writes them. `tensors` holds the matrices, tables and vectors.
 constexpr int64_t kMagic = 0x4C50524F46415254;  // "TRAFORPL"
-constexpr int64_t kVersion = 1;
+constexpr int64_t kVersion = 2;
 
 // The buffers passed with each call: input and output.
 constexpr int kInput = 0, kOutput = 1;

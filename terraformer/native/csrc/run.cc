@@ -2,6 +2,7 @@
 #include "run.h"
 
 #include "feed_forward.h"
+#include "hashed_attention.h"
 
 namespace native {
 namespace NATIVE_VARIANT {
@@ -16,6 +17,7 @@ int64_t n_tasks(const Step& step, const Operation& op) {
     case Kind::kHistory:
       return step.batch * target.rows;
     case Kind::kAttend:
+    case Kind::kAttendHashed:
       return step.batch * op.heads;
     case Kind::kPick:
       return op.n_blocks;
@@ -116,6 +118,17 @@ void do_attend(const Step& step, const Operation& op, Range range, char* scratch
   }
 }
 
+void do_attend_hashed(const Step& step, const Operation& op, Range range, char* scratch) {
+  switch (op.cache_type) {
+    case Type::kFloat32:
+      return attend_hashed<float>(step, op, range, scratch);
+    case Type::kBfloat16:
+      return attend_hashed<Bfloat16>(step, op, range, scratch);
+    case Type::kInt8:
+      return attend_hashed<int8_t>(step, op, range, scratch);
+  }
+}
+
 template <class R>
 void pick_by_controller(const Step& step, const Operation& op, Range range, float* logits) {
   switch (op.matrix->type) {
@@ -158,6 +171,8 @@ void perform(const Step& step, const Operation& op, Range range, char* scratch) 
       return do_dense(step, op, range, sums);
     case Kind::kAttend:
       return do_attend(step, op, range, scratch);
+    case Kind::kAttendHashed:
+      return do_attend_hashed(step, op, range, scratch);
     case Kind::kPick:
       return do_pick(step, op, range, sums);
     case Kind::kGather:

@@ -10,9 +10,11 @@
 
 namespace native {
 
-constexpr int kPanel = 16;       // outputs
-constexpr int kPage = 64;        // positions in a page of the cache
-constexpr int kMostPairs = 512;  // in an int8 stretch: more would overflow 32-bit sums
+constexpr int kPanel = 16;  // outputs
+constexpr int kPage = 64;   // positions in a page of the cache
+constexpr int64_t kMostBuckets = 1 << 20;
+constexpr int kMostFactors = 20;  // each is at least 2
+constexpr int kMostPairs = 512;   // in an int8 stretch: more would overflow 32-bit sums
 constexpr float kMostShort = 16383.0f;
 
 enum class Type : int64_t { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2 };
@@ -78,7 +80,8 @@ enum class Kind : int64_t {
   kRecur = 8,
   kMix = 9,
   kQuantize = 10,
-  kAddUp = 11,  // second part of a kDense whose stretches are computed in parallel; never in a plan from outside
+  kAttendHashed = 11,
+  kAddUp = 12,  // second part of a kDense whose stretches are computed in parallel; never in a plan from outside
 };
 
 struct Operation {
@@ -100,11 +103,29 @@ struct Operation {
   Type cache_type = Type::kFloat32;
   bool of_memory = false, shared_keys = false;
   int key = -1, value = -1;
+  // Hashed attention.
+  const float* directions = nullptr;                  // [head, round, number, direction]
+  int64_t n_factors = 0, factors[kMostFactors] = {};  // of the number of buckets
+  int64_t rounds = 0, slots = 0;  // `slots` is the number of recent positions of a bucket, and one more
+  int64_t table_offset = 0;       // in the tables of a text
   // Histories and recurrences: offset in the state of a text.
   int64_t state_offset = 0;
   // Picks.
   int64_t block = 0, n_blocks = 0;
   int pick = -1;
+
+  int64_t n_buckets() const {
+    int64_t product = 1;
+    for (int64_t i = 0; i < n_factors; i++) product *= factors[i];
+    return product;
+  }
+  // Of a round: for each factor, half as many as it has buckets, since their opposites count too.
+  int64_t n_directions() const {
+    int64_t sum = 0;
+    for (int64_t i = 0; i < n_factors; i++) sum += factors[i] / 2;
+    return sum;
+  }
+  int64_t table_numbers() const { return heads * rounds * n_buckets() * (slots + 1); }
 };
 
 struct Plan {
@@ -114,9 +135,11 @@ struct Plan {
   std::vector<Operation> operations;
   std::vector<int64_t> pick_blocks;  // number of blocks in all earlier picks
   std::vector<int64_t> unit_limits;  // units per block, for each block of all picks
-  int64_t page_bytes = 0, memory_page_bytes = 0, state_numbers = 0;
+  int64_t page_bytes = 0, memory_page_bytes = 0, state_numbers = 0, table_numbers = 0;
   int64_t partial_numbers = 0;  // of the largest operation with parallel stretches, per text
   int64_t widest = 0;           // the widest head or block of units
+  int64_t most_seen = 0;        // positions that hashed attention sees at most
+  int64_t most_directions = 0;  // of a hash
 };
 
 // One call: its arguments, and the model's memory for its texts.
@@ -130,7 +153,8 @@ struct Step {
   const int32_t* memory_lengths;
   const char* memory;  // like `pages`
   int64_t n_memory_pages;
-  float* state;  // [text, numbers]
+  float* state;     // [text, numbers]
+  int32_t* tables;  // [text, numbers]
   float* partial;
   const int32_t* given_units;  // units to use instead of the best ones, or null
   int32_t* units;              // [pick][text, block]
@@ -142,6 +166,11 @@ struct Step {
 inline int64_t head_bytes(Type type, int64_t width) {
   int64_t scales = type == Type::kInt8 ? 2 * kPage * 4 : 0;
   return scales + (round_up(width, 2) * kPage + kPage * round_up(width, kPanel)) * size_of(type);
+}
+
+// Bytes of a position of a head in a page of hashed attention: key, value, and their scales in int8.
+inline int64_t record_bytes(Type type, int64_t width) {
+  return round_up(2 * round_up(width, kPanel) * size_of(type) + (type == Type::kInt8 ? 8 : 0), 64);
 }
 
 }  // namespace native

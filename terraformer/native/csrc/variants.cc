@@ -45,7 +45,9 @@ int64_t scratch_bytes(const Plan& plan, int64_t n_pages) {
   for (const Buffer& b : plan.buffers) row = std::max(row, b.stride);
   int64_t sums = 64 * std::max<int64_t>(widest, 4 * kPanel);  // a chunk of rows, or the logits of a block
   int64_t attention = 8 * round_up(widest + kPanel, 64) + (n_pages + 1) * kPage;
-  return 4 * std::max({sums, row + kPanel, attention});
+  int64_t hashed =
+      8 * round_up(widest + kPanel, 64) + 2 * round_up(plan.most_seen + kPanel, 64) + plan.most_directions + kPanel;
+  return 4 * std::max({sums, row + kPanel, attention, hashed});
 }
 
 }  // namespace native

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from terraformer.config import AxialPositionsConfig
+from terraformer.config import AxialPositionsConfig, LSHAttentionConfig
 from terraformer.decode.native.engine import NativeEngine, embed
 from terraformer.decode.prompts import Prompts
 from terraformer.decode.shapes import abstract_layerwise
@@ -36,6 +36,8 @@ NAMES = [
   'plain_language',
   'lsh',
   'lsh_language',
+  'lsh hashed',
+  'lsh_language hashed',
 ]
 INPUTS = np.array([[5, 6, 7, 8, 9, 10, 1, 0, 0], [7, 8, 1, 0, 0, 0, 0, 0, 0]], np.int32)
 N_STEPS = 200
@@ -43,8 +45,12 @@ N_STEPS = 200
 TOLERANCE = 1e-5
 
 
-def with_room(config):
-  """The config with enough positions for 200 tokens."""
+def config_of(name):
+  """The example, with enough positions for 200 tokens. A hashed one has two factors, and buckets that overflow."""
+  config = CONFIGS[name.removesuffix(' hashed')]
+  if name.endswith(' hashed'):
+    attention = LSHAttentionConfig(chunk_length=2, full_below=0, window=5)
+    config = dataclasses.replace(config, decoder=dataclasses.replace(config.blocks['decoder'], attention=attention))
   axial = isinstance(config.positions, AxialPositionsConfig)
   positions = dataclasses.replace(config.positions, shape=(16, 16)) if axial else config.positions
   return dataclasses.replace(config, max_length=224, positions=positions)
@@ -76,9 +82,9 @@ class Library:
   def __init__(self, config, params, prompts):
     engine = NativeEngine(config, jax.tree.map(np.asarray, params))
     state = engine.prefill(prompts, N_STEPS, 'float32')
-    self._model = engine._model('float32')[0]
-    self.own_step = jax.jit(engine.forward), engine.arguments('float32'), state
-    names = ('pages', 'state', 'memory')
+    self._model = next(one for one, _ in engine._opened.values() if one.number == state.number)
+    self.own_step = jax.jit(engine.forward), engine.arguments, state
+    names = ('pages', 'state', 'tables', 'memory')
     self._memory = {name: np.array(getattr(state, name)) for name in names}
     self._lengths, self._memory_lengths = np.array(state.length_B), np.array(state.memory_length_B)
 
@@ -131,8 +137,8 @@ def ties(choices, own):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_logits_are_those_of_xla_where_both_choose_the_same_units(name, monkeypatch):
-  config = decoding_form(with_room(CONFIGS[name]), 0, 16)
-  params = split_module(layerwise(model(with_room(CONFIGS[name]))))[1]
+  config = decoding_form(config_of(name), 0, 16)
+  params = split_module(layerwise(model(config_of(name))))[1]
   trained = merge_module(split_module(abstract_layerwise(config))[0], params)
   n_texts = len(INPUTS)
   prompts = Prompts(False, INPUTS, (INPUTS != 0).sum(1), np.zeros(n_texts, np.int32), [], [], [N_STEPS] * n_texts)

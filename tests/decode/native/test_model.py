@@ -67,7 +67,7 @@ def both(name, kind):
   token_B = jnp.zeros(3, jnp.int32)
   for _ in range(N_STEPS):
     expected_BxV, state = xla_step(trained, token_B, state)
-    found_BxV, own = step(engine.arguments(kind), token_B, own)
+    found_BxV, own = step(engine.arguments, token_B, own)
     yield np.asarray(found_BxV), np.asarray(expected_BxV)
     token_B = expected_BxV.argmax(1).astype(jnp.int32)
 
@@ -80,7 +80,7 @@ def test_a_text_does_not_depend_on_the_texts_beside_it(kind):
   for texts in (slice(0, 3), slice(0, 1), slice(1, 3)):
     own = engine.prefill(prompts_of(INPUTS[texts]), N_STEPS, kind)
     for token in range(2, 2 + N_STEPS):
-      found_BxV, own = step(engine.arguments(kind), jnp.full(len(INPUTS[texts]), token), own)
+      found_BxV, own = step(engine.arguments, jnp.full(len(INPUTS[texts]), token), own)
     logits.append(np.asarray(found_BxV))
   # What XLA has read of the prompt differs in the last bits from batch to batch.
   np.testing.assert_allclose(logits[0], np.concatenate(logits[1:]), rtol=0, atol=1e-3 * np.abs(logits[0]).max())
@@ -101,12 +101,12 @@ def test_fewer_bits_change_the_logits_of_most_texts_little(name, kind):
     assert np.median(error_B) <= TOLERANCES[kind]  # in one, a controller may pick another unit of nearly equal score
 
 
-@pytest.mark.parametrize('name', ['plain', 'forgetful', 'lsh', 'lsh_language'])
+@pytest.mark.parametrize('name', ['plain', 'forgetful'])
 def test_what_has_no_kernel_is_named(name):
-  missing = describe(layerwise(name, longest=18)[2], Types()).missing
-  assert set(missing) & {'SwitchFF', 'ModularProjection', 'LSHAttention where it hashes'}
+  missing = describe(layerwise(name)[2], Types()).missing
+  assert set(missing) & {'SwitchFF', 'ModularProjection'}
   with pytest.raises(NoKernelError, match=missing[0]):
-    NativeEngine(decoding_form(CONFIGS[name], 0, 18), split_module(layerwise(name, longest=18)[2])[1])
+    NativeEngine(decoding_form(CONFIGS[name], 0, 16), split_module(layerwise(name)[2])[1])
 
 
 KERNELS = [attention.attend, attention.project, feed_forward.feed_forward, describing.output]

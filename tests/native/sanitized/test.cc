@@ -19,7 +19,8 @@ using namespace native;
 
 namespace {
 
-constexpr int64_t kWidth = 24, kHeads = 3, kModules = 4, kLength = 3, kBlocks = 5, kBlock = 6, kRank = 7, kOut = 21;
+constexpr int64_t kWidth = 24, kHeads = 3, kModules = 4, kLength = 3, kBlocks = 5, kBlock = 6, kRank = 7, kOut = 21,
+                  kRounds = 2, kSlots = 4, kBuckets = 8;
 
 // A plan of all kinds of operations in one type, and its memory, each tensor of which has exactly the bytes that it
 // needs.
@@ -27,13 +28,15 @@ struct Example {
   std::vector<int64_t> numbers;
   std::vector<std::unique_ptr<char[]>> tensors;
   std::vector<Memory> memory;
-  int64_t page_bytes, state;
+  int64_t page_bytes, state, tables_of_text;
   std::mt19937 random{1};
 
   explicit Example(Type type) {
     int64_t t = static_cast<int64_t>(type), padded = kBlocks * 16, inner = kWidth / kModules;
     int64_t seen = (kModules + 2) * inner, q = type == Type::kInt8;
-    page_bytes = round_up(kHeads * head_bytes(type, kWidth / kHeads), 64);
+    int64_t whole = round_up(kHeads * head_bytes(type, kWidth / kHeads), 64);
+    page_bytes = whole + kHeads * kPage * record_bytes(type, kWidth / kHeads);
+    tables_of_text = kHeads * kRounds * kBuckets * (kSlots + 1);
     state = kLength * kWidth + inner;
     std::vector<std::vector<int64_t>> buffers = {{1, kWidth, 0},          {1, kOut, 0},
                                                  {1, kWidth, kWidth * q}, {kModules, kWidth, 8 * q},
@@ -49,11 +52,12 @@ struct Example {
     std::vector<std::vector<int64_t>> tables = {{q ? 1 : t, kModules, kWidth, -1},
                                                 {t, kBlocks * kBlock, kWidth, q ? 0 : -1},
                                                 {t, kBlocks * kBlock, kWidth, q ? 0 : -1}};
-    std::vector<std::vector<int64_t>> vectors = {{kBlocks * kBlock}, {kWidth}, {padded}};
+    std::vector<std::vector<int64_t>> vectors = {
+        {kBlocks * kBlock}, {kWidth}, {padded}, {kHeads * kRounds * 3 * kWidth / kHeads}, {2}};
     std::vector<std::vector<int64_t>> operations;
     auto add = [&](std::vector<std::pair<int, int64_t>> columns) {
-      std::vector<int64_t> op = {0, 1, -1, -1, -1, -1, -1, -1, -1, -1, 1,  0,  0, 0, 0, 0,
-                                 0, 0, 0,  0,  0,  0,  0,  0,  0,  0,  -1, -1, 0, 0, 0, -1};
+      std::vector<int64_t> op = {0, 1, -1, -1, -1, -1, -1, -1, -1, -1, 1, 0, 0,  0,  0,  0, 0, 0, 0,
+                                 0, 0, 0,  0,  0,  0,  0,  -1, -1, 0,  0, 0, -1, -1, -1, 0, 0, 0};
       for (auto [column, value] : columns) op[column] = value;
       operations.push_back(op);
     };
@@ -89,7 +93,11 @@ struct Example {
       kStateOffset,
       kBlockAt,
       kBlocksAt,
-      kPickAt
+      kPickAt,
+      kDirections,
+      kFactors,
+      kRoundsAt,
+      kSlotsAt
     };
     add({{kKind, 9}, {kSource, 0}, {kSecond, 0}, {kTarget, 4}});
     add({{kKind, 1}, {kSource, 4}, {kSecond, 0}, {kTarget, 2}, {kScale, 1}, {kBias, 1}});
@@ -113,6 +121,19 @@ struct Example {
          {kHeadsAt, kHeads},
          {kHeadWidth, kWidth / kHeads},
          {kCacheType, t}});
+    add({{kKind, 11},
+         {kSource, 6},
+         {kValue, 9},
+         {kTarget, 4},
+         {kAdds, 1},
+         {kHeadsAt, kHeads},
+         {kHeadWidth, kWidth / kHeads},
+         {kCacheType, t},
+         {kPageOffset, whole},
+         {kDirections, 3},
+         {kFactors, 4},
+         {kRoundsAt, kRounds},
+         {kSlotsAt, kSlots}});
     add({{kKind, 1}, {kSource, 4}, {kTarget, 2}, {kScale, 1}, {kRms, 1}});
     add({{kKind, 3}, {kSource, 2}, {kTarget, 7}, {kMatrix, 2}});
     if (q) add({{kKind, 10}, {kTarget, 7}});
@@ -140,7 +161,8 @@ struct Example {
                int64_t(operations.size()),
                page_bytes,
                0,
-               state};
+               state,
+               tables_of_text};
     for (auto* table : {&buffers, &matrices, &tables, &vectors, &operations})
       for (auto& row : *table) numbers.insert(numbers.end(), row.begin(), row.end());
     for (auto& m : matrices) {
@@ -157,6 +179,8 @@ struct Example {
     for (auto& table : tables)
       give(table[1] * table[2] * size_of(static_cast<Type>(table[0])), static_cast<Type>(table[0]));
     for (auto& vector : vectors) give(4 * vector[0], Type::kFloat32);
+    float factors[] = {2, 4};
+    memcpy(tensors.back().get(), factors, sizeof factors);
   }
 
   void give(int64_t bytes, Type type) {
@@ -176,7 +200,7 @@ struct Example {
 struct Texts {
   std::vector<char> pages;
   std::vector<float> state, input, output;
-  std::vector<int32_t> lengths;
+  std::vector<int32_t> lengths, tables;
   int64_t n_pages;
 
   Texts(const Example& example, int64_t batch, int64_t n_pages)
@@ -185,6 +209,7 @@ struct Texts {
         input(batch * kWidth),
         output(batch * kOut),
         lengths(batch),
+        tables(batch * example.tables_of_text),
         n_pages(n_pages) {}
 
   void step(Model& model, int number) {
@@ -197,6 +222,7 @@ struct Texts {
     call.pages = pages.data();
     call.n_pages = n_pages;
     call.state = state.data();
+    call.tables = tables.data();
     model.run(call);
     for (auto& length : lengths) length++;
   }
@@ -250,6 +276,11 @@ void try_type(Type type, const char* variant) {
     _exit(decode(*model, example, 1, 100) == alone ? 0 : 1);
   }
 #endif
+  Texts hostile(example, 2, 2);
+  for (int i = 0; i < 100; i++) {
+    for (auto& number : hostile.tables) number = static_cast<int32_t>(example.random());
+    hostile.step(*model, i);
+  }
   int refused = 0;
   for (size_t i = 0; i < example.numbers.size(); i++)
     for (int64_t value : {INT64_MIN, int64_t{-2}, int64_t{0}, int64_t{1}, int64_t{5}, int64_t{1} << 31, INT64_MAX}) {
@@ -257,7 +288,7 @@ void try_type(Type type, const char* variant) {
       numbers[i] = value;
       try {
         auto changed = open(numbers, 1);
-        bool given = i == 11 || i == 14 || (i >= 7 && i < 10);  // what the caller's arrays would have to fit
+        bool given = i == 12 || i == 15 || (i >= 7 && i < 11);  // what the caller's arrays would have to fit
         if (!given) decode(*changed, example, 2, 3);
       } catch (const PlanError&) {
         refused++;
