@@ -17,6 +17,8 @@ from typing import Any
 
 from terraformer.config import DecodeConfig, UserError
 from terraformer.decode.decoder import Decoder
+from terraformer.decode.native.engine import NativeEngine
+from terraformer.serving.batch import Batch
 from terraformer.serving.events import (
   ClosedError,
   Deliver,
@@ -317,5 +319,8 @@ class Scheduler:
 
 
 def _make_rows(decoder: Decoder, max_concurrent: int, cache_dtype: str) -> Rows:
-  bundle = decoder.bundle
-  return Turns(decoder.engine, bundle.model, bundle.tokenizer.size, cache_dtype)
+  bundle, engine = decoder.bundle, decoder.engine
+  if isinstance(engine, NativeEngine):
+    lengths = bundle.inputs_length, bundle.targets_length
+    return Batch(engine, bundle.model, bundle.tokenizer.size, cache_dtype, max_concurrent, lengths)
+  return Turns(engine, bundle.model, bundle.tokenizer.size, cache_dtype)
