@@ -22,6 +22,7 @@ from terraformer.serving.batch import Batch
 from terraformer.serving.events import (
   ClosedError,
   Deliver,
+  Event,
   Failed,
   Finished,
   FinishReason,
@@ -36,6 +37,7 @@ from terraformer.serving.turns import Turns
 
 __all__ = [
   'ClosedError',
+  'Event',
   'Failed',
   'Finished',
   'FinishReason',
@@ -309,7 +311,7 @@ class Scheduler:
       self._news.notify_all()
     self._tell(request, event)
 
-  def _tell(self, request: Request, event: Piece | Finished | Failed) -> None:
+  def _tell(self, request: Request, event: Event) -> None:
     """Delivers an event; a request whose receiver fails is cancelled."""
     try:
       request._deliver(event)

@@ -21,7 +21,7 @@ from terraformer.decode.native.model import describe
 from terraformer.decode.native.state import NativeState, StateSizes, extended, native_state
 from terraformer.decode.prompts import Prompts
 from terraformer.decode.shapes import abstract_layerwise, layerwise_facts, read_by_xla
-from terraformer.decode.xla import prefill
+from terraformer.decode.xla import layerwise_model
 from terraformer.models.base import DecodeState
 from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
 from terraformer.native import layout
@@ -84,7 +84,7 @@ class NativeEngine:
     library()
     self.forward = NativeForward(config)
     self._config, self._n_threads, self._dtype = config, n_threads, dtype
-    self._layerwise = merge_module(split_module(abstract_layerwise(config))[0], weights)
+    self._layerwise = layerwise_model(config, weights)
     self._stored = weights
     facts = layerwise_facts(config)
     self._read_by_xla = {
@@ -123,7 +123,7 @@ class NativeEngine:
 
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> NativeState:
     """Returns the state after the prompts, with slots for `room` new tokens."""
-    return self.from_xla(prefill(self._config, self._weights, prompts, 1), room, cache_dtype)
+    return self.from_xla(prompts.prefill(self._reader, 1), room, cache_dtype)
 
   def from_xla(self, prompt: DecodeState, room: int, cache_dtype: str) -> NativeState:
     """Returns the state for XLA's state after prompts, with slots for `room` new tokens."""
@@ -134,9 +134,9 @@ class NativeEngine:
     return jax.tree.map(jnp.copy, self.extend(state, max(0, missing)))
 
   @functools.cached_property
-  def _weights(self) -> Params:
-    """The weights for XLA, which reads prompts; files stay mapped."""
-    return jax.device_put(self._stored, may_alias=True)
+  def _reader(self) -> Any:
+    """The model with which XLA reads prompts; files stay mapped."""
+    return layerwise_model(self._config, jax.device_put(self._stored, may_alias=True))
 
   def can_grow(self, n_slots: int) -> bool:
     """Returns True: a cache can always start small, since adding pages does not change earlier ones."""
