@@ -76,8 +76,8 @@ def measure(decoder: Decoder, flags: argparse.Namespace) -> None:
 def rates(
   decoder: Decoder, scheduler: Scheduler, prompts: list[str], config: DecodeConfig, turns: int, seconds: float
 ) -> dict[str, Any]:
-  """Returns tokens per second, the medians of several turns: of a plain batch's steps (`batch`), of it with its prompts,
-  of the scheduler while all texts run and no prompt is read (`rows`), and of its clients (`clients`)."""
+  """Returns tokens per second, the medians of several turns: of a plain batch's steps (`batch`), of it with its
+  prompts, of the scheduler while all texts run and no prompt is read (`rows`), and of its clients (`clients`)."""
   of_batch(decoder, prompts, config)  # compiles
   list(decoder.tokens(prompts[0], config))
   pause = 2 * decoder.stats.first_token_seconds
