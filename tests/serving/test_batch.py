@@ -1,5 +1,7 @@
 """The rows of a native batch: how many there are, and what memory they take."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -9,14 +11,16 @@ from terraformer.decode.prompts import make_prompts
 from terraformer.serving.batch import Batch
 from tests.serving.small import SOURCES, random_requests, small_decoder
 
-
-@pytest.fixture(scope='module', params=['sparse', 'cross', 'language'])
-def decoder(request, tokenizer):
-  return small_decoder(request.param, tokenizer)
+EVERY_MODEL = ['sparse', 'plain_cross', 'language']
 
 
-@pytest.fixture
-def batch(decoder):
+@pytest.fixture(scope='module')
+def make_decoder(tokenizer):
+  """Returns make(name) -> the decoder of an example model."""
+  return functools.cache(lambda name: small_decoder(name, tokenizer))
+
+
+def make_batch(decoder):
   assert isinstance(decoder.engine, NativeEngine)
   bundle = decoder.bundle
   return Batch(decoder.engine, bundle.model, bundle.tokenizer.size, 'float32', 6, (SOURCES, 64))
@@ -31,9 +35,12 @@ def state_bytes(batch):
   return sum(x.nbytes for x in (state.pages, state.memory, state.rows.numbers))
 
 
-def test_tokens_are_those_of_each_text_alone(decoder, batch):
+@pytest.mark.parametrize('name', EVERY_MODEL)
+def test_tokens_are_those_of_each_text_alone(name, make_decoder):
   """Texts of different lengths, which cross the borders of pages, in a batch that grows and shrinks."""
-  requests = [request for request in random_requests(20, 1) if list(decoder.tokens(*request))][:6]
+  decoder = make_decoder(name)
+  batch = make_batch(decoder)
+  requests = [request for request in random_requests(10, 1) if list(decoder.tokens(*request))][:5]
   expected = [list(decoder.tokens(*request)) for request in requests]
   found = [[] for _ in requests]
 
@@ -52,7 +59,9 @@ def test_tokens_are_those_of_each_text_alone(decoder, batch):
   assert found == expected
 
 
-def test_rows_are_a_power_of_two_and_fewer_when_texts_leave(decoder, batch):
+def test_rows_are_a_power_of_two_and_fewer_when_texts_leave(make_decoder):
+  decoder = make_decoder('sparse')
+  batch = make_batch(decoder)
   config, sizes = DecodeConfig(max_tokens=60), []
   read = batch.read(prompts_of(decoder, 'Red tree.', config), config)
   for key in range(6):
@@ -61,14 +70,17 @@ def test_rows_are_a_power_of_two_and_fewer_when_texts_leave(decoder, batch):
   assert sizes == [1, 2, 4, 4, 6, 6]
   for key in range(5):
     batch.leave(key)
-  for _ in range(40):
+  for _ in range(55):
     batch.step()
   assert len(batch._rows) == 1
   batch.leave(5)
   assert batch.step() == [] and not any(batch._rows)
 
 
-def test_the_bytes_are_those_of_the_arrays_at_full_length(decoder, batch):
+@pytest.mark.parametrize('name', EVERY_MODEL)
+def test_the_bytes_are_those_of_the_arrays_at_full_length(name, make_decoder):
+  decoder = make_decoder(name)
+  batch = make_batch(decoder)
   config = DecodeConfig(max_tokens=100)
   prompts = [prompts_of(decoder, 'Red tree ' * n, config) for n in (1, 9, 20)]
   for key, one in enumerate(prompts):
@@ -81,7 +93,9 @@ def test_the_bytes_are_those_of_the_arrays_at_full_length(decoder, batch):
   assert batch.bytes_of([]) == 0
 
 
-def test_warming_up_compiles_all_that_usual_texts_need(decoder, batch):
+def test_warming_up_compiles_all_that_usual_texts_need(make_decoder):
+  decoder = make_decoder('sparse')
+  batch = make_batch(decoder)
   batch.warm_up()
   compiled = batch._compiled_step._cache_size()
   config = DecodeConfig(max_tokens=60)
