@@ -35,7 +35,7 @@ def state_bytes(batch):
   return sum(x.nbytes for x in (state.pages, state.memory, state.rows.numbers))
 
 
-@pytest.mark.parametrize('name', EVERY_MODEL)
+@pytest.mark.parametrize('name', ['plain_cross', 'language'])
 def test_tokens_are_those_of_each_text_alone(name, make_decoder):
   """Texts of different lengths, which cross the borders of pages, in a batch that grows and shrinks."""
   decoder = make_decoder(name)

@@ -92,6 +92,7 @@ def test_a_cancelled_text_frees_its_place(start):
 def test_a_text_that_waits_can_be_cancelled(start):
   scheduler, first, second = start(max_concurrent=1), Receiver(), Receiver()
   running = scheduler.submit('Red tree.', LONG, first)
+  first.wait_for_piece()
   scheduler.submit('Blue hill.', SHORT, second).cancel()
   assert second.end().reason is FinishReason.CANCELLED
   assert scheduler.status().queued == 0
