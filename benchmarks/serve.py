@@ -1,11 +1,11 @@
-"""Measures the scheduler: tokens per second of clients whose texts are decoded side by side, in turns with those of a
-plain batch of as many texts, and how long running texts pause while a long prompt is read.
+"""Measures the scheduler. `rates`: tokens per second of texts side by side, in turns with a plain batch of as many.
+`clients`: the same of clients that submit one request after another, with the time of their prompts. `stalls`: how long
+a running text pauses while long prompts are read.
 
-The batch is `Decoder.generate_batch`, whose steps are those of `terraformer bench decode`; prompts do not count there,
-but do in the scheduler. A client submits its next request when the last one has ended. Without --bundle, the weights
+The batch is `Decoder.generate_batch`, whose steps are those of `terraformer bench decode`. Without --bundle, weights
 are random; the bundle is removed at the end.
 
-    python benchmarks/serve.py --bundle=technical_english
+    python benchmarks/serve.py --bundle=technical_english --words=100 --tokens=144
     python benchmarks/serve.py --gin_file=gin_configs/models/terraformer_800m.gin --dtype=int8
 """
 
@@ -49,7 +49,9 @@ def main() -> None:
   parser.add_argument('--temperature', type=float, default=0.0, help='(default: %(default)s)')
   parser.add_argument('--turns', type=int, default=3, help='of measurements (default: %(default)s)')
   parser.add_argument('--seconds', type=float, default=5.0, help='of the clients in a turn (default: %(default)s)')
-  parser.add_argument('--stalls', action='store_true', help='measure pauses while prompts are read instead of rates')
+  parser.add_argument(
+    '--measure', choices=('rates', 'clients', 'stalls'), default='rates', help='(default: %(default)s)'
+  )
   flags = parser.parse_args()
   libraries.quiet()
   libraries.cache_compilations()
@@ -66,18 +68,21 @@ def measure(decoder: Decoder, flags: argparse.Namespace) -> None:
   begun = time.perf_counter()
   scheduler.warm_up()
   print(json.dumps({'engine': decoder.engine.about, 'warm_up_seconds': time.perf_counter() - begun}), flush=True)
-  if flags.stalls:
-    print(json.dumps(while_prompts_are_read(decoder, scheduler, prompts[0], config, flags.seconds)), flush=True)
+  if flags.measure == 'stalls':
+    result = while_prompts_are_read(decoder, scheduler, prompts[0], config, flags.seconds)
+  elif flags.measure == 'clients':
+    result = {'clients': of_clients(scheduler, prompts, config, flags.seconds)}
   else:
-    print(json.dumps(rates(decoder, scheduler, prompts, config, flags.turns, flags.seconds)), flush=True)
+    result = rates(decoder, scheduler, prompts, config, flags.turns, flags.seconds)
+  print(json.dumps(result), flush=True)
   scheduler.close()
 
 
 def rates(
   decoder: Decoder, scheduler: Scheduler, prompts: list[str], config: DecodeConfig, turns: int, seconds: float
 ) -> dict[str, Any]:
-  """Returns tokens per second, the medians of several turns: of a plain batch's steps (`batch`), of it with its prompts,
-  of the scheduler while all texts run and no prompt is read (`rows`), and of its clients (`clients`)."""
+  """Returns tokens per second, the medians of several turns: of a plain batch's steps (`batch`), of it with its
+  prompts, and of the scheduler while all texts run and no prompt is read (`rows`)."""
   of_batch(decoder, prompts, config)  # compiles
   list(decoder.tokens(prompts[0], config))
   pause = 2 * decoder.stats.first_token_seconds
@@ -85,8 +90,7 @@ def rates(
   for _ in range(turns):
     steps, whole = of_batch(decoder, prompts, config)
     by_row = of_rows(scheduler, prompts, config, seconds, pause)
-    by_client = of_clients(scheduler, prompts, config, seconds)
-    for name, rate in (('batch', steps), ('batch_and_prompts', whole), ('rows', by_row), ('clients', by_client)):
+    for name, rate in (('batch', steps), ('batch_and_prompts', whole), ('rows', by_row)):
       measured.setdefault(name, []).append(rate)
   medians = {name: statistics.median(each) for name, each in measured.items()}
   return medians | {'rows_by_batch': medians['rows'] / medians['batch'], 'turns': measured}
