@@ -108,11 +108,15 @@ def _serve(flags: argparse.Namespace) -> None:
     body_bytes=flags.max_megabytes * 1_000_000,
     logs_text=flags.log_text,
   )
-  service = Service(settings, decoder.bundle, Scheduler(decoder, flags.max_concurrent, flags.max_queue), log)
+  scheduler = Scheduler(decoder, flags.max_concurrent, flags.max_queue, cache_dtype=flags.cache_dtype)
+  service = Service(settings, decoder.bundle, scheduler, log)
   print(f'{settings.name} is at {server.address_of(bound)} (Ctrl-C ends it)', flush=True)
   if not flags.api_key and flags.host not in _LOCAL:
     print('note: whoever reaches this address can use the model; set TERRAFORMER_API_KEY', file=sys.stderr)
-  server.serve(service, bound)
+  try:
+    server.serve(service, bound)
+  finally:
+    log.close()
 
 
 SERVE = Command(

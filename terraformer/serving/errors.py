@@ -85,6 +85,8 @@ async def on_http_error(_, error: HTTPException) -> JSONResponse:
   """Handles what the framework refuses: unknown addresses and methods, and bodies that it cannot read."""
   if isinstance(error.__cause__, ApiError):  # of the body; the framework turns every error while reading it into 400
     return error.__cause__.response()
+  if error.__cause__ is not None and error.status_code == 400:
+    return ApiError(400, 'the body is not valid JSON', 'invalid_json').response()
   message = _SENTENCES.get(error.status_code, str(error.detail))
   return ApiError(error.status_code, message, headers=error.headers).response()
 

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from terraformer.serving.errors import ApiError
 from terraformer.serving.pdf import MOST_SECONDS
 
 _PDF_WITHIN = 1024  # bytes; readers accept some before the header
+_BINARY = re.compile('[\0-\x08\x0e-\x1a]')  # no text has these control characters
 _MARKS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
 
 
@@ -56,7 +58,7 @@ def _read_text(data: bytes) -> Source:
     text = data.decode(encoding)
   except UnicodeDecodeError:
     text = '\0'
-  if '\0' in text:
+  if _BINARY.search(text):
     message = 'file: this is neither a PDF nor a text in UTF-8; save it as one of these'
     raise ApiError(415, message, 'unsupported_file', 'file')
   return Source(text)

@@ -62,7 +62,9 @@ class Log:
     except OSError as error:
       raise refused(path or 'the standard error', 'write', error) from error
     self._lines.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s', '%Y-%m-%dT%H:%M:%S%z'))
-    self.logger = logging.Logger('terraformer.serving', level.upper())
+    self.logger = logging.getLogger('terraformer.serving')  # the scheduler's messages go there as well
+    self.logger.setLevel(level.upper())
+    self.logger.propagate = False
     self.logger.addHandler(self._lines)
 
   @property
@@ -72,4 +74,5 @@ class Log:
 
   def close(self) -> None:
     """Closes the file."""
+    self.logger.removeHandler(self._lines)
     self._lines.close()
