@@ -12,14 +12,14 @@ from terraformer.config import (
 )
 from terraformer.decode.bundle import Content, parameter_shapes, write_bundle
 
-LENGTH = 4000  # tokens, about one a millisecond
+LENGTH = 4000  # tokens
 
 
 def write_endless(path, tokenizer, seed=0):
   """Writes the bundle; it reads sources of up to 64 tokens."""
-  block = BlockConfig(256, 4, DenseProjectionConfig(), DenseFFConfig(2048), None)
+  block = BlockConfig(64, 4, DenseProjectionConfig(), DenseFFConfig(512), None)
   model = TerraformerConfig(
-    452, LENGTH, encoder=block, decoder=block, n_encoder_layers=1, n_decoder_layers=4, n_decoder_attentions=2,
+    452, LENGTH, encoder=block, decoder=block, n_encoder_layers=1, n_decoder_layers=2, n_decoder_attentions=1,
     positions=SinusoidPositionsConfig(), output=DenseOutputConfig(),
   )  # fmt: skip
   shapes, rng = parameter_shapes(model), np.random.default_rng(seed)
