@@ -20,6 +20,7 @@ ALLOWED = {
   'native': set(),
   'decode': {'config', 'ops', 'layers', 'models', 'native', 'data', 'paths'},
   'exporting': {'config', 'models', 'data', 'training', 'decode'},
+  'serving': {'config', 'data', 'decode', 'models', 'native', 'ops'},
   'trax': {'config'},
   'importing': {'config', 'data', 'decode', 'files', 'gin_text', 'paths', 'training', 'trax'},
   'eval': {'config', 'files', 'models', 'data', 'training', 'decode', 'paths'},

@@ -9,6 +9,7 @@ B batch, V vocabulary.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +42,7 @@ class NativeForward:
     number, weights = arguments
     structure, shapes = split_module(abstract_layerwise(self.config))
     model = merge_module(structure, unflatten(flatten(shapes) | weights))
-    positions = model.positions if hasattr(model, 'positions') else model.decoder_positions
-    x_BxD = model.decoder.residual.round(positions.step(model.embedding(token_B), state.position_B))
+    x_BxD = embed(model, token_B, state.position_B)
     logits = jax.ShapeDtypeStruct((len(token_B), self.config.vocab_size), jnp.float32)
     cache = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (state.pages, state.state)]
     call = jax.ffi.ffi_call(STEP, [logits, *cache], input_output_aliases={3: 1, 4: 2})
@@ -51,6 +51,12 @@ class NativeForward:
     )
     counts = {'length_B': state.length_B + 1, 'position_B': state.position_B + 1}
     return logits_BxV, dataclasses.replace(state, pages=pages, state=kept, **counts)
+
+
+def embed(model: Any, token_B: jax.Array, position_B: jax.Array) -> jax.Array:
+  """Returns what the decoder's first layer reads for a token at its position, BxD."""
+  positions = model.positions if hasattr(model, 'positions') else model.decoder_positions
+  return model.decoder.residual.round(positions.step(model.embedding(token_B), position_B))
 
 
 class NativeEngine:
