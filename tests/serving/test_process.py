@@ -1,0 +1,101 @@
+"""How the process of a server begins and ends."""
+
+import http.client
+import json
+import shutil
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from terraformer.cli import main
+from tests.serving.endless import write_endless
+
+
+def stream(served, **body):
+  """Begins a stream, and returns the response after its first event."""
+  connection = http.client.HTTPConnection(served.url.removeprefix('http://'), timeout=120)
+  body = json.dumps({'prompt': 'Red tree.', 'stream': True} | body)
+  connection.request('POST', '/v1/completions', body, {'Content-Type': 'application/json'})
+  response = connection.getresponse()
+  assert response.status == 200 and response.readline().startswith(b'data: {')
+  return response
+
+
+def text_of(served, n=20):
+  return served.post('/v1/completions', prompt='Red tree.', max_tokens=n)[1]['choices'][0]['text']
+
+
+def test_a_replaced_bundle_is_taken_by_the_next_process_and_a_kill_leaves_nothing_behind(
+  serve, endless_bundle, tokenizer, tmp_path
+):
+  path = shutil.copytree(endless_bundle, tmp_path / 'endless')
+  served = serve(f'--bundle={path}')
+  before = text_of(served)
+  write_endless(path, tokenizer, seed=1)
+  assert text_of(served) == before
+  streams = [stream(served) for _ in range(3)]
+  served.process.send_signal(signal.SIGKILL)
+  for response in streams:
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+      response.read()
+  port = served.url.rpartition(':')[2]
+  again = serve(f'--bundle={path}', f'--port={port}')
+  assert again.url == served.url and text_of(again) != before
+  ends_by_sigterm(again)
+
+
+def ends_by_sigterm(served):
+  """Running texts end and new requests are refused; then the process ends with status 0."""
+  response, whole = stream(served, max_tokens=1500), []
+  reading = threading.Thread(target=lambda: whole.append(response.read().decode()))
+  reading.start()
+  served.process.send_signal(signal.SIGTERM)
+  while (status := served.get('/readyz')[0]) == 200:
+    pass
+  refused, error = served.post('/v1/completions', prompt='a')
+  assert (status, refused, error['error']['code']) == (503, 503, 'shutting_down')
+  assert served.get('/healthz')[0] == 200
+  reading.join(120)
+  *_, last, done, rest = whole[0].split('\n\n')
+  assert (done, rest) == ('data: [DONE]', '')
+  assert json.loads(last.removeprefix('data: '))['choices'][0]['finish_reason'] == 'length'
+  assert served.process.wait(60) == 0
+
+
+def test_a_full_disk_for_the_log_is_said_once_and_serving_goes_on(serve, endless_bundle):
+  served = serve(f'--bundle={endless_bundle}', '--log_file=/dev/full')
+  for _ in range(3):
+    assert served.post('/v1/completions', prompt='Red tree.', max_tokens=5)[0] == 200
+  assert served.metric('terraformer_lost_log_lines') > 3
+  served.process.send_signal(signal.SIGINT)
+  assert served.process.wait(60) == 130
+  said = Path(served.log).read_text()
+  assert said.count('cannot write to /dev/full: no space left on device; serving goes on\n') == 1
+  assert said.endswith('terraformer serve: interrupted\n') and said.count('\n') == 2
+
+
+def test_a_taken_port_is_a_sentence(capsys):
+  with socket.create_server(('127.0.0.1', 0)) as taken:
+    port = taken.getsockname()[1]
+    assert main(['serve', f'--port={port}']) == 2
+  sentence = f'terraformer serve: port {port} of 127.0.0.1 is taken; choose another with --port, or 0 for any\n'
+  assert capsys.readouterr().err == sentence
+
+
+def test_a_slow_pdf_reader_is_not_the_server(shipped):
+  rng = np.random.default_rng(0)
+  garbage = b'%PDF-1.7\n' + rng.integers(0, 256, 100_000, np.uint8).tobytes()
+  edge = 'edge'
+  body = (
+    f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'.encode()
+    + garbage
+    + f'\r\n--{edge}--\r\n'.encode()
+  )
+  connection = http.client.HTTPConnection(shipped.url.removeprefix('http://'), timeout=60)
+  connection.request('POST', '/v1/summaries', body, {'Content-Type': f'multipart/form-data; boundary={edge}'})
+  response = connection.getresponse()
+  assert (response.status, json.load(response)['error']['code']) == (400, 'unreadable_file')
