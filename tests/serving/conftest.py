@@ -26,7 +26,7 @@ def make_client(tmp_path):
       log = Log('debug', tmp_path / 'log')
       stack.callback(log.close)
       service = Service(
-        Settings(**{'name': 'small', 'tasks': ('summarize', 'fix')} | settings), BUNDLE, scheduler or Scripted(), log
+        Settings(**{'name': 'small', 'tasks': ('summarize', 'fix'), 'body_seconds': 10_000} | settings), BUNDLE, scheduler or Scripted(), log
       )
       service.is_ready = True
       client = stack.enter_context(TestClient(make_app(service), raise_server_exceptions=False))

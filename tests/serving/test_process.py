@@ -4,14 +4,12 @@ import http.client
 import json
 import shutil
 import signal
-import socket
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from terraformer.cli import main
 from tests.serving.endless import write_endless
 
 
@@ -76,14 +74,6 @@ def test_a_full_disk_for_the_log_is_said_once_and_serving_goes_on(serve, endless
   said = Path(served.log).read_text()
   assert said.count('cannot write to /dev/full: no space left on device; serving goes on\n') == 1
   assert said.endswith('terraformer serve: interrupted\n') and said.count('\n') == 2
-
-
-def test_a_taken_port_is_a_sentence(capsys):
-  with socket.create_server(('127.0.0.1', 0)) as taken:
-    port = taken.getsockname()[1]
-    assert main(['serve', f'--port={port}']) == 2
-  sentence = f'terraformer serve: port {port} of 127.0.0.1 is taken; choose another with --port, or 0 for any\n'
-  assert capsys.readouterr().err == sentence
 
 
 def test_a_slow_pdf_reader_is_not_the_server(shipped):
