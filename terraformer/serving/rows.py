@@ -25,7 +25,7 @@ class Rows(Protocol):
     """Removes a text, if it is there."""
     ...
 
-  def step(self) -> list[tuple[Hashable, int]]:
+  def step(self) -> list[tuple[Any, int]]:
     """Returns a token of each text; a text that joined may not be among them before the next call."""
     ...
 

@@ -17,9 +17,12 @@ from typing import Any
 
 from terraformer.config import DecodeConfig, UserError
 from terraformer.decode.decoder import Decoder
+from terraformer.decode.native.engine import NativeEngine
+from terraformer.serving.batch import Batch
 from terraformer.serving.events import (
   ClosedError,
   Deliver,
+  Event,
   Failed,
   Finished,
   FinishReason,
@@ -34,6 +37,7 @@ from terraformer.serving.turns import Turns
 
 __all__ = [
   'ClosedError',
+  'Event',
   'Failed',
   'Finished',
   'FinishReason',
@@ -307,7 +311,7 @@ class Scheduler:
       self._news.notify_all()
     self._tell(request, event)
 
-  def _tell(self, request: Request, event: Piece | Finished | Failed) -> None:
+  def _tell(self, request: Request, event: Event) -> None:
     """Delivers an event; a request whose receiver fails is cancelled."""
     try:
       request._deliver(event)
@@ -317,5 +321,8 @@ class Scheduler:
 
 
 def _make_rows(decoder: Decoder, max_concurrent: int, cache_dtype: str) -> Rows:
-  bundle = decoder.bundle
-  return Turns(decoder.engine, bundle.model, bundle.tokenizer.size, cache_dtype)
+  bundle, engine = decoder.bundle, decoder.engine
+  if isinstance(engine, NativeEngine):
+    lengths = bundle.inputs_length, bundle.targets_length
+    return Batch(engine, bundle.model, bundle.tokenizer.size, cache_dtype, max_concurrent, lengths)
+  return Turns(engine, bundle.model, bundle.tokenizer.size, cache_dtype)

@@ -5,6 +5,7 @@ but no faster than if they were decoded one by one.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -58,7 +59,7 @@ class Turns:
     """Removes a text, if it is there."""
     self._texts.pop(key, None)
 
-  def step(self) -> list[tuple[Hashable, int]]:
+  def step(self) -> list[tuple[Any, int]]:
     """Returns the next token of each text, and starts the step after it."""
     tokens = [(key, text.advance()) for key, text in self._texts.items()]
     return [(key, int(np.asarray(token)[0])) for key, token in tokens if token is not None]

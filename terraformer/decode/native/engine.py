@@ -18,10 +18,10 @@ import numpy as np
 from terraformer.config import ModelConfig
 from terraformer.decode.native.description import NoKernelError, Types
 from terraformer.decode.native.model import describe
-from terraformer.decode.native.state import NativeState, extended, native_state
+from terraformer.decode.native.state import NativeState, StateSizes, extended, native_state
 from terraformer.decode.prompts import Prompts
 from terraformer.decode.shapes import abstract_layerwise, layerwise_facts, read_by_xla
-from terraformer.decode.xla import prefill
+from terraformer.decode.xla import layerwise_model
 from terraformer.models.base import DecodeState
 from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
 from terraformer.native import layout
@@ -84,7 +84,7 @@ class NativeEngine:
     library()
     self.forward = NativeForward(config)
     self._config, self._n_threads, self._dtype = config, n_threads, dtype
-    self._layerwise = merge_module(split_module(abstract_layerwise(config))[0], weights)
+    self._layerwise = layerwise_model(config, weights)
     self._stored = weights
     facts = layerwise_facts(config)
     self._read_by_xla = {
@@ -93,12 +93,13 @@ class NativeEngine:
       if read_by_xla(facts[name])
     }
     self._tensors: dict[str, np.ndarray] = {}
-    self._opened: dict[str, tuple[Model, Callable[[DecodeState], NativeState]]] = {}
-    model, _ = self._model('float32')
+    self._opened: dict[str, tuple[Model, Callable[[DecodeState], NativeState], StateSizes]] = {}
+    model, *_ = self._model('float32')
     self.about = f'native ({model.variant}, {model.n_threads} thread{"s" if model.n_threads > 1 else ""})'
 
-  def _model(self, cache_dtype: str) -> tuple[Model, Callable[[DecodeState], NativeState]]:
-    """Returns the model for a type of cache, and a function from XLA's state to its state; models share tensors."""
+  def _model(self, cache_dtype: str) -> tuple[Model, Callable[[DecodeState], NativeState], StateSizes]:
+    """Returns the model for a type of cache, a function from XLA's state to its state, and the sizes of that; models
+    share tensors."""
     if cache_dtype not in self._opened:
       description = describe(self._layerwise, Types(self._dtype, cache_dtype))
       if description.missing:
@@ -108,29 +109,34 @@ class NativeEngine:
           self._tensors[name] = tensor.make()
       tensors = [self._tensors[name] for name in description.plan.tensors]
       model = Model(description.plan, tensors, self._n_threads)
-      self._opened[cache_dtype] = model, jax.jit(functools.partial(native_state, description))
+      to_native = jax.jit(functools.partial(native_state, description))
+      self._opened[cache_dtype] = model, to_native, StateSizes.of(description.plan)
     return self._opened[cache_dtype]
 
   def arguments(self, cache_dtype: str) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the first argument of `forward`, for a KV cache of this type."""
     return jnp.int32(self._model(cache_dtype)[0].number), self._read_by_xla
 
+  def sizes(self, cache_dtype: str) -> StateSizes:
+    """Returns the sizes of a text's state, with a KV cache of this type."""
+    return self._model(cache_dtype)[2]
+
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> NativeState:
     """Returns the state after the prompts, with slots for `room` new tokens."""
-    return self.from_xla(prefill(self._config, self._weights, prompts, 1), room, cache_dtype)
+    return self.from_xla(prompts.prefill(self._reader, 1), room, cache_dtype)
 
   def from_xla(self, prompt: DecodeState, room: int, cache_dtype: str) -> NativeState:
     """Returns the state for XLA's state after prompts, with slots for `room` new tokens."""
-    _, to_native = self._model(cache_dtype)
+    _, to_native, _ = self._model(cache_dtype)
     state = to_native(prompt)
     missing = int(np.max(state.length_B)) + room - state.n_slots
     # A step donates the state's buffers, so no two arrays may share one.
     return jax.tree.map(jnp.copy, self.extend(state, max(0, missing)))
 
   @functools.cached_property
-  def _weights(self) -> Params:
-    """The weights for XLA, which reads prompts; files stay mapped."""
-    return jax.device_put(self._stored, may_alias=True)
+  def _reader(self) -> Any:
+    """The model with which XLA reads prompts; files stay mapped."""
+    return layerwise_model(self._config, jax.device_put(self._stored, may_alias=True))
 
   def can_grow(self, n_slots: int) -> bool:
     """Returns True: a cache can always start small, since adding pages does not change earlier ones."""

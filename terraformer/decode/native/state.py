@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from terraformer.decode.native.description import Description
 from terraformer.models.base import DecodeState
 from terraformer.native import layout
+from terraformer.native.plan import Plan
 from terraformer.ops.kv_cache import COLUMNS
 
 
@@ -48,6 +49,30 @@ class NativeState:
     paged = {name: jnp.take(getattr(self, name), row_W, axis=1) for name in ('pages', 'memory')}
     rest = {name: getattr(self, name)[row_W] for name in ('state', 'length_B', 'memory_length_B', 'position_B')}
     return NativeState(**paged, **rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class StateSizes:
+  """Sizes of the state of one text.
+
+  Attributes:
+    page_bytes, memory_page_bytes: bytes of a page of 64 positions, and of one of the source's; the latter is 0 for a
+      model without cross-attention.
+    numbers: float32 numbers of histories and recurrences.
+  """
+
+  page_bytes: int
+  memory_page_bytes: int
+  numbers: int
+
+  @classmethod
+  def of(cls, plan: Plan) -> 'StateSizes':
+    """Returns the sizes for a complete plan."""
+    return cls(plan.page_bytes, plan.memory_page_bytes, plan.state_numbers)
+
+  def n_bytes(self, n_pages: int, n_memory_pages: int) -> int:
+    """Returns the bytes of one text's state with this many pages."""
+    return n_pages * self.page_bytes + n_memory_pages * self.memory_page_bytes + 4 * self.numbers
 
 
 def native_state(description: Description, prompt: DecodeState) -> NativeState:

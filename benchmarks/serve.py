@@ -1,0 +1,203 @@
+"""Measures the scheduler: tokens per second of clients whose texts are decoded side by side, in turns with those of a
+plain batch of as many texts, and how long running texts pause while a long prompt is read.
+
+The batch is `Decoder.generate_batch`, whose steps are those of `terraformer bench decode`; prompts do not count there,
+but do in the scheduler. A client submits its next request when the last one has ended. Without --bundle, the weights
+are random; the bundle is removed at the end.
+
+    python benchmarks/serve.py --bundle=technical_english
+    python benchmarks/serve.py --gin_file=gin_configs/models/terraformer_800m.gin --dtype=int8
+"""
+
+import argparse
+import contextlib
+import functools
+import json
+import queue
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from terraformer import libraries
+from terraformer.cli import load_configs
+from terraformer.config import DecodeConfig
+from terraformer.data.tokenizer import train_vocabulary
+from terraformer.decode.bundle import Content, parameter_shapes, write_bundle
+from terraformer.decode.decoder import Decoder
+from terraformer.serving.scheduler import Event, Piece, Scheduler
+
+_TEXT = 'the river runs to the sea and the sea is wide so we build a bridge of stone and wood over it'
+_LAST_PROMPT_SECONDS = 0.5  # that reading the last of the waiting prompts takes at most
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--bundle', help='folder or name of a bundle (default: random weights)')
+  parser.add_argument('--gin_file', default='gin_configs/models/terraformer_800m.gin', help='of the random model')
+  parser.add_argument('--dtype', default='int8', help='of its weights and KV cache (default: %(default)s)')
+  parser.add_argument('--folder', default=None, help="for it (default: the system's temporary one)")
+  parser.add_argument('--clients', type=int, default=8, help='(default: %(default)s)')
+  parser.add_argument('--tokens', type=int, default=96, help='of a text (default: %(default)s)')
+  parser.add_argument('--words', type=int, default=12, help='of a prompt (default: %(default)s)')
+  parser.add_argument('--temperature', type=float, default=0.0, help='(default: %(default)s)')
+  parser.add_argument('--turns', type=int, default=3, help='of measurements (default: %(default)s)')
+  parser.add_argument('--seconds', type=float, default=5.0, help='of the clients in a turn (default: %(default)s)')
+  flags = parser.parse_args()
+  libraries.cache_compilations()
+  with _bundle(flags) as path:
+    measure(Decoder.open(path, verify=False), flags)
+
+
+def measure(decoder: Decoder, flags: argparse.Namespace) -> None:
+  """Prints the measurements."""
+  cache_dtype = 'float32' if flags.bundle else flags.dtype
+  config = DecodeConfig(max_tokens=flags.tokens, temperature=flags.temperature, cache_dtype=cache_dtype)
+  prompts = [_prompt(flags.words, seed) for seed in range(flags.clients)]
+  scheduler = Scheduler(decoder, max_concurrent=flags.clients, cache_dtype=cache_dtype)
+  begun = time.perf_counter()
+  scheduler.warm_up()
+  print(json.dumps({'engine': decoder.engine.about, 'warm_up_seconds': time.perf_counter() - begun}), flush=True)
+  of_rows(scheduler, prompts, config, 0.1)
+  measured: dict[str, list[float]] = {}
+  for _ in range(flags.turns):
+    steps, whole = of_batch(decoder, prompts, config)
+    rows, clients = (
+      of_rows(scheduler, prompts, config, flags.seconds),
+      of_clients(scheduler, prompts, config, flags.seconds),
+    )
+    for name, rate in (('batch', steps), ('batch_and_prompts', whole), ('rows', rows), ('clients', clients)):
+      measured.setdefault(name, []).append(rate)
+  rates = {name: statistics.median(each) for name, each in measured.items()}
+  print(json.dumps(rates | {'rows_by_batch': rates['rows'] / rates['batch'], 'turns': measured}), flush=True)
+  scheduler.close()
+  print(json.dumps(while_a_long_prompt_is_read(decoder, prompts, config)), flush=True)
+
+
+def of_batch(decoder: Decoder, prompts: list[str], config: DecodeConfig) -> tuple[float, float]:
+  """Returns the tokens per second of a plain batch: of its steps, and of all with the prompts."""
+  decoder.generate_batch(prompts, config)
+  stats = decoder.stats
+  return 1000 * len(prompts) / stats.milliseconds_per_token, len(prompts) * stats.steps / stats.seconds
+
+
+def of_rows(scheduler: Scheduler, prompts: list[str], config: DecodeConfig, seconds: float) -> float:
+  """Returns the tokens per second while all texts run, none is read and none has ended, over this many seconds."""
+  n_tokens, taken = 0, 0.0
+  while taken < seconds:
+    begins: list[tuple[float, int]] = []
+    ends: list[tuple[float, int]] = []
+    ended = threading.Semaphore(0)
+
+    def deliver(event: Event, begins=begins, ends=ends, ended=ended) -> None:
+      if not begins:  # no steps until all prompts were read
+        while scheduler.status().queued:
+          time.sleep(0.01)
+        time.sleep(_LAST_PROMPT_SECONDS)
+      here = begins if isinstance(event, Piece) else ends
+      here.append((time.perf_counter(), scheduler.status().tokens))
+      if here is ends:
+        ended.release()
+
+    for prompt in prompts:
+      scheduler.submit(prompt, config, deliver)
+    for _ in prompts:
+      ended.acquire()
+    (begun, before), (end, after) = begins[len(prompts)], ends[0]
+    n_tokens, taken = n_tokens + after - before, taken + end - begun
+  return n_tokens / taken
+
+
+def of_clients(scheduler: Scheduler, prompts: list[str], config: DecodeConfig, seconds: float) -> float:
+  """Returns the tokens per second of as many clients as there are prompts, each of which submits one after another."""
+  is_over = threading.Event()
+
+  def deliver(event: Event, ended: threading.Event) -> None:
+    if not isinstance(event, Piece):
+      ended.set()
+
+  def work(prompt: str) -> None:
+    while not is_over.is_set():
+      ended = threading.Event()
+      scheduler.submit(prompt, config, functools.partial(deliver, ended=ended))
+      ended.wait()
+
+  threads = [threading.Thread(target=work, args=(prompt,)) for prompt in prompts]
+  for thread in threads:
+    thread.start()
+  time.sleep(0.5)  # until all run
+  begun, before = time.perf_counter(), scheduler.status().tokens
+  time.sleep(seconds)
+  rate = (scheduler.status().tokens - before) / (time.perf_counter() - begun)
+  is_over.set()
+  for thread in threads:
+    thread.join()
+  return rate
+
+
+def while_a_long_prompt_is_read(decoder: Decoder, prompts: list[str], config: DecodeConfig) -> dict[str, float]:
+  """Returns the longest and the median pause between tokens of a text while the longest prompt is read beside it, the
+  seconds that reading takes then, and alone, and the median pause without it."""
+  long = DecodeConfig(max_tokens=1, cache_dtype=config.cache_dtype)
+  text = _prompt(2 * max(decoder.bundle.inputs_length, decoder.bundle.targets_length), 0)
+  running = DecodeConfig(max_tokens=4000, temperature=1.0, cache_dtype=config.cache_dtype)
+  for _ in range(2):  # the first one compiles
+    begun = time.perf_counter()
+    list(decoder.tokens(text, long))
+    alone = time.perf_counter() - begun
+  times: queue.SimpleQueue[float] = queue.SimpleQueue()
+  scheduler = Scheduler(decoder, max_concurrent=len(prompts) + 1, cache_dtype=config.cache_dtype)
+  scheduler.warm_up()
+  request = scheduler.submit(prompts[0], running, lambda event: times.put(time.perf_counter()))
+  time.sleep(1.0)
+  quiet = _drained(times)
+  begun, ended = time.perf_counter(), threading.Event()
+  scheduler.submit(text, long, lambda event: None if isinstance(event, Piece) else ended.set())
+  ended.wait()
+  beside = time.perf_counter() - begun
+  busy = _drained(times)
+  stall = scheduler.status().longest_stall
+  request.cancel()
+  scheduler.close()
+  return {
+    'prompt_seconds_alone': alone,
+    'prompt_seconds_beside': beside,
+    'median_pause_alone_ms': 1000 * float(np.median(np.diff(quiet))),
+    'median_pause_beside_ms': 1000 * float(np.median(np.diff(busy))) if len(busy) > 1 else float('nan'),
+    'longest_stall_ms': 1000 * stall,
+  }
+
+
+def _drained(times: 'queue.SimpleQueue[float]') -> list[float]:
+  return [times.get() for _ in range(times.qsize())]
+
+
+def _prompt(n_words: int, seed: int) -> str:
+  return ' '.join(np.random.default_rng(seed).choice(_TEXT.split(), n_words))
+
+
+@contextlib.contextmanager
+def _bundle(flags: argparse.Namespace) -> Iterator[str]:
+  """Yields the given bundle, or a new one with random weights."""
+  if flags.bundle:
+    yield flags.bundle
+    return
+  folder = Path(tempfile.mkdtemp(prefix='terraformer-', dir=flags.folder))
+  try:
+    run, _, _ = load_configs([flags.gin_file], [])
+    shapes, numbers = parameter_shapes(run.model), np.random.default_rng(0).uniform(-0.05, 0.05, 1 << 24)
+    tokenizer = train_vocabulary([_TEXT] * 20, 320, 10)
+    content = Content(run.model, tokenizer, 512, 128, {'weights': 'random'}, dtype=flags.dtype)
+    write_bundle(folder / 'bundle', content, lambda name: np.resize(numbers.astype(np.float32), shapes[name].shape))
+    yield str(folder / 'bundle')
+  finally:
+    shutil.rmtree(folder)
+
+
+if __name__ == '__main__':
+  main()
