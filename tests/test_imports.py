@@ -24,7 +24,6 @@ ALLOWED = {
   'trax': {'config'},
   'importing': {'config', 'data', 'decode', 'files', 'gin_text', 'paths', 'training', 'trax'},
   'eval': {'config', 'files', 'models', 'data', 'training', 'decode', 'paths'},
-  'serving': {'config', 'decode', 'data'},
   'describe': {'config', 'models'},
   'pod': {'config', 'layers', 'models', 'training'},
   'bench': {'config', 'files', 'ops', 'layers', 'models', 'data', 'decode', 'native', 'paths'},

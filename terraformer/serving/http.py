@@ -1,7 +1,5 @@
 """The web application: all routes of the server."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -28,10 +26,8 @@ _ERRORS = {
 }
 
 
-def make_app(
-  service: Service, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None
-) -> FastAPI:
-  """Returns the application of a service; `lifespan` is what happens before the first request and after the last."""
+def make_app(service: Service) -> FastAPI:
+  """Returns the application of a service."""
   app = FastAPIOffline(  # with the assets of /docs, so that nothing is loaded from elsewhere
     docs_url='/docs',
     redoc_url=None,
@@ -39,7 +35,6 @@ def make_app(
     title=f'Terraformer: {service.settings.name}',
     description=_DESCRIPTION,
     version='1',
-    lifespan=lifespan,
     responses={status: {'model': errors.ErrorBody, 'description': what} for status, what in _ERRORS.items()},
     swagger_ui_parameters={'defaultModelsExpandDepth': 0, 'validatorUrl': None},
   )

@@ -1,13 +1,12 @@
 """The process: its socket, its signals, and how it ends."""
 
-import asyncio
-import contextlib
 import errno
+import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator
+import time
 
 import uvicorn
 
@@ -18,6 +17,8 @@ from terraformer.serving.service import Service
 _DRAIN_SECONDS = 300.0  # for the running texts after SIGTERM
 _LAST_SECONDS = 10  # for clients that do not receive what was written
 _MOST_CONNECTIONS = 1000
+# A terminal and the program between may both pass on one signal.
+_SAME_SIGNAL_SECONDS = 1.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -58,14 +59,11 @@ def serve(service: Service, bound: socket.socket) -> None:
     KeyboardInterrupt: after Ctrl-C.
   """
 
-  @contextlib.asynccontextmanager
-  async def lifespan(_) -> AsyncIterator[None]:
-    warming = asyncio.get_running_loop().run_in_executor(None, _warm_up, service)
-    yield
-    await warming
-
+  # This program logs what happens to requests itself, and uvicorn's tracebacks of cancelled tasks help nobody.
+  logging.getLogger('uvicorn.error').setLevel(logging.CRITICAL)
   config = uvicorn.Config(
-    make_app(service, lifespan),
+    make_app(service),
+    lifespan='off',
     access_log=False,
     log_config=None,
     server_header=False,
@@ -75,19 +73,16 @@ def serve(service: Service, bound: socket.socket) -> None:
   )
   server = _Server(config, service)
   service.log.logger.info('%s serves %s', address_of(bound), service.settings.name)
+  threading.Thread(target=server.warm_up, daemon=True).start()
   try:
     server.run(sockets=[bound])
   finally:
     service.scheduler.close()
     service.log.logger.info('ended')
+  if server.failure is not None:
+    raise server.failure
   if server.was_interrupted:
     raise KeyboardInterrupt
-
-
-def _warm_up(service: Service) -> None:
-  service.scheduler.warm_up()
-  service.is_ready = True
-  service.log.logger.info('ready')
 
 
 class _Server(uvicorn.Server):
@@ -96,16 +91,29 @@ class _Server(uvicorn.Server):
   def __init__(self, config: uvicorn.Config, service: Service):
     super().__init__(config)
     self._service = service
+    self._first_signal_at = 0.0
     self.was_interrupted = False
+    self.failure: Exception | None = None
+
+  def warm_up(self) -> None:
+    """Compiles the model while health checks are answered; if it cannot be compiled, the server ends."""
+    begun = time.monotonic()
+    try:
+      self._service.scheduler.warm_up()
+    except Exception as error:
+      self.failure, self.should_exit = error, True
+      return
+    self._service.is_ready = True
+    self._service.log.logger.info('ready after %.1f s', time.monotonic() - begun)
 
   def handle_exit(self, sig: int, frame) -> None:
     self.was_interrupted |= sig == signal.SIGINT
-    if self._service.is_ending:
-      self._service.scheduler.close()
+    now = time.monotonic()
+    if not self._service.is_ending:
+      self._first_signal_at, self._service.is_ending = now, True
+      threading.Thread(target=self._drain, daemon=True).start()
+    elif now - self._first_signal_at > _SAME_SIGNAL_SECONDS:
       self.should_exit = self.force_exit = True
-      return
-    self._service.is_ending = True
-    threading.Thread(target=self._drain, daemon=True).start()
 
   def _drain(self) -> None:
     try:

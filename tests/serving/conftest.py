@@ -26,7 +26,10 @@ def make_client(tmp_path):
       log = Log('debug', tmp_path / 'log')
       stack.callback(log.close)
       service = Service(
-        Settings(**{'name': 'small', 'tasks': ('summarize', 'fix'), 'body_seconds': 10_000} | settings), BUNDLE, scheduler or Scripted(), log
+        Settings(**{'name': 'small', 'tasks': ('summarize', 'fix'), 'body_seconds': 10_000} | settings),
+        BUNDLE,
+        scheduler or Scripted(),
+        log,
       )
       service.is_ready = True
       client = stack.enter_context(TestClient(make_app(service), raise_server_exceptions=False))
@@ -111,7 +114,7 @@ def serve(terraformer, tmp_path_factory):
 @pytest.fixture(scope='session')
 def shipped(serve):
   """A server of the model that ships."""
-  return serve()
+  return serve('--max_concurrent=2')
 
 
 @pytest.fixture(scope='session')

@@ -21,9 +21,8 @@ sys.exit(main(['serve']))
 def test_without_the_extra_a_sentence_says_what_to_install(python, package):
   done = python(_WITHOUT, package, check=False)
   assert (done.returncode, done.stdout) == (2, '')
-  assert done.stderr == (
-    f"terraformer serve: this command needs {package}; install what it needs with: pip install 'terraformer-jax[serve]'\n"
-  )
+  install = "install what it needs with: pip install 'terraformer-jax[serve]'"
+  assert done.stderr == f'terraformer serve: this command needs {package}; {install}\n'
 
 
 @pytest.fixture

@@ -25,9 +25,18 @@ BODIES = {
 }
 ODDITIES = [
   None, True, False, 0, 1, -1, 2**31, 2**32, 2**63, 10**400, 0.5, -0.0, 1e308, float('nan'), float('inf'), '', ' ', 'x',
-  '\0', '\ud800', 'a\n\r\t', '\u202e\u0301', '1', 'x' * 5000, [], [[]], ['x'] * 40, [None], {}, {'a': {}}, {'\ud800': 1},
+  '\0', '\ud800', 'a\n\r\t', '\u202e\u0301', '1', 'x' * 5000, [], [[]], ['x'] * 40, [None], {}, {'a': {}},
+  {'\ud800': 1},
 ]  # fmt: skip
-TYPES = ['application/json', 'application/json', 'text/plain', 'application/x-www-form-urlencoded', '', 'x', 'multipart/x']
+TYPES = [
+  'application/json',
+  'application/json',
+  'text/plain',
+  'application/x-www-form-urlencoded',
+  '',
+  'x',
+  'multipart/x',
+]
 EDGE = 'edge'
 
 

@@ -68,7 +68,9 @@ def test_a_pasted_text_is_summarized_and_the_page_says_how_much_was_read_and_cut
   assert text == expected['summary']
   assert re.fullmatch(r'\d+ tokens in \d+\.\d s · [\d,.]+ tokens a second', page.inner_text('#speed'))
   read, cut = expected['usage']['prompt_tokens'], expected['usage']['dropped_tokens']
-  assert page.inner_text('#read').startswith(f'Read {read} of {read + cut} tokens ({round(100 * read / (read + cut))}%).')
+  assert page.inner_text('#read').startswith(
+    f'Read {read} of {read + cut} tokens ({round(100 * read / (read + cut))}%).'
+  )
   assert f'{cut} tokens, was cut' in page.inner_text('#read')
 
 

@@ -31,7 +31,7 @@ def test_a_replaced_bundle_is_taken_by_the_next_process_and_a_kill_leaves_nothin
   serve, endless_bundle, tokenizer, tmp_path
 ):
   path = shutil.copytree(endless_bundle, tmp_path / 'endless')
-  served = serve(f'--bundle={path}')
+  served = serve(f'--bundle={path}', '--max_concurrent=2')
   before = text_of(served)
   write_endless(path, tokenizer, seed=1)
   assert text_of(served) == before
@@ -41,7 +41,7 @@ def test_a_replaced_bundle_is_taken_by_the_next_process_and_a_kill_leaves_nothin
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
       response.read()
   port = served.url.rpartition(':')[2]
-  again = serve(f'--bundle={path}', f'--port={port}')
+  again = serve(f'--bundle={path}', '--max_concurrent=2', f'--port={port}')
   assert again.url == served.url and text_of(again) != before
   ends_by_sigterm(again)
 
@@ -65,7 +65,7 @@ def ends_by_sigterm(served):
 
 
 def test_a_full_disk_for_the_log_is_said_once_and_serving_goes_on(serve, endless_bundle):
-  served = serve(f'--bundle={endless_bundle}', '--log_file=/dev/full')
+  served = serve(f'--bundle={endless_bundle}', '--max_concurrent=2', '--log_file=/dev/full')
   for _ in range(3):
     assert served.post('/v1/completions', prompt='Red tree.', max_tokens=5)[0] == 200
   assert served.metric('terraformer_lost_log_lines') > 3
