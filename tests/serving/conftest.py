@@ -2,13 +2,16 @@
 
 import contextlib
 import json
+import re
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
+from terraformer.decode.decoder import Decoder
 from terraformer.serving.http import make_app
 from terraformer.serving.log import Log
 from terraformer.serving.service import Service
@@ -80,6 +83,10 @@ class Process:
     """The value of a metric."""
     return next(float(line.split()[1]) for line in self.get('/metrics')[1].splitlines() if line.startswith(f'{name} '))
 
+  def status(self, name):
+    """A number that the kernel knows of the process, such as `VmRSS` in kB and `Threads`."""
+    return int(re.search(rf'{name}:\s+(\d+)', Path(f'/proc/{self.process.pid}/status').read_text())[1])
+
   def wait_for(self, name, value):
     """Waits until a metric has this value."""
     until = time.monotonic() + 200
@@ -115,6 +122,12 @@ def serve(terraformer, tmp_path_factory):
 def shipped(serve):
   """A server of the model that ships."""
   return serve('--max_concurrent=2')
+
+
+@pytest.fixture(scope='session')
+def decoder():
+  """The model that ships, in this process."""
+  return Decoder.open('technical_english')
 
 
 @pytest.fixture(scope='session')

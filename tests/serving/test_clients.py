@@ -4,7 +4,6 @@ import openai
 import pytest
 
 from terraformer.config import DecodeConfig
-from terraformer.decode.decoder import Decoder
 
 TEXTS = ['teh libary reads fiels', 'A tool that converts images between formats.', 'Returns the the number of elments.']
 
@@ -19,11 +18,6 @@ def client(shipped):
 def slow_client(endless):
   with openai.OpenAI(base_url=f'{endless.url}/v1', api_key='none', max_retries=0) as client:
     yield client
-
-
-@pytest.fixture(scope='module')
-def decoder():
-  return Decoder.open('technical_english')
 
 
 def alone(decoder, prompt, **settings):
