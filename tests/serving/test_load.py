@@ -9,7 +9,10 @@ import pytest
 
 from terraformer.config import DecodeConfig
 
-WORDS = 'a library for reading and writing audio files in many formats that converts teh imges of web pages'.split()
+WORDS = [
+  *('a', 'library', 'for', 'reading', 'and', 'writing', 'audio', 'files', 'in', 'many', 'formats'),
+  *('that', 'converts', 'teh', 'imges', 'of', 'web', 'pages'),
+]
 HEADERS = {'Content-Type': 'application/json'}
 
 
