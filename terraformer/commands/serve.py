@@ -1,6 +1,7 @@
 """`terraformer serve`."""
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -42,7 +43,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--max_concurrent',
     type=values.whole_from(1, 1024),
-    default=16,
+    default=8,
     metavar='N',
     help='texts to decode side by side (default: %(default)s)',
   )
@@ -94,29 +95,27 @@ def _serve(flags: argparse.Namespace) -> None:
     from terraformer.serving.service import Service
     from terraformer.serving.settings import Settings
 
-  bound = server.bind(flags.host, flags.port)
-  log = Log(flags.log_level, Path(flags.log_file) if flags.log_file else None)
-  libraries.cache_compilations()
-  decoder = Decoder.open(flags.bundle, engine=flags.engine, n_threads=flags.threads)
-  settings = Settings(
-    name=Path(flags.bundle).name or _SHIPPED,
-    tasks=tuple(flags.task or (_SHIPPED_TASKS if flags.bundle == _SHIPPED else ())),
-    api_key=flags.api_key,
-    cache_dtype=flags.cache_dtype,
-    max_tokens=flags.max_tokens,
-    seconds=flags.max_seconds,
-    body_bytes=flags.max_megabytes * 1_000_000,
-    logs_text=flags.log_text,
-  )
-  scheduler = Scheduler(decoder, flags.max_concurrent, flags.max_queue, cache_dtype=flags.cache_dtype)
-  service = Service(settings, decoder.bundle, scheduler, log)
-  print(f'{settings.name} is at {server.address_of(bound)} (Ctrl-C ends it)', flush=True)
-  if not flags.api_key and flags.host not in _LOCAL:
-    print('note: whoever reaches this address can use the model; set TERRAFORMER_API_KEY', file=sys.stderr)
-  try:
-    server.serve(service, bound)
-  finally:
-    log.close()
+  with (
+    contextlib.closing(server.bind(flags.host, flags.port)) as bound,
+    contextlib.closing(Log(flags.log_level, Path(flags.log_file) if flags.log_file else None)) as log,
+  ):
+    libraries.cache_compilations()
+    decoder = Decoder.open(flags.bundle, engine=flags.engine, n_threads=flags.threads)
+    settings = Settings(
+      name=Path(flags.bundle).name or Path(flags.bundle).resolve().name or 'model',
+      tasks=tuple(flags.task or (_SHIPPED_TASKS if flags.bundle == _SHIPPED else ())),
+      api_key=flags.api_key,
+      cache_dtype=flags.cache_dtype,
+      max_tokens=flags.max_tokens,
+      seconds=flags.max_seconds,
+      body_bytes=flags.max_megabytes * 1_000_000,
+      logs_text=flags.log_text,
+    )
+    scheduler = Scheduler(decoder, flags.max_concurrent, flags.max_queue, cache_dtype=flags.cache_dtype)
+    print(f'{settings.name} is at {server.address_of(bound)} (Ctrl-C ends it)', flush=True)
+    if not flags.api_key and flags.host not in _LOCAL:
+      print('note: whoever reaches this address can use the model; set TERRAFORMER_API_KEY', file=sys.stderr)
+    server.serve(Service(settings, decoder.bundle, scheduler, log), bound)
 
 
 SERVE = Command(

@@ -9,8 +9,8 @@ import sys
 
 from starlette.concurrency import run_in_threadpool
 
+from terraformer.serving import pdf
 from terraformer.serving.errors import ApiError
-from terraformer.serving.pdf import MOST_SECONDS
 
 _PDF_WITHIN = 1024  # bytes; readers accept some before the header
 _BINARY = re.compile('[\0-\x08\x0e-\x1a]')  # no text has these control characters
@@ -65,12 +65,12 @@ def _read_text(data: bytes) -> Source:
 
 
 def _read_pdf(data: bytes) -> Source:
-  command = [sys.executable, '-m', 'terraformer.serving.pdf']
+  command = [sys.executable, '-P', pdf.__file__]  # without the modules beside it on its path
   try:
-    done = subprocess.run(command, input=data, capture_output=True, timeout=2 * MOST_SECONDS, check=False)
+    done = subprocess.run(command, input=data, capture_output=True, timeout=2 * pdf.MOST_SECONDS, check=False)
     found = json.loads(done.stdout)
   except (subprocess.TimeoutExpired, ValueError):  # a process that reached its limit has written nothing
-    found = {'error': f'the PDF cannot be read within {MOST_SECONDS} seconds'}
+    found = {'error': f'the PDF cannot be read within {pdf.MOST_SECONDS} seconds'}
   if 'error' in found:
     raise ApiError(400, f'file: {found["error"]}', 'unreadable_file', 'file')
   return Source(found['text'], 'pdf', found['pages'])

@@ -14,7 +14,6 @@ from terraformer.config import UserError
 from terraformer.serving.http import make_app
 from terraformer.serving.service import Service
 
-_DRAIN_SECONDS = 300.0  # for the running texts after SIGTERM
 _LAST_SECONDS = 10  # for clients that do not receive what was written
 _MOST_CONNECTIONS = 1000
 # A terminal and the program between may both pass on one signal.
@@ -117,6 +116,6 @@ class _Server(uvicorn.Server):
 
   def _drain(self) -> None:
     try:
-      self._service.scheduler.drain(_DRAIN_SECONDS)
+      self._service.scheduler.drain(self._service.settings.seconds)
     finally:
       self.should_exit = True

@@ -104,6 +104,7 @@ class Service:
     Raises:
       ApiError: if a text failed, or the time was up before it began.
     """
+    logged: dict[int, str] = {}
     async for events in generation.events():
       pieces: dict[int, str] = {}
       ends: list[tuple[int, str | End]] = []
@@ -118,6 +119,10 @@ class Service:
           if event.reason is FinishReason.CANCELLED and not event.stats.tokens:
             raise unavailable('the time was up before the text began; try again later', 'timeout', seconds=5)
           ends.append((number, End('stop' if event.reason is FinishReason.STOP else 'length', event.stats)))
+      if self.settings.logs_text:
+        logged |= {number: logged.get(number, '') + piece for number, piece in pieces.items()}
+        for number, _ in ends:
+          self.log.logger.info('text %r', logged.get(number, ''))
       yield [*pieces.items(), *ends]
 
   async def whole(self, request: Request, generation: Generation) -> list[tuple[str, End]]:
@@ -141,8 +146,6 @@ class Service:
       await _while_connected(request, collect())
     finally:
       generation.cancel()
-    if self.settings.logs_text:
-      self.log.logger.info('texts %r', list(texts.values()))
     return [(texts.get(number, ''), ends[number]) for number in sorted(ends)]
 
 

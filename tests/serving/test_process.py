@@ -35,7 +35,7 @@ def test_a_replaced_bundle_is_taken_by_the_next_process_and_a_kill_leaves_nothin
   before = text_of(served)
   write_endless(path, tokenizer, seed=1)
   assert text_of(served) == before
-  streams = [stream(served) for _ in range(3)]
+  streams = [stream(served) for _ in range(2)]
   served.process.send_signal(signal.SIGKILL)
   for response in streams:
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
