@@ -138,5 +138,5 @@ def endless_bundle(made_once, tokenizer):
 
 @pytest.fixture(scope='session')
 def endless(serve, endless_bundle):
-  """A server whose texts take seconds, for two at a time and two that wait."""
-  return serve(f'--bundle={endless_bundle}', '--max_concurrent=2', '--max_queue=2')
+  """A server whose texts take seconds, for two at a time and two that wait; the disk of its log is full."""
+  return serve(f'--bundle={endless_bundle}', '--max_concurrent=2', '--max_queue=2', '--log_file=/dev/full')
