@@ -16,7 +16,7 @@ Event = Piece | Finished | Failed
 _ENDS = Finished, Failed
 # Pieces of a stream that arrive within this time are sent together. Nobody sees the difference, and the event loop
 # leaves the cores to the model.
-_PACE_SECONDS = 0.02
+PACE_SECONDS = 0.02
 # A stream in which nothing happens for so long sends a sign of life.
 _QUIET_SECONDS = 10.0
 
@@ -63,14 +63,15 @@ class Generation:
     for request in requests:
       request.cancel()
 
-  async def events(self) -> AsyncIterator[list[tuple[int, Event]]]:
+  async def events(self, seconds: float = PACE_SECONDS) -> AsyncIterator[list[tuple[int, Event]]]:
     """Yields lists of (number of the text, event) until all texts have ended; an empty list if nothing comes for long.
 
-    When the time is up, the running texts are cancelled and end as they are.
+    Lists after the first come at most every `seconds`, but the last one at once. When the time is up, the running texts
+    are cancelled and end as they are.
     """
     pace = 0.0
     while True:
-      await _wait(self._end, pace)
+      await _wait(self._end, max(0.0, min(pace, self._deadline - self._loop.time())))
       left = self._deadline - self._loop.time()
       if left <= 0:
         self.cancel()
@@ -83,7 +84,7 @@ class Generation:
         yield events
       if has_ended:
         return
-      pace = _PACE_SECONDS
+      pace = seconds
 
   def _submit(self) -> None:
     for number, (prompt, config) in enumerate(self._texts):

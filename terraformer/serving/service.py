@@ -14,13 +14,14 @@ from terraformer.decode.bundle import Bundle
 from terraformer.decode.decoder import Stats
 from terraformer.serving.bodies import Sampling
 from terraformer.serving.errors import ApiError, unavailable
-from terraformer.serving.generation import Generation
+from terraformer.serving.generation import PACE_SECONDS, Generation
 from terraformer.serving.log import Log
 from terraformer.serving.metrics import Metrics
 from terraformer.serving.scheduler import Failed, FinishReason, Piece, Scheduler
 from terraformer.serving.settings import Settings
 
 _T = TypeVar('_T')
+_WHOLE_SECONDS = 1.0  # between looks at a text that is sent when it has ended, since nobody sees its pieces
 CLIENT_LEFT = 499  # for the log; nobody receives it
 
 
@@ -98,14 +99,16 @@ class Service:
     await generation.start()
     return generation
 
-  async def results(self, generation: Generation) -> AsyncIterator[list[tuple[int, str | End]]]:
-    """Yields lists of (number of the text, piece or end); the pieces of a text in one list are joined.
+  async def results(
+    self, generation: Generation, seconds: float = PACE_SECONDS
+  ) -> AsyncIterator[list[tuple[int, str | End]]]:
+    """Yields lists of (number of the text, piece or end), see `Generation.events`; pieces in one list are joined.
 
     Raises:
       ApiError: if a text failed, or the time was up before it began.
     """
     logged: dict[int, str] = {}
-    async for events in generation.events():
+    async for events in generation.events(seconds):
       pieces: dict[int, str] = {}
       ends: list[tuple[int, str | End]] = []
       for number, event in events:
@@ -135,7 +138,7 @@ class Service:
     ends: dict[int, End] = {}
 
     async def collect() -> None:
-      async for results in self.results(generation):
+      async for results in self.results(generation, _WHOLE_SECONDS):
         for number, result in results:
           if isinstance(result, End):
             ends[number] = result
