@@ -11,9 +11,9 @@ are random; the bundle is removed at the end.
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import json
-import queue
 import shutil
 import statistics
 import tempfile
@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,14 +34,14 @@ from terraformer.decode.decoder import Decoder
 from terraformer.serving.scheduler import Event, Piece, Scheduler
 
 _TEXT = 'the river runs to the sea and the sea is wide so we build a bridge of stone and wood over it'
-_LAST_PROMPT_SECONDS = 0.5  # that reading the last of the waiting prompts takes at most
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--bundle', help='folder or name of a bundle (default: random weights)')
   parser.add_argument('--gin_file', default='gin_configs/models/terraformer_800m.gin', help='of the random model')
-  parser.add_argument('--dtype', default='int8', help='of its weights and KV cache (default: %(default)s)')
+  parser.add_argument('--dtype', default='int8', help='of its weights (default: %(default)s)')
+  parser.add_argument('--cache_dtype', help='of keys and values (default: float32 with --bundle, otherwise --dtype)')
   parser.add_argument('--folder', default=None, help="for it (default: the system's temporary one)")
   parser.add_argument('--clients', type=int, default=8, help='(default: %(default)s)')
   parser.add_argument('--tokens', type=int, default=96, help='of a text (default: %(default)s)')
@@ -48,7 +49,9 @@ def main() -> None:
   parser.add_argument('--temperature', type=float, default=0.0, help='(default: %(default)s)')
   parser.add_argument('--turns', type=int, default=3, help='of measurements (default: %(default)s)')
   parser.add_argument('--seconds', type=float, default=5.0, help='of the clients in a turn (default: %(default)s)')
+  parser.add_argument('--stalls', action='store_true', help='measure pauses while prompts are read instead of rates')
   flags = parser.parse_args()
+  libraries.quiet()
   libraries.cache_compilations()
   with _bundle(flags) as path:
     measure(Decoder.open(path, verify=False), flags)
@@ -56,27 +59,37 @@ def main() -> None:
 
 def measure(decoder: Decoder, flags: argparse.Namespace) -> None:
   """Prints the measurements."""
-  cache_dtype = 'float32' if flags.bundle else flags.dtype
+  cache_dtype = flags.cache_dtype or ('float32' if flags.bundle else flags.dtype)
   config = DecodeConfig(max_tokens=flags.tokens, temperature=flags.temperature, cache_dtype=cache_dtype)
   prompts = [_prompt(flags.words, seed) for seed in range(flags.clients)]
   scheduler = Scheduler(decoder, max_concurrent=flags.clients, cache_dtype=cache_dtype)
   begun = time.perf_counter()
   scheduler.warm_up()
   print(json.dumps({'engine': decoder.engine.about, 'warm_up_seconds': time.perf_counter() - begun}), flush=True)
-  of_rows(scheduler, prompts, config, 0.1)
-  measured: dict[str, list[float]] = {}
-  for _ in range(flags.turns):
-    steps, whole = of_batch(decoder, prompts, config)
-    rows, clients = (
-      of_rows(scheduler, prompts, config, flags.seconds),
-      of_clients(scheduler, prompts, config, flags.seconds),
-    )
-    for name, rate in (('batch', steps), ('batch_and_prompts', whole), ('rows', rows), ('clients', clients)):
-      measured.setdefault(name, []).append(rate)
-  rates = {name: statistics.median(each) for name, each in measured.items()}
-  print(json.dumps(rates | {'rows_by_batch': rates['rows'] / rates['batch'], 'turns': measured}), flush=True)
+  if flags.stalls:
+    print(json.dumps(while_prompts_are_read(decoder, scheduler, prompts[0], config, flags.seconds)), flush=True)
+  else:
+    print(json.dumps(rates(decoder, scheduler, prompts, config, flags.turns, flags.seconds)), flush=True)
   scheduler.close()
-  print(json.dumps(while_a_long_prompt_is_read(decoder, prompts, config)), flush=True)
+
+
+def rates(
+  decoder: Decoder, scheduler: Scheduler, prompts: list[str], config: DecodeConfig, turns: int, seconds: float
+) -> dict[str, Any]:
+  """Returns tokens per second, the medians of several turns: of a plain batch's steps (`batch`), of it with its
+  prompts, of the scheduler while all texts run and no prompt is read (`rows`), and of its clients (`clients`)."""
+  of_batch(decoder, prompts, config)  # compiles
+  list(decoder.tokens(prompts[0], config))
+  pause = 2 * decoder.stats.first_token_seconds
+  measured: dict[str, list[float]] = {}
+  for _ in range(turns):
+    steps, whole = of_batch(decoder, prompts, config)
+    by_row = of_rows(scheduler, prompts, config, seconds, pause)
+    by_client = of_clients(scheduler, prompts, config, seconds)
+    for name, rate in (('batch', steps), ('batch_and_prompts', whole), ('rows', by_row), ('clients', by_client)):
+      measured.setdefault(name, []).append(rate)
+  medians = {name: statistics.median(each) for name, each in measured.items()}
+  return medians | {'rows_by_batch': medians['rows'] / medians['batch'], 'turns': measured}
 
 
 def of_batch(decoder: Decoder, prompts: list[str], config: DecodeConfig) -> tuple[float, float]:
@@ -86,8 +99,11 @@ def of_batch(decoder: Decoder, prompts: list[str], config: DecodeConfig) -> tupl
   return 1000 * len(prompts) / stats.milliseconds_per_token, len(prompts) * stats.steps / stats.seconds
 
 
-def of_rows(scheduler: Scheduler, prompts: list[str], config: DecodeConfig, seconds: float) -> float:
-  """Returns the tokens per second while all texts run, none is read and none has ended, over this many seconds."""
+def of_rows(scheduler: Scheduler, prompts: list[str], config: DecodeConfig, seconds: float, pause: float) -> float:
+  """Returns the tokens per second while all texts run, none is read and none has ended, over this many seconds.
+
+  `pause` is the time that reading the last of the waiting prompts takes at most.
+  """
   n_tokens, taken = 0, 0.0
   while taken < seconds:
     begins: list[tuple[float, int]] = []
@@ -98,7 +114,7 @@ def of_rows(scheduler: Scheduler, prompts: list[str], config: DecodeConfig, seco
       if not begins:  # no steps until all prompts were read
         while scheduler.status().queued:
           time.sleep(0.01)
-        time.sleep(_LAST_PROMPT_SECONDS)
+        time.sleep(pause)
       here = begins if isinstance(event, Piece) else ends
       here.append((time.perf_counter(), scheduler.status().tokens))
       if here is ends:
@@ -140,41 +156,52 @@ def of_clients(scheduler: Scheduler, prompts: list[str], config: DecodeConfig, s
   return rate
 
 
-def while_a_long_prompt_is_read(decoder: Decoder, prompts: list[str], config: DecodeConfig) -> dict[str, float]:
-  """Returns the longest and the median pause between tokens of a text while the longest prompt is read beside it, the
-  seconds that reading takes then, and alone, and the median pause without it."""
-  long = DecodeConfig(max_tokens=1, cache_dtype=config.cache_dtype)
-  text = _prompt(2 * max(decoder.bundle.inputs_length, decoder.bundle.targets_length), 0)
-  running = DecodeConfig(max_tokens=4000, temperature=1.0, cache_dtype=config.cache_dtype)
+def while_prompts_are_read(decoder: Decoder, scheduler: Scheduler, prompt: str, config: DecodeConfig, seconds: float):
+  """Returns the milliseconds between the tokens of one text, alone and while long prompts are read one after another,
+  and the seconds that reading one takes, alone and then."""
+  once = dataclasses.replace(config, max_tokens=1)
+  long = _prompt(2 * max(decoder.bundle.inputs_length, decoder.bundle.targets_length), 0)
   for _ in range(2):  # the first one compiles
     begun = time.perf_counter()
-    list(decoder.tokens(text, long))
+    list(decoder.tokens(long, once))
     alone = time.perf_counter() - begun
-  times: queue.SimpleQueue[float] = queue.SimpleQueue()
-  scheduler = Scheduler(decoder, max_concurrent=len(prompts) + 1, cache_dtype=config.cache_dtype)
-  scheduler.warm_up()
-  request = scheduler.submit(prompts[0], running, lambda event: times.put(time.perf_counter()))
-  time.sleep(1.0)
-  quiet = _drained(times)
-  begun, ended = time.perf_counter(), threading.Event()
-  scheduler.submit(text, long, lambda event: None if isinstance(event, Piece) else ended.set())
-  ended.wait()
-  beside = time.perf_counter() - begun
-  busy = _drained(times)
-  stall = scheduler.status().longest_stall
-  request.cancel()
-  scheduler.close()
-  return {
-    'prompt_seconds_alone': alone,
-    'prompt_seconds_beside': beside,
-    'median_pause_alone_ms': 1000 * float(np.median(np.diff(quiet))),
-    'median_pause_beside_ms': 1000 * float(np.median(np.diff(busy))) if len(busy) > 1 else float('nan'),
-    'longest_stall_ms': 1000 * stall,
-  }
+  quiet, _ = _gaps(scheduler, prompt, config, seconds, None)
+  busy, read = _gaps(scheduler, prompt, config, seconds, (long, once))
+  result = {'prompt_tokens': decoder.stats.input_tokens, 'prompt_seconds': {'alone': alone, 'beside': np.median(read)}}
+  for name, gaps in (('alone', quiet), ('beside', busy)):
+    result[name] = {f'{share}%_ms': 1000 * float(np.percentile(gaps, share)) for share in (50, 99, 100)}
+  return result
 
 
-def _drained(times: 'queue.SimpleQueue[float]') -> list[float]:
-  return [times.get() for _ in range(times.qsize())]
+def _gaps(
+  scheduler: Scheduler, prompt: str, config: DecodeConfig, seconds: float, beside: tuple[str, DecodeConfig] | None
+) -> tuple[list[float], list[float]]:
+  """Returns the times between the pieces of each of several texts, one after another, and the times that requests
+  `beside` take."""
+  is_over, gaps, taken = threading.Event(), [], []
+
+  def work(prompt: str, config: DecodeConfig, wanted: list[float], of_pieces: bool) -> None:
+    while not is_over.is_set():
+      times, ended = [time.perf_counter()], threading.Event()
+
+      def deliver(event: Event, times=times, ended=ended) -> None:
+        times.append(time.perf_counter())
+        if not isinstance(event, Piece):
+          ended.set()
+
+      scheduler.submit(prompt, config, deliver)
+      ended.wait()
+      wanted.extend(np.diff(times[1:]) if of_pieces else [times[-1] - times[0]])
+
+  threads = [threading.Thread(target=work, args=(prompt, config, gaps, True))]
+  threads += [threading.Thread(target=work, args=(*beside, taken, False))] if beside else []
+  for thread in threads:
+    thread.start()
+  time.sleep(seconds)
+  is_over.set()
+  for thread in threads:
+    thread.join()
+  return gaps, taken
 
 
 def _prompt(n_words: int, seed: int) -> str:
