@@ -12,7 +12,7 @@ from terraformer.config import (
 )
 from terraformer.decode.bundle import Content, parameter_shapes, write_bundle
 
-LENGTH = 4000  # tokens
+LENGTH = 20_000  # tokens, several seconds on a quiet machine
 
 
 def write_endless(path, tokenizer, seed=0):

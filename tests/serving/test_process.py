@@ -48,7 +48,7 @@ def test_a_replaced_bundle_is_taken_by_the_next_process_and_a_kill_leaves_nothin
 
 def ends_by_sigterm(served):
   """Running texts end and new requests are refused; then the process ends with status 0."""
-  response, whole = stream(served, max_tokens=1500), []
+  response, whole = stream(served, max_tokens=6000), []
   reading = threading.Thread(target=lambda: whole.append(response.read().decode()))
   reading.start()
   served.process.send_signal(signal.SIGTERM)
