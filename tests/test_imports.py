@@ -40,6 +40,7 @@ ALLOWED = {
     'exporting',
     'importing',
     'eval',
+    'serving',
     'describe',
     'pod',
     'bench',
