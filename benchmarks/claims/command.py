@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from terraformer import libraries
 from terraformer.config import UserError
 
 _DONE, _BAD_INPUT, _STOPPED = 0, 2, 75
@@ -12,6 +13,7 @@ _DONE, _BAD_INPUT, _STOPPED = 0, 2, 75
 def main(arguments: list[str] | None = None) -> int:
   """Lists or runs experiments, or writes the page; returns the exit status: 0 done, 2 bad input, 75 time is up."""
   flags = _parser().parse_args(arguments)
+  libraries.quiet()  # before jax is imported
   try:
     return _do(flags)
   except UserError as error:
@@ -22,6 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _do(flags: argparse.Namespace) -> int:
   from benchmarks.claims.experiments import chosen
 
+  if flags.page:
+    from benchmarks.claims.page import write_page
+    from benchmarks.claims.results import Results
+
+    write_page(Results.read())
+    return _DONE
   experiments = chosen(flags.only, flags.scale)
   if flags.list:
     _list(experiments)
@@ -45,9 +53,7 @@ def _list(experiments) -> None:
 
 def _run(experiments, folder: Path, hours: float | None) -> int:
   from benchmarks.claims import running
-  from terraformer import libraries
 
-  libraries.quiet()
   libraries.cache_compilations()
   with running.limited(hours):
     try:
@@ -67,4 +73,6 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--folder', type=Path, metavar='DIR', help='folder for the training runs')
   parser.add_argument('--hours', type=float, metavar='H', help='stop after this time')
   parser.add_argument('--list', action='store_true', help='show all experiments and what is done')
+  parser.add_argument('--page', action='store_true', help='write docs/paper.md and its charts from the results')
+  parser.add_argument('--page', action='store_true', help='write docs/paper.md and its charts from the results')
   return parser

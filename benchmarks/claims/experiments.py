@@ -128,4 +128,5 @@ def _text() -> Iterator[Experiment]:
       yield Experiment(f'text-{name}-{seed}', 'text.gin', bindings, 'losses', 'text', 0.3)
 
 
-EXPERIMENTS = (*_digits(), *_text())
+# One seed of everything comes first.
+EXPERIMENTS = tuple(sorted((*_digits(), *_text()), key=lambda each: each.seed))

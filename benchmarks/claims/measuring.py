@@ -1,6 +1,7 @@
 """What is measured at the end of a run."""
 
 import dataclasses
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,13 @@ def exact_by_length(run: RunConfig, workdir: Path, lengths: tuple[int, ...], num
   with tempfile.TemporaryDirectory(dir=workdir) as folder:
     terraformer.export(workdir, Path(folder) / 'bundle')
     bundle = open_bundle(Path(folder) / 'bundle')
-    found = {}
+    # The bundle would cut sources, and its texts, to the lengths in training. One length for all needs few programs.
+    longer = max(lengths) / run.data.source.train_digits[1]
+    rooms = {name: math.ceil(getattr(bundle, name) * longer) for name in ('inputs_length', 'targets_length')}
+    decoder, found = Decoder(dataclasses.replace(bundle, **rooms)), {}
     for length in lengths:
       source = make_source(dataclasses.replace(run.data.source, test_digits=(length, length), seed=_SEED))
       examples = [source.example('test', index) for index in range(numbers)]
-      # The bundle would cut sources to the length in training.
-      room = max(len(text) for example in examples for text in example.values()) + 2
-      decoder = Decoder(dataclasses.replace(bundle, inputs_length=room, targets_length=room))
       texts: list[str] = []
       for first in range(0, numbers, _TOGETHER):
         texts += decoder.generate_batch([one['inputs'] for one in examples[first : first + _TOGETHER]])

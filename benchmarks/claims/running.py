@@ -17,11 +17,11 @@ import jax
 import terraformer
 from benchmarks.claims.experiments import Experiment
 from benchmarks.claims.measuring import measure
+from benchmarks.claims.results import RESULTS
 from terraformer.files import write_whole
 from terraformer.training import hosts
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / 'benchmarks' / 'paper'
 
 
 class TimeUpError(Exception):
