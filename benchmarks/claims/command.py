@@ -74,5 +74,4 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--hours', type=float, metavar='H', help='stop after this time')
   parser.add_argument('--list', action='store_true', help='show all experiments and what is done')
   parser.add_argument('--page', action='store_true', help='write docs/paper.md and its charts from the results')
-  parser.add_argument('--page', action='store_true', help='write docs/paper.md and its charts from the results')
   return parser
