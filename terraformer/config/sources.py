@@ -140,11 +140,11 @@ class DecimalCopyConfig(_DigitsConfig):
 
 @dataclasses.dataclass(frozen=True)
 class LongAdditionConfig(_DigitsConfig):
-  """Adding two numbers, `58+427` to `485` (section 4.3 of the paper), with the fields of `DecimalCopyConfig` and one more.
+  """Adding two numbers, `58+427` to `485` (section 4.3 of the paper). It has the fields of `DecimalCopyConfig`, too.
 
   Attributes:
-    least_first: whether numbers are written from their least significant digit on, `85+724` to `584`, as in the authors'
-      code. A carry is then known before the digit that it changes.
+    least_first: whether numbers are written from their least significant digit on, `85+724` to `584`, as in the
+      authors' code. A carry is then known before the digit that it changes.
   """
 
   made_by: ClassVar = 'terraformer.data.digits:LongAddition'
