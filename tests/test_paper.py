@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.claims import running
 from benchmarks.claims.command import main
-from benchmarks.claims.experiments import EXPERIMENTS, Experiment, chosen
+from benchmarks.claims.experiment import Experiment
+from benchmarks.claims.experiments import EXPERIMENTS, chosen
 from terraformer.config import UserError
 from terraformer.models.twin import n_parameters
 from terraformer.training.metrics import read_metrics
@@ -20,11 +21,11 @@ from tests.training.test_resume import assert_same_end, wait_for_rows
 _RUN = """
 import sys
 from pathlib import Path
-from benchmarks.claims.experiments import Experiment
+from benchmarks.claims.experiment import Experiment
 from benchmarks.claims.running import run
 
 gin_file, folder = map(Path, sys.argv[1:])
-run(Experiment('tiny-0', gin_file, ('TrainConfig.eval_batches = 2',), 'losses', '', 0.01), folder, folder)
+run(Experiment('tiny-0', gin_file, ('TrainConfig.eval_batches = 2',), '', 0.01), folder, folder)
 """
 
 
@@ -64,7 +65,7 @@ def test_a_killed_experiment_ends_with_the_same_bits_and_result(start_python, gi
 
 def test_what_is_done_is_not_done_again(tiny):
   (tiny / 'tiny-0.json').write_text('{"done": true}')
-  experiment = Experiment('tiny-0', 'no such file', (), 'losses', '', 0.01)
+  experiment = Experiment('tiny-0', 'no such file', (), '', 0.01)
   assert running.run(experiment, tiny, tiny) == {'done': True}
   assert not (tiny / 'tiny-0').exists()
 
@@ -82,8 +83,9 @@ def test_an_experiment_is_a_configuration(experiment, tmp_path):
 
 
 def test_models_that_are_compared_on_text_have_equal_parameters(tmp_path):
-  sizes = {each.name: n_parameters(each.run(tmp_path).model) for each in chosen('text-*-0', 'cpu')}
-  assert sizes == {name: pytest.approx(sizes['text-dense-0'], rel=0.01) for name in sizes}
+  for family in ('text', 'larger_text'):
+    sizes = {each.name: n_parameters(each.run(tmp_path).model) for each in chosen(f'{family}-*-0', 'cpu')}
+    assert sizes == {name: pytest.approx(sizes[f'{family}-dense-0'], rel=0.01) for name in sizes}
 
 
 def test_a_pattern_that_matches_nothing_is_refused():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import terraformer
-from benchmarks.claims.experiments import Experiment
+from benchmarks.claims.experiment import Experiment
 from terraformer.config import RunConfig
 from terraformer.data.source import make_source
 from terraformer.decode.bundle import open_bundle
@@ -24,7 +24,7 @@ _SEED = 2  # of the numbers to measure; those in training have 0
 def measure(experiment: Experiment, run: RunConfig, workdir: Path) -> dict[str, Any]:
   """Returns the size of a finished run and its measurements."""
   found = {'parameters': n_parameters(run.model), 'steps': run.train.steps, 'losses': losses(workdir)}
-  if experiment.measure == 'lengths':
+  if experiment.lengths:
     found['exact'] = exact_by_length(run, workdir, experiment.lengths, experiment.numbers)
     found['numbers'] = experiment.numbers
   return found

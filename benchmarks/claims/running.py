@@ -1,5 +1,6 @@
 """Runs an experiment to its end, and knows which ones are done."""
 
+import functools
 import json
 import os
 import platform
@@ -15,9 +16,8 @@ from typing import Any
 import jax
 
 import terraformer
-from benchmarks.claims.experiments import Experiment
+from benchmarks.claims.experiment import Experiment
 from benchmarks.claims.measuring import measure
-from benchmarks.claims.results import RESULTS
 from terraformer.files import write_whole
 from terraformer.training import hosts
 
@@ -28,7 +28,7 @@ class TimeUpError(Exception):
   """The time that the user gave is up; all that was done is saved."""
 
 
-def result_of(experiment: Experiment, results: Path = RESULTS) -> dict[str, Any] | None:
+def result_of(experiment: Experiment, results: Path) -> dict[str, Any] | None:
   """Returns the stored result of an experiment, or None if it is not done."""
   path = results / f'{experiment.name}.json'
   return json.loads(path.read_text()) if path.exists() else None
@@ -39,7 +39,7 @@ def is_current(experiment: Experiment, result: dict[str, Any]) -> bool:
   return result['bindings'] == list(experiment.bindings) and result['gin'] == _gin_text(experiment)
 
 
-def run(experiment: Experiment, folder: Path, results: Path = RESULTS) -> dict[str, Any]:
+def run(experiment: Experiment, folder: Path, results: Path) -> dict[str, Any]:
   """Trains, measures, and writes the file of results; resumes what was begun, and does nothing for what is done.
 
   Args:
@@ -58,6 +58,8 @@ def run(experiment: Experiment, folder: Path, results: Path = RESULTS) -> dict[s
   workdir = folder / experiment.name
   workdir.mkdir(parents=True, exist_ok=True)
   origin = _origin(workdir)
+  if experiment.write_text:
+    experiment.write_text(experiment.data_folder(folder))
   config = experiment.run(folder)
   ended = terraformer.train(config, workdir, show_progress=False)
   if ended.interrupted:
@@ -105,6 +107,7 @@ def _origin(workdir: Path) -> dict[str, Any]:
   return {'starts': [each for number, each in enumerate(starts) if each not in starts[:number]]}
 
 
+@functools.cache  # the modules of this process are those of its start
 def commit() -> str:
   """Returns the commit of the library, with a `+` if its files differ from the commit."""
 
