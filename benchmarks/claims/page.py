@@ -1,5 +1,6 @@
 """The page of the documentation that the results make: `docs/paper.md` and its charts."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,11 +8,11 @@ from benchmarks.claims.digits_section import addition, copying
 from benchmarks.claims.experiments import EXPERIMENTS
 from benchmarks.claims.results import Results
 from benchmarks.claims.section import Section, table
-from benchmarks.claims.text_section import figure_1
+from benchmarks.claims.text_section import ablations, figure_1, long_text, pairs
 from terraformer.files import write_whole
 
 DOCS = Path(__file__).parents[2] / 'docs'
-_SECTIONS: tuple[Callable[[Results], Section | None], ...] = (copying, addition, figure_1)
+_SECTIONS: tuple[Callable[[Results], Section | None], ...] = (copying, addition, figure_1, ablations, long_text, pairs)
 
 _HEAD = """# The paper's claims, measured
 
@@ -40,7 +41,7 @@ def page(results: Results) -> tuple[str, dict[str, str]]:
   made = [section for make in _SECTIONS if (section := make(results))]
   claims = table(
     ['the paper', 'measured here'],
-    [[f'[{one.claim}](#{one.title.lower().replace(" ", "-")})', one.verdict] for one in made],
+    [[f'[{one.claim}](#{_anchor(one.title)})', one.verdict] for one in made],
   )
   parts = [
     _HEAD,
@@ -62,6 +63,11 @@ def write_page(results: Results, docs: Path = DOCS) -> None:
     write_whole(docs / 'pictures' / name, chart.encode())
 
 
+def _anchor(title: str) -> str:
+  """Returns the anchor that the site gives a heading."""
+  return re.sub(r'[^\w-]', '', title.lower().replace(' ', '-'))
+
+
 def _open(results: Results) -> str:
   """Returns the section on what is not measured yet."""
   parts = []
@@ -69,9 +75,12 @@ def _open(results: Results) -> str:
     missing = [each for each in EXPERIMENTS if each.scale == scale and each.name not in results.by_name]
     if missing:
       hours = sum(each.hours for each in missing)
-      names = ', '.join(f'`{each.name}`' for each in missing)
-      parts.append(f'On {where}, about {hours:.1f} hours: {names}.\n\n')
-  return f'## Not measured yet\n\n{"".join(parts)}' if parts else ''
+      seeds: dict[str, list[int]] = {}
+      for each in missing:
+        seeds.setdefault(each.variant, []).append(each.seed)
+      names = ', '.join(f'`{variant}` ({", ".join(map(str, those))})' for variant, those in seeds.items())
+      parts.append(f'On {where}, about {hours:.0f} hours: {names}.\n\n')
+  return f'## Not measured yet\n\nSeeds are in brackets. {"".join(parts)}' if parts else ''
 
 
 def _runs(results: Results) -> str:
