@@ -27,6 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _do(flags: argparse.Namespace) -> int:
   from benchmarks.claims.experiments import chosen
 
+  if flags.speed:
+    from benchmarks.claims import speed
+
+    speed.write_speed(chosen(flags.only or speed.MEASURED, 'cpu'), flags.results)
+    return _DONE
   if flags.page:
     from benchmarks.claims.page import write_page
 
@@ -82,5 +87,8 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument('--hours', type=float, metavar='H', help='stop after this time')
   parser.add_argument('--list', action='store_true', help='show all experiments and what is done')
+  parser.add_argument(
+    '--speed', action='store_true', help='measure the times of steps and tokens; the machine must be idle'
+  )
   parser.add_argument('--page', action='store_true', help='write docs/paper.md and its charts from the results')
   return parser

@@ -33,9 +33,18 @@ def loss_table(results: Results, names: dict[str, str], baseline: str, head: str
         str(len(seeds)),
         nats(mean_of([final_loss(one) for one in seeds])),
         '' if difference is None else nats(difference, '+'),
+        *_times(results.speed.get(name, {})),
       ]
     )
-  return table([head, 'parameters', 'steps', 'seeds', 'loss', f'beside {names[baseline]}'], rows)
+  heads = [head, 'parameters', 'steps', 'seeds', 'loss', f'beside {names[baseline]}', 'step', 'token']
+  wanted = [number for number in range(len(heads)) if any(row[number] for row in rows)]
+  return table([heads[number] for number in wanted], [[row[number] for number in wanted] for row in rows])
+
+
+def _times(speed: dict[str, float | None]) -> list[str]:
+  """Returns the times of a training step and of a decoded token; empty if they were not measured."""
+  step, token = speed.get('step_seconds'), speed.get('token_seconds')
+  return [f'{step:.3f} s' if step else '', f'{1000 * token:.3f} ms' if token else '']
 
 
 def loss_chart(results: Results, names: dict[str, str], title: str) -> str:

@@ -42,14 +42,17 @@ class Results:
 
   Attributes:
     by_name: the content of each file.
+    speed: the content of `speed.json` by variant; empty if it was not measured.
   """
 
   by_name: dict[str, dict[str, Any]]
+  speed: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def read(cls, folder: Path = RESULTS) -> 'Results':
     """Reads all files of a folder."""
-    return cls({path.stem: json.loads(path.read_text()) for path in sorted(folder.glob('*.json'))})
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob('*.json'))}
+    return cls(speed=found.pop('speed', {}), by_name=found)
 
   def seeds(self, variant: str) -> dict[int, dict[str, Any]]:
     """Returns seed -> result of a variant, such as `copy-sru`."""
