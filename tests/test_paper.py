@@ -1,5 +1,6 @@
 """The experiments of `benchmarks/paper.py`: defined rightly, resumed exactly, and never done twice."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -8,13 +9,16 @@ import sys
 
 import pytest
 
-from benchmarks.claims import running
+from benchmarks.claims import charts, measuring, running
 from benchmarks.claims.command import main
 from benchmarks.claims.experiment import Experiment
 from benchmarks.claims.experiments import EXPERIMENTS, chosen
+from benchmarks.claims.results import Mean, mean_of
 from terraformer.config import UserError
 from terraformer.models.twin import n_parameters
+from terraformer.training import checkpoint
 from terraformer.training.metrics import read_metrics
+from tests import formats
 from tests.prepared import ROOT
 from tests.training.test_resume import assert_same_end, wait_for_rows
 
@@ -68,6 +72,43 @@ def test_what_is_done_is_not_done_again(tiny):
   experiment = Experiment('tiny-0', 'no such file', (), '', 0.01)
   assert running.run(experiment, tiny, tiny) == {'done': True}
   assert not (tiny / 'tiny-0').exists()
+
+
+def test_texts_longer_than_in_training_are_read_whole_and_scored_by_length(tmp_path, monkeypatch):
+  class Copies:
+    """Copies up to 6 digits of what it reads."""
+
+    def __init__(self, bundle):
+      self.bundle = bundle
+
+    def generate_batch(self, texts):
+      assert max(map(len, texts)) < self.bundle.inputs_length
+      return [text[:6] for text in texts]
+
+  formats.unpack('v1', 'digits', tmp_path)
+  monkeypatch.setattr(measuring, 'Decoder', Copies)
+  monkeypatch.setattr(measuring, '_TOGETHER', 2)
+  run, _ = checkpoint.read_run(tmp_path / formats.RUN, checkpoint.require_step(tmp_path / formats.RUN))
+  found = measuring.exact_by_length(run, tmp_path / formats.RUN, (3, 6, 9), 5)
+  assert found == {'3': 1.0, '6': 1.0, '9': 0.0}
+
+
+@pytest.mark.parametrize(
+  ('values', 'expected'), [([1.0], Mean(1.0, None, 1.0, 1.0, 1)), ([1.0, 2.0, 3.0], Mean(2.0, 2.484, 1.0, 3.0, 3))]
+)
+def test_an_interval_over_seeds_is_that_of_student(values, expected):
+  found = mean_of(values)
+  assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(expected), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+  ('low', 'high', 'first', 'last'),
+  [(0.0, 1.0, 0.0, 1.0), (2.0, 48.0, 0.0, 50.0), (3.11, 3.89, 3.0, 4.0), (2.0, 2.0, 2.0, 3.0)],
+)
+def test_the_axis_of_a_chart_covers_its_values_with_few_round_numbers(low, high, first, last):
+  ticks = charts.ticks(low, high)
+  assert (ticks[0], ticks[-1]) == (first, last)
+  assert 4 <= len(ticks) <= 9
 
 
 def test_names_are_unique():

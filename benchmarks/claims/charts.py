@@ -44,7 +44,7 @@ def line_chart(
   c = draw.Canvas(800, 390, title)
   xs = [x for line in lines for x, _ in line.points]
   ys = [y for line in lines for _, y in line.points] + [y for line in lines for _, *two in line.band for y in two]
-  x_ticks, y_ticks = _ticks(min(xs), max(xs)), _ticks(min(ys), max(ys))
+  x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
 
   def x_at(x):
     return _LEFT + _WIDTH * (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
@@ -81,9 +81,10 @@ def _band(c, edges: Sequence[tuple[float, float, float]], color: str) -> None:
   c.parts.append(f'<polygon points="{path}" fill="{color}" opacity="0.18"/>')
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
   """Returns round numbers, 4 to 9 of them, from at most `low` to at least `high`."""
-  span = (high - low) or 1.0
+  high = high if high > low else low + 1
+  span = high - low
   power = 10.0 ** math.floor(math.log10(span))
   step = next(power * part for part in (0.1, 0.2, 0.5, 1, 2) if span / (power * part) <= 7)
   first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
