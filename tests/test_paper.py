@@ -13,8 +13,10 @@ from benchmarks.claims import charts, measuring, running
 from benchmarks.claims.command import main
 from benchmarks.claims.experiment import Experiment
 from benchmarks.claims.experiments import EXPERIMENTS, chosen
+from benchmarks.claims.long_text import documents
 from benchmarks.claims.results import Mean, mean_of
 from terraformer.config import UserError
+from terraformer.data.docstrings import Docstring
 from terraformer.models.twin import n_parameters
 from terraformer.training import checkpoint
 from terraformer.training.metrics import read_metrics
@@ -109,6 +111,14 @@ def test_the_axis_of_a_chart_covers_its_values_with_few_round_numbers(low, high,
   ticks = charts.ticks(low, high)
   assert (ticks[0], ticks[-1]) == (first, last)
   assert 4 <= len(ticks) <= 9
+
+
+def test_a_long_document_is_the_docstrings_of_a_module_in_the_order_of_names():
+  made = [
+    Docstring('a', name, letter * 3000) for name, letter in (('a.b.c.two', 'y'), ('a.b.d', 'z'), ('a.b.c.one', 'x'))
+  ]
+  (found,) = documents(made)
+  assert found == f'a.b.c.one\n{"x" * 3000}\n\na.b.c.two\n{"y" * 3000}'
 
 
 def test_names_are_unique():

@@ -22,6 +22,10 @@ train in minutes. A claim that fails here may hold at the paper's size, and the 
 number comes from there. A number behind ± is a 95% confidence interval over seeds (Student's t).
 
 """
+_SUMMARIES = """
+Summaries are measured in [the card of the shipped model](../terraformer/pretrained/technical_english.md), and times of
+large models in [Decoding](../benchmarks/decode.md).
+"""
 _AGAIN = """## Measure it yourself
 
 ```
@@ -46,6 +50,7 @@ def page(results: Results) -> tuple[str, dict[str, str]]:
   parts = [
     _HEAD,
     claims,
+    _SUMMARIES,
     *(f'\n## {one.title}\n\n{one.body}' for one in made),
     '\n',
     _open(results),
