@@ -147,3 +147,11 @@ def test_a_pattern_that_matches_nothing_is_refused():
 def test_bad_input_ends_in_a_sentence(capsys):
   assert main(['--only=nothing', '--list']) == 2
   assert capsys.readouterr().err.startswith('paper.py: --only=nothing: no experiment')
+
+
+def test_a_result_of_another_definition_is_told_apart():
+  experiment = chosen('copy-sru-0', 'cpu')[0]
+  result = {'bindings': [], 'gin': running._gin_text(experiment)}
+  saved_less = result | {'gin': result['gin'].replace('CheckpointConfig.every = 50', 'CheckpointConfig.every = 9')}
+  longer = result | {'gin': result['gin'].replace('TrainConfig.steps = ', 'TrainConfig.steps = 9')}
+  assert [running.is_current(experiment, one) for one in (result, saved_less, longer)] == [True, True, False]

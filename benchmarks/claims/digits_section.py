@@ -44,7 +44,8 @@ def _section(results: Results, task: str, title: str, does: str) -> Section | No
   ]
   lines = [_line(results, name, label) for name, label in names.items()]
   body = f"""The model is trained on numbers of 1 to 16 digits and decodes greedily; `--only='{task}-*'`. Each length is
-{one['numbers']} numbers. Positions are the authors' `fixed-base`, except in the last row. A range is that of the seeds.
+{one['numbers']} numbers. Positions are the authors' `fixed-base` unless a row says otherwise. A range is that of
+the seeds.
 
 {table(['model', 'parameters', 'seeds', 'exact, 2 to 16 digits', 'exact, 32 to 38 digits'], rows)}
 ![exact matches by number of digits](pictures/{task}.svg)

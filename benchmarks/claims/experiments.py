@@ -43,8 +43,14 @@ def _digits_of_the_paper() -> Iterator[Experiment]:
   far = (*range(16, 257, 16), *range(260, 301, 10))
   for seed in range(3):
     for name in ('sru', 'no_sru', 'dense'):
-      bindings = (*_DIGITS[name], *_FAR, 'DecimalCopyConfig.train_digits = (1, 128)', 'TrainConfig.batch_size = 256')
-      yield Experiment(f'copy_128-{name}-{seed}', 'copy.gin', bindings, 'copy_128', 0.3, 'gpu', far)
+      bindings = (
+        *_DIGITS[name],
+        *_FAR,
+        'DecimalCopyConfig.train_digits = (1, 128)',
+        'TrainConfig.batch_size = 256',
+        *_steps(20_000),
+      )
+      yield Experiment(f'copy_128-{name}-{seed}', 'copy.gin', bindings, 'copy_128', 1.0, 'gpu', far)
 
 
 # --- Figure 1: sparse layers at equal parameters ---------------------------------------------------------------------

@@ -35,8 +35,13 @@ def result_of(experiment: Experiment, results: Path) -> dict[str, Any] | None:
 
 
 def is_current(experiment: Experiment, result: dict[str, Any]) -> bool:
-  """Whether a stored result is of the experiment as it is defined now."""
-  return result['bindings'] == list(experiment.bindings) and result['gin'] == _gin_text(experiment)
+  """Whether a stored result is of the experiment as it is defined now; how often it was saved does not matter."""
+
+  def trained(gin: str) -> list[str]:
+    return [line for line in gin.splitlines() if 'CheckpointConfig' not in line]
+
+  same_file = trained(result['gin']) == trained(_gin_text(experiment))
+  return same_file and result['bindings'] == list(experiment.bindings)
 
 
 def run(experiment: Experiment, folder: Path, results: Path) -> dict[str, Any]:
