@@ -31,7 +31,11 @@ class Line:
 
 
 def line_chart(
-  title: str, labels: tuple[str, str], lines: Sequence[Line], mark: tuple[float, str] | None = None
+  title: str,
+  labels: tuple[str, str],
+  lines: Sequence[Line],
+  mark: tuple[float, str] | None = None,
+  least: float | None = None,
 ) -> str:
   """Returns a chart.
 
@@ -40,11 +44,12 @@ def line_chart(
     labels: of the axes, horizontal and vertical.
     lines: the lines, in the order of the legend.
     mark: a vertical line at some x, and its label.
+    least: lowest value of the vertical axis; None for that of the lines.
   """
   c = draw.Canvas(800, 390, title)
   xs = [x for line in lines for x, _ in line.points]
   ys = [y for line in lines for _, y in line.points] + [y for line in lines for _, *two in line.band for y in two]
-  x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
+  x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys) if least is None else least, max(ys))
 
   def x_at(x):
     return _LEFT + _WIDTH * (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])

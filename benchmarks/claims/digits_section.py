@@ -50,7 +50,7 @@ the seeds.
 {table(['model', 'parameters', 'seeds', 'exact, 2 to 16 digits', 'exact, 32 to 38 digits'], rows)}
 ![exact matches by number of digits](pictures/{task}.svg)
 """
-  chart = line_chart(f'{title}: exact matches by length', ('digits', 'share'), lines, (16, 'longest in training'))
+  chart = line_chart(f'{title}: exact matches by length', ('digits', 'share'), lines, (16, 'longest in training'), 0.0)
   return Section(
     title,
     f'A Terraformer with SRU {does} many numbers that are twice as long as those in training; a Transformer fails',
