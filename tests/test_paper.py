@@ -91,8 +91,24 @@ def test_texts_longer_than_in_training_are_read_whole_and_scored_by_length(tmp_p
   monkeypatch.setattr(measuring, 'Decoder', Copies)
   monkeypatch.setattr(measuring, '_TOGETHER', 2)
   run, _ = checkpoint.read_run(tmp_path / formats.RUN, checkpoint.require_step(tmp_path / formats.RUN))
-  found = measuring.exact_by_length(run, tmp_path / formats.RUN, (3, 6, 9), 5)
-  assert found == {'3': 1.0, '6': 1.0, '9': 0.0}
+  found = measuring.texts_by_length(run, tmp_path / formats.RUN, (3, 6, 9), 5)
+  right = {length: sum(text == one['targets'] for one, text in pairs) for length, pairs in found.items()}
+  assert right == {3: 5, 6: 5, 9: 0}
+
+
+@pytest.mark.parametrize(
+  ('text', 'expected'),
+  [
+    ('17243172599', {'wrong': 0, 'jumped': 0}),
+    ('172599', {'wrong': 1, 'jumped': 1}),
+    ('1725', {'wrong': 1, 'jumped': 0}),
+    ('17243172588', {'wrong': 1, 'jumped': 0}),
+    ('', {'wrong': 1, 'jumped': 0}),
+  ],
+)
+def test_a_copy_that_goes_on_elsewhere_has_jumped(text, expected):
+  number = '17243172599'
+  assert measuring.jumps([({'inputs': number, 'targets': number}, text)]) == expected
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ import numpy as np
 
 import terraformer
 from benchmarks.claims.experiment import Experiment
-from terraformer.config import RunConfig
-from terraformer.data.source import make_source
+from terraformer.config import DecimalCopyConfig, RunConfig
+from terraformer.data.source import Example, make_source
 from terraformer.decode.bundle import open_bundle
 from terraformer.decode.decoder import Decoder
 from terraformer.models.twin import n_parameters
@@ -25,8 +27,14 @@ def measure(experiment: Experiment, run: RunConfig, workdir: Path) -> dict[str, 
   """Returns the size of a finished run and its measurements."""
   found = {'parameters': n_parameters(run.model), 'steps': run.train.steps, 'losses': losses(workdir)}
   if experiment.lengths:
-    found['exact'] = exact_by_length(run, workdir, experiment.lengths, experiment.numbers)
+    texts = texts_by_length(run, workdir, experiment.lengths, experiment.numbers)
     found['numbers'] = experiment.numbers
+    found['exact'] = {
+      str(length): float(np.mean([text == example['targets'] for example, text in pairs]))
+      for length, pairs in texts.items()
+    }
+    if isinstance(run.data.source, DecimalCopyConfig):
+      found['jumps'] = jumps(pair for pairs in texts.values() for pair in pairs)
   return found
 
 
@@ -36,9 +44,10 @@ def losses(workdir: Path) -> dict[str, dict[str, float]]:
   return {str(row['step']): {name: round(row[name], 5) for name in ('loss', 'accuracy')} for row in rows}
 
 
-def exact_by_length(run: RunConfig, workdir: Path, lengths: tuple[int, ...], numbers: int) -> dict[str, float]:
-  """Returns number of digits -> share of examples whose decoded text is right, by greedy decoding of the last
-  checkpoint."""
+def texts_by_length(
+  run: RunConfig, workdir: Path, lengths: tuple[int, ...], numbers: int
+) -> dict[int, list[tuple[Example, str]]]:
+  """Returns number of digits -> examples and what the last checkpoint makes of their sources, by greedy decoding."""
   with tempfile.TemporaryDirectory(dir=workdir) as folder:
     terraformer.export(workdir, Path(folder) / 'bundle')
     bundle = open_bundle(Path(folder) / 'bundle')
@@ -52,5 +61,20 @@ def exact_by_length(run: RunConfig, workdir: Path, lengths: tuple[int, ...], num
       texts: list[str] = []
       for first in range(0, numbers, _TOGETHER):
         texts += decoder.generate_batch([one['inputs'] for one in examples[first : first + _TOGETHER]])
-      found[str(length)] = float(np.mean([text == one['targets'] for text, one in zip(texts, examples, strict=True)]))
+      found[length] = list(zip(examples, texts, strict=True))
   return found
+
+
+def jumps(pairs: Iterable[tuple[Example, str]]) -> dict[str, int]:
+  """Returns how many copies are wrong, and how many of these go on from another place of the source.
+
+  That is: the last right digit and the three after it are found elsewhere in the source.
+  """
+  wrong = [(example['targets'], text) for example, text in pairs if text != example['targets']]
+  jumped = 0
+  for number, text in wrong:
+    right = len(os.path.commonprefix([number, text]))
+    window = text[max(0, right - 1) : right + 3]
+    places = {at for at in range(len(number)) if number.startswith(window, at)}
+    jumped += len(window) == 4 and bool(places - {right - 1})
+  return {'wrong': len(wrong), 'jumped': jumped}
