@@ -68,8 +68,8 @@ def _reason(results: Results, variant: str) -> str:
     return ''
   return f"""
 Of the {wrong:,} wrong copies with SRU, at all lengths, {jumped / wrong:.0%} go on from another place of the source: the
-last right digit and the three after it are found there. So the model finds its place by the digits that it has just
-written, and the longer a number is, the more often these occur twice.
+last right digit and the three after it are found there. This suggests that the model finds its place by the digits
+that it has just written, and the longer a number is, the more often these occur twice.
 """
 
 
