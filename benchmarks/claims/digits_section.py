@@ -10,6 +10,10 @@ _LABELS = {
   'dense_sru': 'dense, SRU',
   'dense': 'dense, no SRU',
   'table': 'sparse, SRU, table positions',
+  'sru_from_zero': 'sparse, SRU, a fifth of the examples start at position 0',
+  'sru_attentions_2': 'sparse, SRU, two attention sublayers per decoder layer',
+  'sru_longer': 'sparse, SRU, 4,000 steps',
+  'sru_all': 'sparse, SRU, the three changes above together',
 }
 _TRAINED, _FAR = range(2, 17, 2), range(32, 39)  # numbers of digits
 _WANTED = {'copy': 0.9, 'addition': 0.5}

@@ -28,6 +28,17 @@ _DIGITS = {
   'table': ('TerraformerConfig.positions = @config.TablePositionsConfig()',),
   'dense_sru': _DENSE,
 }
+# What may bring the copies of longer numbers nearer to the paper's; one seed.
+_TRIED = {
+  'sru_from_zero': ('FixedBasePositionsConfig.start_from_zero = 0.2',),
+  'sru_attentions_2': ('TerraformerConfig.n_decoder_attentions = 2',),
+  'sru_longer': _steps(4000),
+  'sru_all': (
+    'FixedBasePositionsConfig.start_from_zero = 0.2',
+    'TerraformerConfig.n_decoder_attentions = 2',
+    *_steps(4000),
+  ),
+}
 _LENGTHS = (*range(2, 32, 2), *range(32, 39), 40, 44, 48)
 _FAR = ('DataConfig.inputs_length = 130', 'DataConfig.targets_length = 130', 'TerraformerConfig.max_length = 512')
 
@@ -37,6 +48,8 @@ def _digits() -> Iterator[Experiment]:
     for name in ('sru', 'no_sru', 'dense') if seed else _DIGITS:
       yield Experiment(f'copy-{name}-{seed}', 'copy.gin', _DIGITS[name], 'copy', 0.2, lengths=_LENGTHS)
       yield Experiment(f'addition-{name}-{seed}', 'addition.gin', _DIGITS[name], 'addition', 0.3, lengths=_LENGTHS)
+  for name, bindings in _TRIED.items():
+    yield Experiment(f'copy-{name}-0', 'copy.gin', bindings, 'copy', 0.3, lengths=_LENGTHS)
 
 
 def _digits_of_the_paper() -> Iterator[Experiment]:
