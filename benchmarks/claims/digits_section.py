@@ -83,14 +83,14 @@ def _verdict(far: dict[str, Mean], task: str) -> str:
   parts = [f'{with_it.value:.1%} with SRU']
   parts += [f'{without.value:.1%} without'] if without else []
   parts += [f'{dense.value:.1%} dense without'] if dense else []
-  others = [one.highest for one in (without, dense) if one]
   wanted = _WANTED[task]
-  if with_it.value < wanted:
-    holds = f'does not hold yet (expected at least {wanted:.0%})'
-  elif not others:
-    holds = 'open: nothing to compare with yet'
+  short = '' if with_it.value >= wanted else f', short of the {wanted:.0%} aimed at'
+  if without is None:
+    holds = f'open until the same model without SRU is measured{short}'
+  elif max(one.highest for one in (without, dense) if one) < with_it.lowest:
+    holds = f'holds{short}'
   else:
-    holds = 'holds' if max(others) < with_it.lowest else 'generalizes, but not because of the SRU'
+    holds = f'does not hold: other models are as good{short}'
   return f'{"; ".join(parts)} at 32 to 38 digits after 1 to 16: {holds}'
 
 
