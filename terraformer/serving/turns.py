@@ -1,7 +1,8 @@
-"""Texts of the XLA engine: each has a state of its own, and their steps are computed one after another.
+"""Texts of which each has a state of its own, and whose steps are computed one after another.
 
-All examples of XLA's caches write to the same slot, so texts of different ages cannot share one. Every text goes on,
-but no faster than if they were decoded one by one.
+All examples of XLA's caches write to the same slot, so texts of different ages cannot share one; nor can texts whose
+attention hashes into buckets that depend on the text's length. Every text goes on, but no faster than if they were
+decoded one by one.
 """
 
 from collections.abc import Hashable, Iterator, Sequence

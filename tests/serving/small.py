@@ -42,11 +42,11 @@ class Receiver:
     self._events.put(event)
 
   def wait_for_piece(self):
-    assert isinstance(self._events.get(timeout=20), Piece)
+    assert isinstance(self._events.get(timeout=120), Piece)
 
   def end(self) -> Finished | Failed:
     """Waits for the last event and returns it."""
-    while isinstance(event := self._events.get(timeout=20), Piece):
+    while isinstance(event := self._events.get(timeout=120), Piece):
       pass
     return event
 
