@@ -8,7 +8,6 @@ B batch, V vocabulary.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ import numpy as np
 from terraformer.config import AttentionConfig, ModelConfig
 from terraformer.decode.native.description import NoKernelError, Types
 from terraformer.decode.native.model import describe
-from terraformer.decode.native.state import NativeState, StateSizes, extended, native_state
+from terraformer.decode.native.state import FromXla, NativeState, StateSizes, extended
 from terraformer.decode.prompts import Prompts
 from terraformer.decode.shapes import abstract_layerwise, layerwise_facts, read_by_xla
 from terraformer.decode.xla import layerwise_model
@@ -95,13 +94,11 @@ class NativeEngine:
       if read_by_xla(facts[name])
     }
     self._tensors: dict[str, np.ndarray] = {}
-    self._opened: dict[tuple, tuple[Model, Callable[[DecodeState], NativeState], StateSizes]] = {}
+    self._opened: dict[tuple, tuple[Model, FromXla, StateSizes]] = {}
     model, *_ = self._model('float32')
     self.about = f'native ({model.variant}, {model.n_threads} thread{"s" if model.n_threads > 1 else ""})'
 
-  def _model(
-    self, cache_dtype: str, capacity: int = 0
-  ) -> tuple[Model, Callable[[DecodeState], NativeState], StateSizes]:
+  def _model(self, cache_dtype: str, capacity: int = 0) -> tuple[Model, FromXla, StateSizes]:
     """Returns the model for a cache, a function from XLA's state to its state, and the sizes of that; models share
     tensors."""
     form = cache_dtype, self._attention.cache_form(capacity)
@@ -114,7 +111,7 @@ class NativeEngine:
           self._tensors[name] = tensor.make()
       tensors = [self._tensors[name] for name in description.plan.tensors]
       model = Model(description.plan, tensors, self._n_threads)
-      to_native = jax.jit(functools.partial(native_state, description, model.number))
+      to_native = FromXla(description, model.number)
       self._opened[form] = model, to_native, StateSizes.of(description.plan, model.number)
     return self._opened[form]
 
@@ -131,10 +128,7 @@ class NativeEngine:
   def from_xla(self, prompt: DecodeState, room: int, cache_dtype: str) -> NativeState:
     """Returns the state for XLA's state after prompts, with slots for `room` new tokens."""
     _, to_native, _ = self._model(cache_dtype, _capacity(prompt))
-    state = to_native(prompt)
-    missing = int(np.max(state.length_B)) + room - state.n_slots
-    # A step donates the state's buffers, so no two arrays may share one.
-    return jax.tree.map(jnp.copy, self.extend(state, max(0, missing)))
+    return to_native(prompt, room)
 
   @property
   def _attention(self) -> AttentionConfig:
