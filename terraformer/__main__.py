@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     from terraformer import cli
   given = sys.argv[1:] if arguments is None else arguments
   status = cli.main(given)
-  if given[:1] == ['decode']:
+  if given[:1] in (['decode'], ['serve']):
     _leave(status)
   return status
 

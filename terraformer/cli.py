@@ -13,6 +13,7 @@ from terraformer.commands.export import EXPORT
 from terraformer.commands.failures import fail, fail_output
 from terraformer.commands.importing import IMPORT
 from terraformer.commands.prepare import PREPARE, VOCAB
+from terraformer.commands.serve import SERVE
 from terraformer.commands.train import TRAIN
 from terraformer.config import UserError
 from terraformer.configure import load_configs
@@ -23,7 +24,7 @@ from terraformer.training import status as status_lib
 
 __all__ = ['load_configs', 'main']
 
-_COMMANDS = (PREPARE, VOCAB, TRAIN, EVALUATE, EXPORT, IMPORT, DECODE, DESCRIBE, COMPILE, BENCH)
+_COMMANDS = (PREPARE, VOCAB, TRAIN, EVALUATE, EXPORT, IMPORT, DECODE, SERVE, DESCRIBE, COMPILE, BENCH)
 _NO_MEMORY = 'this machine does not have enough memory; use a smaller batch, shorter examples or a smaller model'
 
 

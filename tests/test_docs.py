@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import terraformer
+from benchmarks.claims import page as claims
+from benchmarks.claims.results import Results
 from terraformer import cli, config
 from terraformer.flags import make_parser
 
@@ -57,10 +59,14 @@ def resolve(name: str) -> object:
   return found
 
 
-def test_every_picture_is_what_the_script_draws():
-  drawn = {f'{picture.__name__}.svg': picture().svg() for picture in draw().PICTURES}
+def test_every_picture_is_what_the_scripts_draw():
+  drawn = {f'{picture.__name__}.svg': picture().svg() for picture in draw().PICTURES} | claims.page(Results.read())[1]
   stored = {path.name: path.read_text(encoding='utf-8') for path in (ROOT / 'docs/pictures').iterdir()}
   assert stored == drawn
+
+
+def test_the_page_of_the_claims_is_what_the_results_make():
+  assert text_of('docs/paper.md') == claims.page(Results.read())[0]
 
 
 @pytest.mark.parametrize('page', PAGES)

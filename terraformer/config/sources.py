@@ -132,7 +132,7 @@ class _DigitsConfig(DataSource):
 
 @dataclasses.dataclass(frozen=True)
 class DecimalCopyConfig(_DigitsConfig):
-  """Copying a number, `427` to `427` (section 4.3 of the paper). It has the same fields as `LongAdditionConfig`."""
+  """Copying a number, `427` to `427` (section 4.3 of the paper)."""
 
   made_by: ClassVar = 'terraformer.data.digits:DecimalCopy'
   task: ClassVar[str] = 'decimal_copy'
@@ -140,10 +140,17 @@ class DecimalCopyConfig(_DigitsConfig):
 
 @dataclasses.dataclass(frozen=True)
 class LongAdditionConfig(_DigitsConfig):
-  """Adding two numbers, `58+427` to `485` (section 4.3 of the paper). It has the same fields as `DecimalCopyConfig`."""
+  """Adding two numbers, `58+427` to `485` (section 4.3 of the paper). It has the fields of `DecimalCopyConfig`, too.
+
+  Attributes:
+    least_first: whether numbers are written from their least significant digit on, `85+724` to `584`, as in the
+      authors' code. A carry is then known before the digit that it changes.
+  """
 
   made_by: ClassVar = 'terraformer.data.digits:LongAddition'
   task: ClassVar[str] = 'long_addition'
+
+  least_first: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

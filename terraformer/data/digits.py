@@ -48,8 +48,11 @@ class LongAddition(_Digits):
   """`58+427` to `485`; both numbers have the same distribution."""
 
   def _drawn(self, rng: np.random.Generator, least: int, most: int) -> Example:
-    one, other = (_number(rng, least, most) for _ in range(2))
-    return {'inputs': f'{one}+{other}', 'targets': _sum(one, other, most)}
+    numbers = [_number(rng, least, most) for _ in range(2)]
+    written = [*numbers, _sum(*numbers, most)]
+    if self.config.least_first:
+      written = [number[::-1] for number in written]
+    return {'inputs': '+'.join(written[:2]), 'targets': written[2]}
 
 
 def _number(rng: np.random.Generator, least: int, most: int) -> str:

@@ -6,10 +6,9 @@ B batch, S source time, W beams.
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -21,21 +20,14 @@ from terraformer.decode import step as steps
 from terraformer.decode.beam import Beams
 from terraformer.decode.bundle import FILE_PATTERNS, Bundle, open_bundle
 from terraformer.decode.engine import open_engine
-from terraformer.decode.logits_processors import OF_ALL_MODES, GeneratedTokens, processors_for
+from terraformer.decode.logits_processors import OF_ALL_MODES, processors_for
 from terraformer.decode.prompts import Prompts, make_prompts
-from terraformer.decode.sampling import SamplingParams
 from terraformer.decode.source import require_text
+from terraformer.decode.stepping import all_steps, next_tokens
 from terraformer.decode.stops import until_stop
 from terraformer.decode.xla import decoding_form
-from terraformer.models.loop import decode_loop, one_by_one
-
-_Tokens = jax.Array | np.ndarray
-# The last tokens of all texts or beams, and the state before them -> the next tokens, and the state before those.
-_Advance = Callable[[_Tokens, steps.SamplingState], tuple[_Tokens, steps.SamplingState]]
 
 _GREEDY = DecodeConfig()
-# A cache starts with this many slots for new tokens and then doubles, so that a step reads few empty slots.
-_FIRST_ROOM = 64
 # These statistics are added up over texts that are decoded one after another.
 _ADDED_UP = ('input_tokens', 'dropped_tokens', 'tokens', 'seconds', 'steps')
 
@@ -75,6 +67,7 @@ class Decoder:
 
   Attributes:
     bundle: the open bundle.
+    engine: computes the steps.
     stats: statistics of the last generation.
     text_stats: statistics of each text of the last generation; times and steps are those of the whole batch.
   """
@@ -86,7 +79,7 @@ class Decoder:
     self.text_stats = [self.stats]
     self._begun = 0.0
     model = decoding_form(bundle.model, bundle.inputs_length, bundle.targets_length)
-    self._engine = open_engine(engine, model, bundle.weights, n_threads, bundle.dtype)
+    self.engine = open_engine(engine, model, bundle.weights, n_threads, bundle.dtype)
 
   @classmethod
   def open(
@@ -172,9 +165,9 @@ class Decoder:
     batch, n_steps = targets_BxT.shape
     start_B, length_B = np.zeros(batch, np.int32), (inputs_BxS != 0).sum(1).astype(np.int32)
     prompts = Prompts(self.bundle.continues, inputs_BxS, length_B, start_B, [], [], [n_steps] * batch)
-    state = self._engine.prefill(prompts, n_steps, cache_dtype)
-    arguments, logits = self._engine.arguments, []
-    step = steps.compile_forward(self._engine.forward)
+    state = self.engine.prefill(prompts, n_steps, cache_dtype)
+    arguments, logits = self.engine.arguments, []
+    step = steps.compile_forward(self.engine.forward)
     for token_B in np.column_stack([start_B, targets_BxT[:, :-1]]).T:
       logits_BxV, state = step(arguments, jnp.asarray(token_B, jnp.int32), state)
       logits.append(np.asarray(logits_BxV))
@@ -203,13 +196,7 @@ class Decoder:
   def _token_rows(self, texts: Sequence[str], config: DecodeConfig) -> Iterator[np.ndarray]:
     """Yields token_B for each step: the next token of every text, even of texts that have ended."""
     prompts = self._read(texts, config)
-    step = steps.compile_step(self._engine.forward, self.bundle.tokenizer.size)
-    params, arguments = SamplingParams.from_config(config), self._engine.arguments
-
-    def advance(token_B, sampling):
-      return step(arguments, sampling, token_B, params)
-
-    tokens = self._steps(advance, prompts, config)
+    tokens = next_tokens(self.engine, self.bundle.tokenizer.size, prompts, config)
     # Fetches each token only after the next step has started, so that the machine does not wait for Python.
     for token_B, _ in itertools.pairwise(itertools.chain(tokens, [0])):
       yield self._fetched(token_B)
@@ -217,8 +204,8 @@ class Decoder:
   def _search(self, text: str, config: DecodeConfig) -> tuple[int, ...]:
     """Returns the tokens that beam search finds."""
     prompts = self._read([text], config)
-    step = steps.compile_beam_step(self._engine.forward, self.bundle.tokenizer.size)
-    processors, arguments = processors_for(config, OF_ALL_MODES), self._engine.arguments
+    step = steps.compile_beam_step(self.engine.forward, self.bundle.tokenizer.size)
+    processors, arguments = processors_for(config, OF_ALL_MODES), self.engine.arguments
     beams = Beams(config.beams, config.length_penalty, EOS_ID)
 
     def advance(token_W, sampling):
@@ -233,46 +220,11 @@ class Decoder:
       token_W = np.array([hypothesis.tokens[-1] for hypothesis in beams.live], np.int32)
       return token_W, sampling.appended(token_W)
 
-    for _ in self._steps(advance, prompts, config, lambda: not beams.is_done):
+    for _ in all_steps(self.engine, advance, prompts, config, lambda: not beams.is_done):
       pass  # the beams hold the results
     tokens = beams.best()
     self.stats.tokens = len(tokens)
     return tokens
-
-  def _steps(
-    self, advance: _Advance, prompts: Prompts, config: DecodeConfig, unfinished: Callable[[], bool] = lambda: True
-  ) -> Iterator[jax.Array]:
-    """Yields the next tokens of all texts, or of all beams of one text, as `advance` computes them step by step."""
-    if not prompts.n_new:
-      return
-
-    def step(index, carry):
-      token_B, sampling, room = carry
-      sampling, room = self._with_slot(sampling, room, index, prompts.n_new)
-      return *advance(token_B, sampling), room
-
-    carry = jnp.asarray(np.repeat(prompts.last_B, config.beams)), *self._init_sampling(prompts, config)
-    for _, (token_B, _, _) in decode_loop(step, carry, prompts.n_new, lambda _: unfinished(), one_by_one):
-      yield token_B
-
-  def _init_sampling(self, prompts: Prompts, config: DecodeConfig) -> tuple[steps.SamplingState, int]:
-    """Returns the state after the prompts, repeated for each beam, and the number of new tokens its cache can hold."""
-    batch, length = prompts.tokens_BxS.shape
-    grows = self._engine.can_grow(length + prompts.n_new)
-    room = min(_FIRST_ROOM, prompts.n_new) if grows else prompts.n_new
-    state = self._engine.prefill(prompts, room, config.cache_dtype)
-    generated = GeneratedTokens.empty(batch, prompts.n_new) if config.no_repeat_ngram else None
-    sampling = steps.SamplingState(state, jnp.int32(0), generated)
-    return steps.repeat_state(sampling, config.beams) if config.beams > 1 else sampling, room
-
-  def _with_slot(
-    self, sampling: steps.SamplingState, room: int, index: int, n_tokens: int
-  ) -> tuple[steps.SamplingState, int]:
-    """Returns the state with a slot for token number `index`, and the number of new tokens its cache can hold."""
-    if index < room:
-      return sampling, room
-    more = min(room, n_tokens - room)
-    return dataclasses.replace(sampling, state=self._engine.extend(sampling.state, more)), room + more
 
   def _fetched(self, array: ArrayLike) -> np.ndarray:
     """Waits for the array and returns it; counts a step and records the time."""
@@ -290,8 +242,8 @@ class Decoder:
       require_text(text, may_be_empty=self.bundle.continues)
     prompts = make_prompts(self.bundle, texts, config)
     each = zip(prompts.read, prompts.dropped, prompts.limits, strict=True)
-    self.text_stats = [Stats(*counts, engine=self._engine.about) for counts in each]
-    totals = Stats(sum(prompts.read), sum(prompts.dropped), prompts.n_new, engine=self._engine.about)
+    self.text_stats = [Stats(*counts, engine=self.engine.about) for counts in each]
+    totals = Stats(sum(prompts.read), sum(prompts.dropped), prompts.n_new, engine=self.engine.about)
     self.stats = totals if len(texts) > 1 else self.text_stats[0]
     return prompts
 

@@ -15,7 +15,7 @@ from terraformer.decode.prompts import Prompts
 from terraformer.decode.shapes import abstract_layerwise, layerwise_facts
 from terraformer.decode.stored import plain
 from terraformer.layers.parameter import ModelFacts, facts_of
-from terraformer.models.base import DecodeState
+from terraformer.models.base import DecodeState, Model
 from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
 from terraformer.ops import kv_cache
 
@@ -73,13 +73,13 @@ class XlaEngine:
     self._config = config
     arrays = {name: plain(value) for name, value in flatten(weights).items()}
     # JAX computes with the mapped files directly, so unused weights are never read.
-    self._weights = jax.device_put(unflatten(arrays), may_alias=True)
+    self._model = layerwise_model(config, jax.device_put(unflatten(arrays), may_alias=True))
     self.arguments = step_weights(arrays, layerwise_facts(config))
 
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> DecodeState:
     """Returns the state after the prompts, with slots for `room` new tokens."""
     # Cast before they are copied, since the float32 caches of a long source take gigabytes.
-    state = kv_cache.cast_caches(prefill(self._config, self._weights, prompts, room), cache_dtype)
+    state = kv_cache.cast_caches(prompts.prefill(self._model, room), cache_dtype)
     # A step donates the state's buffers, so no two arrays may share one.
     return jax.tree.map(jnp.copy, state)
 
@@ -118,9 +118,9 @@ def step_weights(tensors: dict[str, np.ndarray], facts: ModelFacts) -> StepWeigh
   return jax.device_put(StepWeights(large, joined), may_alias=True)
 
 
-def prefill(config: ModelConfig, weights: Params, prompts: Prompts, room: int) -> DecodeState:
-  """Returns the state after the prompts, with slots for `room` new tokens; compiles each kind of layer once."""
-  return prompts.prefill(merge_module(split_module(abstract_layerwise(config))[0], weights), room)
+def layerwise_model(config: ModelConfig, weights: Params) -> Model:
+  """Returns the layerwise model with these weights, which reads prompts and compiles each kind of layer once."""
+  return merge_module(split_module(abstract_layerwise(config))[0], weights)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -190,6 +190,16 @@ def test_numbers_of_more_digits_than_python_reads_are_added():
   assert made['targets'] == (str(carry) if carry else '') + ''.join(reversed(total))
 
 
+def test_numbers_are_written_from_their_least_significant_digit_on():
+  made, reversed_ = (
+    make_source(LongAdditionConfig((1, 9), (1, 9), least_first=one)).example('train', 3) for one in (False, True)
+  )
+  assert reversed_ == {
+    'inputs': '+'.join(number[::-1] for number in made['inputs'].split('+')),
+    'targets': made['targets'][::-1],
+  }
+
+
 def test_a_batch_of_more_places_than_32_bits_is_refused():
   with pytest.raises(UserError, match=r'TrainConfig\.batch_size: expected a batch of at most 2147483647 tokens'):
     RunConfig(train=config_lib.TrainConfig(batch_size=2**31 - 1))

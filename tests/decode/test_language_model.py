@@ -12,7 +12,7 @@ import pytest
 
 from terraformer.cli import main
 from terraformer.config import DecodeConfig, UserError
-from terraformer.decode import decoder as decoder_module
+from terraformer.decode import stepping
 from terraformer.decode.bundle import Bundle
 from terraformer.decode.decoder import Decoder
 from terraformer.models.generate import mask_reserved_ids
@@ -51,7 +51,7 @@ def teacher_forced(name, text, n_tokens):
 
 @pytest.mark.parametrize('name', LANGUAGE_MODELS)
 def test_greedy_tokens_are_the_teacher_forced_ones_alone_and_in_a_batch(name, monkeypatch):
-  monkeypatch.setattr(decoder_module, '_FIRST_ROOM', 2)
+  monkeypatch.setattr(stepping, 'FIRST_ROOM', 2)
   decoder = make_decoder(name)
   expected = [teacher_forced(name, text, TRAINED - len(text)) for text in TEXTS]
   assert [list(decoder.tokens(text)) for text in TEXTS] == expected

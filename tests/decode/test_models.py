@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from terraformer.config import DecodeConfig
-from terraformer.decode import decoder as decoder_module
+from terraformer.decode import stepping
 from terraformer.decode.bundle import Bundle
 from terraformer.decode.decoder import Decoder
 from terraformer.models.generate import generate
@@ -23,7 +23,7 @@ TEXTS = ['31415926', '2718', '5']
 
 @pytest.mark.parametrize('name', MODELS)
 def test_tokens_are_those_of_the_stacked_model_alone_and_in_a_batch(name, monkeypatch):
-  monkeypatch.setattr(decoder_module, '_FIRST_ROOM', 2)
+  monkeypatch.setattr(stepping, 'FIRST_ROOM', 2)
   config = CONFIGS[name]
   trained = model(config)
   weights = jax.tree.map(np.asarray, split_module(layerwise(trained))[1])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from terraformer.config import DecodeConfig
-from terraformer.decode import decoder as decoder_module
+from terraformer.decode import stepping
 from terraformer.decode.decoder import Decoder
 from terraformer.decode.logits_processors import GeneratedTokens
 from terraformer.decode.sampling import SamplingParams
@@ -108,7 +108,7 @@ def test_a_batch_gives_what_its_texts_give_alone(decoder, mode):
 def test_a_cache_that_grows_gives_what_a_large_one_gives(decoder, monkeypatch):
   config = DecodeConfig(max_tokens=12, temperature=5.0)
   large = list(decoder.tokens(TEXTS[0], config))
-  monkeypatch.setattr(decoder_module, '_FIRST_ROOM', 2)
+  monkeypatch.setattr(stepping, 'FIRST_ROOM', 2)
   assert list(decoder.tokens(TEXTS[0], config)) == large
   assert len(large) > 4
 

@@ -8,7 +8,6 @@ B batch, V vocabulary.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,10 +17,10 @@ import numpy as np
 from terraformer.config import AttentionConfig, ModelConfig
 from terraformer.decode.native.description import NoKernelError, Types
 from terraformer.decode.native.model import describe
-from terraformer.decode.native.state import NativeState, extended, native_state
+from terraformer.decode.native.state import FromXla, NativeState, StateSizes, extended
 from terraformer.decode.prompts import Prompts
 from terraformer.decode.shapes import abstract_layerwise, layerwise_facts, read_by_xla
-from terraformer.decode.xla import prefill
+from terraformer.decode.xla import layerwise_model
 from terraformer.layers.lsh_attention import LSHCache
 from terraformer.models.base import DecodeState
 from terraformer.models.parameters import Params, flatten, merge_module, split_module, unflatten
@@ -86,7 +85,7 @@ class NativeEngine:
     library()
     self.forward = NativeForward(config)
     self._config, self._n_threads, self._dtype = config, n_threads, dtype
-    self._layerwise = merge_module(split_module(abstract_layerwise(config))[0], weights)
+    self._layerwise = layerwise_model(config, weights)
     self._stored = weights
     facts = layerwise_facts(config)
     self.arguments = {
@@ -95,12 +94,13 @@ class NativeEngine:
       if read_by_xla(facts[name])
     }
     self._tensors: dict[str, np.ndarray] = {}
-    self._opened: dict[tuple, tuple[Model, Callable[[DecodeState], NativeState]]] = {}
-    model, _ = self._model('float32')
+    self._opened: dict[tuple, tuple[Model, FromXla, StateSizes]] = {}
+    model, *_ = self._model('float32')
     self.about = f'native ({model.variant}, {model.n_threads} thread{"s" if model.n_threads > 1 else ""})'
 
-  def _model(self, cache_dtype: str, capacity: int = 0) -> tuple[Model, Callable[[DecodeState], NativeState]]:
-    """Returns the model for a cache, and a function from XLA's state to its state; models share tensors."""
+  def _model(self, cache_dtype: str, capacity: int = 0) -> tuple[Model, FromXla, StateSizes]:
+    """Returns the model for a cache, a function from XLA's state to its state, and the sizes of that; models share
+    tensors."""
     form = cache_dtype, self._attention.cache_form(capacity)
     if form not in self._opened:
       description = describe(self._layerwise, Types(self._dtype, cache_dtype), capacity)
@@ -111,31 +111,33 @@ class NativeEngine:
           self._tensors[name] = tensor.make()
       tensors = [self._tensors[name] for name in description.plan.tensors]
       model = Model(description.plan, tensors, self._n_threads)
-      self._opened[form] = model, jax.jit(functools.partial(native_state, description, model.number))
+      to_native = FromXla(description, model.number)
+      self._opened[form] = model, to_native, StateSizes.of(description.plan, model.number)
     return self._opened[form]
+
+  def sizes(self, cache_dtype: str) -> StateSizes:
+    """Returns the sizes of a text's state, with a KV cache of this type that can grow."""
+    return self._model(cache_dtype)[2]
 
   def prefill(self, prompts: Prompts, room: int, cache_dtype: str) -> NativeState:
     """Returns the state after the prompts, with slots for `room` new tokens."""
     # The library adds pages as they are needed, but positions are hashed for the whole capacity.
     grows = self.can_grow(prompts.tokens_BxS.shape[1] + room)
-    return self.from_xla(prefill(self._config, self._weights, prompts, 1 if grows else room), room, cache_dtype)
+    return self.from_xla(prompts.prefill(self._reader, 1 if grows else room), room, cache_dtype)
 
   def from_xla(self, prompt: DecodeState, room: int, cache_dtype: str) -> NativeState:
     """Returns the state for XLA's state after prompts, with slots for `room` new tokens."""
-    _, to_native = self._model(cache_dtype, _capacity(prompt))
-    state = to_native(prompt)
-    missing = int(np.max(state.length_B)) + room - state.n_slots
-    # A step donates the state's buffers, so no two arrays may share one.
-    return jax.tree.map(jnp.copy, self.extend(state, max(0, missing)))
+    _, to_native, _ = self._model(cache_dtype, _capacity(prompt))
+    return to_native(prompt, room)
 
   @property
   def _attention(self) -> AttentionConfig:
     return self._config.blocks['decoder'].attention
 
   @functools.cached_property
-  def _weights(self) -> Params:
-    """The weights for XLA, which reads prompts; files stay mapped."""
-    return jax.device_put(self._stored, may_alias=True)
+  def _reader(self) -> Any:
+    """The model with which XLA reads prompts; files stay mapped."""
+    return layerwise_model(self._config, jax.device_put(self._stored, may_alias=True))
 
   def can_grow(self, n_slots: int) -> bool:
     """Returns whether a cache that will need `n_slots` slots can start smaller."""

@@ -10,11 +10,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from terraformer.decode.native.description import Description
 from terraformer.models.base import DecodeState
 from terraformer.native import layout
-from terraformer.ops.kv_cache import COLUMNS
+from terraformer.native.plan import Plan
+from terraformer.ops.kv_cache import COLUMNS, KVCache
 from terraformer.ops.recent_keys import RecentKeys
 
 
@@ -55,35 +57,117 @@ class NativeState:
     return dataclasses.replace(self, **paged, **{name: getattr(self, name)[row_W] for name in names})
 
 
-def native_state(description: Description, number: int, prompt: DecodeState) -> NativeState:
-  """Returns the native state for the model's own state after a prompt; `number` is the library's of the model."""
-  caches, length_B = prompt.layers, prompt.filled.prompt_B
+@dataclasses.dataclass(frozen=True)
+class StateSizes:
+  """Sizes of the state of one text, in a cache that is not hashed.
+
+  Attributes:
+    number: the library's number of the model.
+    page_bytes, memory_page_bytes: bytes of a page of 64 positions, and of one of the source's; the latter is 0 for a
+      model without cross-attention.
+    numbers: float32 numbers of histories and recurrences.
+  """
+
+  number: int
+  page_bytes: int
+  memory_page_bytes: int
+  numbers: int
+
+  @classmethod
+  def of(cls, plan: Plan, number: int) -> 'StateSizes':
+    """Returns the sizes for a complete plan that the library opened under a number."""
+    return cls(number, plan.page_bytes, plan.memory_page_bytes, plan.state_numbers)
+
+  def n_bytes(self, n_pages: int, n_memory_pages: int) -> int:
+    """Returns the bytes of one text's state with this many pages."""
+    return n_pages * self.page_bytes + n_memory_pages * self.memory_page_bytes + 4 * self.numbers
+
+
+class FromXla:
+  """Converts XLA's state after prompts to the state of an opened model.
+
+  Layer by layer: the keys and values of a long text take gigabytes, and all of them at once would be in memory three
+  times.
+  """
+
+  def __init__(self, description: Description, number: int):
+    """`number` is the library's of the model."""
+    self._description, self._number = description, number
+    self._numbers = jax.jit(functools.partial(_numbers, description))
+
+  def __call__(self, prompt: DecodeState, room: int) -> NativeState:
+    """Returns the state after the prompts, with slots for `room` new tokens."""
+    to, caches = self._description, prompt.layers
+    length_B = prompt.filled.prompt_B.astype(jnp.int32)
+    state, tables, memory_length_B = self._numbers(prompt)
+    kind, batch, plan = to.types.cache, len(length_B), to.plan
+    n_pages = _n_pages(int(np.max(length_B)) + room)
+    layers = [(_put_keys, kept, kept.get(caches)) for kept in to.keys]
+    layers += [(_put_records, kept, kept.get(caches)) for kept in to.records]
+    for _, _, kv in layers:
+      n_pages = max(n_pages, _n_pages(kv.capacity))
+    pages = jnp.zeros((n_pages, batch, plan.page_bytes), jnp.uint8)
+    for put, kept, kv in layers:
+      pages = put(pages, kv, kept.at, kind)
+    sources = [(kept.at, kept.get(caches)) for kept in to.memories]
+    n_pages = _n_pages(sources[0][1].real_BxS.shape[1]) if sources else 0
+    memory = jnp.zeros((n_pages, batch, plan.memory_page_bytes), jnp.uint8)
+    for at, cache in sources:
+      memory = _put_source(memory, cache, at, kind)
+    # A step donates the state's buffers, so no two arrays may share one.
+    return NativeState(
+      jnp.int32(self._number),
+      pages,
+      state,
+      tables,
+      memory,
+      *(jnp.copy(count_B) for count_B in (length_B, memory_length_B, prompt.position_B)),
+    )
+
+
+def _numbers(description: Description, prompt: DecodeState) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns `NativeState.state`, `tables` and `memory_length_B`."""
+  caches, length_B, plan = prompt.layers, prompt.filled.prompt_B, description.plan
   batch = len(length_B)
-  pages = [(kept.at, _pages(description, *_keys_and_values(kept.get(caches), batch))) for kept in description.keys]
-  for kept in description.records:
-    pages.append((kept.at, _records(description, *_keys_and_values(kept.get(caches), batch))))
-  memory, memory_length_B = [], jnp.zeros_like(length_B)
-  for kept in description.memories:
-    cache = kept.get(caches)
-    real_BxS = cache.real_BxS
-    memory_length_B = real_BxS.sum(1).astype(jnp.int32)
-    n_places = real_BxS.shape[1]
-    k_BxHxSxK = cache.k_GxKxS.swapaxes(1, 2).reshape(batch, -1, n_places, cache.v_GxSxK.shape[2])
-    memory.append((kept.at, _pages(description, k_BxHxSxK, cache.v_GxSxK.reshape(k_BxHxSxK.shape))))
-  plan = description.plan
   histories = [(kept.at, _history(kept.get(caches), length_B)) for kept in description.histories]
   states = [(kept.at, kept.get(caches)) for kept in description.states]
   tables = [(kept.at, _table(kept.get(caches))) for kept in description.tables]
-  return NativeState(
-    jnp.int32(number),
-    _joined(pages, (0, batch), plan.page_bytes, jnp.uint8),
-    _joined(histories + states, (batch,), plan.state_numbers, jnp.float32),
-    _joined(tables, (batch,), plan.table_numbers, jnp.int32),
-    _joined(memory, (0, batch), plan.memory_page_bytes, jnp.uint8),
-    length_B.astype(jnp.int32),
+  memory_length_B = jnp.zeros(batch, jnp.int32)
+  if description.memories:
+    memory_length_B = description.memories[0].get(caches).real_BxS.sum(1).astype(jnp.int32)
+  return (
+    _joined(histories + states, batch, plan.state_numbers, jnp.float32),
+    _joined(tables, batch, plan.table_numbers, jnp.int32),
     memory_length_B,
-    prompt.position_B,
   )
+
+
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
+def _put_keys(pages: jax.Array, kv: KVCache, at: int, kind: str) -> jax.Array:
+  """Returns the pages with a layer's keys and values, at a byte of each page."""
+  return _put(pages, _pages(kind, *_keys_and_values(kv, pages.shape[1])), at)
+
+
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
+def _put_records(pages: jax.Array, kv: KVCache, at: int, kind: str) -> jax.Array:
+  """Returns the pages with the records of a layer whose attention hashes."""
+  return _put(pages, _records(kind, *_keys_and_values(kv, pages.shape[1])), at)
+
+
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
+def _put_source(memory: jax.Array, cache: Any, at: int, kind: str) -> jax.Array:
+  """Returns the memory with a layer's keys and values of the source."""
+  batch, n_places = cache.real_BxS.shape
+  k_BxHxSxK = cache.k_GxKxS.swapaxes(1, 2).reshape(batch, -1, n_places, cache.v_GxSxK.shape[2])
+  return _put(memory, _pages(kind, k_BxHxSxK, cache.v_GxSxK.reshape(k_BxHxSxK.shape)), at)
+
+
+def _put(pages: jax.Array, layer: jax.Array, at: int) -> jax.Array:
+  return jax.lax.dynamic_update_slice(pages, layer, (0, 0, at))
+
+
+def _n_pages(n_slots: int) -> int:
+  return -(-n_slots // layout.PAGE)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -94,10 +178,10 @@ def extended(state: NativeState, n_pages: int) -> NativeState:
   return dataclasses.replace(state, pages=jnp.concatenate([state.pages, more]))
 
 
-def _joined(parts: list[tuple[int, jax.Array]], lead: tuple[int, ...], size: int, dtype) -> jax.Array:
+def _joined(parts: list[tuple[int, jax.Array]], batch: int, size: int, dtype) -> jax.Array:
   """Joins (offset, array) pairs along the last axis, with zeros in the gaps up to `size`."""
   if not parts:
-    return jnp.zeros((*lead, size), dtype)
+    return jnp.zeros((batch, size), dtype)
   joined, at = [], 0
   for first, part in sorted(parts, key=lambda part: part[0]):
     joined += [jnp.zeros((*part.shape[:-1], first - at), dtype), part]
@@ -112,9 +196,8 @@ def _keys_and_values(kv: Any, batch: int) -> tuple[jax.Array, jax.Array]:
   return k_GxPxK.reshape(batch, -1, capacity, width), kv.v_GxPxK.reshape(batch, -1, capacity, width)
 
 
-def _pages(description: Description, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array) -> jax.Array:
+def _pages(kind: str, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array) -> jax.Array:
   """Returns a layer's pages, uint8, Q x B x bytes: keys as packed matrices of 64 outputs, values of 64 inputs."""
-  kind = description.types.cache
   keys, values, scales = _in_pages(k_BxHxPxK), _in_pages(v_BxHxPxK), []
   if kind == 'int8':
     (keys, key_scale), (values, value_scale) = _in_8_bits(keys), _in_8_bits(values)
@@ -123,9 +206,8 @@ def _pages(description: Description, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array)
   return heads.reshape(*heads.shape[:2], -1)
 
 
-def _records(description: Description, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array) -> jax.Array:
+def _records(kind: str, k_BxHxPxK: jax.Array, v_BxHxPxK: jax.Array) -> jax.Array:
   """Returns a layer's pages, uint8, Q x B x bytes: for each head and position its key, its value and their scales."""
-  kind = description.types.cache
   keys, values, scales = _in_pages(k_BxHxPxK), _in_pages(v_BxHxPxK), []
   if kind == 'int8':
     (keys, key_scale), (values, value_scale) = _in_8_bits(keys), _in_8_bits(values)

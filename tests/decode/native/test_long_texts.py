@@ -82,7 +82,7 @@ class Library:
   def __init__(self, config, params, prompts):
     engine = NativeEngine(config, jax.tree.map(np.asarray, params))
     state = engine.prefill(prompts, N_STEPS, 'float32')
-    self._model = next(one for one, _ in engine._opened.values() if one.number == state.number)
+    self._model = next(one for one, *_ in engine._opened.values() if one.number == state.number)
     self.own_step = jax.jit(engine.forward), engine.arguments, state
     names = ('pages', 'state', 'tables', 'memory')
     self._memory = {name: np.array(getattr(state, name)) for name in names}
