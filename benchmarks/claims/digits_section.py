@@ -74,6 +74,9 @@ def _reason(results: Results, variant: str) -> str:
 Of the {wrong:,} wrong copies with SRU, at all lengths, {jumped / wrong:.0%} go on from another place of the source: the
 last right digit and the three after it are found there. This suggests that the model finds its place by the digits
 that it has just written, and the longer a number is, the more often these occur twice.
+
+The sparse models differ from the dense one by more than sparsity: their queries and keys are convolutions over three
+positions, so that they see the digits before. A dense model with the SRU (`dense_sru`) shows whether that does as much.
 """
 
 
