@@ -167,6 +167,11 @@ def aligned(n_bytes: int) -> np.ndarray:
   return memory[first : first + n_bytes]
 
 
+def n_pages(n_slots: int) -> int:
+  """Returns the number of pages that have this many positions of the cache."""
+  return -(-n_slots // PAGE)
+
+
 def head_bytes(kind: str, width: int) -> int:
   """Bytes of one head in a page of 64 positions of the cache; see `csrc/types.h`."""
   numbers = 2 * math.ceil(width / 2) * PAGE + PAGE * math.ceil(width / PANEL) * PANEL

@@ -109,8 +109,8 @@ class Batch:
     pages, memory = np.asarray(state.pages), np.asarray(state.memory)
     length, memory_length = int(row.length), int(row.memory_length)
     return _Read(
-      [pages[number] for number in range(_n_pages(length))],
-      [memory[number] for number in range(_n_pages(memory_length))],
+      [pages[number] for number in range(layout.n_pages(length))],
+      [memory[number] for number in range(layout.n_pages(memory_length))],
       row,
       int(prompts.last_B[0]),
       length,
@@ -119,7 +119,7 @@ class Batch:
 
   def join(self, key: Hashable, read: _Read) -> None:
     """Adds a text whose prompt was read."""
-    n_pages, n_memory_pages = _power_of_two(_n_pages(read.length + 1)), _power_of_two(len(read.memory))
+    n_pages, n_memory_pages = _power_of_two(layout.n_pages(read.length + 1)), _power_of_two(len(read.memory))
     self._grow(n_pages, n_memory_pages)
     if None not in self._rows:
       self._move(self._buckets()[self._buckets().index(len(self._rows)) + 1])
@@ -161,7 +161,7 @@ class Batch:
     lengths = [int(one.length_B[0]) for one in prompts]
     n_new = [one.n_new + 1 for one in prompts]  # a text may take one step too many
     sources, slots = (lengths, n_new) if self._cross_attends else ([0], map(sum, zip(lengths, n_new, strict=True)))
-    n_pages, n_memory_pages = (_power_of_two(_n_pages(max(sizes))) for sizes in (slots, sources))
+    n_pages, n_memory_pages = (_power_of_two(layout.n_pages(max(sizes))) for sizes in (slots, sources))
     return n_rows * self._sizes.n_bytes(n_pages, n_memory_pages)
 
   def warm_up(self) -> None:
@@ -185,7 +185,7 @@ class Batch:
     if not any(row.left for row in rows):
       return None
     self._shrink(len(rows))
-    self._grow(_power_of_two(_n_pages(max(row.length for row in rows) + 1)), 0)
+    self._grow(_power_of_two(layout.n_pages(max(row.length for row in rows) + 1)), 0)
     self._token_B, self._state = self._compiled_step(self._arguments, self._state, self._token_B)
     keys = [row.key if row is not None and row.left else None for row in self._rows]
     for row in rows:
@@ -228,14 +228,13 @@ class Batch:
     """Yields numbers of pages, and of the source's, of texts up to the usual lengths."""
     sources, targets = self._usual_lengths
     slots = targets if self._cross_attends else sources + targets
-    most = _power_of_two(_n_pages(slots + 1)), _power_of_two(_n_pages(sources if self._cross_attends else 0))
+    most = (
+      _power_of_two(layout.n_pages(slots + 1)),
+      _power_of_two(layout.n_pages(sources if self._cross_attends else 0)),
+    )
     for n_memory_pages in [1 << n for n in range(most[1].bit_length())] or [0]:
       for power in range(most[0].bit_length()):
         yield 1 << power, n_memory_pages
-
-
-def _n_pages(n_slots: int) -> int:
-  return -(-n_slots // layout.PAGE)
 
 
 def _power_of_two(n: int) -> int:

@@ -145,7 +145,7 @@ class NativeEngine:
 
   def extend(self, state: NativeState, more: int) -> NativeState:
     """Returns the state with slots for `more` additional tokens."""
-    return extended(state, -(-more // layout.PAGE))
+    return extended(state, layout.n_pages(more))
 
 
 def _capacity(state: DecodeState) -> int:

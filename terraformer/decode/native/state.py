@@ -101,16 +101,16 @@ class FromXla:
     length_B = prompt.filled.prompt_B.astype(jnp.int32)
     state, tables, memory_length_B = self._numbers(prompt)
     kind, batch, plan = to.types.cache, len(length_B), to.plan
-    n_pages = _n_pages(int(np.max(length_B)) + room)
+    n_pages = layout.n_pages(int(np.max(length_B)) + room)
     layers = [(_put_keys, kept, kept.get(caches)) for kept in to.keys]
     layers += [(_put_records, kept, kept.get(caches)) for kept in to.records]
     for _, _, kv in layers:
-      n_pages = max(n_pages, _n_pages(kv.capacity))
+      n_pages = max(n_pages, layout.n_pages(kv.capacity))
     pages = jnp.zeros((n_pages, batch, plan.page_bytes), jnp.uint8)
     for put, kept, kv in layers:
       pages = put(pages, kv, kept.at, kind)
     sources = [(kept.at, kept.get(caches)) for kept in to.memories]
-    n_pages = _n_pages(sources[0][1].real_BxS.shape[1]) if sources else 0
+    n_pages = layout.n_pages(sources[0][1].real_BxS.shape[1]) if sources else 0
     memory = jnp.zeros((n_pages, batch, plan.memory_page_bytes), jnp.uint8)
     for at, cache in sources:
       memory = _put_source(memory, cache, at, kind)
@@ -164,10 +164,6 @@ def _put_source(memory: jax.Array, cache: Any, at: int, kind: str) -> jax.Array:
 
 def _put(pages: jax.Array, layer: jax.Array, at: int) -> jax.Array:
   return jax.lax.dynamic_update_slice(pages, layer, (0, 0, at))
-
-
-def _n_pages(n_slots: int) -> int:
-  return -(-n_slots // layout.PAGE)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -30,6 +30,13 @@ INLINE void rounded(const float* x, float factor, int8_t* y, int64_t n) {
   for (; i < n; i++) y[i] = static_cast<int8_t>(nearest(all(x[i] * factor))[0]);
 }
 
+// What turns a row into 8-bit numbers; `scale` turns them back.
+INLINE float factor_of(const float* x, int64_t n, float* scale) {
+  float top = largest_magnitude(x, n);
+  *scale = top / 127;
+  return top > 0 ? 127 / top : 0;
+}
+
 template <class T>
 struct Stored {
   using Type = T;
@@ -53,19 +60,14 @@ struct Head {
   // Stores the key and the value of a position; `row` has memory for a row.
   void write(int64_t at, const float* key, const float* value, Number* row) const {
     constexpr int kGroup = sizeof(T) == 4 ? 1 : 2;  // inputs that lie side by side
-    rounded(key, sizeof(T) == 1 ? factor(key, key_scales() + at) : 1, row, width);
+    rounded(key, sizeof(T) == 1 ? factor_of(key, width, key_scales() + at) : 1, row, width);
     if (width % kGroup) row[width] = 0;
     Number* to = keys() + at / kPanel * round_up(width, 2) * kPanel + at % kPanel * kGroup;
     for (int64_t i = 0; i < width; i += kGroup) memcpy(to + i * kPanel, row + i, kGroup * sizeof(Number));
-    rounded(value, sizeof(T) == 1 ? factor(value, value_scales() + at) : 1, row, width);
+    rounded(value, sizeof(T) == 1 ? factor_of(value, width, value_scales() + at) : 1, row, width);
     to = values() + at / kGroup * kGroup * kPanel + at % kGroup;
     for (int64_t i = 0; i < width; i += kPanel, to += kPage * kPanel)
       for (int64_t lane = 0; lane < kPanel && i + lane < width; lane++) to[lane * kGroup] = row[i + lane];
-  }
-  float factor(const float* x, float* scale) const {
-    float top = largest_magnitude(x, width);
-    *scale = top / 127;
-    return top > 0 ? 127 / top : 0;
   }
 };
 

@@ -24,13 +24,8 @@ struct Record {
   float value_scale() const { return sizeof(T) == 1 ? scales()[1] : 1; }
 
   void write(const float* k, const float* v) const {
-    rounded(k, sizeof(T) == 1 ? to_scale(k, scales()) : 1, key(), width);
-    rounded(v, sizeof(T) == 1 ? to_scale(v, scales() + 1) : 1, value(), width);
-  }
-  float to_scale(const float* x, float* scale) const {
-    float top = largest_magnitude(x, width);
-    *scale = top / 127;
-    return top > 0 ? 127 / top : 0;
+    rounded(k, sizeof(T) == 1 ? factor_of(k, width, scales()) : 1, key(), width);
+    rounded(v, sizeof(T) == 1 ? factor_of(v, width, scales() + 1) : 1, value(), width);
   }
 };
 

@@ -22,23 +22,12 @@ from terraformer.layers.sparse_ff import SparseFF
 from terraformer.models.make import layerwise
 from terraformer.models.parameters import merge_module, split_module
 from terraformer.native.library import why_missing
+from tests.decode.native.test_model import WITH_KERNELS
 from tests.models.examples import CONFIGS, model
 
 pytestmark = pytest.mark.skipif(why_missing() is not None, reason=f'no native library: {why_missing()}')
 
-NAMES = [
-  'sparse',
-  'dense',
-  'dense_encoder',
-  'cross',
-  'plain_cross',
-  'language',
-  'plain_language',
-  'lsh',
-  'lsh_language',
-  'lsh hashed',
-  'lsh_language hashed',
-]
+NAMES = [*WITH_KERNELS, 'lsh hashed', 'lsh_language hashed']
 INPUTS = np.array([[5, 6, 7, 8, 9, 10, 1, 0, 0], [7, 8, 1, 0, 0, 0, 0, 0, 0]], np.int32)
 N_STEPS = 200
 # Of the largest logit's magnitude, or of a controller's largest output.
